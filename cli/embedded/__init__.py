@@ -1,0 +1,1 @@
+"""Postgres, Redis, the worker and the API as processes of one machine, without containers."""
