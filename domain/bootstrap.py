@@ -1,0 +1,51 @@
+"""What the admin login does once: passwords for the service logins, the first key."""
+
+import sqlalchemy as sa
+from psycopg import sql
+
+from domain.keys import KeyMaterial, new_key
+from domain.tables import api_key, tenant
+
+ALL_SCOPES = ["steward", "analyst", "auditor", "admin"]
+
+
+def set_service_passwords(admin_url: str, api_password: str, worker_password: str) -> None:
+    """Let tacit_api and tacit_worker log in with these passwords. Needs the admin login."""
+    engine = sa.create_engine(admin_url)
+    try:
+        with engine.begin() as connection:
+            driver = connection.connection.driver_connection
+            assert driver is not None
+            for role, password in (("tacit_api", api_password), ("tacit_worker", worker_password)):
+                driver.execute(
+                    sql.SQL("ALTER ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD {}").format(
+                        sql.Identifier(role), sql.Literal(password)
+                    )
+                )
+    finally:
+        engine.dispose()
+
+
+def create_first_key(admin_url: str, pepper: bytes) -> str | None:
+    """The tenant `default` with one key of every scope; None when any key exists already."""
+    engine = sa.create_engine(admin_url)
+    try:
+        with engine.begin() as connection:
+            connection.execute(sa.text("LOCK TABLE api_key IN SHARE ROW EXCLUSIVE MODE"))
+            if connection.execute(sa.select(api_key.c.id).limit(1)).first():
+                return None
+            material: KeyMaterial = new_key(pepper)
+            connection.execute(tenant.insert().values(id="tenant_default", name="default"))
+            connection.execute(
+                api_key.insert().values(
+                    id=material.id,
+                    tenant_id="tenant_default",
+                    name="first admin key",
+                    prefix=material.prefix,
+                    mac=material.mac,
+                    scopes=ALL_SCOPES,
+                )
+            )
+            return material.text
+    finally:
+        engine.dispose()

@@ -1,0 +1,41 @@
+"""One engine a process, made by whoever starts it; never at import."""
+
+import sqlalchemy as sa
+
+SERVICE_LOGINS = ("tacit_api", "tacit_worker")
+
+
+def make_engine(url: str, pool_size: int = 5) -> sa.Engine:
+    """A pooled engine that checks a connection before lending it, so that a restarted database is survived."""
+    return sa.create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": 10, "options": "-c lock_timeout=30s -c idle_in_transaction_session_timeout=60s"},
+    )
+
+
+class UnsafeLogin(RuntimeError):
+    """A service login could overrule the ledger, so the service does not start."""
+
+
+def require_safe_login(connection: sa.Connection) -> None:
+    """Refuse a login that is superuser, owns the ledger or may become someone who does."""
+    strong = connection.execute(
+        sa.text(
+            """
+            SELECT session_user FROM pg_roles
+            WHERE (rolsuper OR rolcreaterole OR rolbypassrls
+                   OR oid IN (SELECT relowner FROM pg_class WHERE relnamespace = 'ledger'::regnamespace)
+                   OR oid = (SELECT nspowner FROM pg_namespace WHERE nspname = 'ledger'))
+              AND pg_has_role(session_user, oid, 'MEMBER')
+            LIMIT 1
+            """
+        )
+    ).scalar_one_or_none()
+    if strong is not None:
+        raise UnsafeLogin(
+            f"the database login {strong!r} may overrule the ledger (superuser, owner or member of one); "
+            "use tacit_api for the API and tacit_worker for the worker in TACIT_DATABASE_URL"
+        )

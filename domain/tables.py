@@ -1,0 +1,123 @@
+"""The service's tables as SQLAlchemy sees them. The SQL in migrations/ is the schema; this only names its columns."""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+metadata = sa.MetaData()
+
+tenant = sa.Table(
+    "tenant",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text),
+    sa.Column("created_at", sa.DateTime(timezone=True)),
+)
+
+api_key = sa.Table(
+    "api_key",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("tenant_id", sa.Text),
+    sa.Column("name", sa.Text),
+    sa.Column("prefix", sa.Text),
+    sa.Column("mac", sa.LargeBinary),
+    sa.Column("scopes", ARRAY(sa.Text)),
+    sa.Column("created_at", sa.DateTime(timezone=True)),
+    sa.Column("expires_at", sa.DateTime(timezone=True)),
+    sa.Column("revoked_at", sa.DateTime(timezone=True)),
+)
+
+file = sa.Table(
+    "file",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("tenant_id", sa.Text),
+    sa.Column("purpose", sa.Text),
+    sa.Column("filename", sa.Text),
+    sa.Column("bytes", sa.BigInteger),
+    sa.Column("sha256", sa.Text),
+    sa.Column("status", sa.Text),
+    sa.Column("problems", JSONB),
+    sa.Column("budget_id", sa.Text),
+    sa.Column("declared_size", sa.BigInteger),
+    sa.Column("labels", ARRAY(sa.Text)),
+    sa.Column("max_length", sa.Integer),
+    sa.Column("columns", JSONB),
+    sa.Column("blob", sa.Text),
+    sa.Column("created_at", sa.DateTime(timezone=True)),
+    sa.Column("deleted_at", sa.DateTime(timezone=True)),
+)
+
+job = sa.Table(
+    "job",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("tenant_id", sa.Text),
+    sa.Column("created_by", sa.Text),
+    sa.Column("model", sa.Text),
+    sa.Column("validation_file", sa.Text),
+    sa.Column("method", JSONB),
+    sa.Column("plan", JSONB),
+    sa.Column("privacy", JSONB),
+    sa.Column("seed", sa.BigInteger),
+    sa.Column("suffix", sa.Text),
+    sa.Column("metadata", JSONB),
+    sa.Column("status", sa.Text),
+    sa.Column("status_detail", sa.Text),
+    sa.Column("error", JSONB),
+    sa.Column("created_at", sa.DateTime(timezone=True)),
+    sa.Column("started_at", sa.DateTime(timezone=True)),
+    sa.Column("finished_at", sa.DateTime(timezone=True)),
+    sa.Column("hinted_at", sa.DateTime(timezone=True)),
+)
+
+job_file = sa.Table(
+    "job_file",
+    metadata,
+    sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("file_id", sa.Text, primary_key=True),
+    sa.Column("budget_id", sa.Text),
+)
+
+job_event = sa.Table(
+    "job_event",
+    metadata,
+    sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("seq", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("level", sa.Text),
+    sa.Column("type", sa.Text),
+    sa.Column("message", sa.Text),
+    sa.Column("data", JSONB),
+    sa.Column("created_at", sa.DateTime(timezone=True)),
+)
+
+release = sa.Table(
+    "release",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("job_id", sa.Text),
+    sa.Column("file_id", sa.Text),
+    sa.Column("kind", sa.Text),
+    sa.Column("fence", sa.BigInteger),
+    sa.Column("created_at", sa.DateTime(timezone=True)),
+)
+
+checkpoint = sa.Table(
+    "checkpoint",
+    metadata,
+    sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("fence", sa.BigInteger, primary_key=True),
+    sa.Column("step", sa.BigInteger, primary_key=True),
+    sa.Column("blob", sa.Text),
+    sa.Column("created_at", sa.DateTime(timezone=True)),
+)
+
+idempotency = sa.Table(
+    "idempotency",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("request_digest", sa.LargeBinary),
+    sa.Column("response", JSONB),
+    sa.Column("created_at", sa.DateTime(timezone=True)),
+)

@@ -1,0 +1,114 @@
+"""Opening a budget and reading what it holds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from math import lcm
+
+import sqlalchemy as sa
+
+from dpcore.spec import accounting
+from ledger.tables import budget
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The public job that a budget's weights are chosen for, repeated until the budget is full."""
+
+    sample_rate: float
+    steps: int
+    noise_multiplier: float | None = None
+    """None: the noise at which one such job fills the budget."""
+
+
+@dataclass(frozen=True)
+class Balance:
+    """A budget's numbers, read in one statement; orders and units as in dpcore.spec.accounting."""
+
+    id: str
+    tenant_id: str
+    epsilon: float
+    delta: float
+    unit: str
+    max_records_per_user: int | None
+    weights: accounting.Weights
+    cap: tuple[int, ...]
+    spent: tuple[int, ...]
+    reserved: tuple[int, ...]
+    frozen_reason: str | None
+
+    @property
+    def used(self) -> tuple[int, ...]:
+        """Spent and reserved together."""
+        return tuple(s + r for s, r in zip(self.spent, self.reserved, strict=True))
+
+    def epsilon_of(self, amount: Sequence[int]) -> float:
+        """What this amount alone would take of the empty budget, for display."""
+        if not any(amount):
+            return 0.0
+        saturated = tuple(min(a, accounting.SATURATION) for a in amount)
+        return min(self.epsilon, accounting.epsilon_alone(saturated, self.delta, self.weights))
+
+
+def open_budget(
+    connection: sa.Connection,
+    *,
+    id: str,
+    tenant_id: str,
+    name: str,
+    epsilon: Decimal,
+    delta: Decimal,
+    unit: str,
+    max_records_per_user: int | None,
+    reference: Reference,
+) -> None:
+    """Insert a budget; the database computes its caps and writes its first entry.
+
+    Raises dpcore.spec.accounting.DoesNotFit when the reference job cannot fit, with the smallest epsilon that works.
+    """
+    weights = accounting.reference_weights(
+        float(epsilon), float(delta), reference.sample_rate, reference.steps, reference.noise_multiplier
+    )
+    denominator = lcm(*(w.denominator for w in weights))
+    connection.execute(
+        budget.insert().values(
+            id=id,
+            tenant_id=tenant_id,
+            name=name,
+            epsilon=epsilon,
+            delta=delta,
+            unit=unit,
+            max_records_per_user=max_records_per_user,
+            reference={
+                "sample_rate": reference.sample_rate,
+                "steps": reference.steps,
+                "noise_multiplier": reference.noise_multiplier,
+            },
+            weight_numerators=[int(w * denominator) for w in weights],
+            weight_denominator=denominator,
+        )
+    )
+
+
+def balance(connection: sa.Connection, budget_id: str) -> Balance:
+    """Read one budget. Raises sqlalchemy.exc.NoResultFound."""
+    return as_balance(connection.execute(sa.select(budget).where(budget.c.id == budget_id)).one())
+
+
+def as_balance(row: sa.Row[tuple[object, ...]]) -> Balance:
+    """A row of ledger.budget as numbers to reckon with."""
+    r = row._mapping
+    return Balance(
+        id=r["id"],
+        tenant_id=r["tenant_id"],
+        epsilon=float(r["epsilon"]),
+        delta=float(r["delta"]),
+        unit=r["unit"],
+        max_records_per_user=r["max_records_per_user"],
+        weights=tuple(Fraction(n, r["weight_denominator"]) for n in r["weight_numerators"]),
+        cap=tuple(r["cap"]),
+        spent=tuple(r["spent"]),
+        reserved=tuple(int(x) for x in r["reserved"]),
+        frozen_reason=r["frozen_reason"],
+    )

@@ -1,0 +1,63 @@
+"""What the ledger refuses, as exceptions. The database decides; this only names its answer."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import sqlalchemy as sa
+
+
+class LedgerError(Exception):
+    """The database refused a ledger statement; the transaction must be rolled back."""
+
+
+class BudgetExceeded(LedgerError):
+    """No order has room for what was asked (SQLSTATE 23514, constraint never_overspent)."""
+
+
+class StepsExhausted(LedgerError):
+    """More steps than the reservation holds (SQLSTATE 23514, never_more_steps_than_reserved)."""
+
+
+class StaleFence(LedgerError):
+    """Somebody else works on the job, or the lease has run out (TC001)."""
+
+
+class StopRequested(LedgerError):
+    """The job was asked to stop; nothing more is authorised (TC002)."""
+
+
+class BudgetFrozen(LedgerError):
+    """The budget is frozen; nothing is reserved or authorised (TC003)."""
+
+
+class AlreadySettled(LedgerError):
+    """The reservation is settled; nothing more is authorised or settled (TC004)."""
+
+
+_BY_STATE: dict[str, type[LedgerError]] = {
+    "TC001": StaleFence,
+    "TC002": StopRequested,
+    "TC003": BudgetFrozen,
+    "TC004": AlreadySettled,
+}
+_BY_CONSTRAINT: dict[str, type[LedgerError]] = {
+    "never_overspent": BudgetExceeded,
+    "never_more_steps_than_reserved": StepsExhausted,
+    "one_settlement": AlreadySettled,
+}
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the database's refusals into LedgerErrors; anything else passes through."""
+    try:
+        yield
+    except sa.exc.DBAPIError as error:
+        cause = error.orig
+        if not isinstance(cause, psycopg.Error):
+            raise
+        kind = _BY_STATE.get(cause.sqlstate or "") or _BY_CONSTRAINT.get(cause.diag.constraint_name or "")
+        if kind is None:
+            raise
+        raise kind(cause.diag.message_primary or str(kind.__doc__)) from error

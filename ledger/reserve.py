@@ -1,0 +1,101 @@
+"""Reserving the most that a job may cost, and settling what it did cost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import sqlalchemy as sa
+
+from ledger.errors import translated
+from ledger.tables import entry, phase, reservation, work
+
+Outcome = Literal["succeeded", "cancelled", "failed"]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One mechanism of a job: `steps` Poisson-subsampled Gaussian steps."""
+
+    sample_rate: float
+    noise_multiplier: float
+    steps: int
+
+
+@dataclass(frozen=True)
+class Charge:
+    """What a job asks of the budget behind one of its private files."""
+
+    reservation_id: str
+    file_id: str
+    budget_id: str
+    phases: Sequence[Phase]
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """Where a charge stands in its budget's chain of entries."""
+
+    budget_id: str
+    seq: int
+    hash: str
+
+
+def reserve(connection: sa.Connection, job_id: str, charges: Sequence[Charge]) -> list[Receipt]:
+    """Reserve on every budget or on none; the caller commits. The job and its job_file rows exist already.
+
+    Raises BudgetExceeded or BudgetFrozen; the transaction must then be rolled back.
+    """
+    receipts = []
+    with translated():
+        connection.execute(work.insert().values(job_id=job_id))
+        for charge in sorted(charges, key=lambda c: c.budget_id):  # one lock order for everyone
+            connection.execute(
+                reservation.insert().values(
+                    id=charge.reservation_id, job_id=job_id, file_id=charge.file_id, budget_id=charge.budget_id
+                )
+            )
+            connection.execute(
+                phase.insert().values(reservation_id=charge.reservation_id),
+                [
+                    {
+                        "ordinal": i,
+                        "sample_rate": p.sample_rate,
+                        "noise_multiplier": p.noise_multiplier,
+                        "steps_max": p.steps,
+                    }
+                    for i, p in enumerate(charge.phases)
+                ],
+            )
+            receipts.append(_post(connection, charge.budget_id, "reserve", charge.reservation_id))
+    return receipts
+
+
+def settle(connection: sa.Connection, job_id: str, outcome: Outcome, fence: int | None = None) -> list[Receipt]:
+    """Settle every open reservation of a job: authorised steps are spent, the rest is given back; a failure after the
+    first authorised step spends everything reserved. With a fence it must be the current one; without one nobody may
+    hold the lease. Raises StaleFence or AlreadySettled."""
+    with translated():
+        rows = connection.execute(
+            sa.select(reservation.c.id, reservation.c.budget_id)
+            .where(reservation.c.job_id == job_id, reservation.c.state == "reserved")
+            .order_by(reservation.c.budget_id)
+        ).all()
+        return [_post(connection, r.budget_id, "settle", r.id, outcome=outcome, fence=fence) for r in rows]
+
+
+def _post(
+    connection: sa.Connection,
+    budget_id: str,
+    kind: str,
+    reservation_id: str,
+    outcome: Outcome | None = None,
+    fence: int | None = None,
+) -> Receipt:
+    values: dict[str, object] = {"budget_id": budget_id, "kind": kind, "reservation_id": reservation_id}
+    # A login may name only the columns it was granted: the API has no fence to name.
+    if outcome is not None:
+        values["outcome"] = outcome
+    if fence is not None:
+        values["fence"] = fence
+    row = connection.execute(entry.insert().values(**values).returning(entry.c.seq, entry.c.hash)).one()
+    return Receipt(budget_id, row.seq, row.hash.hex())

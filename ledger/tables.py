@@ -1,0 +1,91 @@
+"""The ledger's tables as SQLAlchemy sees them. The SQL in migrations/ is the schema; this only names its columns."""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+metadata = sa.MetaData(schema="ledger")
+
+budget = sa.Table(
+    "budget",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("tenant_id", sa.Text),
+    sa.Column("name", sa.Text),
+    sa.Column("epsilon", sa.Numeric),
+    sa.Column("delta", sa.Numeric),
+    sa.Column("unit", sa.Text),
+    sa.Column("max_records_per_user", sa.Integer),
+    sa.Column("relation", sa.Text),
+    sa.Column("reference", JSONB),
+    sa.Column("weight_numerators", ARRAY(sa.Integer)),
+    sa.Column("weight_denominator", sa.Integer),
+    sa.Column("cap", ARRAY(sa.BigInteger)),
+    sa.Column("spent", ARRAY(sa.BigInteger)),
+    sa.Column("reserved", ARRAY(sa.Numeric(asdecimal=True))),
+    sa.Column("frozen_reason", sa.Text),
+    sa.Column("head_seq", sa.BigInteger),
+    sa.Column("head_hash", sa.LargeBinary),
+    sa.Column("created_at", sa.DateTime(timezone=True)),
+)
+
+reservation = sa.Table(
+    "reservation",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("job_id", sa.Text),
+    sa.Column("file_id", sa.Text),
+    sa.Column("budget_id", sa.Text),
+    sa.Column("state", sa.Text),
+    sa.Column("created_at", sa.DateTime(timezone=True)),
+)
+
+phase = sa.Table(
+    "phase",
+    metadata,
+    sa.Column("reservation_id", sa.Text, primary_key=True),
+    sa.Column("ordinal", sa.SmallInteger, primary_key=True),
+    sa.Column("sample_rate", sa.Double),
+    sa.Column("noise_multiplier", sa.Double),
+    sa.Column("steps_max", sa.BigInteger),
+    sa.Column("steps_authorised", sa.BigInteger),
+    sa.Column("step_cost", ARRAY(sa.BigInteger)),
+    sa.Column("reserved", ARRAY(sa.BigInteger)),
+)
+
+work = sa.Table(
+    "work",
+    metadata,
+    sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("fence", sa.BigInteger),
+    sa.Column("owner", sa.Text),
+    sa.Column("lease_until", sa.DateTime(timezone=True)),
+    sa.Column("stop_requested", sa.Boolean),
+)
+
+authorisation = sa.Table(
+    "authorisation",
+    metadata,
+    sa.Column("reservation_id", sa.Text, primary_key=True),
+    sa.Column("ordinal", sa.SmallInteger, primary_key=True),
+    sa.Column("seq", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("fence", sa.BigInteger),
+    sa.Column("steps", sa.BigInteger),
+    sa.Column("at", sa.DateTime(timezone=True)),
+)
+
+entry = sa.Table(
+    "entry",
+    metadata,
+    sa.Column("budget_id", sa.Text, primary_key=True),
+    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.Text),
+    sa.Column("reservation_id", sa.Text),
+    sa.Column("outcome", sa.Text),
+    sa.Column("fence", sa.BigInteger),
+    sa.Column("spent_change", ARRAY(sa.BigInteger)),
+    sa.Column("reserved_change", ARRAY(sa.Numeric)),
+    sa.Column("actor", sa.Text),
+    sa.Column("at", sa.DateTime(timezone=True)),
+    sa.Column("prev_hash", sa.LargeBinary),
+    sa.Column("hash", sa.LargeBinary),
+)

@@ -1,0 +1,86 @@
+"""The fence of a job's work: who may go on, and how many steps are paid for. Only the database's clock counts."""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from ledger.errors import StaleFence, translated
+from ledger.tables import authorisation, phase, reservation, work
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to work on a job until `claim`, `renew` or time says otherwise."""
+
+    job_id: str
+    fence: int
+
+
+def claim(connection: sa.Connection, job_id: str, owner: str, seconds: float) -> Lease | None:
+    """Take the lease if nobody holds it and the job is not settled: the fence grows by one. None otherwise."""
+    open_reservation = sa.exists().where(reservation.c.job_id == work.c.job_id, reservation.c.state == "reserved")
+    fence = connection.execute(
+        sa.update(work)
+        .where(
+            work.c.job_id == job_id,
+            sa.or_(work.c.lease_until.is_(None), work.c.lease_until < sa.func.clock_timestamp()),
+            open_reservation,
+        )
+        .values(fence=work.c.fence + 1, owner=owner, lease_until=_after(seconds))
+        .returning(work.c.fence)
+    ).scalar_one_or_none()
+    return None if fence is None else Lease(job_id, fence)
+
+
+def renew(connection: sa.Connection, lease: Lease, seconds: float) -> bool:
+    """Extend the lease; answers whether the job was asked to stop. Raises StaleFence when the lease is lost."""
+    stop: bool | None = connection.execute(
+        sa.update(work)
+        .where(*_held(lease), work.c.lease_until > sa.func.clock_timestamp())
+        .values(lease_until=_after(seconds))
+        .returning(work.c.stop_requested)
+    ).scalar_one_or_none()
+    if stop is None:
+        raise StaleFence(f"the lease on {lease.job_id} under fence {lease.fence} is lost")
+    return stop
+
+
+def drop(connection: sa.Connection, lease: Lease) -> None:
+    """Give the lease back so that another worker need not wait for it to run out; harmless when it is lost."""
+    connection.execute(sa.update(work).where(*_held(lease)).values(lease_until=sa.func.clock_timestamp()))
+
+
+def request_stop(connection: sa.Connection, job_id: str) -> None:
+    """Ask whoever works on the job to stop; from here on nothing more is authorised."""
+    connection.execute(sa.update(work).where(work.c.job_id == job_id).values(stop_requested=True))
+
+
+def authorise(connection: sa.Connection, lease: Lease, ordinal: int, steps: int) -> int:
+    """Authorise up to `steps` more steps of a phase in every budget of the job; the caller commits before they run.
+
+    Returns how many were authorised: fewer when the reservation runs out, 0 when it is used up.
+    Raises StaleFence, StopRequested, BudgetFrozen or AlreadySettled.
+    """
+    with translated():
+        phases = connection.execute(
+            sa.select(phase.c.reservation_id, (phase.c.steps_max - phase.c.steps_authorised).label("left"))
+            .join(reservation, reservation.c.id == phase.c.reservation_id)
+            .where(reservation.c.job_id == lease.job_id, phase.c.ordinal == ordinal)
+            .order_by(reservation.c.budget_id)
+        ).all()
+        granted = min([steps, *(p.left for p in phases)]) if phases else 0
+        for p in phases if granted > 0 else ():
+            connection.execute(
+                authorisation.insert().values(
+                    reservation_id=p.reservation_id, ordinal=ordinal, fence=lease.fence, steps=granted
+                )
+            )
+    return granted
+
+
+def _held(lease: Lease) -> tuple[sa.ColumnElement[bool], ...]:
+    return work.c.job_id == lease.job_id, work.c.fence == lease.fence
+
+
+def _after(seconds: float) -> sa.ColumnElement[object]:
+    return sa.func.clock_timestamp() + sa.func.make_interval(0, 0, 0, 0, 0, 0, float(seconds))
