@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from cli.embedded.processes import BEAT, Process, command_line, tail
 SUPERUSER = "tacit_admin"
 OLDEST = 15
 PORT = 5432  # only names the socket; no TCP port is opened
+TRIES = 3
 PATIENCE = 300.0  # seconds: recovery after a crash replays the log before it answers
 ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
@@ -51,11 +53,20 @@ def start(folder: Path, *, password: str, log: Path, options: Sequence[str] = ()
     another major version, and when the server does not come up.
     """
     folder = folder.absolute()
-    if (running := live(folder)) is not None:
-        if _answers(_binaries(folder), running):
-            return running
-        running.stop()  # alive but out of reach: its socket was removed
     binaries = _binaries(folder)
+    for _ in range(TRIES):
+        if (running := live(folder)) is not None:
+            if _answers(binaries, running):
+                return running
+            running.stop()  # alive but out of reach: its socket was removed
+        server = _launch(binaries, folder, password, log, options)
+        if _answers(binaries, server):
+            return server
+        time.sleep(1)  # a killed server's children may hold its memory for a moment
+    raise StackError(f"Postgres did not come up on {folder}. The end of {log}:\n{tail(log)}")
+
+
+def _launch(binaries: Path, folder: Path, password: str, log: Path, options: Sequence[str]) -> Postgres:
     runner = identity.choose(binaries / "postgres", folder)
     socket_folder = sockets.folder_for(_record(folder), runner.owner)
     if not folder.exists():
@@ -69,10 +80,7 @@ def start(folder: Path, *, password: str, log: Path, options: Sequence[str] = ()
         child = subprocess.Popen(
             command, stdout=output, stderr=output, start_new_session=True, env=ENVIRONMENT, **runner.options()
         )
-    server = Postgres(Process(child.pid, child), folder, socket_folder)
-    if not _answers(binaries, server):
-        raise StackError(f"Postgres did not come up on {folder}. The end of {log}:\n{tail(log)}")
-    return server
+    return Postgres(Process(child.pid, child), folder, socket_folder)
 
 
 def live(folder: Path) -> Postgres | None:
@@ -136,9 +144,10 @@ def _major(program: Path) -> int | None:
 
 def _initialise(binaries: Path, folder: Path, runner: identity.Identity, password: str, scratch: Path) -> None:
     """initdb beside the folder, then one rename: an interrupted first start leaves nothing half made."""
-    fresh = folder.with_name(folder.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(mode=0o700, parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f"{folder.name}.new-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f"{folder.name}.new-", dir=folder.parent))
     runner.own(fresh)
     password_file = scratch / "password"  # in the 0700 folder of the server's own user, for a second
     password_file.touch(mode=0o600)

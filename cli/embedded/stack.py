@@ -1,0 +1,249 @@
+"""The whole stack on one machine: what starts in which order, and how it stops."""
+
+import errno
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+import httpx
+import psycopg
+
+from cli.embedded import lock, postgres, redis, secrets, services
+from cli.embedded.errors import StackError
+from cli.embedded.processes import BEAT, Process, marked, tail
+from cli.embedded.supervisor import Kept, keep
+
+DATABASE = "tacit"
+API_START = 120.0  # seconds until the API must answer
+API_GRACE = 10.0  # seconds for requests under way
+WORKER_GRACE = 90.0  # seconds for a job to stop at its next step, checkpoint and settle
+ORPHAN_GRACE = 15.0  # the same for what a killed `tacit up` left; a fence makes a late worker harmless
+LOG_LIMIT = 16 * 2**20  # bytes, checked at each start
+Say = Callable[[str], None]
+
+
+class Stopped(BaseException):
+    """A signal asked to stop."""
+
+
+@dataclass
+class Stack:
+    """One data folder and the address that it is served on."""
+
+    data: Path
+    host: str
+    port: int
+    say: Say
+    kept: dict[str, Kept] = field(default_factory=dict)
+    hurry: bool = False
+
+    @property
+    def url(self) -> str:
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104  (to reach it from here)
+        return f"http://{f'[{host}]' if ':' in host and host[0] != '[' else host}:{self.port}"
+
+    def run(self, ready: Callable[[str | None], None]) -> None:
+        """Start everything, call `ready(first admin key or None)`, keep it running until a signal, stop in order.
+
+        Raises StackError when something on this machine is in the way.
+        """
+        os.umask(0o077)
+        prepare(self.data)
+        with lock.hold(self.data):
+            handle(self._asked)
+            try:
+                ready(self._start())
+                keep(self.kept.values(), self.say)
+            except Stopped:
+                self.say("Stopping: api, worker, broker, database. Ctrl-C again does not wait for the job.")
+            finally:
+                self._ignore_or_hurry()
+                self._stop()
+
+    def _asked(self, number: int, frame: FrameType | None) -> None:
+        self._ignore_or_hurry()
+        raise Stopped
+
+    def _ignore_or_hurry(self) -> None:
+        """From now on a signal only shortens the waiting."""
+        handle(lambda *_: setattr(self, "hurry", True))
+
+    def _start(self) -> str | None:
+        end_orphans(self.data, self.say)
+        check_port(self.host, self.port)
+        logs = self.data / "logs"
+        known = secrets.load(self.data)
+        database = self._begin(
+            "database",
+            lambda: (
+                postgres.start(
+                    self.data / "postgres", password=known.admin_password, log=_log(logs, "postgres")
+                ).process
+            ),
+        )
+        broker = self._begin("broker", lambda: redis.start(self.data / "redis", log=_log(logs, "redis")).process)
+        database_server, broker_server = postgres.live(self.data / "postgres"), redis.live(self.data / "redis")
+        if database_server is None or broker_server is None:
+            raise StackError(f"{(database if database_server is None else broker).name} ended while starting: {logs}")
+        first_key = self._migrate(database_server, known)
+        url = partial(database_server.url, database=DATABASE)
+        shared = {"TACIT_BROKER_URL": broker_server.url, "TACIT_BLOBS": str(self.data / "blobs")}
+        worker_values = shared | {"TACIT_DATABASE_URL": url("tacit_worker", known.worker_password)}
+        api_values = shared | {
+            "TACIT_DATABASE_URL": url("tacit_api", known.api_password),
+            "TACIT_KEY_PEPPER": known.key_pepper,
+            "TACIT_FINGERPRINT_KEY": known.fingerprint_key,
+        }
+        address = ("--host", self.host, "--port", str(self.port))
+        for service in (
+            services.Service(
+                "worker", "worker", (), services.worker_environment(self.data, worker_values), _log(logs, "worker")
+            ),
+            services.Service("api", "api", address, services.api_environment(self.data, api_values), _log(logs, "api")),
+        ):
+            self._begin(service.name, service.start)
+        self._wait_for_api(logs / "api.log")
+        (self.data / "run" / "address").write_text(self.url)
+        return first_key
+
+    def _begin(self, name: str, start: Callable[[], Process]) -> Kept:
+        self.kept[name] = Kept(name, start)
+        self.kept[name].begin()
+        return self.kept[name]
+
+    def _migrate(self, server: postgres.Postgres, known: secrets.Secrets) -> str | None:
+        """The database at this version, the service logins, and the first admin key where there is none yet."""
+        from domain.bootstrap import create_first_key, set_service_passwords
+        from migrations import upgrade
+
+        maintenance = server.url(postgres.SUPERUSER, known.admin_password, "postgres").replace("+psycopg", "")
+        with psycopg.connect(maintenance, autocommit=True) as connection:
+            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
+                connection.execute(f"CREATE DATABASE {DATABASE}")
+        admin_url = server.url(postgres.SUPERUSER, known.admin_password, DATABASE)
+        upgrade(admin_url)
+        set_service_passwords(admin_url, known.api_password, known.worker_password)
+        key = create_first_key(admin_url, bytes.fromhex(known.key_pepper))
+        if key is not None:
+            secrets.save(key_file(self.data), key)
+        return key
+
+    def _wait_for_api(self, log: Path) -> None:
+        process = self.kept["api"].process
+        deadline = time.monotonic() + API_START
+        with httpx.Client(trust_env=False, timeout=5) as client:
+            while process is not None and process.running() and time.monotonic() < deadline:
+                try:
+                    if client.get(f"{self.url}/healthz").status_code == httpx.codes.OK:
+                        return
+                except httpx.HTTPError:  # not yet listening
+                    pass
+                time.sleep(BEAT)
+        raise StackError(f"The API did not come up. The end of {log}:\n{tail(log)}")
+
+    def _stop(self) -> None:
+        """The reverse order, by what runs on the folder, so that a start cut short is undone as well."""
+        (self.data / "run" / "address").unlink(missing_ok=True)
+        for name, grace in (("api", API_GRACE), ("worker", WORKER_GRACE)):
+            if (kept := self.kept.get(name)) is not None and kept.process is not None:
+                self._end(kept.process, grace)
+        end_all(self.data, signal.SIGKILL)  # what a killed worker or API left
+        stop_servers(self.data)
+
+    def _end(self, process: Process, grace: float) -> None:
+        process.send(signal.SIGTERM)
+        deadline = time.monotonic() + grace
+        while not process.wait(BEAT):
+            if self.hurry or time.monotonic() > deadline:
+                process.stop(signal.SIGKILL, 5)
+                return
+
+
+def handle(handler: Callable[[int, FrameType | None], None]) -> None:
+    """Install the handler for what asks a program to stop; `nohup` keeps its meaning."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
+        signal.signal(number, handler)
+
+
+def key_file(data: Path) -> Path:
+    return data / "secrets" / "admin-key"
+
+
+def prepare(data: Path) -> None:
+    """The data folder and its parts. Root's may be passed (not read) by others: Postgres may run as one of them."""
+    if not data.exists():
+        data.mkdir(parents=True, mode=0o700)
+        data.chmod(0o711 if os.geteuid() == 0 else 0o700)
+    for name in ("logs", "run", "blobs", "secrets"):
+        (data / name).mkdir(mode=0o700, exist_ok=True)
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises StackError when nobody could listen there."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        raise StackError(f"--host {host} is no address of this machine: {error.strerror}") from None
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                fix = f"Choose another with --port {port + 1}, or stop the program that has it (ss -ltnp)."
+                raise StackError(f"Port {port} on {host} is taken. {fix}") from None
+            raise StackError(
+                f"Cannot listen on {host} port {port}: {error.strerror}. Choose others: --host, --port."
+            ) from None
+
+
+def end_orphans(data: Path, say: Say) -> None:
+    """The worker and API of a `tacit up` that was killed: they were told by the kernel; wait, then insist."""
+    left = [Process(pid) for pid in marked(services.MARK, str(data))]
+    if left:
+        say(f"Waiting for {len(left)} processes of an earlier run to end.")
+    deadline = time.monotonic() + ORPHAN_GRACE
+    for process in left:
+        process.wait(max(0.0, deadline - time.monotonic()))
+    end_all(data, signal.SIGKILL)
+
+
+def end_all(data: Path, number: signal.Signals) -> None:
+    """Signal every process that was started for this data folder, until none is left."""
+    for _ in range(20):
+        left = [Process(pid) for pid in marked(services.MARK, str(data))]
+        left = [process for process in left if process.running()]
+        for process in left:
+            process.send(number)
+        if not left:
+            return
+        left[0].wait(1)
+
+
+def stop_servers(data: Path) -> list[str]:
+    """Stop the broker and the database that run on the folder. Returns the names of those that ran."""
+    stopped = []
+    if (broker := redis.live(data / "redis")) is not None:
+        broker.stop()
+        stopped.append("broker")
+    if (database := postgres.live(data / "postgres")) is not None:
+        database.stop()
+        stopped.append("database")
+    return stopped
+
+
+def _log(folder: Path, name: str) -> Path:
+    """The log file of one process; one that has grown is put aside."""
+    log = folder / f"{name}.log"
+    if log.exists() and log.stat().st_size > LOG_LIMIT:
+        log.replace(log.with_suffix(".log.1"))
+    return log

@@ -1,0 +1,15 @@
+"""The `tacit` command: the stack on one machine, the client of any Tacit service, and the demo."""
+
+import typer
+
+from cli import local
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Private fine-tuning jobs with a budget ledger that cannot be overspent.",
+)
+app.command("up")(local.up)
+app.command("down")(local.down)
