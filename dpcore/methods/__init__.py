@@ -1,0 +1,12 @@
+"""The torch part of each method. One module a method, found by its name; each offers `attach`."""
+
+from importlib import import_module
+from types import ModuleType
+
+from dpcore.spec.methods import get_method as get_spec
+
+
+def get_method(name: str) -> ModuleType:
+    """The module of a method. Raises UnknownMethod with the names that exist."""
+    get_spec(name)
+    return import_module(f"{__name__}.{name.replace('-', '_')}")

@@ -1,0 +1,41 @@
+"""Low-rank adaptation by PEFT."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from torch import nn
+from transformers import PreTrainedModel
+
+from dpcore.models import seeded
+from dpcore.spec.methods.lora import Options
+
+_AUTO = {"query", "value", "q_lin", "v_lin", "q_proj", "v_proj"}
+"""Attention's query and value, as BERT, DistilBERT and newer models name them."""
+
+
+def attach(model: PreTrainedModel, options: Mapping[str, Any], *, seed: int) -> PeftModel:
+    """Put the thin matrices beside the adapted layers; they and the head train, all else is frozen.
+
+    The seed drives the initialisation only. Raises ValueError when no layer has the names asked for.
+    """
+    chosen = Options.model_validate(options)
+    leaves = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    wanted = _AUTO & leaves if chosen.target_modules == "auto" else set(chosen.target_modules)
+    unknown = wanted - leaves
+    if unknown or not wanted:
+        raise ValueError(f"no linear layer is called {', '.join(sorted(unknown or _AUTO))}")
+    config = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=chosen.r,
+        lora_alpha=chosen.alpha,
+        lora_dropout=chosen.dropout,
+        target_modules=sorted(wanted),
+    )
+    with seeded(seed):
+        adapted = get_peft_model(model, config)
+    adapted.eval()
+    for name, module in adapted.named_modules():
+        if name.endswith("lora_dropout.default"):
+            module.train()
+    return adapted

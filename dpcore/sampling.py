@@ -1,0 +1,23 @@
+"""Poisson sampling over a whole file."""
+
+import math
+
+import numpy as np
+
+from dpcore.keystream import Keystream
+
+
+def poisson(stream: Keystream, population: int, rate: float) -> np.ndarray:
+    """Indices of the units in one draw, ascending: int64 [k], k from 0 to `population`.
+
+    Guarantee: every unit is in the draw independently, with probability floor(rate * 2^64) / 2^64, which is at most
+    `rate`. Uniform integers are compared, because a 24- or 53-bit uniform float would shift a small rate.
+    Rate 1 includes every unit. Raises ValueError for a rate outside (0, 1].
+    """
+    if not 0 < rate <= 1:
+        raise ValueError(f"sample rate {rate} is outside (0, 1]")
+    if rate == 1:
+        return np.arange(population)
+    # Scaling a double by 2^64 is exact; the floor is what is left to lose.
+    threshold = np.uint64(math.floor(rate * 2.0**64))
+    return np.flatnonzero(stream.integers(population) < threshold)

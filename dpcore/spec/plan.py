@@ -1,0 +1,75 @@
+"""The plan of one training phase: every number that the privacy guarantee rests on, in one frozen object."""
+
+import math
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+
+CHUNKS = 20
+"""A run asks for its steps in at most this many chunks, so that progress tells no more than the public schedule."""
+
+
+class Plan(BaseModel):
+    """What is trained and with which mechanism. Public, fixed before the first record is read, never changed.
+
+    Guarantee: a run of at most `steps` iterations under this plan is the adaptive composition of that many
+    Poisson-subsampled Gaussian mechanisms with rate at most `sample_rate` and a noise standard deviation of at least
+    `noise_multiplier` times the L2 sensitivity of the clipped sum, when one `unit` is added or removed. Everything the
+    run releases follows from those outputs and from this plan.
+
+    Sampling, clipping, noise and the divisor all read this one object, so that they cannot disagree with what was
+    priced. How a machine cuts the work into pieces is in `Speed`, which cannot change the mechanism.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    # The mechanism.
+    sample_rate: float = Field(gt=0, le=1, description="q: each unit is in a draw with this probability")
+    noise_multiplier: float = Field(gt=0, le=1e6, description="sigma: noise deviation over sensitivity")
+    steps: int = Field(ge=1, le=10_000_000, description="most iterations that may ever run")
+    clip_norm: float = Field(gt=0, le=1e6, description="C: bound on the L2 norm of a unit's contribution")
+    clipping: Literal["automatic", "flat"] = "automatic"
+    expected_batch: int = Field(ge=1, description="public divisor of the noised sum; never the size of a draw")
+    unit: Literal["record"] = "record"
+    relation: Literal["add_or_remove_one"] = "add_or_remove_one"
+
+    # What is trained, and how the noised sums are used: post-processing.
+    method: str
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    learning_rate: float = Field(gt=0, description="at the first step; falls linearly to zero at the last")
+    weight_decay: float = Field(default=0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    max_length: int = Field(ge=2, description="tokens of a record after truncation, special tokens included")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="drives initialisation only, never sampling or noise")
+
+    @field_validator("betas")
+    @classmethod
+    def _decay_rates(cls, betas: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= b < 1 for b in betas):
+            raise ValueError("betas must lie in [0, 1)")
+        return betas
+
+    @property
+    def chunk(self) -> int:
+        """Iterations that are authorised at a time."""
+        return math.ceil(self.steps / CHUNKS)
+
+
+class Speed(BaseModel):
+    """How a machine cuts a draw into micro-batches. None of it changes what is computed beyond rounding."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tokens: int = Field(default=2048, ge=1, description="padded tokens in one micro-batch")
+    length_multiple: int = Field(default=4, ge=1, description="a record is padded to the next multiple of this")
+    buffer_bytes: int = Field(default=64 * 2**20, ge=1, description="per-example gradients of one micro-batch")
+
+
+class Phase(BaseModel):
+    """A part of a job with one mechanism, before its noise multiplier is chosen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str
+    sample_rate: float = Field(gt=0, le=1)
+    steps: int = Field(ge=1)

@@ -1,0 +1,205 @@
+"""The one training loop: draw, clip, add noise, step. It knows tensors and callables, no file, job or database.
+
+Pitfalls that this file holds shut: noise and divisor come from the plan, never from the draw; an empty draw is a step
+like any other; a step runs only after it was authorised; what a step computed before its noise goes nowhere else; no
+loss, norm or batch size is reported.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Generic, Literal, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dpcore import checkpoint as checkpoints
+from dpcore import optimise
+from dpcore.clipping import ClippedSum
+from dpcore.engine.per_example import PerExample
+from dpcore.keystream import Streams
+from dpcore.noise import noised_mean
+from dpcore.sampling import poisson
+from dpcore.spec.plan import Plan, Speed
+
+
+class Records(Protocol):
+    """Encoded records of a file; one record is one unit."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each record: int64 [n]."""
+
+
+R = TypeVar("R", bound=Records)
+
+
+class Task(Protocol[R]):
+    """What the loop needs to know about a task."""
+
+    max_length: int
+
+    def losses(self, model: nn.Module, records: R, indices: np.ndarray, length: int) -> Tensor:
+        """One loss for each index [m], every record padded to `length`; each depends on its own record alone."""
+
+    def synthetic(self, count: int, length: int) -> R:
+        """Public stand-in records, all of `length` tokens."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. `step` counts all iterations of the model, those before a resume included."""
+
+    step: int
+    ended: Literal["finished", "used_up", "stopped"]
+
+
+class _Stopped(Exception):
+    pass
+
+
+def train(
+    *,
+    model: nn.Module,
+    task: Task[R],
+    records: R,
+    plan: Plan,
+    authorise: Callable[[int], int],
+    save: Callable[[bytes], None],
+    should_stop: Callable[[], bool],
+    checkpoint: bytes | None = None,
+    speed: Speed | None = None,
+    streams: Streams | None = None,
+) -> Outcome:
+    """Train the parameters of `model` that require a gradient, privately, under `plan`.
+
+    authorise(n): called before every chunk of steps; says how many of the n may run. 0: the reservation is used up.
+    save(data): called after every chunk, and at a stop, with a checkpoint.
+    should_stop(): asked before every step and micro-batch; the step it interrupts is thrown away, and stays paid for.
+    checkpoint: what an earlier attempt saved; sampling and noise are drawn afresh.
+    streams: for tests alone. Left out, the randomness comes from the operating system.
+
+    Raises PlanMismatch for a checkpoint of another plan, UnseenParameter or BatchShape before the first step when the
+    model cannot be trained exactly, and whatever the callables raise.
+    """
+    run = _Run(model, task, records, plan, should_stop, speed or Speed(), streams or Streams())
+    if checkpoint is not None:
+        run.restore(checkpoint)
+    run.rehearse()
+    while run.step < plan.steps:
+        if should_stop():
+            return Outcome(run.step, "stopped")
+        asked = min(plan.chunk, plan.steps - run.step)
+        allowed = authorise(asked)
+        if allowed <= 0:
+            return Outcome(run.step, "used_up")
+        try:
+            for _ in range(min(allowed, asked)):
+                run.iterate()
+        except _Stopped:
+            save(run.dumps())
+            return Outcome(run.step, "stopped")
+        save(run.dumps())
+    return Outcome(run.step, "finished")
+
+
+class _Run(Generic[R]):
+    """The state of one attempt."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task[R],
+        records: R,
+        plan: Plan,
+        should_stop: Callable[[], bool],
+        speed: Speed,
+        streams: Streams,
+    ) -> None:
+        if task.max_length != plan.max_length:
+            raise ValueError(f"the task cuts at {task.max_length} tokens, the plan says {plan.max_length}")
+        self.step = 0
+        self._model, self._task, self._records, self._plan = model, task, records, plan
+        self._should_stop, self._speed, self._streams = should_stop, speed, streams
+        self._engine = PerExample(model)
+        self._parameters = self._engine.buffer.parameters
+        self._optimiser = optimise.adamw(self._parameters, plan)
+        multiple = speed.length_multiple
+        # A record's padded length follows from that record alone, so its gradient does not depend on its neighbours.
+        self._padded = np.minimum(-(-records.lengths // multiple) * multiple, task.max_length)
+        row_bytes = 4 * self._engine.buffer.width
+        self._most_examples = max(1, speed.buffer_bytes // row_bytes)
+        self._shrink = 1  # doubled when memory runs out
+
+    def rehearse(self) -> None:
+        """Run the largest public shape on stand-in records: what cannot be trained fails here, before any step."""
+        length = self._task.max_length
+        count = self._examples(length)
+        public = self._task.synthetic(count, length)
+        self._engine.gradients(lambda: self._task.losses(self._model, public, np.arange(count), length), count)
+
+    def iterate(self) -> None:
+        """One iteration: one draw, one noise."""
+        plan = self._plan
+        drawn = poisson(self._streams.at("sampling", self.step), len(self._records), plan.sample_rate)
+        total = ClippedSum.zero(
+            self._engine.buffer.width,
+            clip_norm=plan.clip_norm,
+            clipping=plan.clipping,
+            expected_batch=plan.expected_batch,
+            device=self._engine.buffer.device,
+        )
+        if self._should_stop():
+            raise _Stopped
+        for length, indices in self._buckets(drawn):
+            self._add_clipped(total, indices, length)
+        mean = noised_mean(total, plan.noise_multiplier, plan.expected_batch, self._streams.at("noise", self.step))
+        optimise.step(self._optimiser, self._parameters, self._engine.buffer.unflatten(mean), plan=plan, done=self.step)
+        self.step += 1
+
+    def _buckets(self, drawn: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """The draw by padded length, longest first, so that the largest buffer is made once."""
+        padded = self._padded[drawn]
+        for length in np.unique(padded)[::-1]:
+            yield int(length), drawn[padded == length]
+
+    def _add_clipped(self, total: ClippedSum, indices: np.ndarray, length: int) -> None:
+        """Add records of one padded length to the sum, in micro-batches; out of memory, go on with smaller ones."""
+        while len(indices):
+            if self._should_stop():
+                raise _Stopped
+            size = self._examples(length)
+            now = indices[:size]
+            try:
+                gradients = self._engine.gradients(
+                    lambda now=now: self._task.losses(self._model, self._records, now, length),  # type: ignore[misc]
+                    len(now),
+                )
+                total.add(gradients)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if size == 1 or not _out_of_memory(error):
+                    raise
+                self._shrink *= 2
+                self._engine.buffer.release()
+                continue
+            indices = indices[size:]
+
+    def _examples(self, length: int) -> int:
+        """Examples in a micro-batch of this padded length."""
+        return max(1, min(self._speed.tokens // length, self._most_examples) // self._shrink)
+
+    def dumps(self) -> bytes:
+        return checkpoints.dumps(self.step, self._plan, self._parameters, self._optimiser)
+
+    def restore(self, data: bytes) -> None:
+        saved = checkpoints.loads(data)
+        checkpoints.restore(saved, self._plan, self._parameters, self._optimiser)
+        self.step = saved.step
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return "can't allocate memory" in str(error)  # torch's allocator for the CPU raises a bare RuntimeError
