@@ -2,8 +2,6 @@
 
 import sqlalchemy as sa
 
-SERVICE_LOGINS = ("tacit_api", "tacit_worker")
-
 
 def make_engine(url: str, pool_size: int = 5) -> sa.Engine:
     """A pooled engine that checks a connection before lending it, so that a restarted database is survived."""
@@ -12,7 +10,10 @@ def make_engine(url: str, pool_size: int = 5) -> sa.Engine:
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_pre_ping=True,
-        connect_args={"connect_timeout": 10, "options": "-c lock_timeout=30s -c idle_in_transaction_session_timeout=60s"},
+        connect_args={
+            "connect_timeout": 10,
+            "options": "-c lock_timeout=30s -c idle_in_transaction_session_timeout=60s",
+        },
     )
 
 

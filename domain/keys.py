@@ -36,7 +36,9 @@ def key_mac(text: str, pepper: bytes) -> bytes:
 def well_formed(text: str) -> bool:
     """Whether prefix and checksum hold, so that a typo never reaches the database."""
     body, check = text.removeprefix(PREFIX)[:-8], text[-8:]
-    return text.startswith(PREFIX) and len(body) == 64 and text.isascii() and hmac.compare_digest(check, _checksum(body))
+    return (
+        text.startswith(PREFIX) and len(body) == 64 and text.isascii() and hmac.compare_digest(check, _checksum(body))
+    )
 
 
 def _checksum(body: str) -> str:

@@ -77,7 +77,7 @@ entry = sa.Table(
     "entry",
     metadata,
     sa.Column("budget_id", sa.Text, primary_key=True),
-    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("seq", sa.BigInteger, sa.FetchedValue(), primary_key=True),
     sa.Column("kind", sa.Text),
     sa.Column("reservation_id", sa.Text),
     sa.Column("outcome", sa.Text),

@@ -28,6 +28,7 @@ MAX_NOISE_MULTIPLIER = 1000.0
 MIN_NOISE_MULTIPLIER = 0.2
 
 Curve = tuple[int, ...]
+EMPTY: Curve = (0,) * len(ORDERS)
 Weights = tuple[Fraction, ...]
 
 
@@ -74,9 +75,7 @@ def _offsets(delta: float, weights: Weights | None) -> list[float]:
 
 def caps(epsilon: float, delta: float, weights: Weights | None) -> Curve:
     """Most that may be spent at each order, units of 1e-12 nat, rounded down; None for weights: the unweighted caps."""
-    return tuple(
-        min(math.floor((epsilon + o) * UNITS_PER_NAT) - 2, SATURATION - 1) for o in _offsets(delta, weights)
-    )
+    return tuple(min(math.floor((epsilon + o) * UNITS_PER_NAT) - 2, SATURATION - 1) for o in _offsets(delta, weights))
 
 
 def fits(cap: Sequence[int], used: Sequence[int], more: Sequence[int]) -> bool:
@@ -110,14 +109,16 @@ def reference_weights(
     """
     open_caps = caps(epsilon, delta, None)
     if noise_multiplier is None:
-        sigma = _smallest_sigma(lambda s: fits(open_caps, (0,) * len(ORDERS), cost(curve(s, sample_rate), steps)))
+        sigma = _smallest_sigma(lambda s: fits(open_caps, EMPTY, cost(curve(s, sample_rate), steps)))
         if sigma is None:
             raise _too_small(epsilon, delta, sample_rate, steps)
         noise_multiplier = sigma
     job = curve(noise_multiplier, sample_rate)
     best = max(range(len(ORDERS)), key=lambda i: Fraction(open_caps[i], job[i]) if job[i] < SATURATION else -1)
     weights = order_weights(ORDERS[best])
-    if not fits(caps(epsilon, delta, weights), (0,) * len(ORDERS), cost(curve(MAX_NOISE_MULTIPLIER, sample_rate), steps)):
+    if not fits(
+        caps(epsilon, delta, weights), (0,) * len(ORDERS), cost(curve(MAX_NOISE_MULTIPLIER, sample_rate), steps)
+    ):
         raise _too_small(epsilon, delta, sample_rate, steps)
     return weights
 
@@ -127,15 +128,16 @@ def _too_small(epsilon: float, delta: float, sample_rate: float, steps: int) -> 
     quiet = cost(curve(MAX_NOISE_MULTIPLIER, sample_rate), steps)
     least = min(epsilon_alone(quiet, delta, order_weights(a)) for a in ORDERS)
     least = math.ceil(least * 1000) / 1000
-    return DoesNotFit(f"epsilon {epsilon:g} is too small at delta {delta:g}: the smallest that works is {least:g}", least)
+    return DoesNotFit(
+        f"epsilon {epsilon:g} is too small at delta {delta:g}: the smallest that works is {least:g}", least
+    )
 
 
 def calibrate(epsilon: float, delta: float, weights: Weights, sample_rate: float, steps: int) -> float:
     """Smallest noise multiplier (6 decimals, rounded up) at which `steps` steps take at most `epsilon` of an empty
     budget with these weights and this delta, by the ledger's own rule. Raises DoesNotFit."""
     cap = caps(epsilon, delta, weights)
-    none = (0,) * len(ORDERS)
-    sigma = _smallest_sigma(lambda s: fits(cap, none, cost(curve(s, sample_rate), steps)))
+    sigma = _smallest_sigma(lambda s: fits(cap, EMPTY, cost(curve(s, sample_rate), steps)))
     if sigma is None:
         quiet = cost(curve(MAX_NOISE_MULTIPLIER, sample_rate), steps)
         least = math.ceil(epsilon_alone(quiet, delta, weights) * 1000) / 1000

@@ -4,14 +4,18 @@ CREATE SCHEMA ledger;
 CREATE FUNCTION ledger.orders() RETURNS int[] LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ARRAY[2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 32, 64];
 
--- log(exp(x) - 1) and log(1 + exp(x)) without cancellation; Postgres raises on underflow, hence the guards.
+-- log(1 - x), log(exp(x) - 1) and log(1 + exp(x)) without cancellation; Postgres raises on underflow, hence the guards.
+CREATE FUNCTION ledger.log1m(x float8) RETURNS float8 LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN x > 0.5 THEN ln(1 - x) ELSE -2 * atanh(x / (2 - x)) END;
+
 CREATE FUNCTION ledger.log_expm1(x float8) RETURNS float8 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN x > 40 THEN x ELSE x / 2 + ln(2 * sinh(x / 2)) END;
 
 CREATE FUNCTION ledger.log1p_exp(x float8) RETURNS float8 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN x > 40 THEN x + 1e-15
-            WHEN x < -600 THEN exp(-600::float8)
-            ELSE 2 * atanh(exp(x) / (2 + exp(x))) END;
+            WHEN x > 0 THEN x + 2 * atanh(exp(-x) / (2 + exp(-x)))
+            WHEN x > -600 THEN 2 * atanh(exp(x) / (2 + exp(x)))
+            ELSE exp(-600::float8) END;
 
 -- Renyi cost of one step of the Poisson-subsampled Gaussian (add or remove one unit), in units of 1e-12 nat, rounded up.
 -- At an integer order a: (1/(a-1)) log(1 + sum over k = 2..a of C(a,k) q^k (1-q)^(a-k) (exp(k(k-1)/(2 sigma^2)) - 1)).
@@ -24,7 +28,7 @@ RETURN (
            CASE WHEN sample_rate = 1 THEN a * (a - 1) / (2 * noise_multiplier ^ 2)
                 ELSE ln((factorial(a) / (factorial(k) * factorial(a - k)))::float8)
                      + k * ln(sample_rate)
-                     - (a - k) * 2 * atanh(sample_rate / (2 - sample_rate))
+                     + (a - k) * ledger.log1m(sample_rate)
                      + ledger.log_expm1(k * (k - 1) / (2 * noise_multiplier ^ 2)) END AS log_value
     FROM unnest(ledger.orders()) AS a, generate_series(2, a) AS k
     WHERE sample_rate < 1 OR k = a

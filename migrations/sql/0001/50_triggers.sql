@@ -7,11 +7,11 @@
 
 CREATE FUNCTION ledger.require_fence(wanted_job text, wanted_fence bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, ledger AS $$
-DECLARE work ledger.work;
+DECLARE held ledger.work;
 BEGIN
-  SELECT * INTO work FROM ledger.work w WHERE w.job_id = wanted_job FOR UPDATE;
-  IF NOT FOUND OR wanted_fence IS NULL OR work.fence <> wanted_fence
-     OR work.lease_until IS NULL OR work.lease_until <= clock_timestamp() THEN
+  SELECT * INTO held FROM ledger.work w WHERE w.job_id = wanted_job FOR UPDATE;
+  IF NOT FOUND OR wanted_fence IS NULL OR held.fence <> wanted_fence
+     OR held.lease_until IS NULL OR held.lease_until <= clock_timestamp() THEN
     RAISE EXCEPTION 'the lease on job % is not held under fence %', wanted_job, wanted_fence USING ERRCODE = 'TC001';
   END IF;
 END $$;
@@ -83,21 +83,21 @@ CREATE TRIGGER phase_price BEFORE INSERT ON ledger.phase FOR EACH ROW EXECUTE FU
 
 CREATE FUNCTION ledger.authorise() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, ledger AS $$
-DECLARE reservation ledger.reservation; frozen text; stop boolean;
+DECLARE booking ledger.reservation; frozen text; stop boolean;
 BEGIN
   SELECT b.frozen_reason INTO frozen FROM ledger.budget b JOIN ledger.reservation r ON r.budget_id = b.id
     WHERE r.id = NEW.reservation_id FOR SHARE OF b;
-  SELECT * INTO reservation FROM ledger.reservation r WHERE r.id = NEW.reservation_id FOR UPDATE;
-  PERFORM ledger.require_fence(reservation.job_id, NEW.fence);
-  SELECT w.stop_requested INTO stop FROM ledger.work w WHERE w.job_id = reservation.job_id;
+  SELECT * INTO booking FROM ledger.reservation r WHERE r.id = NEW.reservation_id FOR UPDATE;
+  PERFORM ledger.require_fence(booking.job_id, NEW.fence);
+  SELECT w.stop_requested INTO stop FROM ledger.work w WHERE w.job_id = booking.job_id;
   IF stop THEN
-    RAISE EXCEPTION 'job % was asked to stop', reservation.job_id USING ERRCODE = 'TC002';
+    RAISE EXCEPTION 'job % was asked to stop', booking.job_id USING ERRCODE = 'TC002';
   ELSIF frozen IS NOT NULL THEN
-    RAISE EXCEPTION 'budget % is frozen', reservation.budget_id USING ERRCODE = 'TC003';
-  ELSIF reservation.state <> 'reserved' THEN
-    RAISE EXCEPTION 'reservation % is settled', reservation.id USING ERRCODE = 'TC004';
-  ELSIF NOT EXISTS (SELECT FROM ledger.entry e WHERE e.reservation_id = reservation.id AND e.kind = 'reserve') THEN
-    RAISE EXCEPTION 'reservation % was never charged', reservation.id USING ERRCODE = 'restrict_violation';
+    RAISE EXCEPTION 'budget % is frozen', booking.budget_id USING ERRCODE = 'TC003';
+  ELSIF booking.state <> 'reserved' THEN
+    RAISE EXCEPTION 'reservation % is settled', booking.id USING ERRCODE = 'TC004';
+  ELSIF NOT EXISTS (SELECT FROM ledger.entry e WHERE e.reservation_id = booking.id AND e.kind = 'reserve') THEN
+    RAISE EXCEPTION 'reservation % was never charged', booking.id USING ERRCODE = 'restrict_violation';
   END IF;
   NEW.at := clock_timestamp();
   UPDATE ledger.phase SET steps_authorised = steps_authorised + NEW.steps
@@ -110,65 +110,65 @@ CREATE TRIGGER authorise BEFORE INSERT ON ledger.authorisation FOR EACH ROW EXEC
 CREATE FUNCTION ledger.post() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, ledger AS $$
 DECLARE
-  budget ledger.budget;
-  reservation ledger.reservation;
+  account ledger.budget;
+  booking ledger.reservation;
   none bigint[] := array_fill(0::bigint, ARRAY[cardinality(ledger.orders())]);
   held numeric[];
   owed bigint[];
 BEGIN
-  SELECT * INTO budget FROM ledger.budget b WHERE b.id = NEW.budget_id FOR NO KEY UPDATE;
+  SELECT * INTO account FROM ledger.budget b WHERE b.id = NEW.budget_id FOR NO KEY UPDATE;
   IF NEW.kind = 'open' THEN
     NEW.spent_change := none;
     NEW.reserved_change := none::numeric[];
   ELSE
-    SELECT * INTO reservation FROM ledger.reservation r WHERE r.id = NEW.reservation_id FOR UPDATE;
-    IF reservation.id IS NULL OR reservation.budget_id <> NEW.budget_id THEN
+    SELECT * INTO booking FROM ledger.reservation r WHERE r.id = NEW.reservation_id FOR UPDATE;
+    IF booking.id IS NULL OR booking.budget_id <> NEW.budget_id THEN
       RAISE EXCEPTION 'reservation % is not of budget %', NEW.reservation_id, NEW.budget_id USING ERRCODE = 'restrict_violation';
     END IF;
-    IF reservation.state <> 'reserved' THEN
-      RAISE EXCEPTION 'reservation % is settled', reservation.id USING ERRCODE = 'TC004';
+    IF booking.state <> 'reserved' THEN
+      RAISE EXCEPTION 'reservation % is settled', booking.id USING ERRCODE = 'TC004';
     END IF;
     SELECT array_agg(total ORDER BY i) INTO held FROM (
       SELECT i, sum(r)::numeric AS total FROM ledger.phase p, unnest(p.reserved) WITH ORDINALITY AS u (r, i)
-      WHERE p.reservation_id = reservation.id GROUP BY i) AS per_order;
+      WHERE p.reservation_id = booking.id GROUP BY i) AS per_order;
     IF held IS NULL THEN
-      RAISE EXCEPTION 'reservation % has no phase', reservation.id USING ERRCODE = 'restrict_violation';
+      RAISE EXCEPTION 'reservation % has no phase', booking.id USING ERRCODE = 'restrict_violation';
     END IF;
     IF NEW.kind = 'reserve' THEN
-      IF budget.frozen_reason IS NOT NULL THEN
-        RAISE EXCEPTION 'budget % is frozen', budget.id USING ERRCODE = 'TC003';
+      IF account.frozen_reason IS NOT NULL THEN
+        RAISE EXCEPTION 'budget % is frozen', account.id USING ERRCODE = 'TC003';
       END IF;
       NEW.spent_change := none;
       NEW.reserved_change := held;
     ELSE
       -- Under the fence of the worker, or by anyone once nobody holds the lease.
       IF NEW.fence IS NOT NULL THEN
-        PERFORM ledger.require_fence(reservation.job_id, NEW.fence);
+        PERFORM ledger.require_fence(booking.job_id, NEW.fence);
       ELSE
-        PERFORM FROM ledger.work w WHERE w.job_id = reservation.job_id FOR UPDATE;
-        IF EXISTS (SELECT FROM ledger.work w WHERE w.job_id = reservation.job_id AND w.lease_until > clock_timestamp()) THEN
-          RAISE EXCEPTION 'job % is being worked on', reservation.job_id USING ERRCODE = 'TC001';
+        PERFORM FROM ledger.work w WHERE w.job_id = booking.job_id FOR UPDATE;
+        IF EXISTS (SELECT FROM ledger.work w WHERE w.job_id = booking.job_id AND w.lease_until > clock_timestamp()) THEN
+          RAISE EXCEPTION 'job % is being worked on', booking.job_id USING ERRCODE = 'TC001';
         END IF;
       END IF;
-      IF NOT EXISTS (SELECT FROM ledger.entry e WHERE e.reservation_id = reservation.id AND e.kind = 'reserve') THEN
-        RAISE EXCEPTION 'reservation % was never charged', reservation.id USING ERRCODE = 'restrict_violation';
+      IF NOT EXISTS (SELECT FROM ledger.entry e WHERE e.reservation_id = booking.id AND e.kind = 'reserve') THEN
+        RAISE EXCEPTION 'reservation % was never charged', booking.id USING ERRCODE = 'restrict_violation';
       END IF;
       -- A failure is something that the data did: after the first authorised step it costs everything reserved.
       SELECT array_agg(total ORDER BY i) INTO owed FROM (
         SELECT i, least(sum(CASE WHEN NEW.outcome = 'failed' AND begun.any_step THEN r
                                  ELSE least(c::numeric * p.steps_authorised, 9007199254740992) END), 9007199254740992)::bigint AS total
         FROM ledger.phase p, unnest(p.step_cost, p.reserved) WITH ORDINALITY AS u (c, r, i),
-             (SELECT bool_or(steps_authorised > 0) AS any_step FROM ledger.phase WHERE reservation_id = reservation.id) AS begun
-        WHERE p.reservation_id = reservation.id GROUP BY i) AS per_order;
+             (SELECT bool_or(steps_authorised > 0) AS any_step FROM ledger.phase WHERE reservation_id = booking.id) AS begun
+        WHERE p.reservation_id = booking.id GROUP BY i) AS per_order;
       NEW.spent_change := owed;
       NEW.reserved_change := (SELECT array_agg(-h ORDER BY i) FROM unnest(held) WITH ORDINALITY AS u (h, i));
-      UPDATE ledger.reservation SET state = 'settled' WHERE id = reservation.id;
+      UPDATE ledger.reservation SET state = 'settled' WHERE id = booking.id;
     END IF;
   END IF;
-  NEW.seq := budget.head_seq + 1;
+  NEW.seq := account.head_seq + 1;
   NEW.at := clock_timestamp();
   NEW.actor := session_user;
-  NEW.prev_hash := budget.head_hash;
+  NEW.prev_hash := account.head_hash;
   NEW.hash := sha256(NEW.prev_hash || ledger.packed('tacit.entry.v1', NEW.budget_id, NEW.seq::text, NEW.kind,
     coalesce(NEW.reservation_id, ''), coalesce(NEW.outcome, ''), coalesce(NEW.fence::text, ''), NEW.spent_change::text,
     NEW.reserved_change::text, NEW.actor, to_char(NEW.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')));
@@ -178,7 +178,7 @@ BEGIN
              FROM unnest(spent, NEW.spent_change) WITH ORDINALITY AS u (s, d, i)),
     reserved = (SELECT array_agg(r + d ORDER BY i) FROM unnest(reserved, NEW.reserved_change) WITH ORDINALITY AS u (r, d, i)),
     head_seq = NEW.seq, head_hash = NEW.hash
-    WHERE id = budget.id;
+    WHERE id = account.id;
   RETURN NEW;
 END $$;
 CREATE TRIGGER post BEFORE INSERT ON ledger.entry FOR EACH ROW EXECUTE FUNCTION ledger.post();

@@ -1,0 +1,90 @@
+"""A small world for ledger tests: a tenant, a budget, a private file and jobs, made through the service's own logins."""
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+import sqlalchemy as sa
+
+from domain import tables
+from domain.ids import new_id
+from ledger.budgets import Balance, Reference, balance, open_budget
+from ledger.reserve import Charge, Phase, Receipt, reserve
+from tests.conftest import Database
+
+REFERENCE_JOB = Phase(sample_rate=0.01, noise_multiplier=1.6595, steps=1000)
+
+
+@dataclass
+class World:
+    """Engines of the three logins and the ids of one tenant's things."""
+
+    database: Database
+    admin: sa.Engine = field(init=False)
+    api: sa.Engine = field(init=False)
+    worker: sa.Engine = field(init=False)
+    tenant: str = field(default_factory=lambda: new_id("tenant"))
+    key: str = field(default_factory=lambda: new_id("key"))
+
+    def __post_init__(self) -> None:
+        self.admin = sa.create_engine(self.database.admin_url, poolclass=sa.NullPool)
+        self.api = sa.create_engine(self.database.api_url, poolclass=sa.NullPool)
+        self.worker = sa.create_engine(self.database.worker_url, poolclass=sa.NullPool)
+        with self.api.begin() as c:
+            c.execute(tables.tenant.insert().values(id=self.tenant, name="hospital"))
+            c.execute(
+                tables.api_key.insert().values(
+                    id=self.key,
+                    tenant_id=self.tenant,
+                    name="k",
+                    prefix="tacit_",
+                    mac=self.key.encode(),
+                    scopes=["analyst"],
+                )
+            )
+
+    def budget(self, epsilon: str = "8", delta: str = "1e-5", reference: Reference | None = None) -> str:
+        made = new_id("budget")
+        with self.api.begin() as c:
+            open_budget(
+                c,
+                id=made,
+                tenant_id=self.tenant,
+                name="notes",
+                epsilon=Decimal(epsilon),
+                delta=Decimal(delta),
+                unit="record",
+                max_records_per_user=None,
+                reference=reference or Reference(0.01, 1000, 1.6595),
+            )
+        return made
+
+    def file(self, budget_id: str) -> str:
+        made = new_id("file", "-")
+        with self.api.begin() as c:
+            c.execute(
+                tables.file.insert().values(
+                    id=made, tenant_id=self.tenant, purpose="fine-tune", filename="f", budget_id=budget_id
+                )
+            )
+        return made
+
+    def submit(self, charges: list[tuple[str, str, list[Phase]]], job: str | None = None) -> tuple[str, list[Receipt]]:
+        """One job over (file, budget, phases), as the API does it: all in one transaction."""
+        job = job or new_id("ftjob", "-")
+        with self.api.begin() as c:
+            self.job_rows(c, job, [(f, b) for f, b, _ in charges])
+            receipts = reserve(c, job, [Charge(new_id("resv"), f, b, p) for f, b, p in charges])
+        return job, receipts
+
+    def job_rows(self, c: sa.Connection, job: str, files: list[tuple[str, str]]) -> None:
+        c.execute(
+            tables.job.insert().values(
+                id=job, tenant_id=self.tenant, created_by=self.key, model="m", method={}, plan={}, privacy={}, seed=0
+            )
+        )
+        for file, budget in files:
+            c.execute(tables.job_file.insert().values(job_id=job, file_id=file, budget_id=budget))
+
+    def balance(self, budget_id: str) -> Balance:
+        with self.api.connect() as c:
+            return balance(c, budget_id)
