@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from cli.embedded import lock
 from cli.embedded.errors import StackError
+from cli.options import fail
 
 DataOption = Annotated[Path, typer.Option("--data", help="Folder of the database, queue, files and secrets.")]
 LONGEST_STOP = 180.0  # seconds
@@ -48,7 +49,7 @@ def up(
     try:
         stack.run(ready)
     except StackError as error:
-        fail(error)
+        fail(str(error))
 
 
 def down(data: DataOption = Path("tacit-data")) -> None:
@@ -61,20 +62,20 @@ def down(data: DataOption = Path("tacit-data")) -> None:
     data = data.absolute()
     console = Console(highlight=False, soft_wrap=True)
     if not data.is_dir():
-        fail(StackError(f"There is no folder {data}. Name the one that `tacit up` was started with: --data"))
+        fail(f"There is no folder {data}. Name the one that `tacit up` was started with: --data")
     pid = lock.holder(data)
     if pid is None:
         try:
             left = _stop_left_over(data)
         except StackError as error:
-            fail(error)
+            fail(str(error))
         console.print(f"Stopped what was left: {', '.join(left)}." if left else "Nothing was running.")
         return
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + LONGEST_STOP
     while lock.holder(data) is not None:
         if time.monotonic() > deadline:
-            fail(StackError(f"`tacit up` (pid {pid}) has not stopped after {LONGEST_STOP:.0f} s: kill -9 {pid}"))
+            fail(f"`tacit up` (pid {pid}) has not stopped after {LONGEST_STOP:.0f} s: kill -9 {pid}")
         time.sleep(0.1)
     console.print("Stopped.")
 
@@ -85,9 +86,3 @@ def _stop_left_over(data: Path) -> list[str]:
     with lock.hold(data):
         end_orphans(data, lambda text: None)
         return stop_servers(data)
-
-
-def fail(error: Exception) -> None:
-    """Say what is wrong on standard error and end with exit code 1."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]Error:[/bold red] {escape(str(error))}")
-    raise typer.Exit(1)

@@ -3,6 +3,7 @@
 import typer
 
 from cli import local
+from cli.commands import adapters, budgets, files, jobs, keys, models
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -13,3 +14,9 @@ app = typer.Typer(
 )
 app.command("up")(local.up)
 app.command("down")(local.down)
+app.add_typer(budgets.app, name="budgets")
+app.add_typer(files.app, name="files")
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(adapters.app, name="adapters")
+app.add_typer(keys.app, name="keys")
+app.command("models")(models.models)

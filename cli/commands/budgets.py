@@ -1,0 +1,71 @@
+"""`tacit budgets`: the accounts of protected populations."""
+
+from typing import Annotated, Any
+
+import typer
+
+from cli import options, output
+from cli.client import connect
+
+app = options.group("Privacy budgets: what a population may lose at most, and what it has.")
+COLUMNS = ["id", "name", "epsilon", "delta", "unit", "epsilon_spent", "epsilon_reserved", "epsilon_left", "frozen"]
+ENTRY_COLUMNS = ["seq", "kind", "job", "at", "epsilon_after", "hash"]
+
+
+@app.command()
+@options.explained
+def create(
+    name: str,
+    epsilon: Annotated[float, typer.Option(help="The most that all jobs together may cost. Never raised by itself.")],
+    delta: Annotated[float, typer.Option(help="Below 1 / the largest declared size of the budget's files.")] = 1e-5,
+    unit: Annotated[str, typer.Option(help="Who is protected: `record` or `user`.")] = "record",
+    max_records_per_user: Annotated[int | None, typer.Option(help="Needed with unit `user`.")] = None,
+    sample_rate: Annotated[float | None, typer.Option(help="Of the job that the budget should suit best.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Of the job that the budget should suit best.")] = None,
+    url: options.Url = None,
+    key: options.Key = None,
+    as_json: options.Json = False,
+) -> None:
+    """Open a budget. It can never be deleted or refilled.
+
+    **Example**
+
+        tacit budgets create patients-2026 --epsilon 8 --delta 1e-6
+    """
+    body: dict[str, Any] = {"name": name, "epsilon": epsilon, "delta": delta, "unit": unit}
+    if max_records_per_user is not None:
+        body["max_records_per_user"] = max_records_per_user
+    if (sample_rate is None) != (steps is None):
+        options.fail("--sample-rate and --steps describe one job: give both or neither")
+    if sample_rate is not None:
+        body["reference"] = {"sample_rate": sample_rate, "steps": steps}
+    output.show(connect(url, key).post("/v1/budgets", body), as_json)
+
+
+@app.command("list")
+@options.explained
+def list_budgets(
+    limit: options.Limit = 100, url: options.Url = None, key: options.Key = None, as_json: options.Json = False
+) -> None:
+    """Budgets, with what is spent, held by running jobs, and left."""
+    output.show_list(connect(url, key).pages("/v1/budgets", limit), COLUMNS, as_json)
+
+
+@app.command()
+@options.explained
+def show(budget: str, url: options.Url = None, key: options.Key = None, as_json: options.Json = False) -> None:
+    """One budget."""
+    output.show(connect(url, key).get(f"/v1/budgets/{budget}"), as_json)
+
+
+@app.command()
+@options.explained
+def entries(
+    budget: str,
+    limit: options.Limit = 100,
+    url: options.Url = None,
+    key: options.Key = None,
+    as_json: options.Json = False,
+) -> None:
+    """The ledger: every change of the budget, each line sealed by the hash of the one before."""
+    output.show_list(connect(url, key).pages(f"/v1/budgets/{budget}/entries", limit), ENTRY_COLUMNS, as_json)

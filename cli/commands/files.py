@@ -1,0 +1,87 @@
+"""`tacit files`: private datasets and public evaluation sets."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import options, output
+from cli.client import connect
+
+app = options.group("Datasets: private ones that belong to a budget, and public ones.")
+COLUMNS = ["id", "filename", "purpose", "status", "budget", "declared_size", "created_at"]
+
+
+@app.command()
+@options.explained
+def upload(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True)],
+    budget: Annotated[str | None, typer.Option(help="The budget that the rows belong to, for ever.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="A public evaluation set, without protection.")] = False,
+    epsilon: Annotated[float | None, typer.Option(help="Open a budget with the file instead of naming one.")] = None,
+    delta: Annotated[float | None, typer.Option(help="Of the budget opened with the file.")] = None,
+    unit: Annotated[str | None, typer.Option(help="Of the budget opened with the file: `record` or `user`.")] = None,
+    max_records_per_user: Annotated[int | None, typer.Option(help="Of the budget opened with the file.")] = None,
+    declared_size: Annotated[
+        str | None, typer.Option(help="The public size, at least the number of units; `count` publishes the number.")
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="The public labels, with commas; `publish` publishes those in the file.")
+    ] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens of a record; the rest is cut.")] = None,
+    text: Annotated[str | None, typer.Option(help="The column with the text, if not `text`.")] = None,
+    label: Annotated[str | None, typer.Option(help="The column with the label, if not `label`.")] = None,
+    url: options.Url = None,
+    key: options.Key = None,
+    as_json: options.Json = False,
+) -> None:
+    """Upload JSONL, CSV or TSV. It is checked line by line; problems are reported by line number.
+
+    **Examples**
+
+        tacit files upload notes.jsonl --budget budget-... --declared-size count --labels no,yes
+        tacit files upload notes.tsv --epsilon 8 --delta 1e-6 --text sentence --label class
+        tacit files upload dev.tsv --public
+    """
+    if public and (budget or epsilon is not None):
+        options.fail("--public means that the rows need no protection: leave out --budget and --epsilon")
+    if not public and (budget is None) == (epsilon is None):
+        options.fail("a private file belongs to one budget: give --budget ID, or --epsilon to open one, or --public")
+    values = {
+        "purpose": "evals" if public else "fine-tune",
+        "budget": budget,
+        "privacy_budget[epsilon]": epsilon,
+        "privacy_budget[delta]": delta,
+        "privacy_budget[unit]": unit,
+        "privacy_budget[max_records_per_user]": max_records_per_user,
+        "declared_size": declared_size,
+        "labels": labels,
+        "max_length": max_length,
+        "columns[text]": text,
+        "columns[label]": label,
+    }
+    form = {name: str(value) for name, value in values.items() if value is not None}
+    output.show(connect(url, key).upload("/v1/files", file, form), as_json)
+
+
+@app.command("list")
+@options.explained
+def list_files(
+    limit: options.Limit = 100, url: options.Url = None, key: options.Key = None, as_json: options.Json = False
+) -> None:
+    """The files that you may see."""
+    output.show_list(connect(url, key).pages("/v1/files", limit), COLUMNS, as_json)
+
+
+@app.command()
+@options.explained
+def show(file: str, url: options.Url = None, key: options.Key = None, as_json: options.Json = False) -> None:
+    """One file."""
+    output.show(connect(url, key).get(f"/v1/files/{file}"), as_json)
+
+
+@app.command()
+@options.explained
+def delete(file: str, url: options.Url = None, key: options.Key = None, as_json: options.Json = False) -> None:
+    """Delete a file's rows. What its budget has spent stays spent."""
+    output.show(connect(url, key).delete(f"/v1/files/{file}"), as_json)

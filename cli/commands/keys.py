@@ -1,0 +1,49 @@
+"""`tacit keys`: who may do what."""
+
+from typing import Annotated, Any
+
+import typer
+
+from cli import options, output
+from cli.client import connect
+
+app = options.group("API keys and their scopes: steward, analyst, auditor, admin.")
+COLUMNS = ["id", "name", "scopes", "prefix", "created_at", "expires_at", "revoked_at"]
+
+
+@app.command()
+@options.explained
+def create(
+    name: str,
+    scope: Annotated[list[str], typer.Option(help="steward, analyst, auditor or admin; repeat for several.")],
+    expires_in_days: Annotated[int | None, typer.Option(min=1)] = None,
+    url: options.Url = None,
+    key: options.Key = None,
+    as_json: options.Json = False,
+) -> None:
+    """Make a key. It is shown once.
+
+    **Example**
+
+        tacit keys create notebook --scope analyst --expires-in-days 30
+    """
+    body: dict[str, Any] = {"name": name, "scopes": scope}
+    if expires_in_days is not None:
+        body["expires_in_days"] = expires_in_days
+    output.show(connect(url, key).post("/v1/keys", body), as_json)
+
+
+@app.command("list")
+@options.explained
+def list_keys(
+    limit: options.Limit = 100, url: options.Url = None, key: options.Key = None, as_json: options.Json = False
+) -> None:
+    """Keys, without their secrets."""
+    output.show_list(connect(url, key).pages("/v1/keys", limit), COLUMNS, as_json)
+
+
+@app.command()
+@options.explained
+def revoke(key_id: str, url: options.Url = None, key: options.Key = None, as_json: options.Json = False) -> None:
+    """Make a key useless, at once and for good."""
+    output.show(connect(url, key).delete(f"/v1/keys/{key_id}"), as_json)

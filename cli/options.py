@@ -1,0 +1,49 @@
+"""Options that every client command has, and how its errors end."""
+
+import functools
+from collections.abc import Callable
+from typing import Annotated, NoReturn, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from cli.client import ApiError
+from cli.embedded.errors import StackError
+
+Url = Annotated[
+    str | None,
+    typer.Option(envvar="TACIT_URL", help="The service. Default: the one on ./tacit-data, or http://127.0.0.1:8000."),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(envvar="TACIT_API_KEY", help="The API key. Default: the one in ./tacit-data."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the service's answer as JSON.")]
+Limit = Annotated[int, typer.Option(min=1, help="At most so many, newest first.")]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def explained(command: Callable[P, R]) -> Callable[P, R]:
+    """Errors as message, field and fix on standard error, and exit code 1."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except (ApiError, StackError) as error:
+            fail(str(error))
+
+    return wrapped
+
+
+def fail(message: str) -> NoReturn:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]Error:[/bold red] {escape(message)}")
+    raise typer.Exit(1)
+
+
+def group(about: str) -> typer.Typer:
+    """A group of commands, such as `tacit jobs`."""
+    return typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help=about)
