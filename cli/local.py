@@ -28,10 +28,10 @@ def up(
     The first start makes the data folder and prints the first admin key, once. Starting again on the same folder
     loses nothing, also after a crash.
 
-    **Examples**
-
-        tacit up
-        tacit up --data /srv/tacit --host 0.0.0.0 --port 9000
+    ```text
+    tacit up
+    tacit up --data /srv/tacit --host 0.0.0.0 --port 9000
+    ```
     """
     from cli.embedded.stack import Stack, key_file
 
@@ -55,9 +55,9 @@ def up(
 def down(data: DataOption = Path("tacit-data")) -> None:
     """Stop the stack of a data folder, also what a killed `tacit up` left running.
 
-    **Example**
-
-        tacit down --data /srv/tacit
+    ```text
+    tacit down --data /srv/tacit
+    ```
     """
     data = data.absolute()
     console = Console(highlight=False, soft_wrap=True)

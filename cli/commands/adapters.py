@@ -32,9 +32,9 @@ def download(
 ) -> None:
     """Download a job's adapter, check its sha256 and unpack it. Stock PEFT loads the folder.
 
-    **Example**
-
-        tacit adapters download ftjob-... -o my-adapter
+    ```text
+    tacit adapters download ftjob-... -o my-adapter
+    ```
     """
     target = folder or Path(job)
     digest = fetch(connect(url, key), job, target)

@@ -28,9 +28,9 @@ def create(
 ) -> None:
     """Open a budget. It can never be deleted or refilled.
 
-    **Example**
-
-        tacit budgets create patients-2026 --epsilon 8 --delta 1e-6
+    ```text
+    tacit budgets create patients-2026 --epsilon 8 --delta 1e-6
+    ```
     """
     body: dict[str, Any] = {"name": name, "epsilon": epsilon, "delta": delta, "unit": unit}
     if max_records_per_user is not None:

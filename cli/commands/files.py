@@ -37,11 +37,11 @@ def upload(
 ) -> None:
     """Upload JSONL, CSV or TSV. It is checked line by line; problems are reported by line number.
 
-    **Examples**
-
-        tacit files upload notes.jsonl --budget budget-... --declared-size count --labels no,yes
-        tacit files upload notes.tsv --epsilon 8 --delta 1e-6 --text sentence --label class
-        tacit files upload dev.tsv --public
+    ```text
+    tacit files upload notes.jsonl --budget budget-... --declared-size count --labels no,yes
+    tacit files upload notes.tsv --epsilon 8 --delta 1e-6 --text sentence --label class
+    tacit files upload dev.tsv --public
+    ```
     """
     if public and (budget or epsilon is not None):
         options.fail("--public means that the rows need no protection: leave out --budget and --epsilon")

@@ -56,9 +56,9 @@ def estimate(
 ) -> None:
     """What a job would cost and need. Free: nothing is charged, and no row is looked at.
 
-    **Example**
-
-        tacit jobs estimate --file file-... --epsilon 3
+    ```text
+    tacit jobs estimate --file file-... --epsilon 3
+    ```
     """
     hyperparameters = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
     body = request(model, training_file, validation_file, method, pairs(option), hyperparameters, epsilon)
@@ -87,10 +87,10 @@ def create(
 ) -> None:
     """Submit a job. Its price is held in the ledger at once; a job that does not fit is refused.
 
-    **Examples**
-
-        tacit jobs create --file file-... --epsilon 3 --watch
-        tacit jobs create --file file-... --method lora --option r=8 --steps 200 --batch-size 512 --epsilon 3
+    ```text
+    tacit jobs create --file file-... --epsilon 3 --watch
+    tacit jobs create --file file-... --method lora --option r=8 --steps 200 --batch-size 512 --epsilon 3
+    ```
     """
     hyperparameters = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
     body = request(model, training_file, validation_file, method, pairs(option), hyperparameters, epsilon)

@@ -23,9 +23,9 @@ def create(
 ) -> None:
     """Make a key. It is shown once.
 
-    **Example**
-
-        tacit keys create notebook --scope analyst --expires-in-days 30
+    ```text
+    tacit keys create notebook --scope analyst --expires-in-days 30
+    ```
     """
     body: dict[str, Any] = {"name": name, "scopes": scope}
     if expires_in_days is not None:
