@@ -18,10 +18,12 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
 def build_classifier(folder: str | Path, labels: Sequence[str], *, seed: int) -> PreTrainedModel:
     """The base model with a fresh classification head for the public labels, in evaluation mode, float32.
 
-    The seed drives the head's initialisation only. Raises OSError when the folder has no model in safetensors.
+    The seed drives the head's initialisation only. Raises OSError when the folder has no model in safetensors, and
+    ValueError when it lacks weights of the base model itself: an adapter cannot carry their random stand-ins.
     """
+    model: PreTrainedModel
     with seeded(seed), _quiet():
-        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+        model, report = AutoModelForSequenceClassification.from_pretrained(
             os.fspath(folder),
             local_files_only=True,
             trust_remote_code=False,
@@ -29,7 +31,11 @@ def build_classifier(folder: str | Path, labels: Sequence[str], *, seed: int) ->
             dtype=torch.float32,
             id2label=dict(enumerate(labels)),
             label2id={label: i for i, label in enumerate(labels)},
+            output_loading_info=True,
         )
+    lacking = sorted(key for key in report["missing_keys"] if key.startswith(f"{model.base_model_prefix}."))
+    if lacking:
+        raise ValueError(f"the model's folder lacks weights: {', '.join(lacking)}")
     # Evaluation mode: the base model's own dropout would only add to the noise.
     return model.eval()
 

@@ -31,6 +31,12 @@ def attach(model: PreTrainedModel, options: Mapping[str, Any], *, seed: int) -> 
         lora_alpha=chosen.alpha,
         lora_dropout=chosen.dropout,
         target_modules=sorted(wanted),
+        # The whole head is new, so all of it trains and is exported: DistilBERT's has two layers.
+        modules_to_save=[
+            name
+            for name, child in model.named_children()
+            if name != model.base_model_prefix and any(True for _ in child.parameters())
+        ],
     )
     with seeded(seed):
         adapted = get_peft_model(model, config)

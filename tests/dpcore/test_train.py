@@ -1,0 +1,331 @@
+"""The loop: what is authorised is run, what is drawn is noised once, what is saved is public."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from dpcore import train as loop
+from dpcore.checkpoint import PlanMismatch, loads, read_step
+from dpcore.clipping import ClippedSum
+from dpcore.engine.buffer import UnseenParameter
+from dpcore.keystream import Streams
+from dpcore.spec.plan import Plan, Speed
+from dpcore.train import Outcome, train
+
+from .conftest import MAX_LENGTH
+
+
+def make_plan(**changes) -> Plan:
+    values = {
+        "sample_rate": 0.25,
+        "noise_multiplier": 0.5,
+        "steps": 8,
+        "clip_norm": 1.0,
+        "expected_batch": 10,
+        "method": "lora",
+        "learning_rate": 0.01,
+        "max_length": MAX_LENGTH,
+    }
+    return Plan(**values | changes)
+
+
+class Host:
+    """Stands in for the worker: grants, saves, stops."""
+
+    def __init__(self, grants=None, stop_at_call=None):
+        self.asked, self.saved, self.grants, self.calls = [], [], grants, 0
+        self.stop_at_call = stop_at_call
+
+    def authorise(self, n):
+        self.asked.append(n)
+        return n if self.grants is None else self.grants.pop(0)
+
+    def should_stop(self):
+        self.calls += 1
+        return self.stop_at_call is not None and self.calls >= self.stop_at_call
+
+    def run(self, model, task, records, plan, **more) -> Outcome:
+        return train(
+            model=model,
+            task=task,
+            records=records,
+            plan=plan,
+            authorise=self.authorise,
+            save=self.saved.append,
+            should_stop=self.should_stop,
+            **more,
+        )
+
+
+def trained(model):
+    return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+
+
+def equal(a, b):
+    return all(torch.equal(a[n], b[n]) for n in a)
+
+
+def secret(name=b"test"):
+    return Streams(test_secret=name)
+
+
+def test_trains_every_trainable_tensor_and_no_other(make_model, make_records, task):
+    model = make_model(awake=False)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    assert Host().run(model, task, make_records(40), make_plan()) == Outcome(8, "finished")
+    for name, p in model.named_parameters():
+        assert torch.equal(before[name], p) != p.requires_grad, name
+
+
+def test_learns_a_task_through_clipping_and_noise(make_model, make_records, task):
+    """With little noise the loop must learn: a wrong sign, scale or shuffled label would not."""
+    model, records = make_model(awake=False, r=8), make_records(300)
+    plan = make_plan(sample_rate=0.2, expected_batch=60, noise_multiplier=0.05, steps=150, learning_rate=0.05)
+    Host().run(model, task, records, plan, speed=Speed(tokens=10_000))
+    losses = task.losses(model, records, np.arange(300), MAX_LENGTH)
+    assert losses.mean() < 0.6  # log 3 = 1.10 untrained
+
+
+def test_asks_for_chunks_and_runs_no_step_that_was_not_granted(make_model, make_records, task):
+    plan = make_plan(steps=50)  # chunks of ceil(50 / 20) = 3
+    host = Host(grants=[3, 2, 0])
+    assert host.run(make_model(), task, make_records(10), plan) == Outcome(5, "used_up")
+    assert host.asked == [3, 3, 3]
+    assert [read_step(data) for data in host.saved] == [3, 5]
+
+
+def test_last_chunk_asks_for_what_is_left(make_model, make_records, task):
+    host = Host()
+    host.run(make_model(), task, make_records(10), make_plan(steps=41))
+    assert host.asked == [3] * 13 + [2]
+
+
+def test_refusal_to_authorise_ends_the_run_before_the_step(make_model, make_records, task):
+    model = make_model()
+    before = trained(model)
+
+    def refuse(n):
+        raise PermissionError("frozen")
+
+    host = Host()
+    host.authorise = refuse
+    with pytest.raises(PermissionError):
+        host.run(model, task, make_records(10), make_plan())
+    assert equal(before, trained(model))
+    assert host.saved == []
+
+
+def test_stop_inside_a_step_throws_the_step_away(make_model, make_records, task):
+    model, records, plan = make_model(), make_records(40), make_plan(steps=60, sample_rate=1.0)
+    host = Host(stop_at_call=6)  # one call a micro-batch of one record
+    outcome = host.run(model, task, records, plan, speed=Speed(tokens=1))
+    assert outcome == Outcome(0, "stopped")
+    assert read_step(host.saved[-1]) == 0
+
+
+def test_empty_draws_are_steps_with_noise(make_model, make_records, task):
+    model = make_model()
+    before = trained(model)
+    plan = make_plan(sample_rate=1e-12, expected_batch=1, steps=3)
+    assert Host().run(model, task, make_records(10), plan).step == 3
+    assert not any(torch.equal(before[n], p) for n, p in trained(model).items())
+
+
+def test_zero_gradients_give_noise_of_the_planned_variance_at_every_step(make_model, make_records, task, monkeypatch):
+    """k steps of noise have k times the variance of one, differ from step to step, and one is drawn for each step."""
+    means = []
+    monkeypatch.setattr(loop.optimise, "step", lambda o, p, mean, **_: means.append(torch.cat([*map(flat, mean.values())])))
+    plan = make_plan(sample_rate=1e-12, expected_batch=7, noise_multiplier=3.0, clip_norm=2.0, steps=40)
+    Host().run(make_model(), task, make_records(10), plan)
+    assert len(means) == 40
+    assert len({m[0].item() for m in means}) == 40
+    one = (3.0 * 2.0 / 7) ** 2
+    assert abs(torch.stack(means).sum(0).var().item() / (40 * one) - 1) < 0.2
+    assert abs(torch.stack(means).var().item() / one - 1) < 0.05
+
+
+def flat(tensor):
+    return tensor.flatten()
+
+
+def test_micro_batches_change_neither_the_draw_nor_the_noise(make_model, make_records, task):
+    """Same secret, micro-batches of one record or of all: the same iterates up to rounding, so one noise a step."""
+    results = []
+    for speed in (Speed(tokens=1), Speed(tokens=64, length_multiple=1), Speed(tokens=10_000, length_multiple=16)):
+        model = make_model(dtype=torch.float64)
+        Host().run(model, task, make_records(40), make_plan(), speed=speed, streams=secret())
+        results.append(trained(model))
+    for other in results[1:]:
+        for name, value in results[0].items():
+            torch.testing.assert_close(other[name], value, rtol=1e-6, atol=1e-9)
+
+
+def test_out_of_memory_goes_on_with_the_same_draw_in_smaller_micro_batches(make_model, make_records, task, monkeypatch):
+    reference, model, records = make_model(dtype=torch.float64), make_model(dtype=torch.float64), make_records(40)
+    Host().run(reference, task, records, make_plan(steps=2), streams=secret())
+    sizes, original = [], task.losses
+
+    def tight(model, records, indices, length):
+        sizes.append(len(indices))
+        if len(sizes) > 1 and len(indices) > 2:  # the rehearsal passes
+            raise torch.OutOfMemoryError("no memory for more than two")
+        return original(model, records, indices, length)
+
+    monkeypatch.setattr(task, "losses", tight)
+    assert Host().run(model, task, records, make_plan(steps=2), streams=secret()).step == 2
+    assert max(sizes) > 2
+    for name, value in trained(reference).items():
+        torch.testing.assert_close(trained(model)[name], value, rtol=1e-6, atol=1e-9)
+
+
+def test_divisor_is_public_and_the_same_for_every_draw(make_model, make_records, task, monkeypatch):
+    """Twice the expected batch halves the mean of the very same draw."""
+    means = {}
+    for batch in (10, 20):
+        monkeypatch.setattr(
+            loop.optimise, "step", lambda o, p, mean, batch=batch, **_: means.setdefault(batch, flat(mean[next(iter(p))]))
+        )
+        Host().run(
+            make_model(),
+            task,
+            make_records(40),
+            make_plan(expected_batch=batch, steps=1, noise_multiplier=1e-9),
+            streams=secret(),
+        )
+    torch.testing.assert_close(means[10], 2 * means[20], rtol=1e-4, atol=1e-9)
+
+
+def test_unseen_parameter_stops_the_run_before_anything_is_authorised(make_model, make_records, task):
+    model, host = make_model(), Host()
+    model.get_parameter("base_model.model.bert.embeddings.LayerNorm.weight").requires_grad_()
+    with pytest.raises(UnseenParameter, match="LayerNorm"):
+        host.run(model, task, make_records(10), make_plan())
+    assert host.asked == []
+
+
+def test_one_bad_record_changes_nothing_else(make_model, make_records, task, monkeypatch):
+    """A record whose loss is NaN: the run goes on as if that record had not been there."""
+    original, results = task.losses, []
+    for poison in (float("nan"), 0.0):
+
+        def losses(model, records, indices, length, poison=poison):
+            weight = torch.ones(len(indices), dtype=torch.float64)
+            weight[torch.from_numpy(indices == 3)] = poison
+            return original(model, records, indices, length) * weight
+
+        monkeypatch.setattr(task, "losses", losses)
+        model = make_model(dtype=torch.float64)
+        Host().run(model, task, make_records(12), make_plan(sample_rate=1.0, steps=3), streams=secret())
+        results.append(trained(model))
+    for name, value in results[1].items():
+        torch.testing.assert_close(results[0][name], value, rtol=1e-9, atol=1e-12)
+
+
+def test_resumed_run_equals_the_run_without_a_break_under_a_test_secret(make_model, make_records, task):
+    records, plan = make_records(40), make_plan(steps=8)
+    whole, first, second = make_model(), make_model(), make_model()
+    Host().run(whole, task, records, plan, streams=secret())
+    host = Host(grants=[1, 1, 1, 0])
+    assert host.run(first, task, records, plan, streams=secret()) == Outcome(3, "used_up")
+    again = Host()
+    assert again.run(second, task, records, plan, checkpoint=host.saved[-1], streams=secret()) == Outcome(8, "finished")
+    assert sum(again.asked) == 5
+    assert equal(trained(whole), trained(second))
+
+
+def test_resumed_run_draws_afresh(make_model, make_records, task):
+    """Two resumes of one checkpoint see other draws and other noise."""
+    records, plan = make_records(40), make_plan(steps=8)
+    host = Host(grants=[1, 1, 0])
+    host.run(make_model(), task, records, plan)
+    results = []
+    for _ in range(2):
+        model = make_model()
+        Host(grants=[1, 0]).run(model, task, records, plan, checkpoint=host.saved[-1])
+        results.append(trained(model))
+    assert not any(torch.equal(results[0][n], results[1][n]) for n in results[0])
+
+
+def test_same_seed_never_gives_the_same_adapter(make_model, make_records, task):
+    """The user's seed drives initialisation only."""
+    results = []
+    for _ in range(2):
+        model = make_model()
+        Host().run(model, task, make_records(40), make_plan(seed=11))
+        results.append(trained(model))
+    assert not any(torch.equal(results[0][n], results[1][n]) for n in results[0])
+
+
+def test_resume_refuses_another_plan_and_another_model(make_model, make_records, task):
+    host = Host(grants=[1, 0])
+    host.run(make_model(), task, make_records(10), make_plan())
+    model = make_model()
+    before = trained(model)
+    with pytest.raises(PlanMismatch):
+        Host().run(model, task, make_records(10), make_plan(noise_multiplier=0.4), checkpoint=host.saved[-1])
+    with pytest.raises(PlanMismatch):
+        Host().run(make_model(r=3), task, make_records(10), make_plan(), checkpoint=host.saved[-1])
+    assert equal(before, trained(model))
+    with pytest.raises(ValueError, match="not a checkpoint"):
+        loads(b"\x10\0\0\0\0\0\0\0not json at all!")
+
+
+def test_checkpoint_holds_noised_iterates_and_public_values_only(make_model, make_records, task):
+    model, host, plan = make_model(), Host(grants=[1, 1, 0]), make_plan()
+    host.run(model, task, make_records(40), plan)
+    data = host.saved[-1]
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    metadata = header.pop("__metadata__")
+    assert set(metadata) == {"format", "step", "plan"}
+    assert Plan.model_validate_json(metadata["plan"]) == plan
+    names = {n for n, p in model.named_parameters() if p.requires_grad}
+    kinds = ("weight", "exp_avg", "exp_avg_sq", "step")
+    assert set(header) == {f"{kind}/{n}" for kind in kinds for n in names}
+    assert equal(loads(data).weights, trained(model))
+
+
+def test_every_step_draws_from_all_records_and_sums_only_its_draw(make_model, make_records, task, monkeypatch):
+    """What reaches the clipped sum over a run is exactly what was drawn, each unit once a step."""
+    drawn, seen = [], []
+    original_draw, original_losses = loop.poisson, task.losses
+
+    def draw(*args):
+        drawn.append(original_draw(*args))
+        seen.append([])
+        return drawn[-1]
+
+    def losses(model, records, indices, length):
+        if seen:
+            seen[-1].extend(indices.tolist())
+        return original_losses(model, records, indices, length)
+
+    monkeypatch.setattr(loop, "poisson", draw)
+    monkeypatch.setattr(task, "losses", losses)
+    Host().run(make_model(), task, make_records(40), make_plan(sample_rate=0.5), speed=Speed(tokens=32))
+    assert [sorted(s) for s in seen] == [d.tolist() for d in drawn]
+    assert len(set().union(*seen)) == 40
+
+
+def test_padded_length_of_a_record_depends_on_that_record_alone(make_model, make_records, task, monkeypatch):
+    records, lengths, original = make_records(60), {}, task.losses
+
+    def losses(model, records, indices, length):
+        if len(records) == 60:
+            for i in indices.tolist():
+                lengths.setdefault(i, set()).add(length)
+        return original(model, records, indices, length)
+
+    monkeypatch.setattr(task, "losses", losses)
+    Host().run(make_model(), task, records, make_plan(sample_rate=0.5), speed=Speed(length_multiple=4))
+    assert all(found == {min(-(-records.lengths[i] // 4) * 4, MAX_LENGTH)} for i, found in lengths.items())
+
+
+def test_sum_is_kept_in_float64(make_model):
+    """Adding many micro-batches must not lose what a single record contributed."""
+    total = ClippedSum.zero(1, clip_norm=1.0, clipping="flat", expected_batch=1, device=torch.device("cpu"))
+    for _ in range(3):
+        total.value.add_(2.0**26)
+        total.add(torch.ones(1, 1))
+    assert total.value.item() == 3 * 2.0**26 + 3
