@@ -1,6 +1,7 @@
 """Adapters in PEFT's own layout, which stock transformers and peft load."""
 
 import os
+import shutil
 from pathlib import Path
 
 from peft import PeftModel
@@ -22,7 +23,10 @@ def export_adapter(
         raise ValueError(f"base_model_name must be a public name, not the path {base_model_name!r}")
     folder = Path(folder)
     model.peft_config["default"].base_model_name_or_path = base_model_name
-    model.save_pretrained(str(folder), safe_serialization=True)
+    # Without an answer on embeddings, PEFT asks the hub whether the vocabulary was changed. It never is.
+    model.save_pretrained(str(folder), save_embedding_layers=False)
+    # safetensors writes for the owner alone; the sibling follows the umask.
+    shutil.copymode(folder / "adapter_config.json", folder / "adapter_model.safetensors")
     (folder / "README.md").unlink(missing_ok=True)  # a form to be filled in by hand
     if tokenizer is not None:
         tokenizer.save_pretrained(str(folder))

@@ -150,8 +150,8 @@ def make_model(make_base):
 
 @pytest.fixture
 def base_folder(make_base, tokenizer, tmp_path) -> Path:
-    """A base model saved the way a public one is."""
+    """A base model saved the way a public one is: without a head."""
     folder = tmp_path / "base"
-    make_base(layers=2).save_pretrained(folder)
+    make_base(layers=2).base_model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -55,9 +55,7 @@ def test_noise_is_standard_normal_and_uncorrelated():
 
 
 def test_noise_deviation_is_multiplier_times_sensitivity_over_the_public_batch():
-    zero = ClippedSum.zero(
-        100_000, clip_norm=3.0, clipping="flat", expected_batch=50_000, device=torch.device("cpu")
-    )
+    zero = ClippedSum.zero(100_000, clip_norm=3.0, clipping="flat", expected_batch=50_000, device=torch.device("cpu"))
     mean = noised_mean(zero, 2.0, 50_000, Streams(test_secret=b"level").at("noise", 0))
     expected = 2.0 * 3.0 * 1.05 / 50_000
     assert abs(mean.std().item() / expected - 1) < 0.01

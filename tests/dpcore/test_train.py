@@ -136,7 +136,9 @@ def test_empty_draws_are_steps_with_noise(make_model, make_records, task):
 def test_zero_gradients_give_noise_of_the_planned_variance_at_every_step(make_model, make_records, task, monkeypatch):
     """k steps of noise have k times the variance of one, differ from step to step, and one is drawn for each step."""
     means = []
-    monkeypatch.setattr(loop.optimise, "step", lambda o, p, mean, **_: means.append(torch.cat([*map(flat, mean.values())])))
+    monkeypatch.setattr(
+        loop.optimise, "step", lambda o, p, mean, **_: means.append(torch.cat([*map(flat, mean.values())]))
+    )
     plan = make_plan(sample_rate=1e-12, expected_batch=7, noise_multiplier=3.0, clip_norm=2.0, steps=40)
     Host().run(make_model(), task, make_records(10), plan)
     assert len(means) == 40
@@ -185,7 +187,9 @@ def test_divisor_is_public_and_the_same_for_every_draw(make_model, make_records,
     means = {}
     for batch in (10, 20):
         monkeypatch.setattr(
-            loop.optimise, "step", lambda o, p, mean, batch=batch, **_: means.setdefault(batch, flat(mean[next(iter(p))]))
+            loop.optimise,
+            "step",
+            lambda o, p, mean, batch=batch, **_: means.setdefault(batch, flat(mean[next(iter(p))])),
         )
         Host().run(
             make_model(),
