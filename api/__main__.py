@@ -1,0 +1,28 @@
+"""`python -m api --host H --port P`: the API under uvicorn, settings from TACIT_* variables."""
+
+import argparse
+import os
+
+import uvicorn
+
+from api.app import create_app
+from domain.settings import ApiSettings
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m api", description="The HTTP API of Tacit.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    arguments = parser.parse_args()
+    os.umask(0o077)  # uploads hold private rows
+    uvicorn.run(
+        create_app(ApiSettings()),  # type: ignore[call-arg]  # read from the environment
+        host=arguments.host,
+        port=arguments.port,
+        server_header=False,
+        timeout_graceful_shutdown=10,
+    )
+
+
+if __name__ == "__main__":
+    main()

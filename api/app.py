@@ -1,0 +1,56 @@
+"""The HTTP service as an ASGI application."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from anyio import to_thread
+from fastapi import FastAPI
+
+from api import errors
+from api.budgets import endpoints as budgets
+from api.deps import Resources
+from api.health import endpoints as health
+from api.keys import endpoints as keys
+from api.middleware import BodyLimit, Envelope
+from api.models import endpoints as models
+from domain.blobs import open_store
+from domain.database import make_engine, require_safe_login
+from domain.models import base_models
+from domain.settings import ApiSettings
+
+CONNECTIONS = 10
+"""Pooled database connections; half as many threads again would only wait for one."""
+
+
+def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
+    """The application. Refuses to start with a database login that could overrule the ledger.
+
+    `check_first=False` leaves the refusal of jobs over budget to the database alone: for the test that it does refuse.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Resources]]:
+        engine = make_engine(settings.database_url.get_secret_value(), pool_size=CONNECTIONS)
+        with engine.connect() as connection:
+            require_safe_login(connection)
+        to_thread.current_default_thread_limiter().total_tokens = 2 * CONNECTIONS
+        store = open_store(settings.blobs)
+        yield {"resources": Resources(settings, engine, store, base_models(settings), check_first)}
+        engine.dispose()
+
+    app = FastAPI(
+        title="Tacit",
+        version=version("tacit"),
+        summary="Private fine-tuning jobs.",
+        lifespan=lifespan,
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+        responses={"4XX": {"model": errors.Problem}, "5XX": {"model": errors.Problem}},
+    )
+    errors.install(app)
+    app.add_middleware(BodyLimit, upload_limit=settings.upload_limit)
+    app.add_middleware(Envelope)
+    for room in (budgets, models, keys, health):
+        app.include_router(room.router)
+    return app

@@ -1,0 +1,78 @@
+"""Who calls: Bearer keys, and scopes as types, so that an endpoint's signature says who may call it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+import sqlalchemy as sa
+from fastapi import Depends
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from api.deps import Service
+from api.errors import ApiError
+from domain.keys import key_mac, well_formed
+from domain.settings import secret_bytes
+from domain.tables import api_key
+
+_bearer = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer tacit_...`")
+_CHALLENGE = {"www-authenticate": "Bearer"}
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The key that a request came with. Everything a request may touch is within its tenant."""
+
+    key_id: str
+    tenant_id: str
+    scopes: frozenset[str]
+
+    def may(self, scope: str) -> bool:
+        """The scope itself, or admin, which includes all."""
+        return scope in self.scopes or "admin" in self.scopes
+
+
+def authenticated(
+    service: Service, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> Caller:
+    """The caller behind the Bearer key. A connection of its own: an upload's must not wait in a transaction."""
+    if credentials is None:
+        raise _unauthorised("missing_api_key", "no API key: send the header `Authorization: Bearer tacit_...`")
+    if not well_formed(credentials.credentials):
+        raise _unauthorised("invalid_api_key", "this is not an API key of this service; was it copied whole?")
+    mac = key_mac(credentials.credentials, secret_bytes(service.settings.key_pepper))
+    expired = api_key.c.expires_at <= sa.func.now()
+    with service.engine.connect() as connection:
+        row = connection.execute(
+            sa.select(api_key, sa.func.coalesce(expired, False).label("expired")).where(api_key.c.mac == mac)
+        ).one_or_none()
+    if row is None:
+        raise _unauthorised("invalid_api_key", "no such API key")
+    if row.revoked_at is not None:
+        raise _unauthorised("revoked_api_key", "this API key was revoked; ask an administrator for a new one")
+    if row.expired:
+        raise _unauthorised("expired_api_key", "this API key has expired; ask an administrator for a new one")
+    return Caller(row.id, row.tenant_id, frozenset(row.scopes))
+
+
+def allowed(*scopes: str) -> Callable[[Caller], Caller]:
+    """A dependency that lets in callers with any of these scopes, and administrators."""
+
+    def check(caller: Annotated[Caller, Depends(authenticated)]) -> Caller:
+        if not any(caller.may(scope) for scope in scopes):
+            needed = " or ".join(scopes)
+            raise ApiError(403, "missing_scope", f"this needs a key with the scope {needed}")
+        return caller
+
+    return check
+
+
+def _unauthorised(code: str, message: str) -> ApiError:
+    return ApiError(401, code, message, headers=_CHALLENGE)
+
+
+AnyKey = Annotated[Caller, Depends(authenticated)]
+Steward = Annotated[Caller, Depends(allowed("steward"))]
+Analyst = Annotated[Caller, Depends(allowed("analyst"))]
+StewardOrAnalyst = Annotated[Caller, Depends(allowed("steward", "analyst"))]
+StewardOrAuditor = Annotated[Caller, Depends(allowed("steward", "auditor"))]
+Admin = Annotated[Caller, Depends(allowed("admin"))]

@@ -1,0 +1,76 @@
+"""Budgets: opened by stewards, read by everyone who plans or checks jobs."""
+
+from fastapi import APIRouter
+
+from api.auth import AnyKey, Steward, StewardOrAuditor
+from api.budgets.schemas import Budget, Entry, NewBudget, budget_of, entry_of, exact
+from api.deps import Transaction
+from api.fields import Id
+from api.pages import After, Limit, Order, Page, fetch, fetch_numbered, page
+from domain import budgets
+from domain.refusals import Invalid
+from ledger import tables
+
+router = APIRouter(prefix="/v1/budgets", tags=["budgets"])
+
+
+@router.post("", status_code=201)
+def create(body: NewBudget, caller: Steward, connection: Transaction) -> Budget:
+    """Open a budget: an account of one protected population."""
+    if body.max_records_per_user is not None and body.unit == "record":
+        raise Invalid(
+            "max_records_per_user belongs to unit 'user'; leave it out",
+            code="invalid_request",
+            param="max_records_per_user",
+        )
+    opened = budgets.open_new(
+        connection,
+        caller.tenant_id,
+        name=body.name,
+        epsilon=exact(body.epsilon),
+        delta=exact(body.delta),
+        unit=body.unit,
+        reference=body.reference.as_reference() if body.reference else budgets.DEFAULT_REFERENCE,
+    )
+    return budget_of(budgets.require(connection, caller.tenant_id, opened.id))
+
+
+@router.get("")
+def index(
+    caller: AnyKey, connection: Transaction, after: After = None, limit: Limit = 20, order: Order = "desc"
+) -> Page[Budget]:
+    """The tenant's budgets."""
+    rows, more = fetch(
+        connection, budgets.of_tenant(caller.tenant_id), tables.budget, after=after, limit=limit, order=order
+    )
+    return page([budget_of(row) for row in rows], more)
+
+
+@router.get("/{budget_id}")
+def show(budget_id: Id, caller: AnyKey, connection: Transaction) -> Budget:
+    """One budget with its balance."""
+    return budget_of(budgets.require(connection, caller.tenant_id, budget_id))
+
+
+@router.get("/{budget_id}/entries")
+def entries(
+    budget_id: Id,
+    caller: StewardOrAuditor,
+    connection: Transaction,
+    after: After = None,
+    limit: Limit = 20,
+    order: Order = "asc",
+) -> Page[Entry]:
+    """The budget's ledger, oldest line first."""
+    budget = budgets.require(connection, caller.tenant_id, budget_id)
+    scoped = budgets.entries(budget.id)
+    rows, more = fetch_numbered(
+        connection,
+        scoped,
+        scoped.selected_columns.seq,
+        prefix=f"{budget.id}-",
+        after=after,
+        limit=limit,
+        order=order,
+    )
+    return page([entry_of(row, budget) for row in rows], more)

@@ -1,0 +1,144 @@
+"""Budgets as they go over the wire."""
+
+from decimal import Decimal
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from pydantic import BaseModel, Field
+
+from api.fields import Body, Name
+from dpcore.spec import accounting
+from ledger.budgets import Reference, as_balance
+
+
+class ReferenceJob(Body):
+    """The public job that the budget should suit best, repeated until it is full."""
+
+    sample_rate: float = Field(gt=0, le=1)
+    steps: int = Field(ge=1, le=10_000_000)
+    noise_multiplier: float | None = Field(
+        default=None, ge=accounting.MIN_NOISE_MULTIPLIER, le=accounting.MAX_NOISE_MULTIPLIER
+    )
+
+    def as_reference(self) -> Reference:
+        return Reference(self.sample_rate, self.steps, self.noise_multiplier)
+
+
+class NewBudget(Body):
+    """A request to open a budget. It can never be deleted or refilled."""
+
+    name: Name
+    epsilon: float = Field(gt=0, le=100, description="the most that all jobs together may cost")
+    delta: float = Field(gt=0, lt=1, ge=1e-30, description="below 1 / the largest declared size of its files")
+    unit: Literal["record", "user"] = "record"
+    max_records_per_user: int | None = None
+    reference: ReferenceJob | None = Field(default=None, description="default: sample rate 0.01, 500 steps")
+
+
+class LedgerState(BaseModel):
+    """The numbers behind a balance, at each order; costs in units of 1e-12 nat."""
+
+    orders: list[int]
+    weights: list[str]
+    cap: list[int]
+    spent: list[int]
+    reserved: list[int]
+    seq: int
+    hash: str
+
+
+class Budget(BaseModel):
+    """A budget. Its spent and reserved epsilon are what these amounts alone would take of the empty budget."""
+
+    id: str
+    object: Literal["budget"] = "budget"
+    created_at: int
+    name: str
+    epsilon: float
+    delta: float
+    unit: str
+    max_records_per_user: int | None
+    relation: str
+    epsilon_spent: float
+    epsilon_reserved: float
+    epsilon_left: float
+    frozen: bool
+    reference: dict[str, Any]
+    ledger: LedgerState
+
+
+class Entry(BaseModel):
+    """One line of a budget's ledger, sealed by the hash of the line before."""
+
+    id: str
+    object: Literal["budget.entry"] = "budget.entry"
+    budget: str
+    seq: int
+    kind: Literal["open", "reserve", "settle"]
+    job: str | None
+    reservation: str | None
+    outcome: str | None
+    fence: int | None
+    epsilon_after: float
+    spent_change: list[int]
+    reserved_change: list[int]
+    actor: str
+    at: str
+    prev_hash: str
+    hash: str
+
+
+def budget_of(row: sa.Row[Any]) -> Budget:
+    """A row of ledger.budget."""
+    balance = as_balance(row)
+    return Budget(
+        id=row.id,
+        created_at=int(row.created_at.timestamp()),
+        name=row.name,
+        epsilon=balance.epsilon,
+        delta=balance.delta,
+        unit=row.unit,
+        max_records_per_user=row.max_records_per_user,
+        relation=row.relation,
+        epsilon_spent=balance.epsilon_of(balance.spent),
+        epsilon_reserved=balance.epsilon_of(balance.reserved),
+        epsilon_left=max(0.0, balance.epsilon - balance.epsilon_of(balance.used)),
+        frozen=row.frozen_reason is not None,
+        reference=row.reference,
+        ledger=LedgerState(
+            orders=list(accounting.ORDERS),
+            weights=[str(w) for w in balance.weights],
+            cap=list(balance.cap),
+            spent=list(balance.spent),
+            reserved=list(balance.reserved),
+            seq=row.head_seq,
+            hash=row.head_hash.hex(),
+        ),
+    )
+
+
+def entry_of(row: sa.Row[Any], budget: sa.Row[Any]) -> Entry:
+    """A row of domain.budgets.entries."""
+    after = [int(s + r) for s, r in zip(row.spent_after, row.reserved_after, strict=True)]
+    return Entry(
+        id=f"{row.budget_id}-{row.seq}",
+        budget=row.budget_id,
+        seq=row.seq,
+        kind=row.kind,
+        job=row.job_id,
+        reservation=row.reservation_id,
+        outcome=row.outcome,
+        fence=row.fence,
+        epsilon_after=as_balance(budget).epsilon_of(after),
+        spent_change=list(row.spent_change),
+        reserved_change=[int(change) for change in row.reserved_change],
+        actor=row.actor,
+        at=row.at.isoformat(timespec="microseconds"),
+        prev_hash=row.prev_hash.hex(),
+        hash=row.hash.hex(),
+    )
+
+
+def exact(value: float) -> Decimal:
+    """The decimal that a caller wrote, not the binary float behind it."""
+    return Decimal(repr(value))

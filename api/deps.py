@@ -1,0 +1,42 @@
+"""What endpoints are given: the process's resources, and one transaction a request."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+import sqlalchemy as sa
+from fastapi import Depends, Request
+
+from domain.blobs import Store
+from domain.models import BaseModelFacts
+from domain.settings import ApiSettings
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Made once at start; nothing here is made at import."""
+
+    settings: ApiSettings
+    engine: sa.Engine
+    store: Store
+    models: dict[str, BaseModelFacts]
+    check_first: bool
+    """Whether a job that does not fit is refused in words before the database refuses it; tests switch it off."""
+
+
+def resources(request: Request) -> Resources:
+    """The resources that the application's lifespan made."""
+    made: Resources = request.state.resources
+    return made
+
+
+Service = Annotated[Resources, Depends(resources)]
+
+
+def transaction(service: Service) -> Iterator[sa.Connection]:
+    """Commits after the endpoint succeeded and before the answer is sent; rolls back when it raises."""
+    with service.engine.begin() as connection:
+        yield connection
+
+
+Transaction = Annotated[sa.Connection, Depends(transaction, scope="function")]

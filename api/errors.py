@@ -1,0 +1,175 @@
+"""Errors: RFC 9457 members and OpenAI's `error` object in one body. No answer repeats what was sent."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from domain.refusals import Conflict, Invalid, NotFound, OverBudget, Refusal
+from ledger.errors import BudgetExceeded, BudgetFrozen
+
+logger = logging.getLogger(__name__)
+
+_STATUS: dict[type[Refusal], int] = {Invalid: 400, OverBudget: 403, NotFound: 404, Conflict: 409}
+_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+_RETRY_HELPS = {408, 429, 503}
+
+
+class ApiError(HTTPException):
+    """A refusal that only HTTP knows: a key, a scope, a header."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, message, headers)
+        self.message = message
+        self.code = code
+        self.param = param
+
+
+class ErrorObject(BaseModel):
+    """What the `openai` SDKs read."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class Problem(BaseModel):
+    """The body of every answer that is not a success."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(description="a URN made of the code")
+    title: str
+    status: int
+    detail: str
+    instance: str
+    request_id: str
+    errors: list[dict[str, Any]] = Field(default_factory=list, description="one for each wrong field or line")
+    error: ErrorObject
+
+
+def problem(
+    request: Request,
+    status: int,
+    code: str,
+    message: str,
+    *,
+    param: str | None = None,
+    errors: Sequence[Mapping[str, Any]] = (),
+    headers: Mapping[str, str] | None = None,
+    **extra: Any,
+) -> JSONResponse:
+    """The one error body. Final refusals tell clients not to try again."""
+    body = {
+        "type": f"urn:tacit:problem:{code.replace('_', '-')}",
+        "title": code.replace("_", " ").capitalize(),
+        "status": status,
+        "detail": message,
+        "instance": request.url.path,
+        "request_id": request.scope.get("request_id", ""),
+        "errors": list(errors),
+        "error": {
+            "message": message,
+            "type": _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error"),
+            "param": param,
+            "code": code,
+        },
+        **extra,
+    }
+    final = {} if status >= 500 or status in _RETRY_HELPS else {"x-should-retry": "false"}
+    return JSONResponse(body, status, headers={**final, **(headers or {})}, media_type="application/problem+json")
+
+
+def install(app: FastAPI) -> None:
+    """Answer every exception with a problem."""
+
+    @app.exception_handler(Refusal)
+    def refusal(request: Request, error: Refusal) -> JSONResponse:
+        status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+        return problem(
+            request, status, error.code, error.message, param=error.param, errors=error.errors, **error.extra
+        )
+
+    @app.exception_handler(ApiError)
+    def api_error(request: Request, error: ApiError) -> JSONResponse:
+        return problem(request, error.status_code, error.code, error.message, param=error.param, headers=error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        details = error.errors()
+        if any(d["loc"][0] == "path" for d in details):
+            return problem(request, 404, "not_found", "no such thing: the id in the path is not one of ours")
+        errors = [{"param": _field(d), "message": _words(d)} for d in details]
+        param, words = errors[0]["param"], errors[0]["message"]
+        message = f"{param}: {words}" if param else words
+        return problem(request, 400, "invalid_request", message, param=param, errors=errors)
+
+    @app.exception_handler(HTTPException)
+    def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        phrase = HTTPStatus(error.status_code).phrase
+        return problem(
+            request,
+            error.status_code,
+            phrase.lower().replace(" ", "_"),
+            f"{phrase}: {request.method} is not offered here" if error.status_code == 405 else str(error.detail),
+            headers=error.headers,
+        )
+
+    @app.exception_handler(BudgetExceeded)
+    def exceeded(request: Request, error: BudgetExceeded) -> JSONResponse:
+        # Reached when the service's own check was passed and the database still said no: a job came in between.
+        return problem(
+            request,
+            403,
+            "privacy_budget_exceeded",
+            "the database refused the job: the privacy budget has no room "
+            "for it; ask for an estimate to see what would fit",
+            param="privacy.epsilon",
+        )
+
+    @app.exception_handler(BudgetFrozen)
+    def frozen(request: Request, error: BudgetFrozen) -> JSONResponse:
+        return problem(request, 403, "budget_frozen", "the budget is frozen; its steward can say why")
+
+    @app.exception_handler(Exception)
+    def unexpected(request: Request, error: Exception) -> JSONResponse:
+        return problem(
+            request,
+            500,
+            "internal_error",
+            "something went wrong on our side; tell the operator the request_id",
+            headers={"x-request-id": request.scope.get("request_id", "")},
+        )
+
+
+def _field(detail: Mapping[str, Any]) -> str | None:
+    """`body.privacy.epsilon` as a caller writes it: privacy.epsilon."""
+    if detail["type"] == "json_invalid":
+        return None
+    return ".".join(str(part) for part in detail["loc"][1:]) or None
+
+
+def _words(detail: Mapping[str, Any]) -> str:
+    """Pydantic's message, which names the rule and never the value; an unknown field is told apart."""
+    if detail["type"] == "json_invalid":
+        return "the body is not valid JSON"
+    if detail["type"] == "extra_forbidden":
+        return "unknown field; leave it out"
+    if detail["type"] == "value_error":
+        return str(detail["ctx"]["error"])
+    return str(detail["msg"])

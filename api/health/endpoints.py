@@ -1,0 +1,82 @@
+"""Whether the process lives, and whether it can do its work."""
+
+import logging
+from collections.abc import Callable
+from typing import Literal
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Response
+from kombu import Connection
+from pydantic import BaseModel
+
+from api.deps import Resources, Service
+from domain import blobs
+from domain.hints import BROKER_OPTIONS
+from domain.ids import new_id
+
+logger = logging.getLogger(__name__)
+router = APIRouter(tags=["health"])
+
+SCHEMA_REVISION = "0001"
+"""The migration that this code was written for."""
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(BaseModel):
+    """What works. Without its broker the service still takes jobs; workers find them a little later."""
+
+    status: Literal["ok", "failed"]
+    checks: dict[str, Literal["ok", "warning", "failed"]]
+
+
+@router.get("/healthz")
+def alive() -> Health:
+    """Always ok while the process can answer."""
+    return Health()
+
+
+@router.get("/readyz", responses={503: {"model": Readiness}})
+def ready(service: Service, response: Response) -> Readiness:
+    """Database at the right revision, blob store writable, broker reachable. Reasons are in the log."""
+    checks: dict[str, Literal["ok", "warning", "failed"]] = {
+        "database": "ok" if _works("database", lambda: _database(service)) else "failed",
+        "blobs": "ok" if _works("blobs", lambda: _blobs(service)) else "failed",
+        "broker": "ok" if _works("broker", lambda: _broker(service)) else "warning",
+    }
+    failed = "failed" in checks.values()
+    response.status_code = 503 if failed else 200
+    return Readiness(status="failed" if failed else "ok", checks=checks)
+
+
+def _works(name: str, check: Callable[[], None]) -> bool:
+    try:
+        check()
+    except Exception as error:  # noqa: BLE001  whatever went wrong, the answer is that it does not work
+        logger.warning("not ready: %s: %s: %s", name, type(error).__name__, error)
+        return False
+    return True
+
+
+def _database(service: Resources) -> None:
+    with service.engine.connect() as connection:
+        revision = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one()
+    if revision != SCHEMA_REVISION:
+        raise RuntimeError(f"the database is at revision {revision}, this service needs {SCHEMA_REVISION}")
+
+
+def _blobs(service: Resources) -> None:
+    key = f"probes/{new_id('probe')}"
+    blobs.put_bytes(service.store, key, b"ok")
+    blobs.delete(service.store, key)
+
+
+def _broker(service: Resources) -> None:
+    options = {**BROKER_OPTIONS, "socket_connect_timeout": 1, "socket_timeout": 1}
+    with Connection(service.settings.broker_url.get_secret_value(), transport_options=options) as connection:
+        connection.connect()
+        connection.channel()

@@ -1,0 +1,63 @@
+"""API keys of a tenant: made, listed and revoked by its administrators."""
+
+import sqlalchemy as sa
+from fastapi import APIRouter
+
+from api.auth import Admin
+from api.deps import Service, Transaction
+from api.fields import Id
+from api.keys.schemas import CreatedKey, Key, NewKey, key_of
+from api.pages import After, Limit, Order, Page, fetch, page
+from domain.keys import new_key
+from domain.refusals import Conflict, NotFound
+from domain.settings import secret_bytes
+from domain.tables import api_key
+
+router = APIRouter(prefix="/v1/keys", tags=["keys"])
+
+
+@router.post("", status_code=201)
+def create(body: NewKey, caller: Admin, service: Service, connection: Transaction) -> CreatedKey:
+    """Make a key. Its secret is in this answer and nowhere else."""
+    material = new_key(secret_bytes(service.settings.key_pepper))
+    lifetime = None if body.expires_in_days is None else sa.func.make_interval(0, 0, 0, body.expires_in_days)
+    row = connection.execute(
+        api_key.insert()
+        .values(
+            id=material.id,
+            tenant_id=caller.tenant_id,
+            name=body.name,
+            prefix=material.prefix,
+            mac=material.mac,
+            scopes=sorted(set(body.scopes)),
+            expires_at=None if lifetime is None else sa.func.now() + lifetime,
+        )
+        .returning(api_key)
+    ).one()
+    return CreatedKey(**key_of(row).model_dump(), key=material.text)
+
+
+@router.get("")
+def index(
+    caller: Admin, connection: Transaction, after: After = None, limit: Limit = 20, order: Order = "desc"
+) -> Page[Key]:
+    """The tenant's keys, without their secrets."""
+    scoped = sa.select(api_key).where(api_key.c.tenant_id == caller.tenant_id)
+    rows, more = fetch(connection, scoped, api_key, after=after, limit=limit, order=order)
+    return page([key_of(row) for row in rows], more)
+
+
+@router.delete("/{key_id}")
+def revoke(key_id: Id, caller: Admin, connection: Transaction) -> Key:
+    """Make a key useless, at once and for good."""
+    if key_id == caller.key_id:
+        raise Conflict("a key cannot revoke itself; use another administrator's key", code="own_key")
+    row = connection.execute(
+        sa.update(api_key)
+        .where(api_key.c.tenant_id == caller.tenant_id, api_key.c.id == key_id)
+        .values(revoked_at=sa.func.coalesce(api_key.c.revoked_at, sa.func.now()))
+        .returning(api_key)
+    ).one_or_none()
+    if row is None:
+        raise NotFound("key")
+    return key_of(row)

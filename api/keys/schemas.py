@@ -1,0 +1,50 @@
+"""API keys as they go over the wire."""
+
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from pydantic import BaseModel, Field
+
+from api.fields import Body, Name
+
+Scope = Literal["steward", "analyst", "auditor", "admin"]
+
+
+class NewKey(Body):
+    """A request for a key."""
+
+    name: Name
+    scopes: list[Scope] = Field(min_length=1, max_length=4)
+    expires_in_days: int | None = Field(default=None, ge=1, le=3650)
+
+
+class Key(BaseModel):
+    """A key without its secret."""
+
+    id: str
+    object: Literal["api_key"] = "api_key"
+    name: str
+    prefix: str
+    scopes: list[Scope]
+    created_at: int
+    expires_at: int | None
+    revoked_at: int | None
+
+
+class CreatedKey(Key):
+    """A new key, with its secret: shown this once and not kept."""
+
+    key: str
+
+
+def key_of(row: sa.Row[Any]) -> Key:
+    """A row of api_key."""
+    return Key(
+        id=row.id,
+        name=row.name,
+        prefix=row.prefix,
+        scopes=row.scopes,
+        created_at=int(row.created_at.timestamp()),
+        expires_at=None if row.expires_at is None else int(row.expires_at.timestamp()),
+        revoked_at=None if row.revoked_at is None else int(row.revoked_at.timestamp()),
+    )

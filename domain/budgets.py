@@ -1,0 +1,94 @@
+"""Budgets as the service offers them: opened with public defaults, read within one tenant."""
+
+from decimal import Decimal
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import array
+
+from domain.ids import new_id
+from domain.refusals import Invalid, NotFound
+from dpcore.spec import accounting
+from ledger.budgets import Balance, Reference, balance, open_budget
+from ledger.tables import budget, entry, reservation
+
+DEFAULT_REFERENCE = Reference(sample_rate=0.01, steps=500)
+
+
+def default_delta(declared_size: int) -> Decimal:
+    """The largest power of ten that is at most 1 / (10 x declared size): a chance well below one unit in the file."""
+    return Decimal(1).scaleb(-1 - _digits_above(declared_size))
+
+
+def _digits_above(size: int) -> int:
+    """Least k with 10^k >= size."""
+    return len(str(size - 1)) if size > 1 else 0
+
+
+def open_new(
+    connection: sa.Connection,
+    tenant_id: str,
+    *,
+    name: str,
+    epsilon: Decimal,
+    delta: Decimal,
+    unit: str = "record",
+    reference: Reference = DEFAULT_REFERENCE,
+) -> Balance:
+    """Open a budget and read it back; the caller commits. Raises Invalid with the smallest epsilon that works."""
+    if unit != "record":
+        raise Invalid(f"unit {unit!r} is not supported yet; use unit 'record'", code="unsupported_unit", param="unit")
+    id = new_id("budget", "-")
+    try:
+        open_budget(
+            connection,
+            id=id,
+            tenant_id=tenant_id,
+            name=name,
+            epsilon=epsilon,
+            delta=delta,
+            unit=unit,
+            max_records_per_user=None,
+            reference=reference,
+        )
+    except accounting.DoesNotFit as error:
+        raise Invalid(
+            str(error), code="epsilon_too_small", param="epsilon", smallest_epsilon=error.smallest_epsilon
+        ) from error
+    return balance(connection, id)
+
+
+def require(connection: sa.Connection, tenant_id: str, budget_id: str, param: str | None = None) -> sa.Row[Any]:
+    """The tenant's budget. Raises NotFound."""
+    row = connection.execute(
+        sa.select(budget).where(budget.c.tenant_id == tenant_id, budget.c.id == budget_id)
+    ).one_or_none()
+    if row is None:
+        raise NotFound("budget", param)
+    return row
+
+
+def of_tenant(tenant_id: str) -> sa.Select[Any]:
+    """All budgets of a tenant."""
+    return sa.select(budget).where(budget.c.tenant_id == tenant_id)
+
+
+def entries(budget_id: str) -> sa.Select[Any]:
+    """A budget's entries with their jobs and what is spent and reserved after each; the budget is the caller's."""
+
+    def after(change: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        orders = range(1, len(accounting.ORDERS) + 1)
+        return array([sa.func.sum(change[i]).over(order_by=entry.c.seq) for i in orders])
+
+    totals = (
+        sa.select(
+            entry,
+            reservation.c.job_id,
+            (after(entry.c.spent_change)).label("spent_after"),
+            (after(entry.c.reserved_change)).label("reserved_after"),
+        )
+        .join(reservation, reservation.c.id == entry.c.reservation_id, isouter=True)
+        .where(entry.c.budget_id == budget_id)
+        .subquery()
+    )
+    return sa.select(totals)
