@@ -1,0 +1,49 @@
+"""Queue hints: 'this job may be worth a look'. The database row is the job; a hint may be lost, late or doubled."""
+
+from functools import lru_cache
+from typing import Any
+
+from celery import Celery
+from kombu.exceptions import KombuError, OperationalError
+from redis.exceptions import RedisError
+
+TASK = "tacit.run_job"
+QUEUE = "gpu"
+
+HINT_ERRORS: tuple[type[Exception], ...] = (OperationalError, KombuError, RedisError, OSError)
+"""What a broker that is away may raise; a caller goes on without, the reconciler sends the hint again."""
+
+BROKER_OPTIONS: dict[str, Any] = {
+    # Every process on one broker must agree on these two, or they look into different queues and redeliver too early.
+    "global_keyprefix": "tacit:",
+    "visibility_timeout": 7 * 86400,
+    "socket_keepalive": True,
+    "socket_connect_timeout": 5,
+}
+
+
+def send_hint(broker_url: str, job_id: str) -> None:
+    """Put a hint on the queue. The message is the job's id and nothing else. Raises one of HINT_ERRORS in seconds."""
+    _sender(broker_url).send_task(TASK, args=[job_id], queue=QUEUE, retry=False, ignore_result=True)
+
+
+def waiting(broker_url: str) -> int:
+    """Hints on the queue that no worker has taken. Raises one of HINT_ERRORS in seconds."""
+    with _sender(broker_url).connection_for_write() as connection:
+        try:
+            return int(connection.default_channel.queue_declare(QUEUE, passive=True).message_count)
+        except connection.channel_errors:  # nobody has used the queue yet
+            return 0
+
+
+@lru_cache(maxsize=4)
+def _sender(broker_url: str) -> Celery:
+    """A Celery application that only sends."""
+    app = Celery("tacit.hints", broker=broker_url, set_as_current=False)
+    app.conf.update(
+        task_serializer="json",
+        result_backend=None,
+        broker_transport_options={**BROKER_OPTIONS, "socket_timeout": 5},
+        broker_connection_timeout=5,
+    )
+    return app

@@ -1,0 +1,84 @@
+"""Results become visible here, in one transaction under the fence, or not at all."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from domain.events import append_event
+from domain.ids import new_id
+from domain.tables import file, job, release
+from ledger.reserve import Receipt, settle
+from ledger.work import Lease
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished artifact in the blob store. kind: adapter or report; bytes and sha256 (hex) are of the blob."""
+
+    kind: str
+    filename: str
+    bytes: int
+    sha256: str
+    blob: str
+
+
+@dataclass(frozen=True)
+class Released:
+    """A result that may be downloaded."""
+
+    file_id: str
+    kind: str
+    filename: str
+    bytes: int
+    sha256: str
+    blob: str
+
+
+def publish(connection: sa.Connection, lease: Lease, tenant_id: str, results: Sequence[Result]) -> list[Receipt]:
+    """Settle the job as succeeded, make its results visible and finish it; the caller commits.
+
+    Raises StaleFence or AlreadySettled; the transaction must then be rolled back and nothing is visible.
+    """
+    receipts = settle(connection, lease.job_id, "succeeded", fence=lease.fence)
+    for result in results:
+        file_id = new_id("file", "-")
+        connection.execute(
+            file.insert().values(
+                id=file_id,
+                tenant_id=tenant_id,
+                purpose="fine-tune-results",
+                filename=result.filename,
+                bytes=result.bytes,
+                sha256=result.sha256,
+                status="processed",
+                blob=result.blob,
+            )
+        )
+        connection.execute(
+            release.insert().values(
+                id=new_id("release"), job_id=lease.job_id, file_id=file_id, kind=result.kind, fence=lease.fence
+            )
+        )
+    connection.execute(
+        sa.update(job)
+        .where(job.c.id == lease.job_id)
+        .values(status="succeeded", status_detail=None, finished_at=rounded_now())
+    )
+    append_event(connection, lease.job_id, "info", "message", "The job has been completed: the adapter is released.")
+    return receipts
+
+
+def released(connection: sa.Connection, job_id: str) -> dict[str, Released]:
+    """The results of a job that may be downloaded, by kind; empty before it has succeeded."""
+    rows = connection.execute(
+        sa.select(file.c.id, release.c.kind, file.c.filename, file.c.bytes, file.c.sha256, file.c.blob)
+        .join(file, file.c.id == release.c.file_id)
+        .where(release.c.job_id == job_id, file.c.deleted_at.is_(None))
+    )
+    return {r.kind: Released(r.id, r.kind, r.filename, r.bytes, r.sha256, r.blob) for r in rows}
+
+
+def rounded_now() -> sa.ColumnElement[object]:
+    """The minute, but never before the job was made: exact times would tell how long the work on private rows took."""
+    return sa.func.greatest(job.c.created_at, sa.func.date_trunc("minute", sa.func.now()))

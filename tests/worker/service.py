@@ -1,0 +1,263 @@
+"""What the API would have written: tenant, budget, files, jobs; and a real worker beside it."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import billiard  # noqa: F401  # the worker's pool
+import pyarrow as pa
+import pyarrow.parquet as pq
+import sqlalchemy as sa
+
+from cli.embedded.processes import PROC
+from domain.blobs import open_store, put_bytes
+from domain.hints import send_hint
+from domain.ids import new_id
+from domain.tables import api_key, file, job, job_file, tenant
+from dpcore.spec.methods import get_method
+from ledger.budgets import Reference, open_budget
+from ledger.reserve import Charge, Phase, reserve
+from ledger.tables import entry, phase, reservation, work
+from tests.conftest import Database
+from tests.worker import tiny
+
+ROOT = Path(__file__).parents[2]
+DECLARED = 400
+MAX_LENGTH = 16
+
+
+@dataclass
+class Service:
+    """One tenant's service on its own database, broker queue and blob folder."""
+
+    database: Database
+    broker: str
+    folder: Path
+    model: Path
+
+    def __post_init__(self) -> None:
+        self.api = sa.create_engine(self.database.api_url)
+        self.store = open_store(str(self.folder / "blobs"))
+        with self.api.begin() as c:
+            c.execute(tenant.insert().values(id="tenant_a", name="a"))
+            c.execute(
+                api_key.insert().values(
+                    id="key_a", tenant_id="tenant_a", name="a", prefix="p", mac=b"m", scopes=["steward", "analyst"]
+                )
+            )
+            open_budget(
+                c,
+                id="budget_a",
+                tenant_id="tenant_a",
+                name="a",
+                epsilon=Decimal(100),
+                delta=Decimal("1e-5"),
+                unit="record",
+                max_records_per_user=None,
+                reference=Reference(0.05, 200),
+            )
+        self.train_file = self.add_file(*tiny.rows(DECLARED, seed=1), private=True)
+        self.eval_file = self.add_file(*tiny.rows(100, seed=2), private=False)
+
+    def add_file(self, texts: Sequence[str], labels: Sequence[int], *, private: bool) -> str:
+        """A checked file, as ingest leaves it."""
+        id = new_id("file", "-")
+        buffer = io.BytesIO()
+        pq.write_table(pa.table({"text": pa.array(texts), "label": pa.array(labels, pa.int32())}), buffer)
+        put_bytes(self.store, f"files/{id}", buffer.getvalue())
+        values: dict[str, Any] = {"purpose": "evals"}
+        if private:
+            values = {"purpose": "fine-tune", "budget_id": "budget_a", "declared_size": DECLARED}
+        with self.api.begin() as c:
+            c.execute(file.insert().values(id=id, tenant_id="tenant_a", filename="rows.jsonl", bytes=1, **values))
+            c.execute(
+                sa.update(file)
+                .where(file.c.id == id)
+                .values(
+                    status="processed",
+                    sha256="0" * 64,
+                    labels=list(tiny.LABELS),
+                    max_length=MAX_LENGTH,
+                    blob=f"files/{id}",
+                )
+            )
+        return id
+
+    def submit(
+        self,
+        *,
+        steps: int = 40,
+        batch: int = 40,
+        sigma: float = 3.0,
+        model: str = "tiny",
+        train_file: str | None = None,
+        options: dict[str, Any] | None = None,
+        reserved_sigma: float | None = None,
+        hint: bool = True,
+    ) -> str:
+        """A queued job with its reservation."""
+        method = get_method("lora")
+        request = method.Request(steps=steps, batch_size=batch, learning_rate=0.02)
+        # epsilon and facts steer defaults alone, and nothing is left to them here
+        chosen = method.Hyperparameters(steps=steps, batch_size=batch, learning_rate=request.learning_rate)
+        plan = method.plan(
+            method.Options(**(options or {})),
+            chosen,
+            declared_size=DECLARED,
+            noise_multiplier=sigma,
+            max_length=MAX_LENGTH,
+            seed=7,
+        )
+        id, source = new_id("ftjob", "-"), train_file or self.train_file
+        with self.api.begin() as c:
+            c.execute(
+                job.insert().values(
+                    id=id,
+                    tenant_id="tenant_a",
+                    created_by="key_a",
+                    model=model,
+                    validation_file=self.eval_file,
+                    method={"type": "lora"},
+                    plan=plan.model_dump(mode="json"),
+                    privacy={"epsilon": 5.0, "delta": 1e-5},
+                    seed=7,
+                )
+            )
+            c.execute(job_file.insert().values(job_id=id, file_id=source, budget_id="budget_a"))
+            phases = [Phase(plan.sample_rate, reserved_sigma or sigma, steps)]
+            reserve(c, id, [Charge(new_id("reservation"), source, "budget_a", phases)])
+        if hint:
+            with self.api.begin() as c:
+                c.execute(sa.update(job).where(job.c.id == id).values(hinted_at=sa.func.now()))
+            send_hint(self.broker, id)
+        return id
+
+    def status(self, job_id: str) -> str:
+        return str(self.one(sa.select(job.c.status).where(job.c.id == job_id))[0])
+
+    def one(self, statement: sa.Select[Any]) -> sa.Row[Any]:
+        with self.api.connect() as c:
+            return c.execute(statement).one()
+
+    def all(self, statement: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
+        with self.api.connect() as c:
+            return c.execute(statement).all()
+
+    def authorised(self, job_id: str) -> int:
+        return int(self.ledger(job_id).steps_authorised)
+
+    def ledger(self, job_id: str) -> sa.Row[Any]:
+        """The job's one phase and the fence of its work."""
+        return self.one(
+            sa.select(phase, work.c.fence)
+            .join(reservation, reservation.c.id == phase.c.reservation_id)
+            .join(work, work.c.job_id == reservation.c.job_id)
+            .where(reservation.c.job_id == job_id)
+        )
+
+    def settlement(self, job_id: str) -> sa.Row[Any]:
+        """The job's one settling entry."""
+        return self.one(
+            sa.select(entry)
+            .join(reservation, reservation.c.id == entry.c.reservation_id)
+            .where(reservation.c.job_id == job_id, entry.c.kind == "settle")
+        )
+
+    def wait(self, job_id: str, status: str, seconds: float = 90) -> None:
+        """Until the job is in this status; a job that ends in another one fails at once."""
+
+        def there() -> bool:
+            now = self.status(job_id)
+            assert now == status or now in ("queued", "running"), f"{job_id} ended as {now}"
+            return now == status
+
+        until(
+            there,
+            seconds,
+            lambda: f"{job_id} is {self.status(job_id)}, not {status}; fence {self.ledger(job_id).fence}",
+        )
+
+    @contextmanager
+    def worker(self, *, lease_seconds: int = 4, **more: str) -> "Iterator[Worker]":
+        """`python -m worker`; killed at the end if it still runs."""
+        started = Worker.start(self, lease_seconds, more)
+        try:
+            yield started
+        finally:
+            started.kill()
+
+
+@dataclass
+class Worker:
+    """A running worker process."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    @classmethod
+    def start(cls, service: Service, lease_seconds: int, more: dict[str, str]) -> "Worker":
+        log = service.folder / "worker.log"
+        environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("TACIT_")},
+            "TACIT_DATABASE_URL": service.database.worker_url,
+            "TACIT_BROKER_URL": service.broker,
+            "TACIT_BLOBS": str(service.folder / "blobs"),
+            "TACIT_MODELS": f'{{"tiny": "{service.model}"}}',
+            "TACIT_LEASE_SECONDS": str(lease_seconds),
+            "TACIT_RECONCILE_SECONDS": "0.5",
+            "TACIT_DEVICE": "cpu",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONUNBUFFERED": "1",
+            **more,
+        }
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "worker"], cwd=ROOT, env=environment, stdout=output, stderr=output
+            )
+        return cls(process, log)
+
+    def child(self) -> int | None:
+        """The pool process, if there is one now."""
+        try:
+            pids = (PROC / str(self.process.pid) / "task" / str(self.process.pid) / "children").read_text().split()
+        except OSError:
+            return None
+        # beside the pool process there is only multiprocessing's resource tracker
+        pool = [int(p) for p in pids if b"spawn_main" in _command(int(p))]
+        return max(pool, default=None)
+
+    def terminate(self) -> float:
+        """SIGTERM; answers the seconds that it took."""
+        began = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(timeout=60)
+        return time.monotonic() - began
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(timeout=30)
+
+
+def until(condition: Callable[[], bool], seconds: float, otherwise: Callable[[], str]) -> None:
+    """Wait for a condition; fail with a message."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, otherwise()
+        time.sleep(0.05)
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return (PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return b""

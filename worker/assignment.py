@@ -1,0 +1,93 @@
+"""What a job asks for, read from the database, and checked against what its reservation paid for."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from pydantic import ValidationError
+
+from domain.tables import file, job, job_file
+from dpcore.spec.plan import Plan
+from ledger.tables import phase, reservation
+from worker.errors import Refused
+
+
+@dataclass(frozen=True)
+class EvaluationFile:
+    """A file that was public from upload on."""
+
+    id: str
+    blob: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Everything that one attempt needs to know; all of it public but the rows that `rows_blob` names."""
+
+    job_id: str
+    tenant_id: str
+    model: str
+    plan: Plan
+    privacy: dict[str, Any]
+    budget_id: str
+    labels: tuple[str, ...]
+    rows_blob: str
+    evaluation: EvaluationFile | None
+
+
+def read_assignment(connection: sa.Connection, job_id: str) -> Assignment:
+    """Read a job. Raises Refused when what it would run is not exactly what the ledger reserved and priced."""
+    row = connection.execute(sa.select(job).where(job.c.id == job_id)).one()
+    sources = connection.execute(
+        sa.select(file.c.id, file.c.blob, file.c.labels, job_file.c.budget_id)
+        .join(job_file, job_file.c.file_id == file.c.id)
+        .where(job_file.c.job_id == job_id)
+    ).all()
+    if len(sources) != 1:
+        raise Refused("not_trainable", "The job must have exactly one training file.")
+    (source,) = sources
+    if source.blob is None or source.labels is None:
+        raise Refused("not_trainable", "The training file is gone or has no labels.")
+    try:
+        plan = Plan.model_validate(row.plan)
+    except ValidationError as error:
+        raise Refused("plan_mismatch", "The job's plan is not one that this worker can run.") from error
+    _require_priced(connection, job_id, plan)
+    return Assignment(
+        job_id=job_id,
+        tenant_id=row.tenant_id,
+        model=row.model,
+        plan=plan,
+        privacy=row.privacy,
+        budget_id=source.budget_id,
+        labels=tuple(source.labels),
+        rows_blob=source.blob,
+        evaluation=_evaluation_file(connection, row.validation_file),
+    )
+
+
+def _require_priced(connection: sa.Connection, job_id: str, plan: Plan) -> None:
+    """The plan is only a wish: what may run is the mechanism in the ledger, to the last bit."""
+    phases = connection.execute(
+        sa.select(phase.c.ordinal, phase.c.sample_rate, phase.c.noise_multiplier, phase.c.steps_max)
+        .join(reservation, reservation.c.id == phase.c.reservation_id)
+        .where(reservation.c.job_id == job_id)
+    ).all()
+    wanted = (0, plan.sample_rate, plan.noise_multiplier, plan.steps)
+    if not phases or any(tuple(p) != wanted for p in phases):
+        raise Refused("plan_mismatch", "The job's plan is not the one that its reservation paid for.")
+
+
+def _evaluation_file(connection: sa.Connection, file_id: str | None) -> EvaluationFile | None:
+    if file_id is None:
+        return None
+    row = connection.execute(
+        sa.select(file.c.blob, file.c.labels, file.c.budget_id, file.c.purpose).where(file.c.id == file_id)
+    ).one()
+    # A metric on a private file would be a release that nobody paid for.
+    if row.budget_id is not None or row.purpose != "evals":
+        raise Refused("not_trainable", "The validation file is not a public one.")
+    if row.blob is None or row.labels is None:
+        raise Refused("not_trainable", "The validation file is gone or has no labels.")
+    return EvaluationFile(file_id, row.blob, tuple(row.labels))

@@ -1,0 +1,205 @@
+"""One attempt at a job: claim, build, train, publish; or stop cleanly and leave the rest to the next attempt."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+import torch
+
+from domain.blobs import Store, open_store
+from domain.events import append_event
+from domain.releases import publish
+from domain.rows import read_rows
+from domain.settings import WorkerSettings
+from dpcore.tasks.sequence_classification import Records
+from dpcore.train import Outcome, train
+from ledger import work
+from ledger.errors import AlreadySettled, BudgetFrozen, LedgerError, StaleFence, StopRequested
+from ledger.work import Lease
+from worker import checkpoints, ends, results
+from worker.assignment import Assignment, EvaluationFile, read_assignment
+from worker.build import Built, build
+from worker.drain import draining
+from worker.errors import STORE_ERRORS, DataPhaseFailed, Refused, Unavailable, describe
+from worker.lease import Heartbeat, claim
+from worker.log import log
+
+
+def attempt(engine: sa.Engine, settings: WorkerSettings, job_id: str) -> None:
+    """Work on a job until it is finished, somebody else has it, or this worker must let go.
+
+    Raises sqlalchemy's errors while the database is away: the lease then runs out and the job is sent again.
+    """
+    claimed_at = time.monotonic()
+    with engine.begin() as connection:
+        lease = claim(connection, job_id, settings.lease_seconds)
+    if lease is None:
+        return
+    store = open_store(settings.blobs)
+    with Heartbeat(engine, lease, settings.lease_seconds, claimed_at) as heartbeat:
+        try:
+            finished = _Attempt(engine, store, settings, lease, heartbeat).run()
+        except StopRequested:
+            with engine.begin() as connection:
+                ends.cancel(connection, job_id, lease.fence)
+            finished = True
+        except Refused as reason:
+            log.error("job %s: refused: %s: %s", job_id, reason.code, reason.message)
+            with engine.begin() as connection:
+                ends.fail(connection, job_id, lease.fence, reason)
+            finished = True
+        except DataPhaseFailed as error:
+            log.error("job %s: failed in the data phase: %s", job_id, describe(error))
+            with engine.begin() as connection:
+                ends.fail_privately(connection, lease)
+            finished = True
+        except (StaleFence, AlreadySettled):
+            log.warning("job %s: somebody else has it; nothing of this attempt is kept", job_id)
+            return
+        except (Unavailable, BudgetFrozen) as error:
+            log.warning("job %s: let go: %s", job_id, describe(error))
+            finished = False
+    if finished:
+        checkpoints.discard(engine, store, job_id)
+    with engine.begin() as connection:
+        work.drop(connection, lease)
+
+
+class _Attempt:
+    """What the steps of one attempt share."""
+
+    def __init__(
+        self, engine: sa.Engine, store: Store, settings: WorkerSettings, lease: Lease, heartbeat: Heartbeat
+    ) -> None:
+        self._engine, self._store, self._settings = engine, store, settings
+        self._lease, self._heartbeat = lease, heartbeat
+        self._begun = False
+
+    def run(self) -> bool:
+        """True when the job is finished, False when this worker must let go of it."""
+        with self._engine.connect() as connection:
+            assignment = read_assignment(connection, self._lease.job_id)
+        built = build(self._settings, assignment)
+        records = self._records(assignment, built)
+        outcome = self._train(assignment, built, records)
+        self._require_wanted()
+        if outcome.ended == "stopped":
+            return False
+        if outcome.step == 0:
+            raise DataPhaseFailed  # every step was paid for by attempts that died before they could keep one
+        self._publish(assignment, built)
+        return True
+
+    def _records(self, assignment: Assignment, built: Built) -> Records:
+        with _data_phase():
+            with _needs_store():
+                rows = read_rows(self._store, assignment.rows_blob)
+            return built.task.encode(rows.texts, [assignment.labels[i] for i in rows.labels])
+
+    def _train(self, assignment: Assignment, built: Built, records: Records) -> Outcome:
+        with _needs_store():
+            checkpoint = checkpoints.newest(self._engine, self._store, self._lease.job_id)
+        self._require_wanted()
+        try:
+            return train(
+                model=built.model,
+                task=built.task,
+                records=records,
+                plan=assignment.plan,
+                authorise=self._authorise,
+                save=self._save,
+                should_stop=self._should_stop,
+                checkpoint=checkpoint,
+            )
+        except (LedgerError, Unavailable):
+            raise
+        except torch.OutOfMemoryError as error:
+            if self._begun:
+                raise DataPhaseFailed from error
+            raise Refused("out_of_memory", "The model does not fit into this worker's memory.") from error
+        except Exception as error:
+            # Before the first authorisation the loop has run on public stand-ins only.
+            if self._begun:
+                raise DataPhaseFailed from error
+            log.error("job %s: rehearsal failed: %s", assignment.job_id, describe(error))
+            raise Refused("not_trainable", "The method cannot train this model exactly.") from error
+
+    def _authorise(self, steps: int) -> int:
+        """Charge before noise: committed before the first of these steps runs."""
+        with _needs_database(), self._engine.begin() as connection:
+            granted = work.authorise(connection, self._lease, 0, steps)
+            if granted:
+                done = ends.steps_authorised(connection, self._lease.job_id)
+                append_event(
+                    connection,
+                    self._lease.job_id,
+                    "info",
+                    "metrics",
+                    f"Step {done}: authorised and charged.",
+                    {"step": done},
+                )
+        self._begun = True
+        return granted
+
+    def _save(self, data: bytes) -> None:
+        with _needs_database(), _needs_store():
+            checkpoints.save(self._engine, self._store, self._lease, data)
+
+    def _should_stop(self) -> bool:
+        return draining() or self._heartbeat.stop_requested or not self._heartbeat.held
+
+    def _require_wanted(self) -> None:
+        """Raises StaleFence or StopRequested when there is no point in going on."""
+        if not self._heartbeat.held:
+            raise StaleFence(f"the lease on {self._lease.job_id} is lost")
+        if self._heartbeat.stop_requested:
+            raise StopRequested(f"job {self._lease.job_id} was asked to stop")
+
+    def _publish(self, assignment: Assignment, built: Built) -> None:
+        metrics = {} if assignment.evaluation is None else self._evaluate(assignment.evaluation, built)
+        with self._engine.connect() as connection:
+            report = results.privacy_report(connection, assignment, built.base_model_sha256, metrics)
+        with _needs_store():
+            made = [
+                results.store_adapter(self._store, self._lease, assignment, built),
+                results.store_report(self._store, self._lease, report),
+            ]
+        self._require_wanted()
+        with self._engine.begin() as connection:
+            publish(connection, self._lease, assignment.tenant_id, made)
+
+    def _evaluate(self, file: EvaluationFile, built: Built) -> dict[str, Any]:
+        """A noised iterate on public rows."""
+        with _needs_store():
+            rows = read_rows(self._store, file.blob)
+        accuracy = built.task.accuracy(built.model, rows.texts, [file.labels[i] for i in rows.labels])
+        return {"validation": {"file": file.id, "accuracy": accuracy}}
+
+
+@contextmanager
+def _needs_store() -> Iterator[None]:
+    try:
+        yield
+    except STORE_ERRORS as error:
+        raise Unavailable from error
+
+
+@contextmanager
+def _needs_database() -> Iterator[None]:
+    """An authorisation whose commit got no answer counts as charged: its steps are not run."""
+    try:
+        yield
+    except sa.exc.SQLAlchemyError as error:
+        raise Unavailable from error
+
+
+@contextmanager
+def _data_phase() -> Iterator[None]:
+    try:
+        yield
+    except Unavailable:
+        raise
+    except Exception as error:
+        raise DataPhaseFailed from error

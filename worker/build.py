@@ -1,0 +1,56 @@
+"""The model of a job, from public values alone: the allow-list, the labels, the method's options."""
+
+from dataclasses import dataclass
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
+
+from domain.models import base_models
+from domain.settings import WorkerSettings
+from dpcore.methods import get_method
+from dpcore.models import build_classifier, load_tokenizer
+from dpcore.tasks.sequence_classification import SequenceClassification
+from worker.assignment import Assignment
+from worker.errors import Refused, describe
+from worker.log import log
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model ready to be trained, on the device that it is trained on."""
+
+    model: PeftModel
+    task: SequenceClassification
+    tokenizer: PreTrainedTokenizerBase
+    base_model_sha256: str
+
+
+def build(settings: WorkerSettings, assignment: Assignment) -> Built:
+    """Load the base model and attach the method. Raises Refused with a public reason."""
+    plan = assignment.plan
+    try:
+        known = base_models(settings).get(assignment.model)
+    except (OSError, ValueError) as error:
+        raise Refused("model_unavailable", "This worker's base models cannot be read.") from error
+    if known is None:
+        raise Refused("model_unavailable", f"The base model {assignment.model!r} is not one of this worker's.")
+    try:
+        tokenizer = load_tokenizer(known.folder)
+        base = build_classifier(known.folder, assignment.labels, seed=plan.seed)
+    except (OSError, ValueError) as error:
+        log.error("job %s: loading %s failed: %s", assignment.job_id, assignment.model, describe(error))
+        raise Refused("model_unavailable", f"The base model {assignment.model!r} cannot be loaded.") from error
+    try:
+        task = SequenceClassification(tokenizer, assignment.labels, plan.max_length)
+        model = get_method(plan.method).attach(base, plan.options, seed=plan.seed)
+    except ValueError as error:
+        raise Refused("not_trainable", f"The method {plan.method!r} does not fit this model: {error}.") from error
+    return Built(model.to(pick_device(settings.device)), task, tokenizer, known.revision)
+
+
+def pick_device(wanted: str) -> torch.device:
+    """The device that a setting names; `auto` is the first GPU where there is one."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(wanted)

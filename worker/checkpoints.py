@@ -1,0 +1,75 @@
+"""Where an attempt stands, kept for the next one: bytes in the blob store, made known by a fenced row."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from domain.blobs import Store, delete, delete_all, get_bytes, put_bytes
+from domain.tables import checkpoint
+from dpcore.checkpoint import read_step
+from ledger.errors import translated
+from ledger.work import Lease
+from worker.errors import STORE_ERRORS
+from worker.log import log
+
+_EITHER_AWAY: tuple[type[Exception], ...] = (*STORE_ERRORS, sa.exc.SQLAlchemyError)
+
+
+def save(engine: sa.Engine, store: Store, lease: Lease, data: bytes) -> None:
+    """Keep a checkpoint and drop the ones before it. Raises StaleFence, a store's or the database's error."""
+    step = read_step(data)
+    blob = f"{_prefix(lease.job_id)}{lease.fence}-{step}.safetensors"
+    put_bytes(store, blob, data)
+    with translated(), engine.begin() as connection:
+        # The same step may be saved twice, at the end of a chunk and at a stop right after it: the same bytes.
+        connection.execute(
+            insert(checkpoint)
+            .values(job_id=lease.job_id, fence=lease.fence, step=step, blob=blob)
+            .on_conflict_do_nothing()
+        )
+    _drop_older(engine, store, lease, blob)
+
+
+def newest(engine: sa.Engine, store: Store, job_id: str) -> bytes | None:
+    """What the last attempt left, or None. Raises a store's or the database's error."""
+    with engine.connect() as connection:
+        blob = connection.execute(
+            sa.select(checkpoint.c.blob)
+            .where(checkpoint.c.job_id == job_id)
+            .order_by(checkpoint.c.step.desc(), checkpoint.c.fence.desc())
+            .limit(1)
+        ).scalar_one_or_none()
+    return None if blob is None else get_bytes(store, blob)
+
+
+def discard(engine: sa.Engine, store: Store, job_id: str) -> None:
+    """Forget a finished job's checkpoints, those that an attempt wrote but did not live to record included."""
+    with _untidy(job_id):
+        with engine.begin() as connection:
+            connection.execute(sa.delete(checkpoint).where(checkpoint.c.job_id == job_id))
+        delete_all(store, _prefix(job_id))
+
+
+def _drop_older(engine: sa.Engine, store: Store, lease: Lease, kept: str) -> None:
+    # A later attempt's checkpoints have a higher fence and are not ours to drop, however late we are.
+    older = sa.and_(checkpoint.c.job_id == lease.job_id, checkpoint.c.fence <= lease.fence, checkpoint.c.blob != kept)
+    with _untidy(lease.job_id):
+        with engine.begin() as connection:  # rows first, so that no row names a missing blob
+            blobs = connection.execute(sa.delete(checkpoint).where(older).returning(checkpoint.c.blob)).scalars().all()
+        for blob in blobs:
+            delete(store, blob)
+
+
+@contextmanager
+def _untidy(job_id: str) -> Iterator[None]:
+    """What fails in here costs only space."""
+    try:
+        yield
+    except _EITHER_AWAY as error:
+        log.warning("job %s: old checkpoints stay for now: %s", job_id, type(error).__name__)
+
+
+def _prefix(job_id: str) -> str:
+    return f"jobs/{job_id}/checkpoints/"

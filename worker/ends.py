@@ -1,0 +1,64 @@
+"""Ends of a job other than success: settled and shown in one transaction."""
+
+from typing import Literal
+
+import sqlalchemy as sa
+
+from domain.events import append_event
+from domain.releases import rounded_now
+from domain.tables import job
+from ledger import work
+from ledger.reserve import settle
+from ledger.tables import phase, reservation
+from ledger.work import Lease
+from worker.errors import Refused
+
+TRAINING_FAILED = Refused(
+    "training_failed", "Training failed. Its cause may depend on private data and is not shown; the job is charged."
+)
+
+
+def cancel(connection: sa.Connection, job_id: str, fence: int | None) -> None:
+    """Settle what was authorised, give the rest back. Without a fence: only while nobody holds the lease."""
+    settle(connection, job_id, "cancelled", fence=fence)
+    _finish(connection, job_id, "cancelled", None)
+    append_event(connection, job_id, "info", "message", "The job was cancelled.")
+
+
+def fail(connection: sa.Connection, job_id: str, fence: int | None, reason: Refused) -> None:
+    """Settle as failed: free before the first authorised step; after it everything reserved is spent and the reason
+    is not shown, whatever it was."""
+    shown = TRAINING_FAILED if steps_authorised(connection, job_id) else reason
+    settle(connection, job_id, "failed", fence=fence)
+    _finish(connection, job_id, "failed", {"code": shown.code, "message": shown.message, "param": None})
+    append_event(connection, job_id, "error", "message", shown.message, {"code": shown.code})
+
+
+def fail_privately(connection: sa.Connection, lease: Lease) -> None:
+    """A failure that the private rows may have caused tells something about them even before the first step: it costs
+    what the same failure would cost later, so one step is authorised first."""
+    if not steps_authorised(connection, lease.job_id):
+        work.authorise(connection, lease, 0, 1)
+    fail(connection, lease.job_id, lease.fence, TRAINING_FAILED)
+
+
+def steps_authorised(connection: sa.Connection, job_id: str) -> int:
+    """Steps of the job's phases that were authorised so far, in the budget that has fewest."""
+    totals = (
+        sa.select(sa.func.sum(phase.c.steps_authorised).label("steps"))
+        .join(reservation, reservation.c.id == phase.c.reservation_id)
+        .where(reservation.c.job_id == job_id)
+        .group_by(reservation.c.id)
+        .subquery()
+    )
+    return int(connection.execute(sa.select(sa.func.coalesce(sa.func.min(totals.c.steps), 0))).scalar_one())
+
+
+def _finish(
+    connection: sa.Connection, job_id: str, status: Literal["cancelled", "failed"], error: dict[str, str | None] | None
+) -> None:
+    connection.execute(
+        sa.update(job)
+        .where(job.c.id == job_id)
+        .values(status=status, status_detail=None, error=error, finished_at=rounded_now())
+    )

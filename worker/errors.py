@@ -1,0 +1,36 @@
+"""How an attempt may end short of its goal, and what is said about it."""
+
+import traceback
+
+from obstore.exceptions import BaseError
+
+STORE_ERRORS: tuple[type[Exception], ...] = (BaseError, OSError)
+"""What a blob store that is away, full or lacks a blob may raise."""
+
+
+class Refused(Exception):
+    """The job cannot be run, for a public reason that was found before any private row was touched."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code, self.message = code, message
+
+
+class DataPhaseFailed(Exception):
+    """Something failed that the private rows may have caused; what it was stays out of sight."""
+
+
+class Unavailable(Exception):
+    """The database or the blob store is away: the attempt ends, the job stays and is tried again."""
+
+
+def describe(error: BaseException) -> str:
+    """Type and place of an error and of what caused it, never its message: a message may quote a row."""
+    parts = []
+    current: BaseException | None = error
+    while current is not None:
+        frames = traceback.extract_tb(current.__traceback__)
+        where = "".join(f"\n    {f.filename}:{f.lineno} in {f.name}" for f in frames)
+        parts.append(f"{type(current).__module__}.{type(current).__qualname__}{where}")
+        current = current.__cause__ or current.__context__
+    return "\n  after ".join(parts)

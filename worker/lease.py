@@ -1,0 +1,96 @@
+"""Who works on a job: claiming it, and holding on to it while the main thread is busy."""
+
+import os
+import socket
+import threading
+import time
+from types import TracebackType
+
+import sqlalchemy as sa
+
+from domain.releases import rounded_now
+from domain.tables import job
+from ledger import work
+from ledger.errors import StaleFence
+from ledger.tables import work as work_table
+from ledger.work import Lease
+
+MOST_SECONDS_BETWEEN_BEATS = 5.0  # so that a request to stop is soon heard, however long the lease
+
+
+def worth_claiming(connection: sa.Connection, job_id: str) -> bool:
+    """A look without a lock, for the many hints that come too late; `claim` decides."""
+    return (
+        connection.execute(
+            sa.select(job.c.id)
+            .join(work_table, work_table.c.job_id == job.c.id)
+            .where(
+                job.c.id == job_id,
+                job.c.status.in_(["queued", "running"]),
+                sa.or_(work_table.c.lease_until.is_(None), work_table.c.lease_until < sa.func.clock_timestamp()),
+            )
+        ).first()
+        is not None
+    )
+
+
+def claim(connection: sa.Connection, job_id: str, seconds: float) -> Lease | None:
+    """Take the lease and show the job as running; None when somebody else has it or there is nothing left to do."""
+    lease = work.claim(connection, job_id, f"{socket.gethostname()}:{os.getpid()}", seconds)
+    if lease is not None:
+        connection.execute(
+            sa.update(job)
+            .where(job.c.id == job_id)
+            .values(status="running", started_at=sa.func.coalesce(job.c.started_at, rounded_now()))
+        )
+    return lease
+
+
+class Heartbeat:
+    """Renews a lease from a thread and a connection of its own until the block ends.
+
+    A lease that could not be renewed in time counts as lost by this machine's clock, whatever hangs: the clock starts
+    before each renewal is sent, so it runs out here before it does in the database.
+    """
+
+    def __init__(self, engine: sa.Engine, lease: Lease, seconds: float, claimed_at: float) -> None:
+        """claimed_at: time.monotonic() from before the claim was sent."""
+        self._engine, self._lease, self._seconds = engine, lease, seconds
+        self._good_until = claimed_at + seconds
+        self._lost, self._stop, self._end = threading.Event(), threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    @property
+    def held(self) -> bool:
+        """Whether the lease is still ours."""
+        return not self._lost.is_set() and time.monotonic() < self._good_until
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether the job was asked to stop, as of the last beat."""
+        return self._stop.is_set()
+
+    def __enter__(self) -> "Heartbeat":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end.set()
+        self._thread.join(timeout=self._seconds)
+
+    def _beat(self) -> None:
+        while not self._end.wait(min(self._seconds / 4, MOST_SECONDS_BETWEEN_BEATS)):
+            sent = time.monotonic()
+            try:
+                with self._engine.begin() as connection:
+                    stop = work.renew(connection, self._lease, self._seconds)
+            except StaleFence:
+                self._lost.set()
+                return
+            except sa.exc.SQLAlchemyError:
+                continue  # away for now: the next beat tries again, and time runs out by itself
+            self._good_until = sent + self._seconds
+            if stop:
+                self._stop.set()

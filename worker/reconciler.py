@@ -1,0 +1,147 @@
+"""Jobs that nobody works on: hinted at again, or brought to their end. What a hint or a worker lost is found here."""
+
+import threading
+
+import sqlalchemy as sa
+
+from domain.hints import HINT_ERRORS, send_hint, waiting
+from domain.settings import WorkerSettings
+from domain.tables import checkpoint, job
+from ledger.errors import LedgerError
+from ledger.tables import budget, reservation, work
+from worker import ends
+from worker.errors import Refused, describe
+from worker.log import log
+
+LONGEST_PAUSE = 300  # seconds between two attempts that got nowhere
+LONGEST_DOUBT = 3600  # seconds before a hint is doubled although the queue moves
+AT_ONCE = 100  # jobs in one look
+
+GAVE_UP = Refused("worker_lost", "The job could not be started: its worker was lost again and again.")
+
+_now = sa.func.clock_timestamp()
+_unleased = sa.or_(work.c.lease_until.is_(None), work.c.lease_until <= _now)
+_open = job.c.status.in_(["queued", "running"])
+
+
+class Reconciler:
+    """A thread that looks every few seconds. Any number of workers may run one."""
+
+    def __init__(self, engine: sa.Engine, settings: WorkerSettings) -> None:
+        self._engine, self._settings = engine, settings
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Returns at once; a look that has begun is finished."""
+        self._end.set()
+
+    def _run(self) -> None:
+        while not self._end.wait(self._settings.reconcile_seconds):
+            try:
+                reconcile(self._engine, self._settings)
+            except Exception as error:  # noqa: BLE001  # whatever it was, the next look must come
+                log.warning("the look at open jobs failed: %s", describe(error))
+
+
+def reconcile(engine: sa.Engine, settings: WorkerSettings) -> None:
+    """One look at all open jobs."""
+    _finish_stopped(engine)
+    _give_up(engine, settings.max_attempts)
+    _hint(engine, settings)
+
+
+def _finish_stopped(engine: sa.Engine) -> None:
+    for job_id in _open_jobs(engine, work.c.stop_requested):
+        _end(engine, job_id, None)
+
+
+def _give_up(engine: sa.Engine, max_attempts: int) -> None:
+    for job_id in _open_jobs(engine, _fruitless >= max_attempts):
+        _end(engine, job_id, GAVE_UP)
+
+
+def _end(engine: sa.Engine, job_id: str, reason: Refused | None) -> None:
+    """Cancel (no reason) or fail a job that nobody works on."""
+    try:
+        with engine.begin() as connection:
+            if reason is None:
+                ends.cancel(connection, job_id, None)
+            else:
+                ends.fail(connection, job_id, None, reason)
+    except LedgerError as error:  # claimed or settled in the meantime
+        log.info("job %s: left alone: %s", job_id, type(error).__name__)
+
+
+def _hint(engine: sa.Engine, settings: WorkerSettings) -> None:
+    """Send a hint where one is missing.
+
+    A lease that ended after the last hint means that the hint was used up: a new one goes out, later and later while
+    attempts keep no checkpoint. Otherwise the hint may be lost, or still wait behind a long job: it is doubled soon
+    only while the queue is empty, so that hints do not pile up.
+    """
+    broker = settings.broker_url.get_secret_value()
+    try:
+        doubt = LONGEST_DOUBT if waiting(broker) else 2 * settings.lease_seconds
+    except HINT_ERRORS as error:
+        log.warning("the broker is away: %s", type(error).__name__)
+        return
+    pause = sa.func.least(LONGEST_PAUSE, settings.reconcile_seconds * sa.func.power(2, _fruitless - 4))
+    used_up = sa.and_(
+        work.c.lease_until.is_not(None),
+        job.c.hinted_at < work.c.lease_until,
+        work.c.lease_until <= _now - _seconds(pause),
+    )
+    may_be_lost = sa.and_(
+        sa.or_(work.c.lease_until.is_(None), job.c.hinted_at >= work.c.lease_until),
+        job.c.hinted_at < _now - _seconds(doubt),
+    )
+    frozen = sa.exists().where(
+        reservation.c.job_id == job.c.id,
+        budget.c.id == reservation.c.budget_id,
+        budget.c.frozen_reason.is_not(None),
+    )
+    missing = sa.or_(job.c.hinted_at.is_(None), used_up, may_be_lost)
+    with engine.begin() as connection:
+        wanted = _select(_unleased, ~work.c.stop_requested, ~frozen, missing).with_for_update(of=job, skip_locked=True)
+        jobs = connection.execute(wanted).scalars().all()
+        connection.execute(sa.update(job).where(job.c.id.in_(jobs)).values(hinted_at=_now))
+    for i, job_id in enumerate(jobs):
+        try:
+            send_hint(broker, job_id)
+        except HINT_ERRORS as error:
+            log.warning("the broker is away: %s", type(error).__name__)
+            with engine.begin() as connection:
+                connection.execute(sa.update(job).where(job.c.id.in_(jobs[i:])).values(hinted_at=None))
+            return
+
+
+_last_fruitful = (
+    sa.select(sa.func.coalesce(sa.func.max(checkpoint.c.fence), 0))
+    .where(checkpoint.c.job_id == work.c.job_id)
+    .scalar_subquery()
+)
+_fruitless = work.c.fence - _last_fruitful
+"""Attempts since the last one that kept a checkpoint."""
+
+
+def _open_jobs(engine: sa.Engine, *conditions: sa.ColumnElement[bool]) -> list[str]:
+    with engine.connect() as connection:
+        return list(connection.execute(_select(_unleased, *conditions)).scalars())
+
+
+def _select(*conditions: sa.ColumnElement[bool]) -> sa.Select[str]:
+    return (
+        sa.select(job.c.id)
+        .join(work, work.c.job_id == job.c.id)
+        .where(_open, *conditions)
+        .order_by(job.c.created_at, job.c.id)
+        .limit(AT_ONCE)
+    )
+
+
+def _seconds(amount: sa.ColumnElement[float] | float) -> sa.ColumnElement[object]:
+    return sa.func.make_interval(0, 0, 0, 0, 0, 0, sa.cast(amount, sa.Double))

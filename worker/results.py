@@ -1,0 +1,101 @@
+"""What a finished job leaves: the adapter as one ZIP, and the report that says what it cost."""
+
+import hashlib
+import io
+import json
+import zipfile
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import sqlalchemy as sa
+
+from domain.blobs import Store, put_bytes
+from domain.releases import Result
+from dpcore.export import export_adapter
+from ledger.budgets import balance
+from ledger.tables import phase, reservation
+from ledger.work import Lease
+from worker.assignment import Assignment
+from worker.build import Built
+
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a ZIP can hold
+
+
+def store_adapter(store: Store, lease: Lease, assignment: Assignment, built: Built) -> Result:
+    """The adapter's folder in PEFT's layout, zipped, under this attempt's fence."""
+    with TemporaryDirectory(prefix="tacit-adapter-") as folder:
+        export_adapter(built.model, folder, base_model_name=assignment.model, tokenizer=built.tokenizer)
+        data = zipped(Path(folder))
+    return _store(store, lease, "adapter", "adapter.zip", data)
+
+
+def store_report(store: Store, lease: Lease, report: dict[str, Any]) -> Result:
+    """privacy_report.json under this attempt's fence."""
+    data = json.dumps(report, indent=2, ensure_ascii=False).encode() + b"\n"
+    return _store(store, lease, "report", "privacy_report.json", data)
+
+
+def privacy_report(
+    connection: sa.Connection, assignment: Assignment, base_model_sha256: str, metrics: dict[str, Any]
+) -> dict[str, Any]:
+    """What was promised, what was charged, and what both mean. Everything in it is public."""
+    plan = assignment.plan
+    row = connection.execute(
+        sa.select(phase.c.steps_authorised, phase.c.steps_max, phase.c.step_cost)
+        .join(reservation, reservation.c.id == phase.c.reservation_id)
+        .where(reservation.c.job_id == assignment.job_id, phase.c.ordinal == 0)
+    ).one()
+    budget = balance(connection, assignment.budget_id)
+    epsilon = budget.epsilon_of([cost * row.steps_authorised for cost in row.step_cost])
+    return {
+        "job": assignment.job_id,
+        "base_model": assignment.model,
+        "base_model_sha256": base_model_sha256,
+        "labels": list(assignment.labels),
+        "privacy": {
+            "budget": assignment.budget_id,
+            "unit": plan.unit,
+            "relation": plan.relation,
+            "epsilon": assignment.privacy.get("epsilon"),
+            "epsilon_charged": epsilon,
+            "delta": budget.delta,
+            "mechanism": "Poisson-subsampled Gaussian",
+            "noise_multiplier": plan.noise_multiplier,
+            "sample_rate": plan.sample_rate,
+            "steps_reserved": row.steps_max,
+            "steps_authorised": row.steps_authorised,
+            "guarantee": guarantee(epsilon, budget.delta, plan.unit),
+        },
+        "plan": plan.model_dump(mode="json"),
+        "metrics": metrics,
+    }
+
+
+def guarantee(epsilon: float, delta: float, unit: str) -> str:
+    """The promise in plain words. epsilon: of this job alone, rounded up to three decimals."""
+    shown = -(-epsilon * 1000 // 1) / 1000
+    return (
+        f"This adapter is ({shown:g}, {delta:g})-differentially private with respect to adding or removing one {unit}: "
+        f"whoever has it, and whatever else they know, it says almost the same whether or not any one {unit} was in "
+        f"the training data. Whatever they conclude is at most exp({shown:g}) times as likely with the {unit} as "
+        f"without it, except with probability of about {delta:g}. This is the cost of this job alone; the budget "
+        "bounds all jobs on the same data together."
+    )
+
+
+def zipped(folder: Path) -> bytes:
+    """A folder's files as a ZIP that depends on their names and bytes alone."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), EPOCH)
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def _store(store: Store, lease: Lease, kind: str, filename: str, data: bytes) -> Result:
+    blob = f"jobs/{lease.job_id}/results/{lease.fence}/{filename}"
+    put_bytes(store, blob, data)
+    return Result(kind, filename, len(data), hashlib.sha256(data).hexdigest(), blob)
