@@ -4,23 +4,26 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI
 
 from api import errors
 from api.budgets import endpoints as budgets
 from api.deps import Resources
+from api.files import endpoints as files
 from api.health import endpoints as health
 from api.keys import endpoints as keys
 from api.middleware import BodyLimit, Envelope
 from api.models import endpoints as models
 from domain.blobs import open_store
 from domain.database import make_engine, require_safe_login
+from domain.files import forget_dead_uploads
 from domain.models import base_models
 from domain.settings import ApiSettings
 
 CONNECTIONS = 10
 """Pooled database connections; half as many threads again would only wait for one."""
+CHECKS_AT_ONCE = 2
 
 
 def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
@@ -36,7 +39,12 @@ def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
             require_safe_login(connection)
         to_thread.current_default_thread_limiter().total_tokens = 2 * CONNECTIONS
         store = open_store(settings.blobs)
-        yield {"resources": Resources(settings, engine, store, base_models(settings), check_first)}
+        forget_dead_uploads(engine, store)
+        yield {
+            "resources": Resources(
+                settings, engine, store, base_models(settings), CapacityLimiter(CHECKS_AT_ONCE), check_first
+            )
+        }
         engine.dispose()
 
     app = FastAPI(
@@ -51,6 +59,6 @@ def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
     errors.install(app)
     app.add_middleware(BodyLimit, upload_limit=settings.upload_limit)
     app.add_middleware(Envelope)
-    for room in (budgets, models, keys, health):
+    for room in (budgets, files, models, keys, health):
         app.include_router(room.router)
     return app

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import sqlalchemy as sa
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from domain.blobs import Store
-from domain.models import BaseModelFacts
+from domain.models import DEFAULT_MODEL, BaseModelFacts
 from domain.settings import ApiSettings
 
 
@@ -20,8 +21,15 @@ class Resources:
     engine: sa.Engine
     store: Store
     models: dict[str, BaseModelFacts]
+    checks: CapacityLimiter
+    """Files that are checked at the same time."""
     check_first: bool
     """Whether a job that does not fit is refused in words before the database refuses it; tests switch it off."""
+
+    @property
+    def default_model(self) -> BaseModelFacts:
+        """The built-in model, or the first one where it is not installed."""
+        return self.models.get(DEFAULT_MODEL) or next(iter(self.models.values()))
 
 
 def resources(request: Request) -> Resources:

@@ -115,7 +115,7 @@ def install(app: FastAPI) -> None:
         if any(d["loc"][0] == "path" for d in details):
             return problem(request, 404, "not_found", "no such thing: the id in the path is not one of ours")
         errors = [{"param": _field(d), "message": _words(d)} for d in details]
-        param, words = errors[0]["param"], errors[0]["message"]
+        param, words = _field(details[0]), _words(details[0])
         message = f"{param}: {words}" if param else words
         return problem(request, 400, "invalid_request", message, param=param, errors=errors)
 

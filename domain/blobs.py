@@ -1,11 +1,12 @@
 """Where file contents live: a folder or an object store, behind a few functions."""
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import obstore
 from obstore.exceptions import NotFoundError
@@ -64,6 +65,13 @@ def stream(store: Store, key: str, start: int, end: int) -> Iterator[bytes]:
         stop = min(end, start + PIECE)
         yield bytes(obstore.get_range(store.objects, key, start=start, end=stop))
         start = stop
+
+
+def open_blob(store: Store, key: str) -> IO[bytes]:
+    """A blob as a file that can seek; from an object store it is held in memory. Raises FileNotFoundError."""
+    if store.folder is not None:
+        return (store.folder / key).open("rb")
+    return io.BytesIO(get_bytes(store, key))
 
 
 def size(store: Store, key: str) -> int:

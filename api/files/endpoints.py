@@ -1,0 +1,207 @@
+"""Files: uploaded and deleted by stewards; analysts see what is public about them."""
+
+import functools
+from typing import Annotated, Any, Literal
+
+from anyio import to_thread
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from api.auth import Caller, Steward, StewardOrAnalyst
+from api.budgets.schemas import exact
+from api.deps import Resources, Service, Transaction
+from api.download import attachment, send_blob
+from api.errors import ApiError
+from api.fields import Id
+from api.files.schemas import DeletedFile, File, NewFile, file_of, form_format, parse_form, safe_name
+from api.files.upload import Form, receive
+from api.pages import After, Order, Page, fetch, page
+from domain import blobs, files, scratch
+from domain.ingest.check import Report
+from domain.ingest.check import Request as CheckRequest
+from domain.ingest.fingerprint import tenant_key
+from domain.ingest.run import run_check
+from domain.refusals import Conflict, Invalid
+from domain.rows import stream_jsonl
+from domain.scratch import Part
+from domain.settings import secret_bytes
+from domain.tables import file
+
+router = APIRouter(prefix="/v1/files", tags=["files"])
+FileLimit = Annotated[int, Query(ge=1, le=10_000, description="most items in the page")]
+
+
+def _form_schema() -> dict[str, Any]:
+    """The form for the API's description: nested fields are sent as `privacy_budget[epsilon]`."""
+    schema = NewFile.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)
+    text = {"type": "string"}
+    properties = {name: {**text, "description": p.get("description", "")} for name, p in schema["properties"].items()}
+    for nested in ("privacy_budget", "columns"):
+        del properties[nested]
+    for name in ("epsilon", "delta", "unit", "max_records_per_user", "name"):
+        properties[f"privacy_budget[{name}]"] = text
+    for name in ("text", "label"):
+        properties[f"columns[{name}]"] = text
+    properties["file"] = {"type": "string", "format": "binary", "description": "JSONL, CSV or TSV, by its name"}
+    body = {"type": "object", "required": ["purpose", "file"], "properties": properties, "additionalProperties": False}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": body}}}}
+
+
+@router.post("", status_code=201, openapi_extra=_form_schema())
+async def create(request: Request, caller: Steward, service: Service) -> File:
+    """Upload a file. It is checked before the answer: either the file is usable, or the answer names what is wrong
+    in it, line by line, and nothing of it is kept."""
+    file_id = files.new_file_id()
+    # No transaction is open while bytes arrive or are checked: that may take minutes.
+    with scratch.part(service.store, file_id) as part:
+        form = await receive(request, part.file, service.settings.upload_limit)
+        wanted = parse_form(form)
+        await to_thread.run_sync(_require_budget, service, caller, wanted)
+        checking = functools.partial(run_check, _check_request(service, caller, wanted, form, part))
+        report = await to_thread.run_sync(checking, limiter=service.checks)
+        if report.problems:
+            raise _unusable(report)
+        return await to_thread.run_sync(_keep, service, caller, file_id, wanted, form, report, part)
+
+
+@router.get("")
+def index(
+    caller: StewardOrAnalyst,
+    connection: Transaction,
+    after: After = None,
+    limit: FileLimit = 100,
+    order: Order = "desc",
+    purpose: Literal["fine-tune", "evals", "fine-tune-results"] | None = None,
+) -> Page[File]:
+    """The tenant's files."""
+    scoped = files.of_tenant(caller.tenant_id)
+    if purpose is not None:
+        scoped = scoped.where(file.c.purpose == purpose)
+    rows, more = fetch(connection, scoped, file, after=after, limit=limit, order=order)
+    return page([file_of(row, caller) for row in rows], more)
+
+
+@router.get("/{file_id}")
+def show(file_id: Id, caller: StewardOrAnalyst, connection: Transaction) -> File:
+    """One file."""
+    return file_of(files.require(connection, caller.tenant_id, file_id), caller)
+
+
+@router.delete("/{file_id}")
+def delete(file_id: Id, caller: Steward, service: Service, connection: Transaction) -> DeletedFile:
+    """Delete a file's content for good. Its budget keeps what it has spent."""
+    files.delete(connection, service.store, caller.tenant_id, file_id)
+    return DeletedFile(id=file_id)
+
+
+@router.get("/{file_id}/content", response_class=Response)
+def content(
+    file_id: Id, caller: StewardOrAnalyst, request: Request, service: Service, connection: Transaction
+) -> Response:
+    """A result as it was released; the checked rows of a dataset as JSON Lines. Private rows: for the steward alone."""
+    row = files.require(connection, caller.tenant_id, file_id)
+    if row.purpose == files.PRIVATE and not caller.may("steward"):
+        raise ApiError(403, "missing_scope", "the rows of a private file are for its steward alone")
+    if row.status != "processed":
+        raise Conflict(f"the file has status {row.status}", code="file_not_processed")
+    if row.purpose == files.RESULT:
+        return send_blob(
+            request,
+            service.store,
+            row.blob,
+            sha256=row.sha256,
+            filename=row.filename,
+            media_type="application/octet-stream",
+        )
+    return StreamingResponse(
+        stream_jsonl(service.store, row.blob, row.labels),
+        headers={"content-disposition": attachment(f"{row.id}.jsonl")},
+        media_type="application/jsonl",
+    )
+
+
+def _require_budget(service: Resources, caller: Caller, wanted: NewFile) -> None:
+    """Refuse early what the check of the rows cannot mend."""
+    if wanted.privacy_budget is not None and wanted.privacy_budget.unit != "record":
+        raise Invalid(
+            "unit 'user' is not supported yet for files with a text and a label; use unit 'record'",
+            code="unsupported_unit",
+            param="privacy_budget.unit",
+        )
+    if wanted.privacy_budget is not None and wanted.privacy_budget.max_records_per_user is not None:
+        raise Invalid(
+            "max_records_per_user belongs to unit 'user'; leave it out",
+            code="invalid_request",
+            param="privacy_budget.max_records_per_user",
+        )
+    size = wanted.declared_size if isinstance(wanted.declared_size, int) else None
+    if wanted.budget is not None:
+        with service.engine.connect() as connection:
+            files.require_budget(connection, caller.tenant_id, wanted.budget, size)
+    elif wanted.privacy_budget is not None and wanted.privacy_budget.delta is not None and size is not None:
+        files.require_small_delta(exact(wanted.privacy_budget.delta), size)
+
+
+def _check_request(service: Resources, caller: Caller, wanted: NewFile, form: Form, part: Part) -> CheckRequest:
+    private = wanted.purpose == files.PRIVATE
+    return CheckRequest(
+        source=part.path,
+        target=part.rows,
+        format=form_format(form.filename or "") or "",
+        text=wanted.columns.text,
+        label=wanted.columns.label,
+        labels=wanted.labels if isinstance(wanted.labels, list) else None,
+        declared_size=wanted.declared_size if isinstance(wanted.declared_size, int) else None,
+        key=tenant_key(secret_bytes(service.settings.fingerprint_key), caller.tenant_id).hex() if private else None,
+    )
+
+
+def _unusable(report: Report) -> Invalid:
+    first = report.problems[0]
+    place = "the file" if first.line is None else f"line {first.line}"
+    others = f" ({report.problem_count} problems in all)" if report.problem_count > 1 else ""
+    return Invalid(
+        f"the file cannot be used: {place}: {first.message}{others}",
+        code="invalid_file",
+        param="file",
+        errors=[problem.model_dump() for problem in report.problems],
+        problem_count=report.problem_count,
+    )
+
+
+def _keep(
+    service: Resources, caller: Caller, file_id: str, wanted: NewFile, form: Form, report: Report, part: Part
+) -> File:
+    """Store the rows, then let the commit make the file visible; `part` is the note of it until then."""
+    inline = wanted.privacy_budget
+    upload = files.Upload(
+        id=file_id,
+        tenant_id=caller.tenant_id,
+        purpose=wanted.purpose,
+        filename=safe_name(form.filename or ""),
+        bytes=form.size,
+        sha256=form.digest.hexdigest(),
+        declared_size=wanted.declared_size if isinstance(wanted.declared_size, int) else report.units,
+        labels=report.labels,
+        max_length=wanted.max_length,
+    )
+    budget = (
+        wanted.budget
+        if inline is None
+        else files.InlineBudget(
+            epsilon=exact(inline.epsilon),
+            delta=None if inline.delta is None else exact(inline.delta),
+            unit=inline.unit,
+            name=inline.name,
+        )
+    )
+    key = files.rows_key(file_id)
+    try:
+        with service.engine.begin() as connection:
+            blobs.put_file(service.store, key, part.rows)
+            row = files.register(connection, upload, budget, service.default_model.facts)
+    except BaseException:
+        blobs.delete(service.store, key)
+        raise
+    return file_of(row, caller)

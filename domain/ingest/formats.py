@@ -1,0 +1,121 @@
+"""JSONL, CSV and TSV as records of named values."""
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Iterator
+from typing import IO, Any, NamedTuple
+
+from domain.ingest.lines import LONGEST, lines
+from domain.ingest.problems import Problems
+
+SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv"}
+"""File name endings and the formats that they mean."""
+
+
+class Record(NamedTuple):
+    """The values of one record, in the order of the columns asked for, as they were written."""
+
+    line: int
+    values: tuple[Any, ...]
+
+
+def records(source: IO[bytes], format: str, columns: tuple[str, ...], problems: Problems) -> Iterator[Record]:
+    """Every record that can be read; what cannot be is noted. Blank lines are skipped, other columns ignored."""
+    text = lines(source, problems)
+    if format == "jsonl":
+        yield from _jsonl(text, columns, problems)
+    else:
+        yield from _delimited(text, "\t" if format == "tsv" else ",", columns, problems)
+
+
+class _Unusable(ValueError):
+    """JSON that Python would accept and nobody else means."""
+
+
+def _jsonl(text: Iterable[str], columns: tuple[str, ...], problems: Problems) -> Iterator[Record]:
+    for number, line in enumerate(text, start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(
+                line, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite, parse_int=_integer
+            )
+        except _Unusable as error:
+            problems.note(number, "unusable_json", str(error))
+        except RecursionError:
+            problems.note(number, "nested_too_deeply", "the JSON is nested too deeply")
+        except ValueError:
+            problems.note(number, "not_json", "the line is not valid JSON")
+        else:
+            if not isinstance(value, dict):
+                problems.note(number, "not_an_object", "the line is not a JSON object")
+            elif not all(column in value for column in columns):
+                problems.note(number, "missing_column", f"a record has the keys {_named(columns)}")
+            else:
+                yield Record(number, tuple(value[column] for column in columns))
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _Unusable("a key occurs twice")
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise _Unusable("NaN and Infinity are not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise _Unusable("a number is too large")
+    return number
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 20:
+        raise _Unusable("a number is too large")
+    return int(digits)
+
+
+def _delimited(text: Iterator[str], delimiter: str, columns: tuple[str, ...], problems: Problems) -> Iterator[Record]:
+    # Quotes mean something in CSV; TSV as IANA registers it has none.
+    csv.field_size_limit(LONGEST)
+    reader = (
+        csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
+        if delimiter == "\t"
+        else csv.reader(text, delimiter=delimiter, strict=True)
+    )
+    places: list[int] | None = None
+    width = 0
+    while True:
+        number = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error:
+            problems.note(number, "malformed", "the line is not well-formed: check its quotes and line ending")
+            continue
+        if not any(row):
+            continue
+        if places is None:
+            if any(row.count(column) != 1 for column in columns):
+                problems.note(
+                    number,
+                    "missing_column",
+                    f"the first line names the columns, {_named(columns)} once each; for other names send "
+                    "columns[text] and columns[label]",
+                )
+                return
+            places, width = [row.index(column) for column in columns], len(row)
+        elif len(row) != width:
+            problems.note(number, "wrong_width", f"the line has not {width} fields as the first line has")
+        else:
+            yield Record(number, tuple(row[place] for place in places))
+
+
+def _named(columns: tuple[str, ...]) -> str:
+    return " and ".join(f"'{column}'" for column in columns)

@@ -1,0 +1,40 @@
+"""Running a check from the service: a child process that holds one file, one key and no other secret."""
+
+import logging
+import os
+import subprocess
+import sys
+
+from domain.ingest.check import Report, Request
+from domain.ingest.problems import Problem
+
+SECONDS = 900
+"""Wall time of one check."""
+logger = logging.getLogger(__name__)
+
+
+def run_check(request: Request) -> Report:
+    """Check a file in a child process; a child that dies is a problem of the file."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("TACIT_") or k == "TACIT_STACK"}
+    environment |= {"OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
+    try:
+        child = subprocess.run(
+            [sys.executable, "-P", "-m", "domain.ingest"],
+            input=request.model_dump_json().encode(),
+            capture_output=True,
+            timeout=SECONDS,
+            env=environment,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return _failed("check_took_too_long", "checking the file took too long")
+    if child.returncode != 0:
+        logger.warning(
+            "the check of a file ended with %d: %.80s", child.returncode, child.stderr.decode("ascii", "replace")
+        )
+        return _failed("check_failed", "checking the file needed more memory or time than a check may have")
+    return Report.model_validate_json(child.stdout)
+
+
+def _failed(code: str, message: str) -> Report:
+    return Report(problems=[Problem(line=None, code=code, message=message)], problem_count=1, labels=[], units=0)

@@ -1,0 +1,54 @@
+"""Uploads under way: a locked file each, so that what a killed process left can be told from what is in use."""
+
+import contextlib
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from domain.blobs import Store
+
+
+@dataclass(frozen=True)
+class Part:
+    """An upload under way. `rows` is where its checked rows are written; both are gone when the upload ends."""
+
+    file: IO[bytes]
+    path: Path
+    rows: Path
+
+
+def folder(store: Store) -> Path:
+    """Beside the blobs where they are a folder, so that finished rows move without a copy."""
+    path = store.folder / "uploads" if store.folder is not None else Path(tempfile.gettempdir()) / "tacit-uploads"
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+@contextlib.contextmanager
+def part(store: Store, file_id: str) -> Iterator[Part]:
+    """A new file to receive an upload into, for this user only."""
+    path = folder(store) / f"{file_id}.part"
+    rows = path.with_suffix(".rows")
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            yield Part(file, path, rows)
+        finally:
+            rows.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+
+
+def sweep(store: Store) -> list[str]:
+    """Remove what dead processes left behind; returns the ids of the files that were being uploaded."""
+    dead = []
+    for path in folder(store).glob("*.part"):
+        with contextlib.suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.with_suffix(".rows").unlink(missing_ok=True)
+            path.unlink()
+            dead.append(path.stem)
+    return dead
