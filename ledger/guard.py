@@ -21,7 +21,8 @@ FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
 WHERE NOT t.tgisinternal AND c.relnamespace IN ('ledger'::regnamespace, 'public'::regnamespace)
 """
 _CONSTRAINTS = """
-SELECT c.relnamespace::regnamespace || '.' || c.relname || '.' || k.conname, concat_ws(' ', pg_get_constraintdef(k.oid), k.convalidated)
+SELECT c.relnamespace::regnamespace || '.' || c.relname || '.' || k.conname,
+       concat_ws(' ', pg_get_constraintdef(k.oid), k.convalidated)
 FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
 WHERE k.contype IN ('c', 'f', 'p', 'u') AND c.relnamespace IN ('ledger'::regnamespace, 'public'::regnamespace)
 """
