@@ -35,11 +35,16 @@ class AlreadySettled(LedgerError):
     """The reservation is settled; nothing more is authorised or settled (TC004)."""
 
 
+class ReservationExpired(LedgerError):
+    """The reservation is past its age; nothing more is authorised (TC005)."""
+
+
 _BY_STATE: dict[str, type[LedgerError]] = {
     "TC001": StaleFence,
     "TC002": StopRequested,
     "TC003": BudgetFrozen,
     "TC004": AlreadySettled,
+    "TC005": ReservationExpired,
 }
 _BY_CONSTRAINT: dict[str, type[LedgerError]] = {
     "never_overspent": BudgetExceeded,

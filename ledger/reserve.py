@@ -19,6 +19,8 @@ class Phase:
     sample_rate: float
     noise_multiplier: float
     steps: int
+    indivisible: bool = False
+    """Cannot be cut into steps: paid for whole when it begins."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def reserve(connection: sa.Connection, job_id: str, charges: Sequence[Charge]) -
                         "sample_rate": p.sample_rate,
                         "noise_multiplier": p.noise_multiplier,
                         "steps_max": p.steps,
+                        "indivisible": p.indivisible,
                     }
                     for i, p in enumerate(charge.phases)
                 ],

@@ -12,6 +12,8 @@ budget = sa.Table(
     sa.Column("tenant_id", sa.Text),
     sa.Column("name", sa.Text),
     sa.Column("epsilon", sa.Numeric),
+    sa.Column("epsilon_opened", sa.Numeric),
+    sa.Column("epsilon_claim", sa.Numeric),
     sa.Column("delta", sa.Numeric),
     sa.Column("unit", sa.Text),
     sa.Column("max_records_per_user", sa.Integer),
@@ -37,6 +39,7 @@ reservation = sa.Table(
     sa.Column("budget_id", sa.Text),
     sa.Column("state", sa.Text),
     sa.Column("created_at", sa.DateTime(timezone=True)),
+    sa.Column("expires_at", sa.DateTime(timezone=True)),
 )
 
 phase = sa.Table(
@@ -50,6 +53,8 @@ phase = sa.Table(
     sa.Column("steps_authorised", sa.BigInteger),
     sa.Column("step_cost", ARRAY(sa.BigInteger)),
     sa.Column("reserved", ARRAY(sa.BigInteger)),
+    sa.Column("curve_id", sa.Text),
+    sa.Column("indivisible", sa.Boolean),
 )
 
 work = sa.Table(
@@ -88,4 +93,15 @@ entry = sa.Table(
     sa.Column("at", sa.DateTime(timezone=True)),
     sa.Column("prev_hash", sa.LargeBinary),
     sa.Column("hash", sa.LargeBinary),
+    sa.Column("detail", JSONB),
+)
+
+curve = sa.Table(
+    "curve",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("description", sa.Text),
+    sa.Column("proof", sa.Text),
+    sa.Column("step_cost", ARRAY(sa.BigInteger)),
+    sa.Column("indivisible", sa.Boolean),
 )

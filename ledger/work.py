@@ -59,16 +59,21 @@ def authorise(connection: sa.Connection, lease: Lease, ordinal: int, steps: int)
     """Authorise up to `steps` more steps of a phase in every budget of the job; the caller commits before they run.
 
     Returns how many were authorised: fewer when the reservation runs out, 0 when it is used up.
-    Raises StaleFence, StopRequested, BudgetFrozen or AlreadySettled.
+    Raises StaleFence, StopRequested, BudgetFrozen, ReservationExpired or AlreadySettled.
     """
     with translated():
         phases = connection.execute(
-            sa.select(phase.c.reservation_id, (phase.c.steps_max - phase.c.steps_authorised).label("left"))
+            sa.select(
+                phase.c.reservation_id,
+                phase.c.indivisible,
+                (phase.c.steps_max - phase.c.steps_authorised).label("left"),
+            )
             .join(reservation, reservation.c.id == phase.c.reservation_id)
             .where(reservation.c.job_id == lease.job_id, phase.c.ordinal == ordinal)
             .order_by(reservation.c.budget_id)
         ).all()
-        granted = min([steps, *(p.left for p in phases)]) if phases else 0
+        # What cannot be cut is asked for whole, whatever the chunk.
+        granted = min((p.left if p.indivisible else min(steps, p.left) for p in phases), default=0)
         for p in phases if granted > 0 else ():
             connection.execute(
                 authorisation.insert().values(

@@ -1,5 +1,6 @@
 """What the database admits, refuses and gives back, with the service's own check nowhere in sight."""
 
+import itertools
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
@@ -7,8 +8,8 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from dpcore.spec import accounting
 from domain.ids import new_id
+from dpcore.spec import accounting
 from ledger import work
 from ledger.budgets import Reference
 from ledger.errors import AlreadySettled, BudgetExceeded, StaleFence, StepsExhausted, StopRequested
@@ -282,7 +283,7 @@ def test_the_chain_and_the_balance_replay(world: World) -> None:
         for row in c.execute(sa.select(budget)):
             entries = c.execute(sa.select(entry).where(entry.c.budget_id == row.id).order_by(entry.c.seq)).all()
             assert [e.seq for e in entries] == list(range(1, len(entries) + 1))
-            assert all(a.hash == b.prev_hash for a, b in zip(entries, entries[1:], strict=False))
+            assert all(a.hash == b.prev_hash for a, b in itertools.pairwise(entries))
             assert entries[-1].hash == row.head_hash
             assert [sum(x) for x in zip(*(e.spent_change for e in entries), strict=True)] == row.spent
             assert [sum(x) for x in zip(*(e.reserved_change for e in entries), strict=True)] == row.reserved
