@@ -30,10 +30,7 @@ def send_hint(broker_url: str, job_id: str) -> None:
 def waiting(broker_url: str) -> int:
     """Hints on the queue that no worker has taken. Raises one of HINT_ERRORS in seconds."""
     with _sender(broker_url).connection_for_write() as connection:
-        try:
-            return int(connection.default_channel.queue_declare(QUEUE, passive=True).message_count)
-        except connection.channel_errors:  # nobody has used the queue yet
-            return 0
+        return int(connection.default_channel.queue_declare(QUEUE).message_count)
 
 
 @lru_cache(maxsize=4)
@@ -43,7 +40,7 @@ def _sender(broker_url: str) -> Celery:
     app.conf.update(
         task_serializer="json",
         result_backend=None,
-        broker_transport_options={**BROKER_OPTIONS, "socket_timeout": 5},
+        broker_transport_options={**BROKER_OPTIONS, "socket_timeout": 5, "max_retries": 1},
         broker_connection_timeout=5,
     )
     return app

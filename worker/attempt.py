@@ -13,6 +13,7 @@ from domain.events import append_event
 from domain.releases import publish
 from domain.rows import read_rows
 from domain.settings import WorkerSettings
+from dpcore.checkpoint import read_step
 from dpcore.tasks.sequence_classification import Records
 from dpcore.train import Outcome, train
 from ledger import work
@@ -102,6 +103,8 @@ class _Attempt:
         with _needs_store():
             checkpoint = checkpoints.newest(self._engine, self._store, self._lease.job_id)
         self._require_wanted()
+        step = 0 if checkpoint is None else read_step(checkpoint)
+        log.info("job %s: goes on from step %d under fence %d", self._lease.job_id, step, self._lease.fence)
         try:
             return train(
                 model=built.model,

@@ -6,12 +6,13 @@ import threading
 from typing import Any
 
 import billiard
+from celery.worker import state
 
 _draining = threading.Event()
 
 
-def listen(**_: Any) -> None:
-    """In a pool process: from now on SIGTERM only asks the job to let go."""
+def listen() -> None:
+    """In a pool process that starts on a job: from now on SIGTERM only asks it to let go."""
     signal.signal(signal.SIGTERM, lambda *_: _draining.set())
 
 
@@ -22,6 +23,7 @@ def draining() -> bool:
 
 def pass_on(**_: Any) -> None:
     """In the worker itself: tell the pool processes; Celery's warm shutdown then waits for them."""
-    for child in billiard.active_children():
-        if child.pid is not None:
-            os.kill(child.pid, signal.SIGTERM)
+    if state.active_requests:  # an idle process ends by itself
+        for child in billiard.active_children():
+            if child.pid is not None:
+                os.kill(child.pid, signal.SIGTERM)

@@ -13,6 +13,7 @@ from worker import ends
 from worker.errors import Refused, describe
 from worker.log import log
 
+FREE_ATTEMPTS = 3  # that may get nowhere before the next ones are spaced out
 LONGEST_PAUSE = 300  # seconds between two attempts that got nowhere
 LONGEST_DOUBT = 3600  # seconds before a hint is doubled although the queue moves
 AT_ONCE = 100  # jobs in one look
@@ -89,7 +90,13 @@ def _hint(engine: sa.Engine, settings: WorkerSettings) -> None:
     except HINT_ERRORS as error:
         log.warning("the broker is away: %s", type(error).__name__)
         return
-    pause = sa.func.least(LONGEST_PAUSE, settings.reconcile_seconds * sa.func.power(2, _fruitless - 4))
+    pause = sa.case(
+        (
+            _fruitless > FREE_ATTEMPTS,
+            sa.func.least(LONGEST_PAUSE, settings.reconcile_seconds * sa.func.power(2, _fruitless - FREE_ATTEMPTS)),
+        ),
+        else_=0,
+    )
     used_up = sa.and_(
         work.c.lease_until.is_not(None),
         job.c.hinted_at < work.c.lease_until,

@@ -14,8 +14,6 @@ from worker.errors import describe
 from worker.lease import worth_claiming
 from worker.log import log
 
-worker_process_init.connect(listen)
-
 
 @worker_process_init.connect
 def load(**_: Any) -> None:
@@ -29,6 +27,7 @@ def run_job(job_id: str) -> None:
 
     Never raises: Celery would log the message of the error, and it may quote a row.
     """
+    listen()
     settings = WorkerSettings()  # type: ignore[call-arg]  # from the environment
     engine = make_engine(settings.database_url.get_secret_value(), pool_size=2)
     try:

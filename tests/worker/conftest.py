@@ -27,3 +27,4 @@ def service(database: Database, redis_server: str, tmp_path: Path, tiny_model: P
     made = Service(database, broker, tmp_path, tiny_model)
     yield made
     made.api.dispose()
+    made.admin.dispose()

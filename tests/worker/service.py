@@ -13,7 +13,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import billiard  # noqa: F401  # the worker's pool
 import pyarrow as pa
 import pyarrow.parquet as pq
 import sqlalchemy as sa
@@ -22,7 +21,7 @@ from cli.embedded.processes import PROC
 from domain.blobs import open_store, put_bytes
 from domain.hints import send_hint
 from domain.ids import new_id
-from domain.tables import api_key, file, job, job_file, tenant
+from domain.tables import api_key, checkpoint, file, job, job_file, tenant
 from dpcore.spec.methods import get_method
 from ledger.budgets import Reference, open_budget
 from ledger.reserve import Charge, Phase, reserve
@@ -46,6 +45,7 @@ class Service:
 
     def __post_init__(self) -> None:
         self.api = sa.create_engine(self.database.api_url)
+        self.admin = sa.create_engine(self.database.admin_url)  # the tests may look at everything
         self.store = open_store(str(self.folder / "blobs"))
         with self.api.begin() as c:
             c.execute(tenant.insert().values(id="tenant_a", name="a"))
@@ -145,11 +145,11 @@ class Service:
         return str(self.one(sa.select(job.c.status).where(job.c.id == job_id))[0])
 
     def one(self, statement: sa.Select[Any]) -> sa.Row[Any]:
-        with self.api.connect() as c:
+        with self.admin.connect() as c:
             return c.execute(statement).one()
 
     def all(self, statement: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
-        with self.api.connect() as c:
+        with self.admin.connect() as c:
             return c.execute(statement).all()
 
     def authorised(self, job_id: str) -> int:
@@ -163,6 +163,13 @@ class Service:
             .join(work, work.c.job_id == reservation.c.job_id)
             .where(reservation.c.job_id == job_id)
         )
+
+    def leftovers(self, job_id: str) -> list[str]:
+        """What is still kept of a job's checkpoints: rows and blobs."""
+        rows = [r.blob for r in self.all(sa.select(checkpoint.c.blob).where(checkpoint.c.job_id == job_id))]
+        return rows + [
+            str(p) for p in (self.folder / "blobs" / "jobs" / job_id / "checkpoints").rglob("*") if p.is_file()
+        ]
 
     def settlement(self, job_id: str) -> sa.Row[Any]:
         """The job's one settling entry."""
@@ -186,10 +193,16 @@ class Service:
             lambda: f"{job_id} is {self.status(job_id)}, not {status}; fence {self.ledger(job_id).fence}",
         )
 
+    def open(self, job_id: str) -> bool:
+        return self.status(job_id) in ("queued", "running")
+
+    def start_worker(self, *, lease_seconds: int, **more: str) -> "Worker":
+        return Worker.start(self, lease_seconds, more)
+
     @contextmanager
     def worker(self, *, lease_seconds: int = 4, **more: str) -> "Iterator[Worker]":
         """`python -m worker`; killed at the end if it still runs."""
-        started = Worker.start(self, lease_seconds, more)
+        started = self.start_worker(lease_seconds=lease_seconds, **more)
         try:
             yield started
         finally:

@@ -1,11 +1,100 @@
-"""One job through a real worker process."""
+"""Jobs through a real worker process."""
+
+import hashlib
+import io
+import json
+import zipfile
+
+import sqlalchemy as sa
+from safetensors.torch import load
+
+from domain.blobs import get_bytes
+from domain.releases import released
+from domain.tables import checkpoint, file, job, job_event
+from ledger.tables import work
+from ledger.work import request_stop
+from tests.worker import tiny
+from tests.worker.service import Service, until
 
 
-from tests.worker.service import Service
+def adapter_moved(service: Service, id: str) -> bool:
+    """Whether the released adapter differs from the base model: lora_B starts at zero."""
+    with service.api.connect() as c:
+        blob = get_bytes(service.store, released(c, id)["adapter"].blob)
+    with zipfile.ZipFile(io.BytesIO(blob)) as archive:
+        assert {"adapter_config.json", "adapter_model.safetensors"} <= set(archive.namelist())
+        weights = load(archive.read("adapter_model.safetensors"))
+    moved = [bool(w.abs().max() > 0) for name, w in weights.items() if "lora_B" in name]
+    return bool(moved) and all(moved)
+
+
+LONG = 4000  # steps: longer than any test waits
 
 
 def test_a_job_goes_all_the_way(service: Service) -> None:
-    with service.worker() as worker:
-        id = service.submit()
+    with service.worker():
+        id = service.submit(steps=60)
         service.wait(id, "succeeded")
-        print(worker.log.read_text())
+
+    with service.api.connect() as c:
+        results = released(c, id)
+    assert set(results) == {"adapter", "report"}
+    data = {kind: get_bytes(service.store, r.blob) for kind, r in results.items()}
+    for kind, r in results.items():
+        assert (r.bytes, r.sha256) == (len(data[kind]), hashlib.sha256(data[kind]).hexdigest())
+    assert {
+        r.purpose
+        for r in service.all(sa.select(file.c.purpose).where(file.c.id.in_([r.file_id for r in results.values()])))
+    } == {"fine-tune-results"}
+
+    assert adapter_moved(service, id)
+
+    paid, report = service.ledger(id), json.loads(data["report"])
+    assert paid.steps_authorised == paid.steps_max == report["privacy"]["steps_authorised"] == 60
+    assert service.settlement(id).spent_change == [60 * cost for cost in paid.step_cost]
+    assert report["labels"] == list(tiny.LABELS)
+    assert 0 < report["privacy"]["epsilon_charged"] <= 100
+    assert "differentially private" in report["privacy"]["guarantee"]
+    assert 0 <= report["metrics"]["validation"]["accuracy"] <= 1
+
+    row = service.one(sa.select(job).where(job.c.id == id))
+    assert row.created_at <= row.started_at <= row.finished_at
+    assert row.finished_at.second == 0 or row.finished_at == row.created_at
+    events = service.all(sa.select(job_event).where(job_event.c.job_id == id).order_by(job_event.c.seq))
+    assert [e.data["step"] for e in events if e.type == "metrics"] == list(range(3, 61, 3))
+    assert all(e.created_at.second == 0 for e in events)
+    assert not service.leftovers(id)
+    assert service.one(sa.select(work.c.lease_until <= sa.func.clock_timestamp()).where(work.c.job_id == id))[0]
+
+
+def test_a_running_job_is_cancelled_at_the_price_of_its_authorised_steps(service: Service) -> None:
+    with service.worker():
+        id = service.submit(steps=LONG)
+        until(lambda: service.authorised(id) > 0, 60, lambda: "nothing was authorised")
+        with service.api.begin() as c:
+            request_stop(c, id)
+        service.wait(id, "cancelled", 30)
+    paid = service.ledger(id)
+    assert 0 < paid.steps_authorised < LONG
+    assert service.settlement(id).spent_change == [paid.steps_authorised * cost for cost in paid.step_cost]
+    with service.api.connect() as c:
+        assert released(c, id) == {}
+    assert not service.leftovers(id)
+
+
+def test_a_worker_told_to_end_lets_go_and_the_next_one_goes_on(service: Service) -> None:
+    with service.worker(lease_seconds=60) as first:
+        id = service.submit(steps=1000)
+        until(lambda: service.authorised(id) > 50, 60, lambda: "nothing was authorised")
+        assert first.terminate() < 20
+        assert first.process.returncode == 0
+        assert service.status(id) == "running"
+        kept = service.one(sa.select(sa.func.max(checkpoint.c.step)).where(checkpoint.c.job_id == id))[0]
+        assert kept >= 50
+    # The lease of a minute was given back, so the next worker need not wait for it.
+    with service.worker(lease_seconds=60) as second:
+        service.wait(id, "succeeded", 50)
+        assert f"goes on from step {kept} under fence 2" in second.log.read_text()
+    paid = service.ledger(id)
+    assert paid.steps_authorised <= paid.steps_max == 1000
+    assert service.settlement(id).spent_change == [paid.steps_authorised * cost for cost in paid.step_cost]

@@ -1,0 +1,77 @@
+"""Workers killed with SIGKILL at random moments, while they start included: every job finishes, paid for exactly once."""
+
+import contextlib
+import os
+import random
+import re
+import signal
+import time
+
+import pytest
+import sqlalchemy as sa
+
+from domain.tables import checkpoint
+from ledger.tables import entry, reservation
+from tests.worker.service import Service, until
+from tests.worker.test_job import adapter_moved
+
+KILLS = 3
+STEPS = 1500
+LEASE = 3
+
+
+def survive_kills(service: Service, seed: int) -> dict[str, object]:
+    """One job, three kills, each of the pool process or of the whole worker; answers what was seen."""
+    chance = random.Random(seed)
+    kills = []
+    worker = service.start_worker(lease_seconds=LEASE)
+    try:
+        id = service.submit(steps=STEPS)
+        for _ in range(KILLS):
+            # Half of the kills come in the seconds of starting, the others somewhere in the steps still to go.
+            began = time.monotonic()
+            if chance.random() < 0.5:
+                time.sleep(chance.uniform(0, 8))
+            else:
+                now = service.authorised(id)
+                goal = chance.uniform(now, STEPS * 0.9)
+                until(
+                    lambda goal=goal: service.authorised(id) >= goal or not service.open(id), 120, lambda: "no progress"
+                )
+            assert service.open(id), "the job was too short to be killed three times"
+            victim = chance.choice(["child", "worker"])
+            kept = service.one(sa.select(sa.func.max(checkpoint.c.step)).where(checkpoint.c.job_id == id))[0]
+            kills.append((victim, round(time.monotonic() - began, 1), service.authorised(id), kept))
+            if victim == "worker":
+                worker.kill()
+                worker = service.start_worker(lease_seconds=LEASE)
+            elif (child := worker.child()) is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+        service.wait(id, "succeeded", 180)
+    finally:
+        worker.kill()
+    paid = service.ledger(id)
+    starts = [int(step) for step in re.findall(rf"{id}: goes on from step (\d+) ", worker.log.read_text())]
+    assert 0 < paid.steps_authorised <= paid.steps_max == STEPS
+    assert service.settlement(id).spent_change == [paid.steps_authorised * cost for cost in paid.step_cost]
+    settled = sa.select(sa.func.count()).select_from(entry.join(reservation)).where(reservation.c.job_id == id)
+    assert service.one(settled)[0] == 2  # one charge, one settlement
+    assert adapter_moved(service, id)
+    assert not service.leftovers(id)
+    return {"kills": kills, "starts": starts, "authorised": paid.steps_authorised, "fence": paid.fence}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [2])
+def test_a_job_survives_three_kills(service: Service, seed: int) -> None:
+    seen = survive_kills(service, seed)
+    assert max(seen["starts"]) > 0, seen
+
+
+@pytest.mark.verify
+def test_five_jobs_survive_three_kills_each(service: Service) -> None:
+    runs = [survive_kills(service, seed) for seed in range(100, 105)]
+    for run in runs:
+        print(run)
+    assert max(max(run["starts"]) for run in runs) > 0

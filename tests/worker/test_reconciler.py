@@ -1,0 +1,133 @@
+"""Jobs that nobody works on are found again, or brought to their end."""
+
+import sqlalchemy as sa
+
+from domain.hints import waiting
+from domain.settings import WorkerSettings
+from domain.tables import checkpoint, job
+from ledger.work import Lease, authorise, claim, drop, request_stop
+from tests.worker.service import Service
+from worker.reconciler import reconcile
+
+HOUR = sa.text("interval '1 hour'")
+
+
+class Desk:
+    """A reconciler's login and settings."""
+
+    def __init__(self, service: Service, **more: object) -> None:
+        self.service = service
+        self.engine = sa.create_engine(service.database.worker_url, poolclass=sa.NullPool)
+        self.settings = WorkerSettings(
+            database_url=service.database.worker_url,
+            blobs=str(service.folder / "blobs"),
+            **{"broker_url": service.broker, "lease_seconds": 10, **more},
+        )
+
+    def look(self) -> int:
+        """How many hints one look sends."""
+        before = waiting(self.service.broker)
+        reconcile(self.engine, self.settings)
+        return waiting(self.service.broker) - before
+
+    def claim(self, id: str, seconds: float = 60) -> Lease:
+        with self.engine.begin() as c:
+            lease = claim(c, id, "test", seconds)
+        assert lease is not None
+        return lease
+
+    def drop(self, lease: Lease) -> None:
+        with self.engine.begin() as c:
+            drop(c, lease)
+
+    def age(self, id: str) -> None:
+        """Let an hour go by since the last hint."""
+        with self.engine.begin() as c:
+            c.execute(sa.update(job).where(job.c.id == id).values(hinted_at=job.c.hinted_at - HOUR - HOUR))
+
+
+def test_a_hint_that_was_never_sent_is_sent_once(service: Service) -> None:
+    desk = Desk(service)
+    id = service.submit(hint=False)
+    assert desk.look() == 1
+    assert desk.look() == 0
+    desk.age(id)
+    assert desk.look() == 1  # perhaps it was lost
+
+
+def test_a_job_is_left_alone_while_it_is_leased_and_hinted_at_as_soon_as_the_lease_ends(service: Service) -> None:
+    desk = Desk(service)
+    id = service.submit()
+    lease = desk.claim(id)
+    desk.age(id)
+    assert desk.look() == 0
+    desk.drop(lease)
+    assert desk.look() == 1
+    assert desk.look() == 0
+
+
+def test_while_the_queue_moves_hints_do_not_pile_up(service: Service) -> None:
+    desk = Desk(service, lease_seconds=3)
+    ids = [service.submit() for _ in range(3)]
+    with desk.engine.begin() as c:
+        c.execute(
+            sa.update(job).where(job.c.id.in_(ids)).values(hinted_at=job.c.hinted_at - sa.text("interval '5 minutes'"))
+        )
+    assert desk.look() == 0
+
+
+def test_attempts_that_get_nowhere_are_spaced_out_and_end(service: Service) -> None:
+    desk = Desk(service, max_attempts=12, reconcile_seconds=1)
+    id = service.submit()
+    for _ in range(11):
+        desk.drop(desk.claim(id))
+    assert desk.look() == 0  # the next try is minutes away
+    desk.drop(desk.claim(id))
+    desk.look()
+    assert service.status(id) == "failed"
+    assert not any(service.settlement(id).spent_change)
+    assert service.one(sa.select(job.c.error))[0]["code"] == "worker_lost"
+
+
+def test_attempts_that_kept_a_checkpoint_do_not_count(service: Service) -> None:
+    desk = Desk(service, max_attempts=3)
+    id = service.submit()
+    for _ in range(5):
+        lease = desk.claim(id)
+        with desk.engine.begin() as c:
+            authorise(c, lease, 0, 1)
+            c.execute(checkpoint.insert().values(job_id=id, fence=lease.fence, step=lease.fence, blob="b"))
+        desk.drop(lease)
+        assert desk.look() == 1
+    for _ in range(3):
+        desk.drop(desk.claim(id))
+    desk.look()
+    assert service.status(id) == "failed"
+    assert service.settlement(id).spent_change == service.ledger(id).reserved  # it had begun: the whole price
+    assert service.one(sa.select(job.c.error))[0]["code"] == "training_failed"
+
+
+def test_a_cancelled_job_without_a_worker_is_settled_for_what_was_authorised(service: Service) -> None:
+    desk = Desk(service)
+    fresh, begun = service.submit(hint=False), service.submit(hint=False)
+    lease = desk.claim(begun)
+    with desk.engine.begin() as c:
+        authorise(c, lease, 0, 5)
+    with service.api.begin() as c:
+        request_stop(c, fresh)
+        request_stop(c, begun)
+    desk.look()
+    assert (service.status(fresh), service.status(begun)) == ("cancelled", "queued")  # a live lease is respected
+    desk.drop(lease)
+    desk.look()
+    assert service.status(begun) == "cancelled"
+    assert not any(service.settlement(fresh).spent_change)
+    assert service.settlement(begun).spent_change == [5 * cost for cost in service.ledger(begun).step_cost]
+
+
+def test_without_a_broker_the_hint_is_still_owed(service: Service) -> None:
+    id = service.submit(hint=False)
+    away = Desk(service, broker_url="redis+socket:///nowhere/redis?virtual_host=0")
+    reconcile(away.engine, away.settings)
+    assert service.one(sa.select(job.c.hinted_at).where(job.c.id == id))[0] is None
+    assert Desk(service).look() == 1
