@@ -2,7 +2,7 @@
 
 import typer
 
-from cli import local
+from cli import demo, local
 from cli.commands import adapters, budgets, files, jobs, keys, models
 
 app = typer.Typer(
@@ -14,6 +14,7 @@ app = typer.Typer(
 )
 app.command("up")(local.up)
 app.command("down")(local.down)
+app.command("demo")(demo.demo)
 app.add_typer(budgets.app, name="budgets")
 app.add_typer(files.app, name="files")
 app.add_typer(jobs.app, name="jobs")

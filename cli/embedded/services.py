@@ -44,7 +44,7 @@ class Service:
                 stderr=output,
                 start_new_session=True,  # Ctrl-C is ours to pass on, in order
                 umask=0o077,
-                preexec_fn=_die_with(os.getpid()),
+                preexec_fn=die_with(os.getpid()),
             )
         return Process(child.pid, child)
 
@@ -65,7 +65,7 @@ def worker_environment(data: Path, values: dict[str, str]) -> dict[str, str]:
     return environment(WorkerSettings, data, values | {"REMAP_SIGTERM": "SIGQUIT"})
 
 
-def _die_with(parent: int) -> Callable[[], None]:
+def die_with(parent: int) -> Callable[[], None]:
     """In the child, before the program starts: SIGTERM when the parent dies, however it dies."""
     libc = ctypes.CDLL(None)  # loaded before the fork
 

@@ -1,0 +1,377 @@
+"""`tacit demo`: one private fine-tuning job from raw rows to a refused second one, told step by step."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+
+from cli import demo_data, demo_predict, options, output
+from cli.client import ApiError, Client
+from cli.commands import adapters, jobs
+from cli.embedded import lock
+from cli.embedded.errors import StackError
+
+ROWS, EVALUATED = 6000, 600  # of the made-up data
+STEPS, BATCH = 40, 256
+LEARNT = 0.15  # how far above chance the made-up task must be learnt
+START = 180.0  # seconds for the stack to come up, migrations included
+console = output.console
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learnt, and the numbers asked for; None is left to the service."""
+
+    train: Path
+    evaluation: Path
+    text: str
+    label: str
+    labels: str
+    epsilon: float
+    delta: float
+    model: str
+    method: str
+    steps: int | None
+    batch_size: int | None
+    learning_rate: float | None
+
+
+@options.explained
+def demo(
+    data: Annotated[Path | None, typer.Option(help="Keep everything in this folder, or use the stack on it.")] = None,
+    train: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Private rows of your own.")] = None,
+    evaluation: Annotated[
+        Path | None, typer.Option("--eval", exists=True, dir_okay=False, help="Public rows of your own to measure on.")
+    ] = None,
+    text: Annotated[str, typer.Option(help="The column with the text.")] = "text",
+    label: Annotated[str, typer.Option(help="The column with the label.")] = "label",
+    epsilon: Annotated[float, typer.Option(help="The budget, and the price of the one job that fills it.")] = 8.0,
+    delta: Annotated[float, typer.Option(help="Below 1 / the number of rows.")] = 1e-5,
+    model: Annotated[str, typer.Option(help="The base model.")] = "minilm-l6",
+    method: Annotated[str, typer.Option(help="What is trained.")] = "lora",
+    steps: Annotated[int | None, typer.Option(min=1)] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1)] = None,
+    learning_rate: Annotated[float | None, typer.Option()] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write every figure to this file.")] = None,
+) -> None:
+    """One private fine-tuning job, end to end, on a stack of its own: made-up rows, or yours.
+
+    ```text
+    tacit demo
+    tacit demo --train train.tsv --eval dev.tsv --text sentence --epsilon 8 --json figures.json
+    ```
+    """
+    if (train is None) != (evaluation is None):
+        options.fail("--train and --eval go together: private rows to learn from, public rows to measure on")
+    with tempfile.TemporaryDirectory(prefix="tacit-demo-") as name:
+        scratch = Path(name)
+        scratch.chmod(0o711)  # Postgres may run as another user, who must pass here
+        if train is None or evaluation is None:
+            train, evaluation = _make_data(scratch)
+            labels = ",".join(demo_data.LABELS)
+            steps, batch_size, made_up = steps or STEPS, batch_size or BATCH, True
+        else:
+            labels, made_up = "publish", False
+        task = Task(
+            train, evaluation, text, label, labels, epsilon, delta, model, method, steps, batch_size, learning_rate
+        )
+        figures = _run(task, (data or scratch / "data").absolute(), scratch)
+    if json_file is not None:
+        json_file.write_text(json.dumps(figures, indent=1) + "\n")
+    if made_up and figures["accuracy"] < LEARNT + max(figures["majority"], figures["accuracy_untrained"]):
+        options.fail("the model has not learnt the task")
+
+
+def _make_data(scratch: Path) -> tuple[Path, Path]:
+    rows = demo_data.notes(ROWS + EVALUATED)
+    train, evaluation = scratch / "notes.csv", scratch / "evaluation.csv"
+    demo_data.write(train, rows[:ROWS])
+    demo_data.write(evaluation, rows[ROWS:])
+    console.rule("The data")
+    console.print(f"{ROWS} made-up notes of patients, each with a name. Is someone getting better or worse?")
+    for note, answer in rows[:3]:
+        console.print(f"  [italic]{escape(note)}[/italic]  → {answer}")
+    console.print(
+        "A complaint may grow or fade, a strength may grow or fade: no single word tells, so it must be learnt.\n"
+        f"{EVALUATED} other notes are the public evaluation set. No patient in the {ROWS} may be exposed by the model."
+    )
+    return train, evaluation
+
+
+def _run(task: Task, data: Path, scratch: Path) -> dict[str, Any]:
+    watch = _Watch()
+    console.rule("The service")
+    with _stack(data, scratch) as (url, admin_key):
+        watch.lap("start")
+        console.print(
+            f"Postgres, Redis, one worker and the API run on {url}. The API's login cannot change a balance;\n"
+            "the worker cannot take a step that the ledger has not charged."
+        )
+        steward = Client(url, admin_key)
+        budget, private, public = _steward(steward, task)
+        watch.lap("upload")
+        analyst = Client(url, steward.post("/v1/keys", {"name": "demo analyst", "scopes": ["analyst"]})["key"])
+        job = _analyst(analyst, task, private, public, watch)
+        adapter = scratch / "adapter"
+        _download(analyst, job["id"], adapter)
+        watch.lap("download")
+        measured = _stock(task, private, adapter, scratch)
+        watch.lap("predict")
+        refusal = _refused(analyst, task, private["id"])
+        _ledger(steward, budget["id"])
+        if data.parent != scratch:
+            kept = data / "demo-adapter"
+            shutil.rmtree(kept, ignore_errors=True)
+            shutil.copytree(adapter, kept)
+            console.print(f"The adapter is in {escape(str(kept))}.")
+    watch.lap("stop")
+    privacy = job.get("privacy") or {}
+    hyperparameters = (job.get("method") or {}).get(task.method, {}).get("hyperparameters", {})
+    figures = {
+        **measured,
+        "epsilon": privacy.get("epsilon"),
+        "delta": privacy.get("delta"),
+        "sigma": privacy.get("noise_multiplier"),
+        "q": privacy.get("sample_rate"),
+        "steps": privacy.get("steps_planned"),
+        "expected_batch": hyperparameters.get("batch_size"),
+        "learning_rate": hyperparameters.get("learning_rate"),
+        "rows": private.get("declared_size"),
+        "model": task.model,
+        "method": task.method,
+        "refused": refusal.code,
+        "seconds": watch.total(),
+        "stages": watch.stages,
+        "version": version("tacit"),
+    }
+    _summary(figures)
+    return figures
+
+
+def _steward(steward: Client, task: Task) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Open a budget and put the files under it. Returns the budget, the private and the public file."""
+    console.rule("The steward opens a budget and uploads the rows")
+    rows = sum(1 for _ in _records(task.train, task.text, task.label))
+    budget = steward.post(
+        "/v1/budgets",
+        {
+            "name": f"demo {task.train.name}",
+            "epsilon": task.epsilon,
+            "delta": task.delta,
+            "reference": _reference(task, rows),
+        },
+    )
+    console.print(
+        f"Budget {budget['id']}: epsilon {task.epsilon:g}, delta {task.delta:g}, over all jobs that will ever run.\n"
+        f"Whether one row is in the file or not changes the chance of anything that analysts can see by at most a\n"
+        f"factor e^epsilon, but for delta. The database refuses every job that would break this promise."
+    )
+    columns = {"columns[text]": task.text, "columns[label]": task.label}
+    form = {"purpose": "fine-tune", "budget": budget["id"], "declared_size": "count", "labels": task.labels}
+    private = steward.upload("/v1/files", task.train, form | columns)
+    public = steward.upload("/v1/files", task.evaluation, {"purpose": "evals", "labels": task.labels} | columns)
+    console.print(
+        f"Private file {private['id']}: every line checked in a process of its own. An analyst sees its public size\n"
+        f"({private['declared_size']}) and its labels ({', '.join(private['labels'])}), never a row.\n"
+        f"Public evaluation set {public['id']}."
+    )
+    return budget, private, public
+
+
+def _analyst(
+    analyst: Client, task: Task, private: dict[str, Any], public: dict[str, Any], watch: "_Watch"
+) -> dict[str, Any]:
+    """Ask the price, submit, and wait. Returns the finished job."""
+    console.rule("The analyst asks for the price: free, and no row is looked at")
+    request = _request(task, private["id"]) | {"validation_file": public["id"]}
+    estimate = analyst.post(f"{jobs.PATH}/estimate", request)
+    output.show({name: value for name, value in estimate.items() if name != "guarantee"}, as_json=False)
+    watch.lap("estimate")
+    console.rule("The analyst submits the job")
+    console.print(
+        "Its full price is held in the ledger before it starts. Each step draws rows at random, clips what each row\n"
+        "says to the same length, adds noise of known size, and is charged before the noise is drawn."
+    )
+    job = jobs.follow(analyst, analyst.post(jobs.PATH, request), quiet=False)
+    watch.lap("train")
+    if job["status"] != "succeeded":
+        error = job.get("error") or {}
+        raise ApiError(f"The job ended as {job['status']}: {error.get('message')}", code=error.get("code"))
+    if guarantee := (job.get("privacy") or {}).get("guarantee"):
+        console.print(Padding(escape(str(guarantee)), (0, 2)))
+    return job
+
+
+def _download(analyst: Client, job: str, adapter: Path) -> None:
+    console.rule("The analyst takes the adapter home")
+    digest = adapters.fetch(analyst, job, adapter)
+    console.print(f"Checked: sha256 {digest}")
+    console.print("Files: " + ", ".join(sorted(path.name for path in adapter.iterdir())))
+
+
+def _stock(task: Task, private: dict[str, Any], adapter: Path, scratch: Path) -> dict[str, Any]:
+    """Measure in a process that has only stock libraries."""
+    console.print("Loaded by stock transformers and peft, in a process that imports nothing of Tacit:")
+    rows = scratch / "evaluation.jsonl"
+    with rows.open("w", encoding="utf-8") as file:
+        for text, label in _records(task.evaluation, task.text, task.label):
+            file.write(json.dumps({"text": text, "label": label}) + "\n")
+    base, max_length = _base_model(task.model).folder, private.get("max_length") or 128
+    command = [sys.executable, "-I", demo_predict.__file__, str(base), str(adapter), str(rows)]
+    command += [json.dumps(private["labels"]), str(max_length)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise StackError(f"The adapter does not load:\n{done.stderr.strip()}")
+    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if foreign := measured.pop("tacit_modules"):
+        raise StackError(f"The process for stock libraries imported {', '.join(foreign)}.")
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    for shown, name in (
+        ("always the most frequent label", "majority"),
+        ("the untrained model", "accuracy_untrained"),
+        ("[bold]the private adapter[/bold]", "accuracy"),
+    ):
+        table.add_row(shown, f"{measured[name]:.1%} right of {measured['evaluated']}")
+    console.print(table)
+    return measured
+
+
+def _refused(analyst: Client, task: Task, private: str) -> ApiError:
+    """Ask for the same once more: there is nothing left to spend."""
+    console.rule("The analyst asks for a second job")
+    try:
+        job = analyst.post(jobs.PATH, _request(task, private))
+    except ApiError as error:
+        if error.status != 403:
+            raise
+        console.print(f"[bold]Refused[/bold] ({error.status}): {escape(str(error))}")
+        console.print(
+            "However the question is put, by whomever: the budget is spent, and there is no way to refill it."
+        )
+        return error
+    raise ApiError(f"Job {job['id']} was accepted although the budget is spent.")
+
+
+def _ledger(steward: Client, budget: str) -> None:
+    console.rule("The ledger")
+    jobs_entries = steward.pages(f"/v1/budgets/{budget}/entries", 100)
+    shortened = [entry | {"hash": str(entry.get("hash", ""))[:16]} for entry in jobs_entries]
+    output.show_list(shortened, ["seq", "kind", "job", "at", "epsilon_after", "hash"], as_json=False)
+    console.print("Every line is sealed by the hash of the line before; nobody's login can change or remove one.")
+
+
+def _summary(figures: dict[str, Any]) -> None:
+    console.rule("What happened")
+    output.show({name: value for name, value in figures.items() if name != "stages"}, as_json=False)
+    console.print(
+        "The model learnt what the rows have in common, and provably next to nothing about any one of them: what left\n"
+        "the service are noised steps, each paid for in the ledger, and things computed from those."
+    )
+
+
+def _request(task: Task, private: str) -> dict[str, Any]:
+    asked = {"steps": task.steps, "batch_size": task.batch_size, "learning_rate": task.learning_rate}
+    return jobs.request(task.model, private, None, task.method, {}, asked, task.epsilon)
+
+
+def _reference(task: Task, rows: int) -> dict[str, Any]:
+    """The public job that the budget is made for: this one."""
+    from domain.planning import reference_job
+
+    default = reference_job(rows, task.epsilon, _base_model(task.model).facts)
+    rate = default.sample_rate if task.batch_size is None else min(1.0, task.batch_size / rows)
+    return {"sample_rate": rate, "steps": task.steps or default.steps}
+
+
+def _base_model(name: str) -> Any:
+    """Where the base model lies and its public facts: the allow-list that the embedded stack has too."""
+    from domain.models import base_models
+    from domain.settings import ServiceSettings
+
+    known = base_models(ServiceSettings(database_url="", broker_url="", blobs=""))  # type: ignore[arg-type]
+    if name not in known:
+        raise StackError(f"There is no base model {name!r}; there are: {', '.join(known)}.")
+    return known[name]
+
+
+def _records(path: Path, text: str, label: str) -> Iterator[tuple[str, str]]:
+    """The rows of a file as the service reads them."""
+    from domain.ingest.formats import SUFFIXES, records
+    from domain.ingest.problems import Problems
+
+    if path.suffix.lower() not in SUFFIXES:
+        raise StackError(f"{path} must end in one of {', '.join(SUFFIXES)}")
+    with path.open("rb") as source:
+        for record in records(source, SUFFIXES[path.suffix.lower()], (text, label), Problems()):
+            yield str(record.values[0]), str(record.values[1]).strip()
+
+
+@contextlib.contextmanager
+def _stack(data: Path, scratch: Path) -> Iterator[tuple[str, str]]:
+    """The URL and admin key of a stack on the data folder: the one that runs there, else one of our own."""
+    from cli.embedded.services import die_with
+    from cli.embedded.stack import key_file
+
+    address = data / "run" / "address"
+    if lock.holder(data) is not None:
+        console.print(f"Using the stack that runs on {escape(str(data))}.")
+        yield address.read_text(), key_file(data).read_text()
+        return
+    command = [sys.executable, "-P", "-m", "cli", "up", "--data", str(data), "--port", str(_free_port())]
+    log = scratch / "up.log"
+    address.unlink(missing_ok=True)
+    with log.open("wb") as said:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, preexec_fn=die_with(os.getpid())
+        )
+    try:
+        deadline = time.monotonic() + START
+        while not address.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise StackError(f"The stack did not come up:\n{log.read_text().strip()}")
+            time.sleep(0.1)
+        if not key_file(data).exists():
+            raise StackError(f"{key_file(data)} is missing; run the demo on another folder.")
+        yield address.read_text(), key_file(data).read_text()
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class _Watch:
+    """Seconds from one lap to the next."""
+
+    def __init__(self) -> None:
+        self._began = self._last = time.monotonic()
+        self.stages: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = time.monotonic()
+        self.stages[name] = round(now - self._last, 1)
+        self._last = now
+
+    def total(self) -> float:
+        return round(time.monotonic() - self._began, 1)
