@@ -1,6 +1,6 @@
 """Low-rank adaptation: two thin matrices beside each adapted weight, and a new classification head."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -28,9 +28,10 @@ class Request(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    steps: Literal["auto"] | int = Field(default="auto", ge=1, le=1_000_000)
-    batch_size: Literal["auto"] | int = Field(default="auto", ge=1, le=10_000_000)
-    learning_rate: Literal["auto"] | float = Field(default="auto", gt=0, le=10)
+    # The bounds belong to the number alone: around the union they would be tried on "auto" too.
+    steps: Literal["auto"] | Annotated[int, Field(ge=1, le=1_000_000)] = "auto"
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=10_000_000)] = "auto"
+    learning_rate: Literal["auto"] | Annotated[float, Field(gt=0, le=10)] = "auto"
 
 
 class Hyperparameters(BaseModel):
