@@ -12,6 +12,7 @@ from api.budgets import endpoints as budgets
 from api.deps import Resources
 from api.files import endpoints as files
 from api.health import endpoints as health
+from api.jobs import endpoints as jobs
 from api.keys import endpoints as keys
 from api.middleware import BodyLimit, Envelope
 from api.models import endpoints as models
@@ -59,6 +60,6 @@ def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
     errors.install(app)
     app.add_middleware(BodyLimit, upload_limit=settings.upload_limit)
     app.add_middleware(Envelope)
-    for room in (budgets, files, models, keys, health):
+    for room in (budgets, files, jobs, models, keys, health):
         app.include_router(room.router)
     return app

@@ -1,9 +1,9 @@
 """Kinds of values that requests share: ids and words that a database can hold and a log can print."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Path
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, StringConstraints, model_validator
 
 ID_PATTERN = r"^[A-Za-z0-9_-]{1,80}$"
 Id = Annotated[str, Path(pattern=ID_PATTERN)]
@@ -17,3 +17,26 @@ class Body(BaseModel):
     """A request body: unknown fields are refused, so that a misspelt one is never silently ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _storable(cls, value: Any) -> Any:
+        try:
+            _check_text(value)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+        return value
+
+
+def _check_text(value: Any) -> None:
+    """Refuse text that a database cannot hold: NUL, and half of a surrogate pair."""
+    if isinstance(value, str):
+        if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
+            raise ValueError("text must not hold NUL or unpaired surrogates")
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            _check_text(key)
+            _check_text(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_text(inner)

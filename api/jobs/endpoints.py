@@ -1,0 +1,153 @@
+"""Fine-tuning jobs: planned and submitted by analysts."""
+
+import logging
+from typing import Annotated
+
+import sqlalchemy as sa
+from fastapi import APIRouter, BackgroundTasks, Header, Request, Response
+
+from api.auth import Analyst, StewardOrAnalyst
+from api.deps import Resources, Service, Transaction
+from api.download import send_blob
+from api.fields import Id
+from api.jobs import idempotency
+from api.jobs.schemas import Checkpoint, Estimate, Event, Job, NewJob, estimate_of, event_of, event_prefix, job_of
+from api.pages import After, Limit, Order, Page, fetch, fetch_numbered, page
+from domain import events, jobs
+from domain.hints import HINT_ERRORS, send_hint
+from domain.ids import new_id
+from domain.tables import job
+
+logger = logging.getLogger(__name__)
+router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(pattern=r"^[\x21-\x7e]{1,200}$", description="the same key and request again: the same job, charged once"),
+]
+
+
+@router.post("/estimate")
+def estimate(body: NewJob, caller: Analyst, service: Service, connection: Transaction) -> Estimate:
+    """The plan and its price. Free: nothing is charged, and only public values are read."""
+    return estimate_of(jobs.plan_job(connection, caller.tenant_id, service.models, body.wanted()))
+
+
+@router.post("", status_code=201)
+def create(
+    body: NewJob,
+    caller: Analyst,
+    service: Service,
+    connection: Transaction,
+    after_commit: BackgroundTasks,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> Job:
+    """Submit a job. Its price is reserved in the ledger in the same transaction, or it is refused."""
+    job_id = new_id("ftjob", "-")
+    if idempotency_key is not None:
+        known = idempotency.claim(connection, caller, idempotency_key, body, job_id)
+        if known is not None:
+            response.headers["idempotent-replayed"] = "true"
+            return job_of(jobs.require(connection, caller.tenant_id, known))
+    planned = jobs.plan_job(connection, caller.tenant_id, service.models, body.wanted())
+    jobs.submit(
+        connection,
+        planned,
+        job_id=job_id,
+        tenant_id=caller.tenant_id,
+        key_id=caller.key_id,
+        check_first=service.check_first,
+    )
+    after_commit.add_task(_hint, service, job_id)
+    return job_of(jobs.require(connection, caller.tenant_id, job_id))
+
+
+@router.get("")
+def index(
+    request: Request,
+    caller: StewardOrAnalyst,
+    connection: Transaction,
+    after: After = None,
+    limit: Limit = 20,
+    order: Order = "desc",
+) -> Page[Job]:
+    """The tenant's jobs, newest first; `metadata[key]=value` keeps those with it, `metadata=null` those with none."""
+    scoped = jobs.of_tenant(caller.tenant_id)
+    wanted = {
+        name.removeprefix("metadata[").removesuffix("]"): value
+        for name, value in request.query_params.items()
+        if name.startswith("metadata[") and name.endswith("]") and "\0" not in name + value
+    }
+    if wanted:
+        scoped = scoped.where(job.c.metadata.contains(wanted))
+    elif request.query_params.get("metadata") == "null":
+        scoped = scoped.where(job.c.metadata == sa.cast({}, job.c.metadata.type))
+    rows, more = fetch(connection, scoped, job, after=after, limit=limit, order=order)
+    return page([job_of(row) for row in rows], more)
+
+
+@router.get("/{job_id}")
+def show(job_id: Id, caller: StewardOrAnalyst, connection: Transaction) -> Job:
+    """One job."""
+    return job_of(jobs.require(connection, caller.tenant_id, job_id))
+
+
+@router.post("/{job_id}/cancel")
+def cancel(job_id: Id, caller: StewardOrAnalyst, connection: Transaction) -> Job:
+    """Stop a job: steps that were authorised stay charged, the rest goes back to the budget."""
+    jobs.cancel(connection, caller.tenant_id, job_id)
+    return job_of(jobs.require(connection, caller.tenant_id, job_id))
+
+
+@router.get("/{job_id}/events")
+def list_events(
+    job_id: Id,
+    caller: StewardOrAnalyst,
+    connection: Transaction,
+    after: After = None,
+    limit: Limit = 20,
+    order: Order = "desc",
+) -> Page[Event]:
+    """What has happened to a job, newest first."""
+    jobs.require(connection, caller.tenant_id, job_id)
+    scoped = events.numbered(job_id)
+    rows, more = fetch_numbered(
+        connection,
+        scoped,
+        scoped.selected_columns.number,
+        prefix=event_prefix(job_id),
+        after=after,
+        limit=limit,
+        order=order,
+    )
+    return page([event_of(row) for row in rows], more)
+
+
+@router.get("/{job_id}/checkpoints")
+def checkpoints(job_id: Id, caller: StewardOrAnalyst, connection: Transaction) -> Page[Checkpoint]:
+    """Always empty: only a finished job releases weights."""
+    jobs.require(connection, caller.tenant_id, job_id)
+    return page([], False)
+
+
+@router.get("/{job_id}/adapter", response_class=Response)
+def adapter(
+    job_id: Id, caller: StewardOrAnalyst, request: Request, service: Service, connection: Transaction
+) -> Response:
+    """The adapter as a ZIP of its PEFT folder; `x-content-sha256` is the sha256 of the whole."""
+    row = jobs.adapter(connection, caller.tenant_id, job_id)
+    return send_blob(
+        request, service.store, row.blob, sha256=row.sha256, filename=f"{job_id}.zip", media_type="application/zip"
+    )
+
+
+def _hint(service: Resources, job_id: str) -> None:
+    """Tell a worker. The job is committed: when the broker is away, the reconciler sends the hint later."""
+    try:
+        send_hint(service.settings.broker_url.get_secret_value(), job_id)
+    except HINT_ERRORS as error:
+        logger.warning("no hint was sent for %s: %s", job_id, type(error).__name__)
+        return
+    with service.engine.begin() as connection:
+        connection.execute(sa.update(job).where(job.c.id == job_id).values(hinted_at=sa.func.now()))

@@ -1,0 +1,45 @@
+"""`Idempotency-Key`: the key is stored in the transaction that inserts the job, so that both exist or neither."""
+
+import hashlib
+from datetime import timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from api.auth import Caller
+from api.errors import ApiError
+from api.jobs.schemas import NewJob
+from domain.tables import idempotency
+
+KEPT = timedelta(hours=24)
+
+
+def claim(connection: sa.Connection, caller: Caller, key: str, body: NewJob, job_id: str) -> str | None:
+    """Take the key for this job, or return the job that has it. Waits for a request that holds it right now.
+
+    Raises ApiError when the key came with another request.
+    """
+    own = f"{caller.key_id}:{key}"
+    digest = hashlib.sha256(body.model_dump_json().encode()).digest()
+    connection.execute(
+        sa.delete(idempotency).where(
+            idempotency.c.tenant_id == caller.tenant_id, idempotency.c.created_at < sa.func.now() - KEPT
+        )
+    )
+    taken = connection.execute(
+        insert(idempotency)
+        .values(tenant_id=caller.tenant_id, key=own, request_digest=digest, response={"job": job_id})
+        .on_conflict_do_nothing()
+        .returning(idempotency.c.key)
+    ).first()
+    if taken is not None:
+        return None
+    known = connection.execute(
+        sa.select(idempotency).where(idempotency.c.tenant_id == caller.tenant_id, idempotency.c.key == own)
+    ).one()
+    if known.request_digest != digest:
+        raise ApiError(
+            422, "idempotency_key_reused", "this Idempotency-Key was used for another request; take a new one"
+        )
+    job: str = known.response["job"]
+    return job

@@ -1,0 +1,276 @@
+"""Fine-tuning jobs as they go over the wire: OpenAI's fields, and what privacy adds."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import sqlalchemy as sa
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from api.fields import Body, Name, Reference
+from domain.jobs import Planned, Wanted
+
+NoteName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+NoteText = Annotated[str, StringConstraints(max_length=512)]
+_OURS = {"n_epochs": "steps", "learning_rate_multiplier": "learning_rate"}
+
+
+class Method(Body):
+    """`{"type": "lora", "lora": {"r": 8, "hyperparameters": {"steps": 200}}}`; `supervised` is the default method."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,40}$")] = "supervised"
+
+    @model_validator(mode="after")
+    def _one_block(self) -> "Method":
+        for name, block in (self.model_extra or {}).items():
+            if name != self.type and block is not None:
+                raise ValueError(f"the options of method {self.type!r} belong in a field of that name")
+            if not isinstance(block, dict | None) or not isinstance((block or {}).get("hyperparameters"), dict | None):
+                raise ValueError("a method's options and its hyperparameters are objects")
+        return self
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the method calls its options, hyperparameters among them."""
+        return dict((self.model_extra or {}).get(self.type) or {})
+
+
+class Privacy(Body):
+    """What the job may cost. Delta is the budget's; a larger one may be named, a smaller one is refused."""
+
+    epsilon: float | None = Field(
+        default=None, gt=0, le=100, description="default: all of the budget, while no job has used it"
+    )
+    delta: float | None = Field(default=None, gt=0, lt=1)
+
+
+class NewJob(Body):
+    """A request for a job; everything but model and training file has a default made of public values."""
+
+    model: Reference
+    training_file: Reference
+    validation_file: Reference | None = Field(default=None, description="a public evaluation set")
+    method: Method = Method()
+    hyperparameters: dict[str, Any] | None = Field(default=None, description="as in method; kept for older clients")
+    privacy: Privacy = Privacy()
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(
+        default=None, description="of the adapter's initialisation only, never of noise or sampling"
+    )
+    suffix: Annotated[Name, Field(max_length=64)] | None = None
+    metadata: dict[NoteName, NoteText] | None = Field(default=None, max_length=16)
+    integrations: list[Any] | None = Field(default=None, max_length=0, description="none are offered")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_missing(cls, value: Any) -> Any:
+        # Clients send null for what they leave out.
+        return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _translatable(self) -> "NewJob":
+        for name, ours in _OURS.items():
+            if self._asked().get(name) not in (None, "auto"):
+                raise ValueError(f"hyperparameters.{name} is not offered; use {ours}")
+        return self
+
+    def _asked(self) -> dict[str, Any]:
+        return {**(self.hyperparameters or {}), **(self.method.options.get("hyperparameters") or {})}
+
+    def wanted(self) -> Wanted:
+        """The request as the domain takes it."""
+        return Wanted(
+            model=self.model,
+            training_file=self.training_file,
+            validation_file=self.validation_file,
+            method=self.method.type,
+            options={k: v for k, v in self.method.options.items() if k != "hyperparameters"},
+            hyperparameters={k: v for k, v in self._asked().items() if k not in _OURS and v is not None},
+            epsilon=self.privacy.epsilon,
+            delta=self.privacy.delta,
+            seed=self.seed,
+            suffix=self.suffix,
+            metadata=self.metadata or {},
+        )
+
+
+class JobPrivacy(BaseModel):
+    """What the job promises and what of it has been used."""
+
+    budget: str
+    unit: str
+    epsilon: float
+    delta: float
+    noise_multiplier: float
+    sample_rate: float
+    steps_planned: int
+    steps_authorised: int
+    budget_left_before: float
+    budget_left_after: float
+    guarantee: str
+
+
+class Estimate(BaseModel):
+    """What a job would be and cost. Nothing was charged and no row was looked at."""
+
+    object: Literal["fine_tuning.job.estimate"] = "fine_tuning.job.estimate"
+    model: str
+    training_file: str
+    validation_file: str | None
+    method: dict[str, Any]
+    privacy: JobPrivacy
+    fits: bool
+    largest_epsilon: float = Field(description="at which a job of this shape would fit now; 0: none does")
+    memory_bytes: int = Field(description="that training needs beside the process, by formula")
+    seconds: float | None = Field(description="null until a worker of this installation has measured the model")
+
+
+class Hyperparameters(BaseModel):
+    """OpenAI's three, and the two that this service trains with."""
+
+    n_epochs: None = None
+    batch_size: int
+    learning_rate_multiplier: None = None
+    steps: int
+    learning_rate: float
+
+
+class Progress(BaseModel):
+    """Steps that the ledger has authorised; it moves in at most 20 public chunks."""
+
+    step: int
+    total_steps: int
+    fraction: float
+
+
+class JobError(BaseModel):
+    """Why a job failed."""
+
+    code: str
+    message: str
+    param: str | None = None
+
+
+class Receipt(BaseModel):
+    """Where the job's charge stands in its budget's ledger."""
+
+    budget: str
+    seq: int
+    hash: str
+
+
+class Job(BaseModel):
+    """A fine-tuning job."""
+
+    id: str
+    object: Literal["fine_tuning.job"] = "fine_tuning.job"
+    created_at: int
+    finished_at: int | None
+    estimated_finish: int | None = None
+    status: Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
+    status_detail: str | None
+    queue_position: int | None
+    model: str
+    fine_tuned_model: str | None
+    suffix: str | None
+    organization_id: str
+    training_file: str
+    validation_file: str | None
+    result_files: list[str]
+    trained_tokens: int | None = None
+    method: dict[str, Any]
+    hyperparameters: Hyperparameters
+    seed: int
+    metadata: dict[str, str]
+    integrations: list[Any] | None = None
+    error: JobError | None
+    privacy: JobPrivacy
+    progress: Progress
+    receipt: Receipt
+
+
+class Event(BaseModel):
+    """Something that happened to a job."""
+
+    id: str
+    object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
+    created_at: int
+    level: Literal["info", "warn", "error"]
+    message: str
+    type: str
+    data: dict[str, Any] | None
+
+
+class Checkpoint(BaseModel):
+    """A checkpoint in OpenAI's sense. None are released: what a job releases is its adapter."""
+
+    id: str
+
+
+def job_of(row: sa.Row[Any]) -> Job:
+    """A row of domain.jobs.of_tenant."""
+    plan, method, done = row.plan, row.method, int(row.steps_authorised)
+    numbers = method[method["type"]]["hyperparameters"]
+    succeeded = row.status == "succeeded"
+    return Job(
+        id=row.id,
+        created_at=int(row.created_at.timestamp()),
+        finished_at=_minute(row.finished_at),
+        status=row.status,
+        status_detail=row.status_detail,
+        queue_position=row.queue_position,
+        model=row.model,
+        fine_tuned_model=f"ft:{row.model}:{row.suffix or ''}:{row.id}" if succeeded else None,
+        suffix=row.suffix,
+        organization_id=row.tenant_id,
+        training_file=row.training_file,
+        validation_file=row.validation_file,
+        result_files=row.result_files or [],
+        method=method,
+        hyperparameters=Hyperparameters(
+            batch_size=numbers["batch_size"], steps=numbers["steps"], learning_rate=numbers["learning_rate"]
+        ),
+        seed=row.seed,
+        metadata=row.metadata,
+        error=None if row.error is None else JobError(**row.error),
+        privacy=JobPrivacy(**row.privacy, steps_authorised=done),
+        progress=Progress(step=done, total_steps=plan["steps"], fraction=round(done / plan["steps"], 4)),
+        receipt=Receipt(**row.receipt),
+    )
+
+
+def estimate_of(planned: Planned) -> Estimate:
+    """A plan that was not submitted."""
+    return Estimate(
+        model=planned.wanted.model,
+        training_file=planned.wanted.training_file,
+        validation_file=planned.wanted.validation_file,
+        method=planned.draft.method,
+        privacy=JobPrivacy(**planned.privacy(), steps_authorised=0),
+        fits=planned.fits,
+        largest_epsilon=planned.largest_epsilon,
+        memory_bytes=planned.draft.memory,
+        seconds=None,
+    )
+
+
+def event_of(row: sa.Row[Any]) -> Event:
+    """A row of domain.events.numbered."""
+    return Event(
+        id=f"{event_prefix(row.job_id)}{row.number}",
+        created_at=_minute(row.created_at) or 0,
+        level=row.level,
+        message=row.message,
+        type=row.type,
+        data=row.data,
+    )
+
+
+def event_prefix(job_id: str) -> str:
+    """What the ids of a job's events begin with."""
+    return f"ftevent-{job_id.removeprefix('ftjob-')}-"
+
+
+def _minute(at: datetime | None) -> int | None:
+    """Unix time rounded up to the minute: how long a step took is nobody's business."""
+    return None if at is None else -(-int(at.timestamp()) // 60) * 60

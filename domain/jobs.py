@@ -1,0 +1,280 @@
+"""Jobs: planned from public values, submitted with their reservation, read within one tenant, cancelled."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from domain import files
+from domain.events import append_event
+from domain.ids import new_id
+from domain.models import BaseModelFacts
+from domain.planning import Dataset, Draft, draft, fits, guarantee, largest_epsilon, rounded_up
+from domain.refusals import Conflict, Invalid, NotFound, OverBudget
+from domain.tables import file, job, job_file, release
+from ledger import reserve, work
+from ledger.budgets import Balance, balance
+from ledger.errors import AlreadySettled, BudgetExceeded, StaleFence
+from ledger.tables import entry, phase, reservation
+
+CANCELLING = "cancelling"
+_CANCELLED = "Cancelled. Steps that were authorised stay charged; the rest went back to the budget."
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a caller asks for; None and missing values are left to the service."""
+
+    model: str
+    training_file: str
+    validation_file: str | None
+    method: str
+    options: Mapping[str, Any]
+    hyperparameters: Mapping[str, Any]
+    epsilon: float | None
+    delta: float | None
+    seed: int | None
+    suffix: str | None
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A job with every number resolved, and the budget as it was when it was planned."""
+
+    wanted: Wanted
+    draft: Draft
+    budget: Balance
+
+    @property
+    def fits(self) -> bool:
+        return fits(self.draft, self.budget)
+
+    @property
+    def largest_epsilon(self) -> float:
+        return largest_epsilon(self.draft, self.budget)
+
+    def privacy(self) -> dict[str, Any]:
+        """What is promised; budget_left is the epsilon that the budget's total stays below its limit."""
+        plan, budget = self.draft.plan, self.budget
+        after = tuple(u + c for u, c in zip(budget.used, self.draft.cost, strict=True))
+        return {
+            "budget": budget.id,
+            "unit": budget.unit,
+            "epsilon": self.draft.epsilon,
+            "delta": budget.delta,
+            "noise_multiplier": plan.noise_multiplier,
+            "sample_rate": plan.sample_rate,
+            "steps_planned": plan.steps,
+            "budget_left_before": budget_left(budget, budget.used),
+            "budget_left_after": budget_left(budget, after),
+            "guarantee": guarantee(plan, budget, self.draft.epsilon),
+        }
+
+
+def budget_left(budget: Balance, used: tuple[int, ...]) -> float:
+    """For display: the limit less what `used` alone would take of the empty budget."""
+    return max(0.0, budget.epsilon - budget.epsilon_of(used))
+
+
+def plan_job(
+    connection: sa.Connection, tenant_id: str, models: Mapping[str, BaseModelFacts], wanted: Wanted
+) -> Planned:
+    """Resolve a request; the files it names cannot be deleted until the caller's transaction ends.
+
+    Raises Invalid or NotFound, naming the field.
+    """
+    if wanted.model not in models:
+        raise Invalid(f"unknown model; there are: {', '.join(models)}", code="unknown_model", param="model")
+    training = _usable(connection, tenant_id, wanted.training_file, "training_file", files.PRIVATE)
+    if wanted.validation_file is not None:
+        validation = _usable(connection, tenant_id, wanted.validation_file, "validation_file", files.PUBLIC)
+        if not set(validation.labels) <= set(training.labels):
+            raise Invalid(
+                "the evaluation set has labels that the training file has not",
+                code="labels_differ",
+                param="validation_file",
+            )
+    budget = balance(connection, training.budget_id)
+    made = draft(
+        method=wanted.method,
+        options=wanted.options,
+        hyperparameters=wanted.hyperparameters,
+        epsilon=wanted.epsilon,
+        delta=wanted.delta,
+        seed=secrets.randbelow(2**31) if wanted.seed is None else wanted.seed,
+        model=models[wanted.model],
+        dataset=Dataset(training.declared_size, len(training.labels), training.max_length),
+        budget=budget,
+    )
+    return Planned(wanted, made, budget)
+
+
+def _usable(connection: sa.Connection, tenant_id: str, file_id: str, param: str, purpose: str) -> sa.Row[Any]:
+    row = connection.execute(
+        files.of_tenant(tenant_id).where(file.c.id == file_id).with_for_update(read=True)
+    ).one_or_none()
+    if row is None:
+        raise NotFound("file", param)
+    if row.purpose != purpose:
+        needed = "a private file (purpose fine-tune)" if purpose == files.PRIVATE else "a public file (purpose evals)"
+        raise Invalid(
+            f"{param} must be {needed}; this one has purpose {row.purpose}", code="wrong_purpose", param=param
+        )
+    if row.status != "processed":
+        raise Invalid(f"{param} has status {row.status}; it cannot be used", code="file_not_processed", param=param)
+    return row
+
+
+def submit(
+    connection: sa.Connection, planned: Planned, *, job_id: str, tenant_id: str, key_id: str, check_first: bool
+) -> None:
+    """Insert the job, its reservation and the ledger entry; the caller commits, then sends a hint.
+
+    Raises OverBudget, by the service's own check or, with `check_first` false or after losing a race, because the
+    database refused (its error is then the cause); ledger.errors.BudgetFrozen.
+    """
+    if check_first and not planned.fits:
+        raise _over_budget(planned, "service")
+    try:
+        with connection.begin_nested():
+            _insert(connection, planned, job_id, tenant_id, key_id)
+    except BudgetExceeded as error:
+        now = Planned(planned.wanted, planned.draft, balance(connection, planned.budget.id))
+        raise _over_budget(now, "database") from error
+
+
+def _insert(connection: sa.Connection, planned: Planned, job_id: str, tenant_id: str, key_id: str) -> None:
+    wanted, plan, privacy = planned.wanted, planned.draft.plan, planned.privacy()
+    connection.execute(
+        job.insert().values(
+            id=job_id,
+            tenant_id=tenant_id,
+            created_by=key_id,
+            model=wanted.model,
+            validation_file=wanted.validation_file,
+            method=planned.draft.method,
+            plan=plan.model_dump(mode="json"),
+            privacy=privacy,
+            seed=plan.seed,
+            suffix=wanted.suffix,
+            metadata=dict(wanted.metadata),
+        )
+    )
+    connection.execute(
+        job_file.insert().values(job_id=job_id, file_id=wanted.training_file, budget_id=planned.budget.id)
+    )
+    charge = reserve.Charge(
+        reservation_id=new_id("reservation"),
+        file_id=wanted.training_file,
+        budget_id=planned.budget.id,
+        phases=[reserve.Phase(plan.sample_rate, plan.noise_multiplier, plan.steps)],
+    )
+    reserve.reserve(connection, job_id, [charge])
+    append_event(
+        connection,
+        job_id,
+        "info",
+        "message",
+        f"Queued. {rounded_up(planned.draft.epsilon):g} of epsilon is reserved; what the job does not use goes back.",
+    )
+
+
+def _over_budget(planned: Planned, refused_by: str) -> OverBudget:
+    left, largest = budget_left(planned.budget, planned.budget.used), planned.largest_epsilon
+    advice = (
+        f"the largest epsilon at which this job fits is {largest:g}"
+        if largest > 0
+        else "no job of this shape fits any more"
+    )
+    return OverBudget(
+        f"the privacy budget of {planned.budget.epsilon:g} has no room for epsilon "
+        f"{rounded_up(planned.draft.epsilon):g} beside what is spent and reserved; {advice}",
+        code="privacy_budget_exceeded",
+        param="privacy.epsilon",
+        budget=planned.budget.id,
+        budget_left=left,
+        largest_epsilon=largest,
+        refused_by=refused_by,
+    )
+
+
+def of_tenant(tenant_id: str) -> sa.Select[Any]:
+    """A tenant's jobs with what the ledger and the releases say about each."""
+    first = sa.select(sa.func.min(reservation.c.id)).where(reservation.c.job_id == job.c.id).scalar_subquery()
+    steps = sa.select(sa.func.sum(phase.c.steps_authorised)).where(phase.c.reservation_id == first)
+    charge = sa.select(
+        sa.func.json_build_object(
+            "budget", entry.c.budget_id, "seq", entry.c.seq, "hash", sa.func.encode(entry.c.hash, "hex")
+        )
+    ).where(entry.c.reservation_id == first, entry.c.kind == "reserve")
+    training = sa.select(sa.func.min(job_file.c.file_id)).where(job_file.c.job_id == job.c.id)
+    results = (
+        sa.select(sa.func.array_agg(release.c.file_id))
+        .join(file, file.c.id == release.c.file_id)
+        .where(release.c.job_id == job.c.id, file.c.deleted_at.is_(None))
+    )
+    ahead = job.alias()
+    position = sa.select(sa.func.count()).where(
+        ahead.c.tenant_id == tenant_id,
+        ahead.c.status == "queued",
+        sa.tuple_(ahead.c.created_at, ahead.c.id) <= sa.tuple_(job.c.created_at, job.c.id),
+    )
+    return sa.select(
+        job,
+        training.scalar_subquery().label("training_file"),
+        steps.scalar_subquery().label("steps_authorised"),
+        charge.scalar_subquery().label("receipt"),
+        results.scalar_subquery().label("result_files"),
+        sa.case((job.c.status == "queued", position.scalar_subquery())).label("queue_position"),
+    ).where(job.c.tenant_id == tenant_id)
+
+
+def require(connection: sa.Connection, tenant_id: str, job_id: str) -> sa.Row[Any]:
+    """The tenant's job. Raises NotFound."""
+    row = connection.execute(of_tenant(tenant_id).where(job.c.id == job_id)).one_or_none()
+    if row is None:
+        raise NotFound("fine-tuning job")
+    return row
+
+
+def cancel(connection: sa.Connection, tenant_id: str, job_id: str) -> None:
+    """Stop a job: at once if nobody works on it, otherwise by asking its worker, who settles what was authorised.
+
+    A job that is cancelled already stays so. Raises NotFound, or Conflict for a job that ended otherwise.
+    """
+    if require(connection, tenant_id, job_id).status == "cancelled":
+        return
+    unfinished = sa.update(job).where(job.c.id == job_id, job.c.status.in_(files.OPEN))
+    try:
+        with connection.begin_nested():
+            settled = reserve.settle(connection, job_id, "cancelled")
+    except StaleFence:  # a worker holds the lease
+        work.request_stop(connection, job_id)
+        asking = unfinished.where(job.c.status_detail.is_distinct_from(CANCELLING)).values(status_detail=CANCELLING)
+        if connection.execute(asking).rowcount:
+            append_event(connection, job_id, "info", "message", "Cancelling: the worker stops before its next step.")
+    except AlreadySettled:  # it ended while we were asked
+        pass
+    else:
+        if settled:
+            connection.execute(unfinished.values(status="cancelled", status_detail=None, finished_at=sa.func.now()))
+            append_event(connection, job_id, "info", "message", _CANCELLED)
+    now = require(connection, tenant_id, job_id).status
+    if now in ("succeeded", "failed"):
+        raise Conflict(f"the job has {now}; there is nothing to cancel", code="job_has_ended")
+
+
+def adapter(connection: sa.Connection, tenant_id: str, job_id: str) -> sa.Row[Any]:
+    """The file that holds a job's adapter. Raises NotFound, or Conflict while there is none."""
+    row = require(connection, tenant_id, job_id)
+    released = connection.execute(
+        files.of_tenant(tenant_id)
+        .join(release, release.c.file_id == file.c.id)
+        .where(release.c.job_id == job_id, release.c.kind == "adapter")
+    ).one_or_none()
+    if released is None:
+        raise Conflict(f"there is no adapter: the job has status {row.status}", code="no_adapter")
+    return released
