@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from domain.database import UnsafeLogin, make_engine, require_safe_login
 from domain.settings import WorkerSettings
+from ledger.guard import TamperedDatabase, require_intact
 from worker.app import make_app
 from worker.drain import pass_on
 from worker.reconciler import Reconciler
@@ -27,7 +28,8 @@ def main() -> int:
     try:
         with engine.connect() as connection:
             require_safe_login(connection)
-    except UnsafeLogin as error:
+            require_intact(connection)
+    except (UnsafeLogin, TamperedDatabase) as error:
         return _refuse(str(error))
     except sa.exc.OperationalError:
         return _refuse("the database behind TACIT_DATABASE_URL does not answer")

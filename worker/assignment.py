@@ -70,11 +70,13 @@ def read_assignment(connection: sa.Connection, job_id: str) -> Assignment:
 def _require_priced(connection: sa.Connection, job_id: str, plan: Plan) -> None:
     """The plan is only a wish: what may run is the mechanism in the ledger, to the last bit."""
     phases = connection.execute(
-        sa.select(phase.c.ordinal, phase.c.sample_rate, phase.c.noise_multiplier, phase.c.steps_max)
+        sa.select(
+            phase.c.ordinal, phase.c.sample_rate, phase.c.noise_multiplier, phase.c.steps_max, phase.c.indivisible
+        )
         .join(reservation, reservation.c.id == phase.c.reservation_id)
         .where(reservation.c.job_id == job_id)
     ).all()
-    wanted = (0, plan.sample_rate, plan.noise_multiplier, plan.steps)
+    wanted = (0, plan.sample_rate, plan.noise_multiplier, plan.steps, False)
     if not phases or any(tuple(p) != wanted for p in phases):
         raise Refused("plan_mismatch", "The job's plan is not the one that its reservation paid for.")
 

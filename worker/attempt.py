@@ -17,7 +17,7 @@ from dpcore.checkpoint import read_step
 from dpcore.tasks.sequence_classification import Records
 from dpcore.train import Outcome, train
 from ledger import work
-from ledger.errors import AlreadySettled, BudgetFrozen, LedgerError, StaleFence, StopRequested
+from ledger.errors import AlreadySettled, BudgetFrozen, LedgerError, ReservationExpired, StaleFence, StopRequested
 from ledger.work import Lease
 from worker import checkpoints, ends, results
 from worker.assignment import Assignment, EvaluationFile, read_assignment
@@ -45,6 +45,10 @@ def attempt(engine: sa.Engine, settings: WorkerSettings, job_id: str) -> None:
         except StopRequested:
             with engine.begin() as connection:
                 ends.cancel(connection, job_id, lease.fence)
+            finished = True
+        except ReservationExpired:
+            with engine.begin() as connection:
+                ends.cancel(connection, job_id, lease.fence, ends.EXPIRED)
             finished = True
         except Refused as reason:
             log.error("job %s: refused: %s: %s", job_id, reason.code, reason.message)
@@ -90,7 +94,8 @@ class _Attempt:
             return False
         if outcome.step == 0:
             raise DataPhaseFailed  # every step was paid for by attempts that died before they could keep one
-        self._publish(assignment, built)
+        with _data_phase():
+            self._publish(assignment, built)
         return True
 
     def _records(self, assignment: Assignment, built: Built) -> Records:
@@ -200,9 +205,10 @@ def _needs_database() -> Iterator[None]:
 
 @contextmanager
 def _data_phase() -> Iterator[None]:
+    """Whatever breaks in here may be the rows' doing; the ledger's word and what is away are not."""
     try:
         yield
-    except Unavailable:
+    except (LedgerError, Unavailable, sa.exc.SQLAlchemyError):
         raise
     except Exception as error:
         raise DataPhaseFailed from error

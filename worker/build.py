@@ -46,7 +46,12 @@ def build(settings: WorkerSettings, assignment: Assignment) -> Built:
         model = get_method(plan.method).attach(base, plan.options, seed=plan.seed)
     except ValueError as error:
         raise Refused("not_trainable", f"The method {plan.method!r} does not fit this model: {error}.") from error
-    return Built(model.to(pick_device(settings.device)), task, tokenizer, known.revision)
+    try:
+        model.to(pick_device(settings.device))
+    except RuntimeError as error:
+        log.error("job %s: device %s: %s", assignment.job_id, settings.device, describe(error))
+        raise Refused("out_of_memory", "The model does not fit onto this worker's device.") from error
+    return Built(model, task, tokenizer, known.revision)
 
 
 def pick_device(wanted: str) -> torch.device:

@@ -18,11 +18,15 @@ TRAINING_FAILED = Refused(
 )
 
 
-def cancel(connection: sa.Connection, job_id: str, fence: int | None) -> None:
+CANCELLED = "The job was cancelled."
+EXPIRED = "The job was cancelled: it was not finished before its reservation ran out."
+
+
+def cancel(connection: sa.Connection, job_id: str, fence: int | None, message: str = CANCELLED) -> None:
     """Settle what was authorised, give the rest back. Without a fence: only while nobody holds the lease."""
     settle(connection, job_id, "cancelled", fence=fence)
     _finish(connection, job_id, "cancelled", None)
-    append_event(connection, job_id, "info", "message", "The job was cancelled.")
+    append_event(connection, job_id, "info", "message", message)
 
 
 def fail(connection: sa.Connection, job_id: str, fence: int | None, reason: Refused) -> None:

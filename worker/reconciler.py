@@ -1,6 +1,7 @@
 """Jobs that nobody works on: hinted at again, or brought to their end. What a hint or a worker lost is found here."""
 
 import threading
+from collections.abc import Callable
 
 import sqlalchemy as sa
 
@@ -22,6 +23,7 @@ GAVE_UP = Refused("worker_lost", "The job could not be started: its worker was l
 
 _now = sa.func.clock_timestamp()
 _unleased = sa.or_(work.c.lease_until.is_(None), work.c.lease_until <= _now)
+_expired = sa.exists().where(reservation.c.job_id == job.c.id, reservation.c.expires_at <= _now)
 _open = job.c.status.in_(["queued", "running"])
 
 
@@ -50,29 +52,20 @@ class Reconciler:
 
 def reconcile(engine: sa.Engine, settings: WorkerSettings) -> None:
     """One look at all open jobs."""
-    _finish_stopped(engine)
-    _give_up(engine, settings.max_attempts)
+    for job_id in _open_jobs(engine, work.c.stop_requested):
+        _end(engine, job_id, lambda c, job_id: ends.cancel(c, job_id, None))
+    for job_id in _open_jobs(engine, _expired):
+        _end(engine, job_id, lambda c, job_id: ends.cancel(c, job_id, None, ends.EXPIRED))
+    for job_id in _open_jobs(engine, _fruitless >= settings.max_attempts):
+        _end(engine, job_id, lambda c, job_id: ends.fail(c, job_id, None, GAVE_UP))
     _hint(engine, settings)
 
 
-def _finish_stopped(engine: sa.Engine) -> None:
-    for job_id in _open_jobs(engine, work.c.stop_requested):
-        _end(engine, job_id, None)
-
-
-def _give_up(engine: sa.Engine, max_attempts: int) -> None:
-    for job_id in _open_jobs(engine, _fruitless >= max_attempts):
-        _end(engine, job_id, GAVE_UP)
-
-
-def _end(engine: sa.Engine, job_id: str, reason: Refused | None) -> None:
-    """Cancel (no reason) or fail a job that nobody works on."""
+def _end(engine: sa.Engine, job_id: str, end: Callable[[sa.Connection, str], None]) -> None:
+    """Bring a job that nobody works on to its end."""
     try:
         with engine.begin() as connection:
-            if reason is None:
-                ends.cancel(connection, job_id, None)
-            else:
-                ends.fail(connection, job_id, None, reason)
+            end(connection, job_id)
     except LedgerError as error:  # claimed or settled in the meantime
         log.info("job %s: left alone: %s", job_id, type(error).__name__)
 

@@ -16,7 +16,7 @@ from tests.worker.service import Service, until
 from tests.worker.test_job import adapter_moved
 
 KILLS = 3
-STEPS = 1500
+STEPS = 1000
 LEASE = 3
 
 
@@ -55,7 +55,11 @@ def survive_kills(service: Service, seed: int) -> dict[str, object]:
     starts = [int(step) for step in re.findall(rf"{id}: goes on from step (\d+) ", worker.log.read_text())]
     assert 0 < paid.steps_authorised <= paid.steps_max == STEPS
     assert service.settlement(id).spent_change == [paid.steps_authorised * cost for cost in paid.step_cost]
-    settled = sa.select(sa.func.count()).select_from(entry.join(reservation)).where(reservation.c.job_id == id)
+    settled = (
+        sa.select(sa.func.count())
+        .select_from(entry.join(reservation, reservation.c.id == entry.c.reservation_id))
+        .where(reservation.c.job_id == id)
+    )
     assert service.one(settled)[0] == 2  # one charge, one settlement
     assert adapter_moved(service, id)
     assert not service.leftovers(id)

@@ -5,6 +5,7 @@ import sqlalchemy as sa
 from domain.hints import waiting
 from domain.settings import WorkerSettings
 from domain.tables import checkpoint, job
+from ledger.tables import reservation
 from ledger.work import Lease, authorise, claim, drop, request_stop
 from tests.worker.service import Service
 from worker.reconciler import reconcile
@@ -123,6 +124,16 @@ def test_a_cancelled_job_without_a_worker_is_settled_for_what_was_authorised(ser
     assert service.status(begun) == "cancelled"
     assert not any(service.settlement(fresh).spent_change)
     assert service.settlement(begun).spent_change == [5 * cost for cost in service.ledger(begun).step_cost]
+
+
+def test_a_job_that_outlived_its_reservation_is_cancelled(service: Service) -> None:
+    desk = Desk(service)
+    id = service.submit(hint=False)
+    with service.admin.begin() as c:
+        c.execute(sa.update(reservation).values(expires_at=sa.func.clock_timestamp()))
+    desk.look()
+    assert service.status(id) == "cancelled"
+    assert not any(service.settlement(id).spent_change)
 
 
 def test_without_a_broker_the_hint_is_still_owed(service: Service) -> None:
