@@ -127,13 +127,22 @@ def error_of(response: httpx.Response) -> ApiError:
     detail = body.get("detail")
     message = inner.get("message") or (detail if isinstance(detail, str) else None) or body.get("title")
     extra = {name: value for name, value in body.items() if name not in STANDARD and value is not None}
-    if isinstance(body.get("errors"), list):  # one line each: a file's bad lines, a request's bad fields
-        extra |= {str(number): problem for number, problem in enumerate(body["errors"], start=1)}
+    several = body.get("errors")
+    if isinstance(several, list) and len(several) > 1:  # a file's bad lines, a request's bad fields
+        extra |= {f"problem {number}": _line(problem) for number, problem in enumerate(several, start=1)}
     fix = body.get("fix") or inner.get("fix")
     if response.status_code == httpx.codes.UNAUTHORIZED and fix is None:
         fix = "give a valid key with --key or TACIT_API_KEY"
     fallback = f"The service answered {response.status_code} {response.reason_phrase}"
     return ApiError(message or fallback, response.status_code, inner.get("param"), inner.get("code"), fix, extra)
+
+
+def _line(problem: Any) -> str:
+    """One of several problems: where, and what."""
+    if not isinstance(problem, dict):
+        return str(problem)
+    where = f"line {problem['line']}" if problem.get("line") is not None else problem.get("param")
+    return f"{where}: {problem.get('message')}" if where else str(problem.get("message"))
 
 
 def _is_loopback(url: str) -> bool:

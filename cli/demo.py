@@ -21,7 +21,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from cli import demo_data, demo_predict, options, output
+from cli import demo_data, options, output
 from cli.client import ApiError, Client
 from cli.commands import adapters, jobs
 from cli.embedded import lock
@@ -31,6 +31,7 @@ ROWS, EVALUATED = 6000, 600  # of the made-up data
 STEPS, BATCH = 40, 256
 LEARNT = 0.15  # how far above chance the made-up task must be learnt
 START = 180.0  # seconds for the stack to come up, migrations included
+STOCK = Path(__file__).with_name("demo_predict.py")
 console = output.console
 
 
@@ -108,7 +109,7 @@ def _make_data(scratch: Path) -> tuple[Path, Path]:
     for note, answer in rows[:3]:
         console.print(f"  [italic]{escape(note)}[/italic]  → {answer}")
     console.print(
-        "A complaint may grow or fade, a strength may grow or fade: no single word tells, so it must be learnt.\n"
+        "What is said about the knee or the back tells; an untrained model can only guess.\n"
         f"{EVALUATED} other notes are the public evaluation set. No patient in the {ROWS} may be exposed by the model."
     )
     return train, evaluation
@@ -142,7 +143,7 @@ def _run(task: Task, data: Path, scratch: Path) -> dict[str, Any]:
             console.print(f"The adapter is in {escape(str(kept))}.")
     watch.lap("stop")
     privacy = job.get("privacy") or {}
-    hyperparameters = (job.get("method") or {}).get(task.method, {}).get("hyperparameters", {})
+    hyperparameters = job.get("hyperparameters") or {}
     figures = {
         **measured,
         "epsilon": privacy.get("epsilon"),
@@ -185,7 +186,9 @@ def _steward(steward: Client, task: Task) -> tuple[dict[str, Any], dict[str, Any
     columns = {"columns[text]": task.text, "columns[label]": task.label}
     form = {"purpose": "fine-tune", "budget": budget["id"], "declared_size": "count", "labels": task.labels}
     private = steward.upload("/v1/files", task.train, form | columns)
-    public = steward.upload("/v1/files", task.evaluation, {"purpose": "evals", "labels": task.labels} | columns)
+    public = steward.upload(
+        "/v1/files", task.evaluation, {"purpose": "evals", "labels": json.dumps(private["labels"])} | columns
+    )
     console.print(
         f"Private file {private['id']}: every line checked in a process of its own. An analyst sees its public size\n"
         f"({private['declared_size']}) and its labels ({', '.join(private['labels'])}), never a row.\n"
@@ -201,7 +204,18 @@ def _analyst(
     console.rule("The analyst asks for the price: free, and no row is looked at")
     request = _request(task, private["id"]) | {"validation_file": public["id"]}
     estimate = analyst.post(f"{jobs.PATH}/estimate", request)
-    output.show({name: value for name, value in estimate.items() if name != "guarantee"}, as_json=False)
+    privacy = estimate["privacy"]
+    output.show(
+        {
+            "noise": f"{privacy['noise_multiplier']:.4g} times the length that a row's say is cut to",
+            "sample rate": f"{privacy['sample_rate']:.4g}: each row takes part in a step with this chance",
+            "steps": privacy["steps_planned"],
+            "price": f"epsilon {privacy['epsilon']:.4g}",
+            "left of the budget afterwards": f"epsilon {privacy['budget_left_after']:.4g}",
+            "fits": estimate.get("fits"),
+        },
+        as_json=False,
+    )
     watch.lap("estimate")
     console.rule("The analyst submits the job")
     console.print(
@@ -233,7 +247,7 @@ def _stock(task: Task, private: dict[str, Any], adapter: Path, scratch: Path) ->
         for text, label in _records(task.evaluation, task.text, task.label):
             file.write(json.dumps({"text": text, "label": label}) + "\n")
     base, max_length = _base_model(task.model).folder, private.get("max_length") or 128
-    command = [sys.executable, "-I", demo_predict.__file__, str(base), str(adapter), str(rows)]
+    command = [sys.executable, "-I", str(STOCK), str(base), str(adapter), str(rows)]
     command += [json.dumps(private["labels"]), str(max_length)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode != 0:

@@ -1,7 +1,7 @@
 """Made-up patient diary notes for the demo: is someone getting better or worse?
 
-No word gives the answer away: a complaint may grow or fade, and a strength may grow or fade. The class lies in the
-combination, so a model must learn it. Names make the notes look like what they stand for: data that must not leak.
+Thirty ways of saying so carry the class; names, days and parts of the body say nothing about it. Names make the notes
+look like what they stand for: data that must not leak.
 """
 
 import csv
@@ -17,30 +17,27 @@ NAMES = (
     *("Paula", "Priya", "Rosa", "Samir", "Sara", "Sven", "Tariq", "Vera", "Wei", "Yara"),
 )
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-TIMES = ("this morning", "at night", "after lunch", "in the evening", "on the stairs", "at work", "after the walk")
-COMPLAINTS = (
-    *("pain in the knee", "back pain", "headache", "cough", "fever", "swelling", "nausea", "dizziness", "rash"),
-    *("stiffness in the neck", "shortness of breath", "tiredness", "itching", "toothache", "anxiety", "heartburn"),
+PARTS = (
+    *("knee", "back", "shoulder", "hip", "stomach", "throat", "wrist", "neck", "ankle", "elbow", "ear", "chest"),
+    *("left hand", "right foot", "lower leg", "skin", "jaw", "heel"),
 )
-STRENGTHS = (
-    *("appetite", "sleep", "strength in the arm", "balance", "mood", "grip", "concentration", "energy", "hearing"),
-    *("confidence", "eyesight", "walking distance", "memory", "patience with the exercises", "mobility of the hip"),
-)
-RISES = (
-    *("has increased", "is growing", "is stronger than before", "has gone up", "keeps building", "is much greater"),
-    *("has doubled", "rises day by day", "is clearly more than last week"),
-)
-FALLS = (
-    *("has decreased", "is fading", "is weaker than before", "has gone down", "keeps shrinking", "is much smaller"),
-    *("has halved", "drops day by day", "is clearly less than last week"),
-)
+STATES = {
+    "better": (
+        *("is healing nicely", "feels fine again", "has recovered", "is free of pain", "works well again"),
+        *("gets stronger every day", "is much better", "has calmed down", "is almost normal", "no longer hurts"),
+        *("moves easily now", "looks healthy", "has improved a lot", "is comfortable", "gives no more trouble"),
+    ),
+    "worse": (
+        *("is swollen and sore", "hurts terribly", "has got infected", "is in constant pain", "keeps failing"),
+        *("gets weaker every day", "is much worse", "has flared up", "is almost useless", "will not stop aching"),
+        *("can hardly move now", "looks inflamed", "has worsened a lot", "is unbearable", "burns all night"),
+    ),
+}
 FRAMES = (
-    "{name} called on {day}: the {what} {how}, mostly {when}.",
-    "Note for {day}: {name} says the {what} {how} {when}.",
-    "{name} writes that the {what} {how} since {day}.",
-    "Visit on {day}. {name} reports: the {what} {how} {when}.",
-    "Since {day} the {what} {how}, {name} tells us.",
-    "Phone call with {name}, {day}, {when}: the {what} {how}.",
+    "{name} on {day}: the {part} {state}.",
+    "{day}: {name} says the {part} {state}.",
+    "The {part} of {name} {state} since {day}.",
+    "{name} called, the {part} {state} ({day}).",
 )
 
 
@@ -50,15 +47,8 @@ def notes(count: int, seed: int = 1) -> list[tuple[str, str]]:
     made: dict[str, str] = {}
     while len(made) < count:
         label = LABELS[len(made) % 2]
-        of_complaint, rising = draw.random() < 0.5, (draw.random() < 0.5)
-        if (of_complaint == rising) != (label == "worse"):
-            rising = not rising
         text = draw.choice(FRAMES).format(
-            name=draw.choice(NAMES),
-            day=draw.choice(DAYS),
-            when=draw.choice(TIMES),
-            what=draw.choice(COMPLAINTS if of_complaint else STRENGTHS),
-            how=draw.choice(RISES if rising else FALLS),
+            name=draw.choice(NAMES), day=draw.choice(DAYS), part=draw.choice(PARTS), state=draw.choice(STATES[label])
         )
         made.setdefault(text, label)
     rows = list(made.items())

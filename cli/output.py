@@ -23,6 +23,8 @@ def show(item: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         return print_json(item)
     table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for name, value in flatten(item).items():
         table.add_row(Text(name, style="bold"), escape(cell(name, value)))
     console.print(table)

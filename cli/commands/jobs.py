@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -188,22 +187,19 @@ def pairs(given: list[str] | None) -> dict[str, Any]:
     return taken
 
 
-def follow(
-    client: Client,
-    job: dict[str, Any],
-    quiet: bool,
-    check: Callable[[], None] = lambda: None,
-) -> dict[str, Any]:
-    """Poll until the job ends, with a progress bar; `check` may raise when waiting has become pointless."""
+def follow(client: Client, job: dict[str, Any], quiet: bool) -> dict[str, Any]:
+    """Poll until the job ends, with a progress bar, or lines where the output is no terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[steps]}"), TimeElapsedColumn())
-    with Progress(*columns, console=output.console, disable=quiet) as bar:
+    with Progress(*columns, console=output.console, disable=quiet or not output.console.is_terminal) as bar:
         shown = bar.add_task(job["status"], total=1.0, steps="")
+        said = ""
         while job["status"] not in ENDED:
             time.sleep(POLL)
-            check()
             job = client.get(f"{PATH}/{job['id']}")
             progress = job.get("progress") or {}
             steps = f"{progress.get('step', 0)} of {progress['total_steps']} steps" if "total_steps" in progress else ""
             description = job.get("status_detail") or job["status"]
             bar.update(shown, completed=progress.get("fraction") or 0.0, description=description, steps=steps)
+            if bar.disable and not quiet and said != (said := f"{description}: {steps}"):
+                output.console.print(said)
     return job
