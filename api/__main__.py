@@ -4,6 +4,7 @@ import argparse
 import os
 
 import uvicorn
+from pydantic import ValidationError
 
 from api.app import create_app
 from domain.settings import ApiSettings
@@ -15,8 +16,13 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     arguments = parser.parse_args()
     os.umask(0o077)  # uploads hold private rows
+    try:
+        settings = ApiSettings()  # type: ignore[call-arg]  # from the environment
+    except ValidationError as error:  # its own words would repeat the secrets
+        wrong = "; ".join(f"TACIT_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        parser.exit(2, f"The API does not start: {wrong}\n")
     uvicorn.run(
-        create_app(ApiSettings()),  # type: ignore[call-arg]  # read from the environment
+        create_app(settings),
         host=arguments.host,
         port=arguments.port,
         server_header=False,

@@ -21,6 +21,7 @@ from domain.database import make_engine, require_safe_login
 from domain.files import forget_dead_uploads
 from domain.models import base_models
 from domain.settings import ApiSettings
+from ledger.guard import require_intact
 
 CONNECTIONS = 10
 """Pooled database connections; half as many threads again would only wait for one."""
@@ -28,7 +29,7 @@ CHECKS_AT_ONCE = 2
 
 
 def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
-    """The application. Refuses to start with a database login that could overrule the ledger.
+    """The application. Refuses to start with a login that could overrule the ledger, or a ledger that is not whole.
 
     `check_first=False` leaves the refusal of jobs over budget to the database alone: for the test that it does refuse.
     """
@@ -38,6 +39,7 @@ def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
         engine = make_engine(settings.database_url.get_secret_value(), pool_size=CONNECTIONS)
         with engine.connect() as connection:
             require_safe_login(connection)
+            require_intact(connection)
         to_thread.current_default_thread_limiter().total_tokens = 2 * CONNECTIONS
         store = open_store(settings.blobs)
         forget_dead_uploads(engine, store)

@@ -13,6 +13,7 @@ from domain.ids import new_id
 from domain.models import BaseModelFacts
 from domain.planning import Dataset, Draft, draft, fits, guarantee, largest_epsilon, rounded_up
 from domain.refusals import Conflict, Invalid, NotFound, OverBudget
+from domain.releases import rounded_now
 from domain.tables import file, job, job_file, release
 from ledger import reserve, work
 from ledger.budgets import Balance, balance
@@ -260,7 +261,7 @@ def cancel(connection: sa.Connection, tenant_id: str, job_id: str) -> None:
         pass
     else:
         if settled:
-            connection.execute(unfinished.values(status="cancelled", status_detail=None, finished_at=sa.func.now()))
+            connection.execute(unfinished.values(status="cancelled", status_detail=None, finished_at=rounded_now()))
             append_event(connection, job_id, "info", "message", _CANCELLED)
     now = require(connection, tenant_id, job_id).status
     if now in ("succeeded", "failed"):

@@ -55,6 +55,7 @@ class Budget(BaseModel):
     created_at: int
     name: str
     epsilon: float
+    epsilon_claim: float = Field(description="the highest limit ever set: what the guarantee speaks of")
     delta: float
     unit: str
     max_records_per_user: int | None
@@ -74,10 +75,11 @@ class Entry(BaseModel):
     object: Literal["budget.entry"] = "budget.entry"
     budget: str
     seq: int
-    kind: Literal["open", "reserve", "settle"]
+    kind: str
     job: str | None
     reservation: str | None
     outcome: str | None
+    detail: dict[str, Any] | None
     fence: int | None
     epsilon_after: float
     spent_change: list[int]
@@ -96,6 +98,7 @@ def budget_of(row: sa.Row[Any]) -> Budget:
         created_at=int(row.created_at.timestamp()),
         name=row.name,
         epsilon=balance.epsilon,
+        epsilon_claim=float(row.epsilon_claim),
         delta=balance.delta,
         unit=row.unit,
         max_records_per_user=row.max_records_per_user,
@@ -128,6 +131,7 @@ def entry_of(row: sa.Row[Any], budget: sa.Row[Any]) -> Entry:
         job=row.job_id,
         reservation=row.reservation_id,
         outcome=row.outcome,
+        detail=row.detail,
         fence=row.fence,
         epsilon_after=as_balance(budget).epsilon_of(after),
         spent_change=list(row.spent_change),

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable
 from typing import Literal
 
-import sqlalchemy as sa
 from fastapi import APIRouter, Response
 from kombu import Connection
 from pydantic import BaseModel
@@ -13,12 +12,10 @@ from api.deps import Resources, Service
 from domain import blobs
 from domain.hints import BROKER_OPTIONS
 from domain.ids import new_id
+from ledger.guard import require_intact
 
 logger = logging.getLogger(__name__)
 router = APIRouter(tags=["health"])
-
-SCHEMA_REVISION = "0001"
-"""The migration that this code was written for."""
 
 
 class Health(BaseModel):
@@ -42,7 +39,7 @@ def alive() -> Health:
 
 @router.get("/readyz", responses={503: {"model": Readiness}})
 def ready(service: Service, response: Response) -> Readiness:
-    """Database at the right revision, blob store writable, broker reachable. Reasons are in the log."""
+    """Ledger whole and at this revision, blob store writable, broker reachable. Reasons are in the log."""
     checks: dict[str, Literal["ok", "warning", "failed"]] = {
         "database": "ok" if _works("database", lambda: _database(service)) else "failed",
         "blobs": "ok" if _works("blobs", lambda: _blobs(service)) else "failed",
@@ -64,9 +61,7 @@ def _works(name: str, check: Callable[[], None]) -> bool:
 
 def _database(service: Resources) -> None:
     with service.engine.connect() as connection:
-        revision = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one()
-    if revision != SCHEMA_REVISION:
-        raise RuntimeError(f"the database is at revision {revision}, this service needs {SCHEMA_REVISION}")
+        require_intact(connection)
 
 
 def _blobs(service: Resources) -> None:

@@ -1,6 +1,5 @@
 """Fine-tuning jobs as they go over the wire: OpenAI's fields, and what privacy adds."""
 
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
@@ -215,7 +214,7 @@ def job_of(row: sa.Row[Any]) -> Job:
     return Job(
         id=row.id,
         created_at=int(row.created_at.timestamp()),
-        finished_at=_minute(row.finished_at),
+        finished_at=None if row.finished_at is None else int(row.finished_at.timestamp()),
         status=row.status,
         status_detail=row.status_detail,
         queue_position=row.queue_position,
@@ -258,7 +257,7 @@ def event_of(row: sa.Row[Any]) -> Event:
     """A row of domain.events.numbered."""
     return Event(
         id=f"{event_prefix(row.job_id)}{row.number}",
-        created_at=_minute(row.created_at) or 0,
+        created_at=int(row.created_at.timestamp()),
         level=row.level,
         message=row.message,
         type=row.type,
@@ -269,8 +268,3 @@ def event_of(row: sa.Row[Any]) -> Event:
 def event_prefix(job_id: str) -> str:
     """What the ids of a job's events begin with."""
     return f"ftevent-{job_id.removeprefix('ftjob-')}-"
-
-
-def _minute(at: datetime | None) -> int | None:
-    """Unix time rounded up to the minute: how long a step took is nobody's business."""
-    return None if at is None else -(-int(at.timestamp()) // 60) * 60

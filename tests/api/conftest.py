@@ -1,9 +1,10 @@
-"""A service over a real database, with a key for each scope in two tenants. The broker is always away."""
+"""A service over a real database and broker, with a key for each scope in two tenants."""
 
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -16,6 +17,11 @@ from domain.settings import ApiSettings, secret_bytes
 from domain.tables import api_key, tenant
 from tests.conftest import Database
 
+JOBS = "/v1/fine_tuning/jobs"
+ROWS = 400
+CSV = b"text,label\n" + b"".join(f"row number {i},{i % 2}\n".encode() for i in range(ROWS))
+PRIVATE = {"purpose": "fine-tune", "privacy_budget[epsilon]": "8", "declared_size": str(ROWS), "labels": "0,1"}
+
 
 @dataclass
 class World:
@@ -24,61 +30,71 @@ class World:
     database: Database
     settings: ApiSettings
     client: TestClient
-    keys: dict[str, dict[str, str]] = field(default_factory=dict)
+    keys: dict[str, dict[str, str]]
 
-    def headers(self, scope: str = "admin", tenant: str = "one") -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.keys[tenant][scope]}"}
-
-    def call(self, method: str, path: str, scope: str = "admin", tenant: str = "one", **options):
-        headers = self.headers(scope, tenant) | options.pop("headers", {})
+    def call(self, method: str, path: str, scope: str = "admin", tenant: str = "one", **options: Any):
+        headers = {"Authorization": f"Bearer {self.keys[tenant][scope]}"} | options.pop("headers", {})
         return self.client.request(method, path, headers=headers, **options)
 
-    def get(self, path: str, scope: str = "admin", **options):
+    def get(self, path: str, scope: str = "analyst", **options: Any):
         return self.call("GET", path, scope, **options)
 
-    def post(self, path: str, body=None, scope: str = "admin", **options):
+    def post(self, path: str, body: Any = None, scope: str = "analyst", **options: Any):
         return self.call("POST", path, scope, json=body, **options)
 
-    def admin_engine(self) -> sa.Engine:
-        return sa.create_engine(self.database.admin_url, poolclass=sa.NullPool)
+    def upload(self, content: bytes = CSV, form: dict[str, Any] = PRIVATE, name: str = "rows.csv", **options: Any):
+        return self.call("POST", "/v1/files", "steward", data=form, files={"file": (name, content)}, **options)
+
+    def private_file(self, **form: str) -> dict[str, Any]:
+        """A file with a budget of its own."""
+        answer = self.upload(form=PRIVATE | form)
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    def submit(self, training_file: str, epsilon: float = 3.0, **body: Any) -> dict[str, Any]:
+        answer = self.post(JOBS, job_body(training_file, epsilon, **body))
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    def engine(self, login: str) -> sa.Engine:
+        """A connection as admin, api or worker."""
+        return sa.create_engine(getattr(self.database, f"{login}_url"), poolclass=sa.NullPool)
 
 
-def make_settings(database: Database, folder: Path) -> ApiSettings:
+def job_body(training_file: str, epsilon: float = 3.0, **body: Any) -> dict[str, Any]:
+    method = {"type": "lora", "lora": {"r": 4, "hyperparameters": {"steps": 40, "batch_size": 20}}}
+    basis = {"model": "minilm-l6", "training_file": training_file, "method": method, "privacy": {"epsilon": epsilon}}
+    return basis | body
+
+
+def make_settings(database: Database, broker: str, folder: Path) -> ApiSettings:
     return ApiSettings(
         database_url=database.api_url,
-        broker_url="redis://127.0.0.1:1/0",
+        broker_url=broker,
         blobs=str(folder / "blobs"),
         key_pepper=secrets.token_hex(32),
         fingerprint_key=secrets.token_hex(32),
-        upload_limit=2 * 2**20,
+        upload_limit=2**20,
     )
 
 
 def make_keys(database: Database, settings: ApiSettings) -> dict[str, dict[str, str]]:
-    keys: dict[str, dict[str, str]] = {}
+    keys: dict[str, dict[str, str]] = {"one": {}, "two": {}}
     engine = sa.create_engine(database.admin_url, poolclass=sa.NullPool)
     with engine.begin() as connection:
-        for name in ("one", "two"):
+        for name, of_tenant in keys.items():
             connection.execute(tenant.insert().values(id=f"tenant_{name}", name=name))
             for scope in ALL_SCOPES:
                 made = new_key(secret_bytes(settings.key_pepper))
-                keys.setdefault(name, {})[scope] = made.text
-                connection.execute(
-                    api_key.insert().values(
-                        id=made.id,
-                        tenant_id=f"tenant_{name}",
-                        name=scope,
-                        prefix=made.prefix,
-                        mac=made.mac,
-                        scopes=[scope],
-                    )
-                )
+                of_tenant[scope] = made.text
+                values = {"id": made.id, "tenant_id": f"tenant_{name}", "name": scope, "prefix": made.prefix}
+                connection.execute(api_key.insert().values(**values, mac=made.mac, scopes=[scope]))
     return keys
 
 
 @pytest.fixture(scope="module")
-def world(module_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    settings = make_settings(module_database, tmp_path_factory.mktemp("world"))
+def world(module_database: Database, redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    settings = make_settings(module_database, redis_server, tmp_path_factory.mktemp("world"))
     keys = make_keys(module_database, settings)
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    with TestClient(create_app(settings)) as client:
         yield World(module_database, settings, client, keys)
