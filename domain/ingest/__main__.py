@@ -15,15 +15,17 @@ CPU_SECONDS = 600
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
-def main() -> int:
-    parent = os.getppid()
+def limit() -> None:
+    """Bounds on this process, for good; it dies with its parent."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died in between
-        return 1
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would hold rows
     os.umask(0o077)
+
+
+def main() -> int:
+    limit()
     try:
         from domain.ingest.check import Request, check
 

@@ -1,0 +1,177 @@
+"""The check of an upload: every trap is a problem with a line number, and no problem tells content."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from domain.blobs import open_store
+from domain.ingest import lines
+from domain.ingest.check import Report, Request, check
+from domain.ingest.fingerprint import fingerprint, normalise, tenant_key
+from domain.ingest.problems import SHOWN
+from domain.ingest.run import run_check
+from domain.rows import Rows, read_rows
+
+CANARY = "canary-7f3a"
+KEY = "11" * 32
+
+
+def run(folder: Path, content: bytes, format: str = "jsonl", **request) -> tuple[Report, Rows]:
+    source = folder / "source"
+    source.write_bytes(content)
+    basis = {"text": "text", "label": "label", "labels": ["no", "yes"], "declared_size": None, "key": KEY}
+    report = check(Request(source=source, target=folder / "rows", format=format, **(basis | request)))
+    return report, read_rows(open_store(str(folder)), "rows")
+
+
+def line(text: object = "fine", label: object = "yes") -> bytes:
+    return json.dumps({"text": text, "label": label}).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("format", "content"),
+    [
+        ("jsonl", b'{"text": "a b", "label": "yes", "other": 1}\n\n{"label": "no", "text": "c"}'),
+        ("jsonl", b'\xef\xbb\xbf{"text": "a b", "label": "yes"}\r\n{"text": "c", "label": "no"}\r\n\r\n'),
+        ("csv", b'text,label\n"a b",yes\nc,no\n'),
+        ("csv", b'\xef\xbb\xbflabel,x,text\r\nyes,,"a b"\r\n\r\nno,"q ""q""\nq",c'),
+        ("tsv", b"label\ttext\nyes\ta b\nno\tc\n"),
+    ],
+)
+def test_good_files(tmp_path: Path, format: str, content: bytes) -> None:
+    report, rows = run(tmp_path, content, format)
+    assert (report.problems, report.units) == ([], 2)
+    assert rows == Rows(["a b", "c"], [1, 0])
+
+
+def test_tsv_has_no_quotes(tmp_path: Path) -> None:
+    _, rows = run(tmp_path, b'text\tlabel\n"so" it is\tyes\n" alone\tno\n', "tsv")
+    assert rows.texts == ['"so" it is', '" alone']
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b'{"text": "%b", "label": NaN}\n', "unusable_json"),
+        (b'{"text": "%b", "label": "yes", "x": 1e999}\n', "unusable_json"),
+        (b'{"text": "%b", "label": "yes", "x": ' + b"9" * 5000 + b"}\n", "unusable_json"),
+        (b'{"text": "%b", "text": "b", "label": "yes"}\n', "unusable_json"),
+        (b'{"text": "%b", "x": ' + b"[" * 200_000 + b"\n", "nested_too_deeply"),
+        (b'{"text": "%b", "label": "yes"\n', "not_json"),
+        (b'["%b", "yes"]\n', "not_an_object"),
+        (b'{"%b": 1, "label": "yes"}\n', "missing_column"),
+        (b'{"text": "%b\\ud800", "label": "yes"}\n', "bad_text"),
+        (b'{"text": "%b\\u0000", "label": "yes"}\n', "bad_text"),
+        (b'{"text": ["%b"], "label": "yes"}\n', "bad_text"),
+        (b'{"text": " \\t", "label": "%b"}\n', "bad_text"),
+        (b'{"text": "%b", "label": 1.5}\n', "bad_label"),
+        (b'{"text": "%b", "label": true}\n', "bad_label"),
+        (b'{"text": "%b", "label": ""}\n', "bad_label"),
+        (b'{"text": "x", "label": "%b"}\n', "label_not_public"),
+        (b'{"text": "%b\xff", "label": "yes"}\n', "not_utf8"),
+        (b'{"text": "%b\x00", "label": "yes"}\n', "nul"),
+        (b'{"text": "%b", "x": "' + b"x" * lines.LONGEST + b'"}\n', "line_too_long"),
+    ],
+)
+def test_json_traps(tmp_path: Path, content: bytes, code: str) -> None:
+    report, _ = run(tmp_path, line("one") + content.replace(b"%b", CANARY.encode()) + line("three", "maybe"))
+    assert [(p.line, p.code) for p in report.problems] == [(2, code), (3, "label_not_public")]
+    assert CANARY not in report.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("format", "content", "expected"),
+    [
+        ("csv", b'text,label\n"%b" x,yes\nok,maybe\n', [(2, "malformed"), (3, "label_not_public")]),
+        ("csv", b'text,label\nok,yes\n"%b,yes\n', [(3, "malformed")]),
+        ("csv", b"text,label\n%b,yes,more\n%b\n", [(2, "wrong_width"), (3, "wrong_width")]),
+        ("csv", b'text,label\n"a\nb",yes\n%b,maybe\n', [(4, "label_not_public")]),
+        ("csv", b"%b,label\nx,yes\n", [(1, "missing_column")]),
+        ("csv", b"text,text,label\n%b,x,yes\n", [(1, "missing_column")]),
+        ("csv", b"text,label\n\xff%b,yes\nok,maybe\n", [(2, "not_utf8"), (3, "label_not_public")]),
+        (
+            "csv",
+            b"text,label\n" + b"x" * (lines.LONGEST + 9) + b",yes\n%b,maybe\n",
+            [(2, "line_too_long"), (3, "label_not_public")],
+        ),
+        ("tsv", b"text,label\n%b\tyes\n", [(1, "missing_column")]),
+        ("csv", b"", [(None, "empty_file")]),
+        ("csv", b"text,label\n", [(None, "empty_file")]),
+        ("jsonl", b"\n \n\r\n", [(None, "empty_file")]),
+        ("jsonl", b"\xff\xfe{\x00", [(1, "not_utf8")]),
+    ],
+)
+def test_table_traps(tmp_path: Path, format: str, content: bytes, expected: list) -> None:
+    report, _ = run(tmp_path, content.replace(b"%b", CANARY.encode()), format)
+    assert [(p.line, p.code) for p in report.problems] == expected
+    assert CANARY not in report.model_dump_json()
+
+
+def test_many_problems_are_counted_and_the_first_are_listed(tmp_path: Path) -> None:
+    report, _ = run(tmp_path, b"x\n" * 1000)
+    assert (len(report.problems), report.problem_count) == (SHOWN, 1000)
+
+
+def test_one_row_for_each_fingerprint_and_the_first_label_stays(tmp_path: Path) -> None:
+    copies = line("Caf\u00e9  au\tlait", "yes") + line(" Cafe\u0301 au lait\n", "no") + line("cafe au lait", "no")
+    report, rows = run(tmp_path, copies, declared_size=2)
+    assert (report.problems, report.units) == ([], 2)
+    assert rows == Rows(["Caf\u00e9  au\tlait", "cafe au lait"], [1, 0])
+    assert run(tmp_path, copies, key=None)[0].units == 3  # a public set keeps every row
+
+
+def test_fingerprints_of_tenants_differ() -> None:
+    key = bytes(32)
+    assert normalise(" a\u00a0 b\r\n") == "a b"
+    assert fingerprint("a  b", tenant_key(key, "one")) == fingerprint("a b ", tenant_key(key, "one"))
+    assert fingerprint("a b", tenant_key(key, "one")) != fingerprint("a b", tenant_key(key, "two"))
+
+
+def test_declared_size_bounds_the_units(tmp_path: Path) -> None:
+    rows = line("a") + line("b") + line("c") + line("a")
+    assert run(tmp_path, rows, declared_size=3)[0].problems == []
+    assert [p.code for p in run(tmp_path, rows, declared_size=2)[0].problems] == ["declared_size_too_small"]
+
+
+def test_published_labels_are_sorted(tmp_path: Path) -> None:
+    report, rows = run(tmp_path, line("a", "z") + line("b", 10) + line("c", "m"), labels=None)
+    assert (report.labels, rows.labels) == (["10", "m", "z"], [2, 0, 1])
+    assert [p.code for p in run(tmp_path, line("a"), labels=None)[0].problems] == ["too_few_labels"]
+
+
+def test_a_check_that_dies_is_a_problem_and_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"".join(line(f"{CANARY} {i}") for i in range(20_000)))
+    request = Request(
+        source=source,
+        target=tmp_path / "rows",
+        format="jsonl",
+        text="text",
+        label="label",
+        labels=["no", "yes"],
+        declared_size=None,
+        key=KEY,
+    )
+    assert run_check(request).units == 20_000
+    monkeypatch.setattr("domain.ingest.run.SECONDS", 0.2)
+    assert [p.code for p in run_check(request).problems] == ["check_took_too_long"]
+    monkeypatch.undo()
+    missing = request.model_copy(update={"source": tmp_path / CANARY})
+    report = run_check(missing)
+    assert [p.code for p in report.problems] == ["check_failed"]
+    assert CANARY not in report.model_dump_json()
+
+
+def test_the_child_is_limited() -> None:
+    """Memory, CPU time and core dumps, as the child itself sees them after it has set its limits."""
+    program = (
+        "import resource, sys; from domain.ingest import __main__ as child; child.limit(); "
+        "print([resource.getrlimit(r)[0] for r in (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_CORE)]);"
+        "bytearray(child.MEMORY)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert json.loads(done.stdout) == [4 * 2**30, 600, 0]
+    assert "MemoryError" in done.stderr
