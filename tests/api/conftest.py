@@ -1,13 +1,18 @@
 """A service over a real database and broker, with a key for each scope in two tenants."""
 
 import secrets
-from collections.abc import Iterator
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+import uvicorn
 from fastapi.testclient import TestClient
 
 from api.app import create_app
@@ -107,3 +112,33 @@ def quick_checks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("api.files.endpoints.run_check", check)
         yield
+
+
+@pytest.fixture(scope="module")
+def address(world: World) -> Iterator[str]:
+    """The same service under uvicorn, on a port of its own."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(create_app(world.settings), port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_for(lambda: server.started)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(20)
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+def wait_for(
+    condition: Callable[[], bool], process: subprocess.Popen[bytes] | None = None, seconds: float = 60
+) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process is None or process.poll() is None, "the API ended"
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.05)

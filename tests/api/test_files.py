@@ -2,10 +2,8 @@
 
 import http.client
 import os
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,7 @@ from domain import scratch
 from domain.blobs import open_store
 from domain.settings import ApiSettings
 from domain.tables import file
-from tests.api.conftest import CSV, JOBS, PRIVATE, ROWS, World
+from tests.api.conftest import CSV, JOBS, PRIVATE, ROWS, World, free_port, wait_for
 
 CANARY = "canary-51c0"
 
@@ -198,13 +196,6 @@ def environment(settings: ApiSettings) -> dict[str, str]:
     }
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
-
-
 def answers(port: int) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:
@@ -214,11 +205,3 @@ def answers(port: int) -> bool:
         return False
     finally:
         connection.close()
-
-
-def wait_for(condition, process: subprocess.Popen[bytes], seconds: float = 40) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, "the API ended"
-        assert time.monotonic() < end, "timed out"
-        time.sleep(0.05)
