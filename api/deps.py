@@ -9,6 +9,7 @@ from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from domain.blobs import Store
+from domain.keeper import Keeper
 from domain.models import DEFAULT_MODEL, BaseModelFacts
 from domain.settings import ApiSettings
 
@@ -25,6 +26,7 @@ class Resources:
     """Files that are checked at the same time."""
     check_first: bool
     """Whether a job that does not fit is refused in words before the database refuses it; tests switch it off."""
+    keeper: Keeper
 
     @property
     def default_model(self) -> BaseModelFacts:
