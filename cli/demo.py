@@ -80,6 +80,7 @@ def demo(
     """
     if (train is None) != (evaluation is None):
         options.fail("--train and --eval go together: private rows to learn from, public rows to measure on")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the stack is stopped and its data removed
     with tempfile.TemporaryDirectory(prefix="tacit-demo-") as name:
         scratch = Path(name)
         scratch.chmod(0o711)  # Postgres may run as another user, who must pass here

@@ -57,8 +57,7 @@ def attempt(engine: sa.Engine, settings: WorkerSettings, job_id: str) -> None:
             finished = True
         except DataPhaseFailed as error:
             log.error("job %s: failed in the data phase: %s", job_id, describe(error))
-            with engine.begin() as connection:
-                ends.fail_privately(connection, lease)
+            ends.fail_privately(engine, lease)
             finished = True
         except (StaleFence, AlreadySettled):
             log.warning("job %s: somebody else has it; nothing of this attempt is kept", job_id)

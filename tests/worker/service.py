@@ -21,7 +21,7 @@ from cli.embedded.processes import PROC
 from domain.blobs import open_store, put_bytes
 from domain.hints import send_hint
 from domain.ids import new_id
-from domain.tables import api_key, checkpoint, file, job, job_file, tenant
+from domain.tables import api_key, checkpoint, file, job, job_file, release, tenant
 from dpcore.spec.methods import get_method
 from ledger.budgets import Reference, open_budget
 from ledger.reserve import Charge, Phase, reserve
@@ -170,6 +170,11 @@ class Service:
         return rows + [
             str(p) for p in (self.folder / "blobs" / "jobs" / job_id / "checkpoints").rglob("*") if p.is_file()
         ]
+
+    def released(self, job_id: str) -> dict[str, sa.Row[Any]]:
+        """The files that a job made visible, by kind."""
+        rows = sa.select(release.c.kind, file).join(file, file.c.id == release.c.file_id)
+        return {row.kind: row for row in self.all(rows.where(release.c.job_id == job_id))}
 
     def settlement(self, job_id: str) -> sa.Row[Any]:
         """The job's one settling entry."""
