@@ -20,7 +20,7 @@ from api.models import endpoints as models
 from domain.blobs import open_store
 from domain.database import make_engine, require_safe_login
 from domain.files import forget_dead_uploads
-from domain.keeper import Keeper
+from domain.keeper import Keeper, signing_key
 from domain.models import base_models
 from domain.settings import ApiSettings
 from ledger.guard import require_intact
@@ -49,7 +49,14 @@ def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
         keeper.start()
         yield {
             "resources": Resources(
-                settings, engine, store, base_models(settings), CapacityLimiter(CHECKS_AT_ONCE), check_first, keeper
+                settings,
+                engine,
+                store,
+                base_models(settings),
+                CapacityLimiter(CHECKS_AT_ONCE),
+                check_first,
+                keeper,
+                signing_key(settings),
             )
         }
         keeper.stop()

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import sqlalchemy as sa
 from anyio import CapacityLimiter
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import Depends, Request
 
 from domain.blobs import Store
@@ -27,6 +28,8 @@ class Resources:
     check_first: bool
     """Whether a job that does not fit is refused in words before the database refuses it; tests switch it off."""
     keeper: Keeper
+    signer: Ed25519PrivateKey
+    """The service's key for receipts."""
 
     @property
     def default_model(self) -> BaseModelFacts:

@@ -65,7 +65,7 @@ def entry_receipt(
     row = budgets.require(connection, caller.tenant_id, budget_id)
     if not 1 <= seq <= row.head_seq:
         raise ApiError(404, "not_found", f"the budget's ledger has the entries 1 to {row.head_seq}", param="seq")
-    return issue(connection, keeper.signing_key(service.settings), budget_id, seq)
+    return issue(connection, service.signer, budget_id, seq)
 
 
 @router.get("/fine_tuning/jobs/{job_id}/receipts")
@@ -78,12 +78,11 @@ def job_receipts(job_id: Id, caller: StewardOrAnalyst, service: Service, connect
         .where(reservation.c.job_id == job_id)
         .order_by(entry.c.budget_id, entry.c.seq)
     ).all()
-    key = keeper.signing_key(service.settings)
-    return [issue(connection, key, row.budget_id, row.seq) for row in charged]
+    return [issue(connection, service.signer, row.budget_id, row.seq) for row in charged]
 
 
 @router.get("/ledger/keys")
 def keys(caller: AnyKey, service: Service) -> Keys:
     """The keys that receipts and decisions are signed with."""
-    public = keeper.signing_key(service.settings).public_key().public_bytes_raw().hex()
+    public = service.signer.public_key().public_bytes_raw().hex()
     return Keys(signing_key=public, policy_key=service.settings.policy_key)
