@@ -216,7 +216,9 @@ def _over_budget(planned: Planned, refused_by: str) -> OverBudget:
 
 def of_tenant(tenant_id: str) -> sa.Select[Any]:
     """A tenant's jobs with what the ledger and the releases say about each."""
-    first = sa.select(sa.func.min(reservation.c.id)).where(reservation.c.job_id == job.c.id).scalar_subquery()
+    # Correlated by hand: this one lies two levels deep, where SQLAlchemy would read the whole job table instead.
+    own = sa.select(sa.func.min(reservation.c.id)).where(reservation.c.job_id == job.c.id).correlate(job)
+    first = own.scalar_subquery()
     steps = sa.select(sa.func.sum(phase.c.steps_authorised)).where(phase.c.reservation_id == first)
     charge = sa.select(
         sa.func.json_build_object(

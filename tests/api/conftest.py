@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 
 from api.app import create_app
 from domain.bootstrap import ALL_SCOPES
+from domain.ingest.check import check
 from domain.keys import new_key
 from domain.settings import ApiSettings, secret_bytes
 from domain.tables import api_key, tenant
@@ -102,3 +103,11 @@ def world(module_database: Database, redis_server: str, tmp_path_factory: pytest
     keys = make_keys(module_database, settings)
     with TestClient(create_app(settings)) as client:
         yield World(module_database, settings, client, keys)
+
+
+@pytest.fixture(scope="module")
+def quick_checks() -> Iterator[None]:
+    """Files are checked in this process: for tests that are about something else."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("api.files.endpoints.run_check", check)
+        yield

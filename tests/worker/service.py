@@ -1,6 +1,5 @@
 """What the API would have written: tenant, budget, files, jobs; and a real worker beside it."""
 
-import io
 import os
 import signal
 import subprocess
@@ -13,14 +12,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from cli.embedded.processes import PROC
-from domain.blobs import open_store, put_bytes
+from domain.blobs import open_store, put_file
 from domain.hints import send_hint
 from domain.ids import new_id
+from domain.rows import RowWriter
 from domain.tables import api_key, checkpoint, file, job, job_file, release, tenant
 from dpcore.spec.methods import get_method
 from ledger.budgets import Reference, open_budget
@@ -71,9 +69,12 @@ class Service:
     def add_file(self, texts: Sequence[str], labels: Sequence[int], *, private: bool) -> str:
         """A checked file, as ingest leaves it."""
         id = new_id("file", "-")
-        buffer = io.BytesIO()
-        pq.write_table(pa.table({"text": pa.array(texts), "label": pa.array(labels, pa.int32())}), buffer)
-        put_bytes(self.store, f"files/{id}", buffer.getvalue())
+        path = self.folder / id
+        writer = RowWriter(path)
+        for text, label in zip(texts, labels, strict=True):
+            writer.add(text, label)
+        writer.close()
+        put_file(self.store, f"files/{id}", path)
         values: dict[str, Any] = {"purpose": "evals"}
         if private:
             values = {"purpose": "fine-tune", "budget_id": "budget_a", "declared_size": DECLARED}

@@ -78,6 +78,7 @@ def test_a_failure_in_training_costs_everything_and_shows_no_cause(
 ) -> None:
     def train(*, authorise: Callable[[int], int], **_: Any) -> Outcome:
         authorise(2)
+        assert service.authorised(id) == 2  # charged for everyone to see before a step runs
         raise RuntimeError(SECRET) from ValueError(SECRET)
 
     trains_like(monkeypatch, train)
