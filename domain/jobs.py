@@ -15,6 +15,7 @@ from domain.planning import Dataset, Draft, draft, fits, guarantee, largest_epsi
 from domain.refusals import Conflict, Invalid, NotFound, OverBudget
 from domain.releases import rounded_now
 from domain.tables import file, job, job_file, release
+from dpcore.spec import accounting
 from ledger import reserve, work
 from ledger.budgets import Balance, balance
 from ledger.errors import AlreadySettled, BudgetExceeded, StaleFence
@@ -56,6 +57,17 @@ class Planned:
     @property
     def largest_epsilon(self) -> float:
         return largest_epsilon(self.draft, self.budget)
+
+    @property
+    def jobs_that_fit(self) -> int:
+        """How many jobs like this one the budget still holds, this one among them."""
+        return accounting.how_many_fit(self.budget.cap, self.budget.used, self.draft.cost)
+
+    @property
+    def price_now(self) -> float:
+        """What the budget's epsilon so far would grow by: less than the job's own epsilon, because noise composes."""
+        after = tuple(u + c for u, c in zip(self.budget.used, self.draft.cost, strict=True))
+        return max(0.0, self.budget.epsilon_of(after) - self.budget.epsilon_of(self.budget.used))
 
     def privacy(self) -> dict[str, Any]:
         """What is promised; budget_left is the epsilon that the budget's total stays below its limit."""

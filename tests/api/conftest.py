@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 import uvicorn
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi.testclient import TestClient
 
 from api.app import create_app
@@ -80,6 +81,9 @@ def make_settings(database: Database, broker: str, folder: Path) -> ApiSettings:
         blobs=str(folder / "blobs"),
         key_pepper=secrets.token_hex(32),
         fingerprint_key=secrets.token_hex(32),
+        signing_key=secrets.token_hex(32),
+        policy_key=Ed25519PrivateKey.generate().public_key().public_bytes_raw().hex(),
+        witness=folder / "heads.jsonl",
         upload_limit=2**20,
     )
 

@@ -64,7 +64,8 @@ def test_a_job_has_every_field_that_clients_know(world: World, training: dict[st
     assert made["progress"] == {"step": 0, "total_steps": 40, "fraction": 0.0}
     assert (made["seed"], made["suffix"], made["metadata"]) == (11, "first", {"team": "blue"})
     entry = world.get(f"/v1/budgets/{training['budget']}/entries", "auditor").json()["data"][-1]
-    assert made["receipt"] == {"budget": training["budget"], "seq": entry["seq"], "hash": entry["hash"]}
+    receipt = {"budget": training["budget"], "seq": entry["seq"], "hash": entry["hash"]}
+    assert made["receipt"] == receipt | {"signature": made["receipt"]["signature"]}
     assert (entry["kind"], entry["job"]) == ("reserve", made["id"])
     listed = world.get(JOBS, params={"metadata[team]": "blue"}).json()["data"]
     assert [j["id"] for j in listed] == [made["id"]]
