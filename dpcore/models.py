@@ -62,7 +62,6 @@ def _size_head(model: PreTrainedModel) -> None:
     with torch.no_grad():
         model.eval()(input_ids=torch.randint(model.config.vocab_size, (16, 16)))
         hook.remove()
-        # RoBERTa's head is given all positions' features already reduced to one vector an example, like BERT's.
         output.weight.normal_(0.0, LOGIT_SPREAD / float(features[0].norm(dim=-1).mean()))
 
 
