@@ -193,7 +193,7 @@ def _steward(steward: Client, task: Task) -> tuple[dict[str, Any], dict[str, Any
     )
     console.print(
         f"Private file {private['id']}: every line checked in a process of its own.\n"
-        f"An analyst sees its size, {private['declared_size']}, and its labels, {', '.join(private['labels'])}; no row.\n"
+        f"An analyst sees its size, {private['declared_size']}, and its labels, {', '.join(private['labels'])}.\n"
         f"Public evaluation set {public['id']}."
     )
     return budget, private, public
