@@ -83,7 +83,7 @@ def test_problems_go_to_the_steward_by_line_and_nothing_is_kept(world: World) ->
         ({"privacy_budget[epsilon]": "0.01"}, "a.csv", "epsilon_too_small", "epsilon"),
         ({"privacy_budget[delta]": "0.0025"}, "a.csv", "delta_too_large", "delta"),
         ({"privacy_budget[unit]": "user"}, "a.csv", "unsupported_unit", "privacy_budget.unit"),
-        ({"declared_size": "0"}, "a.csv", "invalid_request", None),
+        ({"declared_size": "0"}, "a.csv", "invalid_request", "declared_size"),
         ({"declared_size": "399"}, "a.csv", "invalid_file", "file"),
         ({"labels": "0"}, "a.csv", "invalid_request", None),
         ({"labels": "0,0"}, "a.csv", "invalid_request", "labels"),
