@@ -14,11 +14,13 @@ from api.files import endpoints as files
 from api.health import endpoints as health
 from api.jobs import endpoints as jobs
 from api.keys import endpoints as keys
+from api.ledger import endpoints as ledger
 from api.middleware import BodyLimit, Envelope
 from api.models import endpoints as models
 from domain.blobs import open_store
 from domain.database import make_engine, require_safe_login
 from domain.files import forget_dead_uploads
+from domain.keeper import Keeper, signing_key
 from domain.models import base_models
 from domain.settings import ApiSettings
 from ledger.guard import require_intact
@@ -43,11 +45,21 @@ def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
         to_thread.current_default_thread_limiter().total_tokens = 2 * CONNECTIONS
         store = open_store(settings.blobs)
         forget_dead_uploads(engine, store)
+        keeper = Keeper(engine, settings)
+        keeper.start()
         yield {
             "resources": Resources(
-                settings, engine, store, base_models(settings), CapacityLimiter(CHECKS_AT_ONCE), check_first
+                settings,
+                engine,
+                store,
+                base_models(settings),
+                CapacityLimiter(CHECKS_AT_ONCE),
+                check_first,
+                keeper,
+                signing_key(settings),
             )
         }
+        keeper.stop()
         engine.dispose()
 
     app = FastAPI(
@@ -62,6 +74,6 @@ def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
     errors.install(app)
     app.add_middleware(BodyLimit, upload_limit=settings.upload_limit)
     app.add_middleware(Envelope)
-    for room in (budgets, files, jobs, models, keys, health):
+    for room in (budgets, ledger, files, jobs, models, keys, health):
         app.include_router(room.router)
     return app

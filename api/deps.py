@@ -6,9 +6,11 @@ from typing import Annotated
 
 import sqlalchemy as sa
 from anyio import CapacityLimiter
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import Depends, Request
 
 from domain.blobs import Store
+from domain.keeper import Keeper
 from domain.models import DEFAULT_MODEL, BaseModelFacts
 from domain.settings import ApiSettings
 
@@ -25,6 +27,9 @@ class Resources:
     """Files that are checked at the same time."""
     check_first: bool
     """Whether a job that does not fit is refused in words before the database refuses it; tests switch it off."""
+    keeper: Keeper
+    signer: Ed25519PrivateKey
+    """The service's key for receipts."""
 
     @property
     def default_model(self) -> BaseModelFacts:

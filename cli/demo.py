@@ -23,7 +23,7 @@ from rich.table import Table
 
 from cli import demo_data, options, output
 from cli.client import ApiError, Client
-from cli.commands import adapters, jobs
+from cli.commands import adapters, budgets, jobs
 from cli.embedded import lock
 from cli.embedded.errors import StackError
 
@@ -80,6 +80,7 @@ def demo(
     """
     if (train is None) != (evaluation is None):
         options.fail("--train and --eval go together: private rows to learn from, public rows to measure on")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the stack is stopped and its data removed
     with tempfile.TemporaryDirectory(prefix="tacit-demo-") as name:
         scratch = Path(name)
         scratch.chmod(0o711)  # Postgres may run as another user, who must pass here
@@ -284,9 +285,7 @@ def _refused(analyst: Client, task: Task, private: str) -> ApiError:
 
 def _ledger(steward: Client, budget: str) -> None:
     console.rule("The ledger")
-    jobs_entries = steward.pages(f"/v1/budgets/{budget}/entries", 100)
-    shortened = [entry | {"hash": str(entry.get("hash", ""))[:16]} for entry in jobs_entries]
-    output.show_list(shortened, ["seq", "kind", "job", "at", "epsilon_after", "hash"], as_json=False)
+    output.show_list(steward.pages(f"/v1/budgets/{budget}/entries", 100), budgets.ENTRY_COLUMNS, as_json=False)
     console.print("Every line is sealed by the hash of the line before; nobody's login can change or remove one.")
 
 

@@ -3,7 +3,7 @@
 import typer
 
 from cli import demo, local
-from cli.commands import adapters, budgets, files, jobs, keys, models
+from cli.commands import adapters, budgets, files, jobs, keys, ledger, models
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,4 +20,5 @@ app.add_typer(files.app, name="files")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(keys.app, name="keys")
+app.add_typer(ledger.app, name="ledger")
 app.command("models")(models.models)

@@ -42,7 +42,7 @@ def show_list(items: Sequence[Mapping[str, Any]], columns: Sequence[str], as_jso
     for name in present:
         table.add_column(name.rpartition(".")[2].replace("_", " "), overflow="fold")
     for row in rows:
-        table.add_row(*(escape(cell(name, row.get(name))) for name in present))
+        table.add_row(*(escape(_short(name, cell(name, row.get(name)))) for name in present))
     console.print(table)
 
 
@@ -69,6 +69,11 @@ def cell(name: str, value: Any) -> str:
     if isinstance(value, list) and all(isinstance(element, str | int) for element in value):
         return ", ".join(str(element) for element in value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _short(name: str, text: str) -> str:
+    """The beginning of a hash is enough in a list."""
+    return text[:16] if name == "hash" else text
 
 
 def _time(value: Any) -> str:

@@ -1,5 +1,6 @@
 """Budgets as the service offers them: opened with public defaults, read within one tenant."""
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -103,3 +104,21 @@ def entries(budget_id: str) -> sa.Select[Any]:
         .subquery()
     )
     return sa.select(totals)
+
+
+def reference_jobs_left(held: Balance, reference: Mapping[str, Any]) -> int:
+    """How many jobs like the reference job still fit: at its own noise, or at that of a job which fills the budget."""
+    rate, steps, sigma = reference["sample_rate"], reference["steps"], reference["noise_multiplier"]
+    if held.frozen_reason is not None:
+        return 0
+    if sigma is None:
+        sigma = accounting.calibrate(held.epsilon, held.delta, held.weights, rate, steps)
+    return accounting.how_many_fit(held.cap, held.used, accounting.cost(accounting.curve(sigma, rate), steps))
+
+
+def guarantee(epsilon_claim: float, held: Balance) -> str:
+    """What the budget promises, in a sentence. epsilon_claim: the highest limit it ever had."""
+    return (
+        f"Everything that all jobs on this budget ever release is, together, ({epsilon_claim:g}, {held.delta:g})-"
+        f"differentially private for each {held.unit} (add or remove one), however the jobs were chosen."
+    )

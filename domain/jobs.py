@@ -15,6 +15,7 @@ from domain.planning import Dataset, Draft, draft, fits, guarantee, largest_epsi
 from domain.refusals import Conflict, Invalid, NotFound, OverBudget
 from domain.releases import rounded_now
 from domain.tables import file, job, job_file, release
+from dpcore.spec import accounting
 from ledger import reserve, work
 from ledger.budgets import Balance, balance
 from ledger.errors import AlreadySettled, BudgetExceeded, StaleFence
@@ -56,6 +57,17 @@ class Planned:
     @property
     def largest_epsilon(self) -> float:
         return largest_epsilon(self.draft, self.budget)
+
+    @property
+    def jobs_that_fit(self) -> int:
+        """How many jobs like this one the budget still holds, this one among them."""
+        return accounting.how_many_fit(self.budget.cap, self.budget.used, self.draft.cost)
+
+    @property
+    def price_now(self) -> float:
+        """What the budget's epsilon so far would grow by: less than the job's own epsilon, because noise composes."""
+        after = tuple(u + c for u, c in zip(self.budget.used, self.draft.cost, strict=True))
+        return max(0.0, self.budget.epsilon_of(after) - self.budget.epsilon_of(self.budget.used))
 
     def privacy(self) -> dict[str, Any]:
         """What is promised; budget_left is the epsilon that the budget's total stays below its limit."""
@@ -204,7 +216,9 @@ def _over_budget(planned: Planned, refused_by: str) -> OverBudget:
 
 def of_tenant(tenant_id: str) -> sa.Select[Any]:
     """A tenant's jobs with what the ledger and the releases say about each."""
-    first = sa.select(sa.func.min(reservation.c.id)).where(reservation.c.job_id == job.c.id).scalar_subquery()
+    # Correlated by hand: this one lies two levels deep, where SQLAlchemy would read the whole job table instead.
+    own = sa.select(sa.func.min(reservation.c.id)).where(reservation.c.job_id == job.c.id).correlate(job)
+    first = own.scalar_subquery()
     steps = sa.select(sa.func.sum(phase.c.steps_authorised)).where(phase.c.reservation_id == first)
     charge = sa.select(
         sa.func.json_build_object(

@@ -23,18 +23,6 @@ class Result:
     blob: str
 
 
-@dataclass(frozen=True)
-class Released:
-    """A result that may be downloaded."""
-
-    file_id: str
-    kind: str
-    filename: str
-    bytes: int
-    sha256: str
-    blob: str
-
-
 def publish(connection: sa.Connection, lease: Lease, tenant_id: str, results: Sequence[Result]) -> list[Receipt]:
     """Settle the job as succeeded, make its results visible and finish it; the caller commits.
 
@@ -67,16 +55,6 @@ def publish(connection: sa.Connection, lease: Lease, tenant_id: str, results: Se
     )
     append_event(connection, lease.job_id, "info", "message", "The job has been completed: the adapter is released.")
     return receipts
-
-
-def released(connection: sa.Connection, job_id: str) -> dict[str, Released]:
-    """The results of a job that may be downloaded, by kind; empty before it has succeeded."""
-    rows = connection.execute(
-        sa.select(file.c.id, release.c.kind, file.c.filename, file.c.bytes, file.c.sha256, file.c.blob)
-        .join(file, file.c.id == release.c.file_id)
-        .where(release.c.job_id == job_id, file.c.deleted_at.is_(None))
-    )
-    return {r.kind: Released(r.id, r.kind, r.filename, r.bytes, r.sha256, r.blob) for r in rows}
 
 
 def rounded_now() -> sa.ColumnElement[object]:

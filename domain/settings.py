@@ -39,6 +39,14 @@ class ApiSettings(ServiceSettings):
 
     key_pepper: HexSecret
     fingerprint_key: HexSecret
+    signing_key: HexSecret
+    """Ed25519 seed that receipts and the witness are signed with."""
+    policy_key: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """Ed25519 public key that raised limits, thaws and corrections must be signed with; None: not checked."""
+    witness: Path | None = None
+    """Append-only file outside the database that remembers how far each budget's ledger had come; None: no witness."""
+    verify_hours: float = Field(default=24.0, gt=0)
+    """Time between two verifications of every budget."""
     upload_limit: int = Field(default=2**30, gt=0)
     """Bytes of one upload."""
 

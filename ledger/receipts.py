@@ -49,8 +49,13 @@ def issue(connection: sa.Connection, key: Ed25519PrivateKey, budget_id: str, seq
         fields=tuple(row.fields),
         hash=row.hash.hex(),
         public_key=key.public_key().public_bytes_raw().hex(),
-        signature=key.sign(_signed(budget_id, seq, row.hash.hex())).hex(),
+        signature=sign(key, budget_id, seq, row.hash.hex()),
     )
+
+
+def sign(key: Ed25519PrivateKey, budget_id: str, seq: int, hash_hex: str) -> str:
+    """The service's word (hexadecimal) that entry `seq` of the budget has this hash."""
+    return key.sign(_signed(budget_id, seq, hash_hex)).hex()
 
 
 def check(receipt: Receipt, public_key: str) -> None:

@@ -33,12 +33,12 @@ def attempt(engine: sa.Engine, settings: WorkerSettings, job_id: str) -> None:
 
     Raises sqlalchemy's errors while the database is away: the lease then runs out and the job is sent again.
     """
+    store = open_store(settings.blobs)
     claimed_at = time.monotonic()
     with engine.begin() as connection:
         lease = claim(connection, job_id, settings.lease_seconds)
     if lease is None:
         return
-    store = open_store(settings.blobs)
     with Heartbeat(engine, lease, settings.lease_seconds, claimed_at) as heartbeat:
         try:
             finished = _Attempt(engine, store, settings, lease, heartbeat).run()
@@ -57,8 +57,7 @@ def attempt(engine: sa.Engine, settings: WorkerSettings, job_id: str) -> None:
             finished = True
         except DataPhaseFailed as error:
             log.error("job %s: failed in the data phase: %s", job_id, describe(error))
-            with engine.begin() as connection:
-                ends.fail_privately(connection, lease)
+            ends.fail_privately(engine, lease)
             finished = True
         except (StaleFence, AlreadySettled):
             log.warning("job %s: somebody else has it; nothing of this attempt is kept", job_id)
@@ -116,7 +115,7 @@ class _Attempt:
                 task=built.task,
                 records=records,
                 plan=assignment.plan,
-                authorise=self._authorise,
+                authorise=lambda steps: self._authorise(steps, assignment.plan.steps),
                 save=self._save,
                 should_stop=self._should_stop,
                 checkpoint=checkpoint,
@@ -134,20 +133,14 @@ class _Attempt:
             log.error("job %s: rehearsal failed: %s", assignment.job_id, describe(error))
             raise Refused("not_trainable", "The method cannot train this model exactly.") from error
 
-    def _authorise(self, steps: int) -> int:
+    def _authorise(self, steps: int, total: int) -> int:
         """Charge before noise: committed before the first of these steps runs."""
         with _needs_database(), self._engine.begin() as connection:
             granted = work.authorise(connection, self._lease, 0, steps)
             if granted:
                 done = ends.steps_authorised(connection, self._lease.job_id)
-                append_event(
-                    connection,
-                    self._lease.job_id,
-                    "info",
-                    "metrics",
-                    f"Step {done}: authorised and charged.",
-                    {"step": done},
-                )
+                message, data = f"Step {done} of {total}: authorised and charged.", {"step": done, "total_steps": total}
+                append_event(connection, self._lease.job_id, "info", "metrics", message, data)
         self._begun = True
         return granted
 

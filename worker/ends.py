@@ -38,12 +38,15 @@ def fail(connection: sa.Connection, job_id: str, fence: int | None, reason: Refu
     append_event(connection, job_id, "error", "message", shown.message, {"code": shown.code})
 
 
-def fail_privately(connection: sa.Connection, lease: Lease) -> None:
+def fail_privately(engine: sa.Engine, lease: Lease) -> None:
     """A failure that the private rows may have caused tells something about them even before the first step: it costs
     what the same failure would cost later, so one step is authorised first."""
-    if not steps_authorised(connection, lease.job_id):
-        work.authorise(connection, lease, 0, 1)
-    fail(connection, lease.job_id, lease.fence, TRAINING_FAILED)
+    with engine.begin() as connection:
+        if not steps_authorised(connection, lease.job_id):
+            work.authorise(connection, lease, 0, 1)
+    # A transaction of its own: settling locks the budget more strongly than authorising does.
+    with engine.begin() as connection:
+        fail(connection, lease.job_id, lease.fence, TRAINING_FAILED)
 
 
 def steps_authorised(connection: sa.Connection, job_id: str) -> int:

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from pydantic import BaseModel, Field
 
 from api.fields import Body, Name
+from domain import budgets
 from dpcore.spec import accounting
 from ledger.budgets import Reference, as_balance
 
@@ -66,7 +67,10 @@ class Budget(BaseModel):
     epsilon_spent: float
     epsilon_reserved: float
     epsilon_left: float
+    reference_jobs_left: int = Field(description="jobs like the budget's reference job that still fit")
     frozen: bool
+    frozen_reason: str | None
+    guarantee: str
     reference: dict[str, Any]
     ledger: LedgerState
 
@@ -109,7 +113,10 @@ def budget_of(row: sa.Row[Any]) -> Budget:
         epsilon_spent=balance.epsilon_of(balance.spent),
         epsilon_reserved=balance.epsilon_of(balance.reserved),
         epsilon_left=max(0.0, balance.epsilon - balance.epsilon_of(balance.used)),
+        reference_jobs_left=budgets.reference_jobs_left(balance, row.reference),
         frozen=row.frozen_reason is not None,
+        frozen_reason=row.frozen_reason,
+        guarantee=budgets.guarantee(float(row.epsilon_claim), balance),
         reference=row.reference,
         ledger=LedgerState(
             orders=list(accounting.ORDERS),

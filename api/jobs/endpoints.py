@@ -49,7 +49,7 @@ def create(
         known = idempotency.claim(connection, caller, idempotency_key, body, job_id)
         if known is not None:
             response.headers["idempotent-replayed"] = "true"
-            return job_of(jobs.require(connection, caller.tenant_id, known))
+            return job_of(jobs.require(connection, caller.tenant_id, known), service.signer)
     planned = jobs.plan_job(connection, caller.tenant_id, service.models, body.wanted())
     jobs.submit(
         connection,
@@ -59,14 +59,16 @@ def create(
         key_id=caller.key_id,
         check_first=service.check_first,
     )
+    after_commit.add_task(service.keeper.tell_witness)
     after_commit.add_task(_hint, service, job_id)
-    return job_of(jobs.require(connection, caller.tenant_id, job_id))
+    return job_of(jobs.require(connection, caller.tenant_id, job_id), service.signer)
 
 
 @router.get("")
 def index(
     request: Request,
     caller: StewardOrAnalyst,
+    service: Service,
     connection: Transaction,
     after: After = None,
     limit: Limit = 20,
@@ -84,20 +86,20 @@ def index(
     elif request.query_params.get("metadata") == "null":
         scoped = scoped.where(job.c.metadata == sa.cast({}, job.c.metadata.type))
     rows, more = fetch(connection, scoped, job, after=after, limit=limit, order=order)
-    return page([job_of(row) for row in rows], more)
+    return page([job_of(row, service.signer) for row in rows], more)
 
 
 @router.get("/{job_id}")
-def show(job_id: Id, caller: StewardOrAnalyst, connection: Transaction) -> Job:
+def show(job_id: Id, caller: StewardOrAnalyst, service: Service, connection: Transaction) -> Job:
     """One job."""
-    return job_of(jobs.require(connection, caller.tenant_id, job_id))
+    return job_of(jobs.require(connection, caller.tenant_id, job_id), service.signer)
 
 
 @router.post("/{job_id}/cancel")
-def cancel(job_id: Id, caller: StewardOrAnalyst, connection: Transaction) -> Job:
+def cancel(job_id: Id, caller: StewardOrAnalyst, service: Service, connection: Transaction) -> Job:
     """Stop a job: steps that were authorised stay charged, the rest goes back to the budget."""
     jobs.cancel(connection, caller.tenant_id, job_id)
-    return job_of(jobs.require(connection, caller.tenant_id, job_id))
+    return job_of(jobs.require(connection, caller.tenant_id, job_id), service.signer)
 
 
 @router.get("/{job_id}/events")

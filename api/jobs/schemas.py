@@ -3,10 +3,12 @@
 from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from api.fields import Body, Name, Reference
 from domain.jobs import Planned, Wanted
+from ledger.receipts import sign
 
 NoteName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 NoteText = Annotated[str, StringConstraints(max_length=512)]
@@ -119,6 +121,10 @@ class Estimate(BaseModel):
     method: dict[str, Any]
     privacy: JobPrivacy
     fits: bool
+    jobs_that_fit: int = Field(description="jobs like this one that the budget still holds, this one among them")
+    price_now: float = Field(
+        description="what the budget's epsilon so far would grow by; jobs after the first cost less"
+    )
     largest_epsilon: float = Field(description="at which a job of this shape would fit now; 0: none does")
     memory_bytes: int = Field(description="that training needs beside the process, by formula")
     seconds: float | None = Field(description="null until a worker of this installation has measured the model")
@@ -151,11 +157,15 @@ class JobError(BaseModel):
 
 
 class Receipt(BaseModel):
-    """Where the job's charge stands in its budget's ledger."""
+    """Where the job's charge stands in its budget's ledger, with the service's Ed25519 signature in hexadecimal.
+
+    The whole receipt, to be checked without the service: `GET .../receipts`.
+    """
 
     budget: str
     seq: int
     hash: str
+    signature: str
 
 
 class Job(BaseModel):
@@ -206,7 +216,7 @@ class Checkpoint(BaseModel):
     id: str
 
 
-def job_of(row: sa.Row[Any]) -> Job:
+def job_of(row: sa.Row[Any], key: Ed25519PrivateKey) -> Job:
     """A row of domain.jobs.of_tenant."""
     plan, method, done = row.plan, row.method, int(row.steps_authorised)
     numbers = method[method["type"]]["hyperparameters"]
@@ -234,7 +244,9 @@ def job_of(row: sa.Row[Any]) -> Job:
         error=None if row.error is None else JobError(**row.error),
         privacy=JobPrivacy(**row.privacy, steps_authorised=done),
         progress=Progress(step=done, total_steps=plan["steps"], fraction=round(done / plan["steps"], 4)),
-        receipt=Receipt(**row.receipt),
+        receipt=Receipt(
+            **row.receipt, signature=sign(key, row.receipt["budget"], row.receipt["seq"], row.receipt["hash"])
+        ),
     )
 
 
@@ -247,6 +259,8 @@ def estimate_of(planned: Planned) -> Estimate:
         method=planned.draft.method,
         privacy=JobPrivacy(**planned.privacy(), steps_authorised=0),
         fits=planned.fits,
+        jobs_that_fit=planned.jobs_that_fit,
+        price_now=planned.price_now,
         largest_epsilon=planned.largest_epsilon,
         memory_bytes=planned.draft.memory,
         seconds=None,

@@ -9,7 +9,7 @@ from cli.client import connect
 
 app = options.group("Privacy budgets: what a population may lose at most, and what it has.")
 COLUMNS = ["id", "name", "epsilon", "delta", "unit", "epsilon_spent", "epsilon_reserved", "epsilon_left", "frozen"]
-ENTRY_COLUMNS = ["seq", "kind", "job", "at", "epsilon_after", "hash"]
+ENTRY_COLUMNS = ["seq", "kind", "job", "outcome", "epsilon_after", "actor", "at", "hash"]
 
 
 @app.command()

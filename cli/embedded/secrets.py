@@ -22,6 +22,10 @@ class Secrets:
     worker_password: str = field(default_factory=_fresh, repr=False)
     key_pepper: str = field(default_factory=_fresh, repr=False)
     fingerprint_key: str = field(default_factory=_fresh, repr=False)
+    signing_key: str = field(default_factory=_fresh, repr=False)
+    """Ed25519 seed of the service: receipts and the witness."""
+    policy_key: str = field(default_factory=_fresh, repr=False)
+    """Ed25519 seed of the operator: raised limits, thaws, corrections. No service gets it."""
 
 
 def load(data: Path) -> Secrets:

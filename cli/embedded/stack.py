@@ -13,6 +13,7 @@ from types import FrameType
 
 import httpx
 import psycopg
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cli.embedded import lock, postgres, redis, secrets, services
 from cli.embedded.errors import StackError
@@ -99,6 +100,9 @@ class Stack:
             "TACIT_DATABASE_URL": url("tacit_api", known.api_password),
             "TACIT_KEY_PEPPER": known.key_pepper,
             "TACIT_FINGERPRINT_KEY": known.fingerprint_key,
+            "TACIT_SIGNING_KEY": known.signing_key,
+            "TACIT_POLICY_KEY": _public_half(known.policy_key),
+            "TACIT_WITNESS": str(self.data / "witness" / "heads.jsonl"),
         }
         address = ("--host", self.host, "--port", str(self.port))
         for service in (
@@ -183,7 +187,7 @@ def prepare(data: Path) -> None:
     if not data.exists():
         data.mkdir(parents=True, mode=0o700)
         data.chmod(0o711 if os.geteuid() == 0 else 0o700)
-    for name in ("logs", "run", "blobs", "secrets"):
+    for name in ("logs", "run", "blobs", "secrets", "witness"):
         (data / name).mkdir(mode=0o700, exist_ok=True)
 
 
@@ -247,3 +251,22 @@ def _log(folder: Path, name: str) -> Path:
     if log.exists() and log.stat().st_size > LOG_LIMIT:
         log.replace(log.with_suffix(".log.1"))
     return log
+
+
+def admin_url(data: Path) -> str:
+    """The administrator's URL of the stack that runs on `data`. Raises StackError when none does."""
+    running = postgres.live(data.absolute() / "postgres")
+    if running is None or not (data / "secrets" / "stack.json").exists():
+        raise StackError(f"no stack runs on {data}; start it with `tacit up`, or set TACIT_ADMIN_DATABASE_URL")
+    return running.url(postgres.SUPERUSER, secrets.load(data).admin_password, DATABASE)
+
+
+def policy_key(data: Path) -> str:
+    """The operator's signing seed, in hexadecimal. Raises StackError when `data` has none."""
+    if not (data / "secrets" / "stack.json").exists():
+        raise StackError(f"{data} holds no policy key; name its file with --policy-key")
+    return secrets.load(data).policy_key
+
+
+def _public_half(seed: str) -> str:
+    return Ed25519PrivateKey.from_private_bytes(bytes.fromhex(seed)).public_key().public_bytes_raw().hex()

@@ -133,6 +133,7 @@ def _too_small(epsilon: float, delta: float, sample_rate: float, steps: int) -> 
     )
 
 
+@lru_cache(maxsize=4096)
 def calibrate(epsilon: float, delta: float, weights: Weights, sample_rate: float, steps: int) -> float:
     """Smallest noise multiplier (6 decimals, rounded up) at which `steps` steps take at most `epsilon` of an empty
     budget with these weights and this delta, by the ledger's own rule. Raises DoesNotFit."""
@@ -160,6 +161,11 @@ def _smallest_sigma(good: Callable[[float], bool]) -> float | None:
         middle = (low + high) // 2
         low, high = (low, middle) if good(middle / 1e6) else (middle, high)
     return high / 1e6
+
+
+def how_many_fit(cap: Sequence[int], used: Sequence[int], job: Curve) -> int:
+    """How many jobs of this cost still fit beside what is used, one after the other."""
+    return max(max(0, c - u) // k if k < SATURATION else 0 for c, u, k in zip(cap, used, job, strict=True))
 
 
 def largest_epsilon_that_fits(

@@ -1,17 +1,24 @@
 """A service over a real database and broker, with a key for each scope in two tenants."""
 
 import secrets
-from collections.abc import Iterator
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+import uvicorn
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi.testclient import TestClient
 
 from api.app import create_app
 from domain.bootstrap import ALL_SCOPES
+from domain.ingest.check import check
 from domain.keys import new_key
 from domain.settings import ApiSettings, secret_bytes
 from domain.tables import api_key, tenant
@@ -74,6 +81,9 @@ def make_settings(database: Database, broker: str, folder: Path) -> ApiSettings:
         blobs=str(folder / "blobs"),
         key_pepper=secrets.token_hex(32),
         fingerprint_key=secrets.token_hex(32),
+        signing_key=secrets.token_hex(32),
+        policy_key=Ed25519PrivateKey.generate().public_key().public_bytes_raw().hex(),
+        witness=folder / "heads.jsonl",
         upload_limit=2**20,
     )
 
@@ -98,3 +108,41 @@ def world(module_database: Database, redis_server: str, tmp_path_factory: pytest
     keys = make_keys(module_database, settings)
     with TestClient(create_app(settings)) as client:
         yield World(module_database, settings, client, keys)
+
+
+@pytest.fixture(scope="module")
+def quick_checks() -> Iterator[None]:
+    """Files are checked in this process: for tests that are about something else."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("api.files.endpoints.run_check", check)
+        yield
+
+
+@pytest.fixture(scope="module")
+def address(world: World) -> Iterator[str]:
+    """The same service under uvicorn, on a port of its own."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(create_app(world.settings), port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_for(lambda: server.started)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(20)
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+def wait_for(
+    condition: Callable[[], bool], process: subprocess.Popen[bytes] | None = None, seconds: float = 60
+) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process is None or process.poll() is None, "the API ended"
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.05)

@@ -4,9 +4,11 @@ import pytest
 
 from tests.api.conftest import JOBS, PRIVATE, World, job_body
 
+pytestmark = pytest.mark.usefixtures("quick_checks")
+
 
 @pytest.fixture(scope="module")
-def foreign(world: World) -> dict[str, str]:
+def foreign(world: World, quick_checks: None) -> dict[str, str]:
     """Ids of tenant one."""
     file = world.private_file()
     job = world.submit(file["id"])

@@ -146,3 +146,8 @@ def test_down_stops_what_a_killed_up_left(tacit: Tacit) -> None:
     assert done.returncode == 0
     assert "database" in done.stdout
     assert postgres.live(tacit.data / "postgres") is None
+
+
+def test_commands_start_without_torch() -> None:
+    code = "import sys, cli.main; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

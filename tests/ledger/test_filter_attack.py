@@ -128,12 +128,12 @@ def test_a_saturated_order_mints_no_budget(world: World) -> None:
     assert honest == 10
     loud, _ = world.submit([(file, budget, [LOUD])])
     assert world.balance(budget).reserved[-1] == accounting.SATURATION
-    for _ in range(20):
+    for _ in range(9):
         cancel(world, world.submit([(file, budget, [LOUDER])])[0])
     assert world.balance(budget).reserved == price(world, LOUD)
     beside = submit_until_refused(world, budget, file, JOB)
     assert len(beside) == how_many_fit(world, budget, JOB, price(world, LOUD)) < honest
-    for _ in range(20):  # and the other way round: the saturating job goes and comes between the others
+    for _ in range(3):  # and the other way round: the saturating job goes and comes between the others
         cancel(world, loud)
         cancel(world, beside.pop())
         loud, _ = world.submit([(file, budget, [LOUD])])

@@ -1,6 +1,5 @@
 """What the API would have written: tenant, budget, files, jobs; and a real worker beside it."""
 
-import io
 import os
 import signal
 import subprocess
@@ -13,15 +12,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from cli.embedded.processes import PROC
-from domain.blobs import open_store, put_bytes
+from domain.blobs import open_store, put_file
 from domain.hints import send_hint
 from domain.ids import new_id
-from domain.tables import api_key, checkpoint, file, job, job_file, tenant
+from domain.rows import RowWriter
+from domain.tables import api_key, checkpoint, file, job, job_file, release, tenant
 from dpcore.spec.methods import get_method
 from ledger.budgets import Reference, open_budget
 from ledger.reserve import Charge, Phase, reserve
@@ -71,9 +69,12 @@ class Service:
     def add_file(self, texts: Sequence[str], labels: Sequence[int], *, private: bool) -> str:
         """A checked file, as ingest leaves it."""
         id = new_id("file", "-")
-        buffer = io.BytesIO()
-        pq.write_table(pa.table({"text": pa.array(texts), "label": pa.array(labels, pa.int32())}), buffer)
-        put_bytes(self.store, f"files/{id}", buffer.getvalue())
+        path = self.folder / id
+        writer = RowWriter(path)
+        for text, label in zip(texts, labels, strict=True):
+            writer.add(text, label)
+        writer.close()
+        put_file(self.store, f"files/{id}", path)
         values: dict[str, Any] = {"purpose": "evals"}
         if private:
             values = {"purpose": "fine-tune", "budget_id": "budget_a", "declared_size": DECLARED}
@@ -170,6 +171,11 @@ class Service:
         return rows + [
             str(p) for p in (self.folder / "blobs" / "jobs" / job_id / "checkpoints").rglob("*") if p.is_file()
         ]
+
+    def released(self, job_id: str) -> dict[str, sa.Row[Any]]:
+        """The files that a job made visible, by kind."""
+        rows = sa.select(release.c.kind, file).join(file, file.c.id == release.c.file_id)
+        return {row.kind: row for row in self.all(rows.where(release.c.job_id == job_id))}
 
     def settlement(self, job_id: str) -> sa.Row[Any]:
         """The job's one settling entry."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from domain.releases import publish, released
+from domain.releases import publish
 from domain.settings import WorkerSettings
 from domain.tables import checkpoint, job, job_event
 from dpcore.train import Outcome
@@ -78,6 +78,7 @@ def test_a_failure_in_training_costs_everything_and_shows_no_cause(
 ) -> None:
     def train(*, authorise: Callable[[int], int], **_: Any) -> Outcome:
         authorise(2)
+        assert service.authorised(id) == 2  # charged for everyone to see before a step runs
         raise RuntimeError(SECRET) from ValueError(SECRET)
 
     trains_like(monkeypatch, train)
@@ -169,8 +170,7 @@ def test_a_late_worker_publishes_nothing_and_keeps_no_checkpoint(
     assert service.all(sa.select(checkpoint).where(checkpoint.c.job_id == id)) == []
     with pytest.raises(StaleFence), engine.begin() as c:
         publish(c, type(others[0])(id, others[0].fence - 1), "tenant_a", [])
-    with engine.begin() as c:
-        assert released(c, id) == {}
+    assert service.released(id) == {}
 
 
 def test_a_stop_is_heard_before_the_first_step(service: Service, engine: sa.Engine, settings: WorkerSettings) -> None:

@@ -1,0 +1,46 @@
+"""Verification, receipts and decisions as they go over the wire."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from api.fields import Body, Reason
+
+
+class Problem(BaseModel):
+    """Something in a budget's history that does not hold."""
+
+    seq: int | None = Field(description="of the entry where it shows, if it shows at one")
+    what: str
+
+
+class Verification(BaseModel):
+    """A budget's whole history checked against its balance: chain, sequence, prices, limits, signatures."""
+
+    object: Literal["budget.verification"] = "budget.verification"
+    budget: str
+    ok: bool
+    problems: list[Problem]
+    seq: int = Field(description="entries that were checked")
+    hash: str
+
+
+class Freeze(Body):
+    """Why nothing more may be reserved or authorised."""
+
+    reason: Reason
+
+
+class Limit(Body):
+    """A lower limit for later jobs."""
+
+    epsilon: float = Field(gt=0, le=100)
+    reason: Reason
+
+
+class Keys(BaseModel):
+    """Ed25519 public keys in hexadecimal. Keep the first to check receipts without this service."""
+
+    object: Literal["ledger.keys"] = "ledger.keys"
+    signing_key: str
+    policy_key: str | None

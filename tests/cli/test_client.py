@@ -1,0 +1,140 @@
+"""The client commands against a small server that answers what it is told."""
+
+import hashlib
+import io
+import json
+import threading
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+
+Answer = tuple[int, bytes, dict[str, str]]
+
+
+class Service:
+    """Answers by method and path, and remembers what was asked."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, list[Answer]] = {}
+        self.asked: list[tuple[str, dict[str, str], bytes]] = []
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("content-length", 0)))
+                service.asked.append((f"{self.command} {self.path}", dict(self.headers), body))
+                waiting = service.answers[f"{self.command} {self.path.partition('?')[0]}"]
+                status, content, headers = waiting.pop(0) if len(waiting) > 1 else waiting[0]
+                self.send_response(status)
+                for name, value in ({"content-length": str(len(content))} | headers).items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_GET = do_POST = do_DELETE = answer
+
+            def log_message(self, *_: Any) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def says(self, call: str, body: Any, status: int = 200, **headers: str) -> None:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.answers.setdefault(call, []).append((status, content, headers))
+
+
+@pytest.fixture
+def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TACIT_URL", raising=False)
+    monkeypatch.delenv("TACIT_API_KEY", raising=False)
+    made = Service()
+    thread = threading.Thread(target=made.server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+    thread.join()
+
+
+def tacit(*arguments: str) -> Any:
+    return CliRunner().invoke(app, arguments)
+
+
+def test_a_refusal_shows_message_field_and_what_would_fit(service: Service) -> None:
+    refusal = {"detail": "no room", "largest_epsilon": 0.5, "errors": []}
+    refusal["error"] = {"message": "no room", "param": "privacy.epsilon", "code": "privacy_budget_exceeded"}
+    service.says("POST /v1/fine_tuning/jobs", refusal, status=403)
+    result = tacit("jobs", "create", "--file", "file-1", "--epsilon", "3", "--url", service.url, "--key", "k")
+    assert result.exit_code == 1
+    for part in ("no room", "field: privacy.epsilon", "code: privacy_budget_exceeded", "largest_epsilon: 0.5"):
+        assert part in result.stderr
+    (_, headers, body) = service.asked[0]
+    assert headers["Authorization"] == "Bearer k"
+    assert json.loads(body)["privacy"] == {"epsilon": 3.0}
+
+
+def test_an_upload_is_a_form_with_the_names_of_the_service(service: Service, tmp_path: Path) -> None:
+    service.says("POST /v1/files", {"id": "file-1"})
+    rows = tmp_path / "rows.tsv"
+    rows.write_text("sentence\tclass\n")
+    options = ["--epsilon", "8", "--delta", "1e-6", "--text", "sentence", "--declared-size", "count", "--labels", "a,b"]
+    assert tacit("files", "upload", str(rows), *options, "--url", service.url, "--key", "k").exit_code == 0
+    body = service.asked[0][2].decode()
+    for name in ("privacy_budget[epsilon]", "privacy_budget[delta]", "columns[text]", "declared_size", "labels"):
+        assert f'name="{name}"' in body
+    assert 'filename="rows.tsv"' in body
+
+
+def test_pages_are_followed_to_the_end(service: Service) -> None:
+    service.says("GET /v1/budgets", {"data": [{"id": "b1"}], "has_more": True})
+    service.says("GET /v1/budgets", {"data": [{"id": "b2"}], "has_more": False})
+    result = tacit("budgets", "list", "--json", "--url", service.url, "--key", "k")
+    assert [budget["id"] for budget in json.loads(result.stdout)["data"]] == ["b1", "b2"]
+    assert "after=b1" in service.asked[1][0]
+
+
+def archive() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as zipped:
+        zipped.writestr("adapter_config.json", "{}")
+    return buffer.getvalue()
+
+
+ARCHIVE = archive()
+
+
+@pytest.mark.parametrize(("promised", "code"), [(None, 1), ("0" * 64, 1), (hashlib.sha256(ARCHIVE).hexdigest(), 0)])
+def test_an_adapter_appears_only_when_its_sha256_is_right(
+    service: Service, tmp_path: Path, promised: str | None, code: int
+) -> None:
+    headers = {} if promised is None else {"x-content-sha256": promised}
+    service.says("GET /v1/fine_tuning/jobs/j/adapter", ARCHIVE, **headers)
+    target = tmp_path / "adapter"
+    assert tacit("adapters", "download", "j", "-o", str(target), "--url", service.url, "--key", "k").exit_code == code
+    assert target.exists() == (code == 0)
+
+
+def test_the_local_admin_key_goes_to_this_machine_only(service: Service, tmp_path: Path) -> None:
+    for name, text in (("run/address", service.url), ("secrets/admin-key", "local-key")):
+        (tmp_path / "tacit-data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tacit-data" / name).write_text(text)
+    service.says("GET /v1/models", {"data": []})
+    assert tacit("models").exit_code == 0
+    assert service.asked[0][1]["Authorization"] == "Bearer local-key"
+    result = tacit("models", "--url", "https://tacit.example")
+    assert result.exit_code == 1
+    assert "No API key" in result.stderr
+
+
+def test_nobody_there_names_the_fix(service: Service) -> None:
+    result = tacit("models", "--url", "http://127.0.0.1:9", "--key", "k")
+    assert result.exit_code == 1
+    assert "tacit up" in result.stderr
