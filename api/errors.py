@@ -12,12 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from domain.refusals import Conflict, Invalid, NotFound, OverBudget, Refusal
-from ledger.errors import BudgetExceeded, BudgetFrozen
+from ledger.errors import BudgetFrozen
 
 logger = logging.getLogger(__name__)
 
 _STATUS: dict[type[Refusal], int] = {Invalid: 400, OverBudget: 403, NotFound: 404, Conflict: 409}
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+_TYPES_OF_VALUES = {"int", "float", "str", "bool"}
 _RETRY_HELPS = {408, 429, 503}
 
 
@@ -130,18 +131,6 @@ def install(app: FastAPI) -> None:
             headers=error.headers,
         )
 
-    @app.exception_handler(BudgetExceeded)
-    def exceeded(request: Request, error: BudgetExceeded) -> JSONResponse:
-        # Reached when the service's own check was passed and the database still said no: a job came in between.
-        return problem(
-            request,
-            403,
-            "privacy_budget_exceeded",
-            "the database refused the job: the privacy budget has no room "
-            "for it; ask for an estimate to see what would fit",
-            param="privacy.epsilon",
-        )
-
     @app.exception_handler(BudgetFrozen)
     def frozen(request: Request, error: BudgetFrozen) -> JSONResponse:
         return problem(request, 403, "budget_frozen", "the budget is frozen; its steward can say why")
@@ -158,10 +147,11 @@ def install(app: FastAPI) -> None:
 
 
 def _field(detail: Mapping[str, Any]) -> str | None:
-    """`body.privacy.epsilon` as a caller writes it: privacy.epsilon."""
+    """`body.privacy.epsilon` as a caller writes it: privacy.epsilon. Names of a union's members are left out."""
     if detail["type"] == "json_invalid":
         return None
-    return ".".join(str(part) for part in detail["loc"][1:]) or None
+    parts = [str(part) for part in detail["loc"][1:]]
+    return ".".join(part for part in parts if part.isidentifier() and part not in _TYPES_OF_VALUES) or None
 
 
 def _words(detail: Mapping[str, Any]) -> str:

@@ -18,12 +18,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.padding import Padding
 from rich.table import Table
 
 from cli import demo_data, options, output
 from cli.client import ApiError, Client
-from cli.commands import adapters, budgets, jobs
+from cli.commands import adapters, jobs
 from cli.embedded import lock
 from cli.embedded.errors import StackError
 
@@ -31,6 +30,7 @@ ROWS, EVALUATED = 6000, 600  # of the made-up data
 STEPS, BATCH = 40, 256
 LEARNT = 0.15  # how far above chance the made-up task must be learnt
 START = 180.0  # seconds for the stack to come up, migrations included
+LEDGER = ["seq", "kind", "outcome", "epsilon_after", "at", "hash"]
 STOCK = Path(__file__).with_name("demo_predict.py")
 console = output.console
 
@@ -147,6 +147,7 @@ def _run(task: Task, data: Path, scratch: Path) -> dict[str, Any]:
     hyperparameters = job.get("hyperparameters") or {}
     figures = {
         **measured,
+        "budget_epsilon": task.epsilon,
         "epsilon": privacy.get("epsilon"),
         "delta": privacy.get("delta"),
         "sigma": privacy.get("noise_multiplier"),
@@ -191,8 +192,8 @@ def _steward(steward: Client, task: Task) -> tuple[dict[str, Any], dict[str, Any
         "/v1/files", task.evaluation, {"purpose": "evals", "labels": json.dumps(private["labels"])} | columns
     )
     console.print(
-        f"Private file {private['id']}: every line checked in a process of its own. An analyst sees its public size\n"
-        f"({private['declared_size']}) and its labels ({', '.join(private['labels'])}), never a row.\n"
+        f"Private file {private['id']}: every line checked in a process of its own.\n"
+        f"An analyst sees its size, {private['declared_size']}, and its labels, {', '.join(private['labels'])}.\n"
         f"Public evaluation set {public['id']}."
     )
     return budget, private, public
@@ -208,8 +209,8 @@ def _analyst(
     privacy = estimate["privacy"]
     output.show(
         {
-            "noise": f"{privacy['noise_multiplier']:.4g} times the length that a row's say is cut to",
-            "sample rate": f"{privacy['sample_rate']:.4g}: each row takes part in a step with this chance",
+            "noise": f"{privacy['noise_multiplier']:.4g} times the most that one row can say",
+            "sample rate": f"{privacy['sample_rate']:.4g}, a row's chance to be in a step",
             "steps": privacy["steps_planned"],
             "price": f"epsilon {privacy['epsilon']:.4g}",
             "left of the budget afterwards": f"epsilon {privacy['budget_left_after']:.4g}",
@@ -229,7 +230,7 @@ def _analyst(
         error = job.get("error") or {}
         raise ApiError(f"The job ended as {job['status']}: {error.get('message')}", code=error.get("code"))
     if guarantee := (job.get("privacy") or {}).get("guarantee"):
-        console.print(Padding(escape(str(guarantee)), (0, 2)))
+        console.print(escape(str(guarantee)), soft_wrap=False)
     return job
 
 
@@ -276,16 +277,14 @@ def _refused(analyst: Client, task: Task, private: str) -> ApiError:
         if error.status != 403:
             raise
         console.print(f"[bold]Refused[/bold] ({error.status}): {escape(str(error))}")
-        console.print(
-            "However the question is put, by whomever: the budget is spent, and there is no way to refill it."
-        )
+        console.print("Whoever asks, and in whatever words: the budget is spent, and nothing refills it.")
         return error
     raise ApiError(f"Job {job['id']} was accepted although the budget is spent.")
 
 
 def _ledger(steward: Client, budget: str) -> None:
     console.rule("The ledger")
-    output.show_list(steward.pages(f"/v1/budgets/{budget}/entries", 100), budgets.ENTRY_COLUMNS, as_json=False)
+    output.show_list(steward.pages(f"/v1/budgets/{budget}/entries", 100), LEDGER, as_json=False)
     console.print("Every line is sealed by the hash of the line before; nobody's login can change or remove one.")
 
 

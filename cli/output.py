@@ -79,4 +79,4 @@ def _short(name: str, text: str) -> str:
 def _time(value: Any) -> str:
     if isinstance(value, int | float):
         return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    return str(value)
+    return str(value)[:19].replace("T", " ")

@@ -10,6 +10,7 @@ def make_engine(url: str, pool_size: int = 5) -> sa.Engine:
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_pre_ping=True,
+        hide_parameters=True,  # an error's text goes to the log, and values may be somebody's
         connect_args={
             "connect_timeout": 10,
             "options": "-c lock_timeout=30s -c idle_in_transaction_session_timeout=60s",

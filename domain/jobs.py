@@ -52,7 +52,7 @@ class Planned:
 
     @property
     def fits(self) -> bool:
-        return fits(self.draft, self.budget)
+        return self.budget.frozen_reason is None and fits(self.draft, self.budget)
 
     @property
     def largest_epsilon(self) -> float:
@@ -149,7 +149,7 @@ def submit(
     Raises OverBudget, by the service's own check or, with `check_first` false or after losing a race, because the
     database refused (its error is then the cause); ledger.errors.BudgetFrozen.
     """
-    if check_first and not planned.fits:
+    if check_first and not fits(planned.draft, planned.budget):
         raise _over_budget(planned, "service")
     try:
         with connection.begin_nested():

@@ -6,12 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
-
-LOGIT_SPREAD = 0.25
-"""Standard deviation of the untrained logits."""
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
@@ -40,30 +36,8 @@ def build_classifier(folder: str | Path, labels: Sequence[str], *, seed: int) ->
     lacking = sorted(key for key in report["missing_keys"] if key.startswith(f"{model.base_model_prefix}."))
     if lacking:
         raise ValueError(f"the model's folder lacks weights: {', '.join(lacking)}")
-    with seeded(seed):
-        _size_head(model)
     # Evaluation mode: the base model's own dropout would only add to the noise.
     return model.eval()
-
-
-def _size_head(model: PreTrainedModel) -> None:
-    """Draw the output layer anew, so that its logits have a spread of LOGIT_SPREAD on stand-in input.
-
-    A unit's gradient is clipped as a whole: with a head of the usual 0.02 and small features, nearly all of its norm
-    is the head's own, and what reaches the layers below drowns in the noise.
-    """
-    output = [
-        module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and not name.startswith(f"{model.base_model_prefix}.")
-    ][-1]
-    features: list[Tensor] = []
-    hook = output.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
-    with torch.no_grad():
-        model.eval()(input_ids=torch.randint(model.config.vocab_size, (16, 16)))
-        hook.remove()
-        # RoBERTa's head is given all positions' features already reduced to one vector an example, like BERT's.
-        output.weight.normal_(0.0, LOGIT_SPREAD / float(features[0].norm(dim=-1).mean()))
 
 
 @contextmanager

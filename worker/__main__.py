@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from celery.signals import celeryd_init, worker_shutting_down
 from pydantic import ValidationError
 
+from domain.blobs import open_store
 from domain.database import UnsafeLogin, make_engine, require_safe_login
 from domain.settings import WorkerSettings
 from ledger.guard import TamperedDatabase, require_intact
@@ -34,7 +35,7 @@ def main() -> int:
     except sa.exc.OperationalError:
         return _refuse("the database behind TACIT_DATABASE_URL does not answer")
     os.environ.update(QUIET)
-    reconciler = Reconciler(engine, settings)
+    reconciler = Reconciler(engine, open_store(settings.blobs), settings)
     celeryd_init.connect(lambda **_: reconciler.start(), weak=False)
     worker_shutting_down.connect(lambda **_: reconciler.stop(), weak=False)
     worker_shutting_down.connect(pass_on)

@@ -146,7 +146,7 @@ class _Attempt:
 
     def _save(self, data: bytes) -> None:
         with _needs_database(), _needs_store():
-            checkpoints.save(self._engine, self._store, self._lease, data)
+            checkpoints.save(self._engine, self._store, self._lease, read_step(data), data)
 
     def _should_stop(self) -> bool:
         return draining() or self._heartbeat.stop_requested or not self._heartbeat.held

@@ -7,19 +7,18 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from domain.blobs import Store, delete, delete_all, get_bytes, put_bytes
-from domain.tables import checkpoint
-from dpcore.checkpoint import read_step
+from domain.tables import checkpoint, job
 from ledger.errors import translated
 from ledger.work import Lease
 from worker.errors import STORE_ERRORS
 from worker.log import log
 
+ENDED = ("succeeded", "failed", "cancelled")
 _EITHER_AWAY: tuple[type[Exception], ...] = (*STORE_ERRORS, sa.exc.SQLAlchemyError)
 
 
-def save(engine: sa.Engine, store: Store, lease: Lease, data: bytes) -> None:
+def save(engine: sa.Engine, store: Store, lease: Lease, step: int, data: bytes) -> None:
     """Keep a checkpoint and drop the ones before it. Raises StaleFence, a store's or the database's error."""
-    step = read_step(data)
     blob = f"{_prefix(lease.job_id)}{lease.fence}-{step}.safetensors"
     put_bytes(store, blob, data)
     with translated(), engine.begin() as connection:
@@ -47,9 +46,9 @@ def newest(engine: sa.Engine, store: Store, job_id: str) -> bytes | None:
 def discard(engine: sa.Engine, store: Store, job_id: str) -> None:
     """Forget a finished job's checkpoints, those that an attempt wrote but did not live to record included."""
     with _untidy(job_id):
-        with engine.begin() as connection:
-            connection.execute(sa.delete(checkpoint).where(checkpoint.c.job_id == job_id))
         delete_all(store, _prefix(job_id))
+        with engine.begin() as connection:  # blobs first: as long as there is a row, somebody tries again
+            connection.execute(sa.delete(checkpoint).where(checkpoint.c.job_id == job_id))
 
 
 def _drop_older(engine: sa.Engine, store: Store, lease: Lease, kept: str) -> None:
@@ -60,6 +59,15 @@ def _drop_older(engine: sa.Engine, store: Store, lease: Lease, kept: str) -> Non
             blobs = connection.execute(sa.delete(checkpoint).where(older).returning(checkpoint.c.blob)).scalars().all()
         for blob in blobs:
             delete(store, blob)
+
+
+def tidy(engine: sa.Engine, store: Store) -> None:
+    """Discard what finished jobs left: those that ended without a worker, or whose worker died right after."""
+    with engine.connect() as connection:
+        over = sa.select(checkpoint.c.job_id).join(job, job.c.id == checkpoint.c.job_id).where(job.c.status.in_(ENDED))
+        jobs = connection.execute(over.distinct()).scalars().all()
+    for job_id in jobs:
+        discard(engine, store, job_id)
 
 
 @contextmanager

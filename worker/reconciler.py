@@ -5,12 +5,13 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
+from domain.blobs import Store
 from domain.hints import HINT_ERRORS, send_hint, waiting
 from domain.settings import WorkerSettings
 from domain.tables import checkpoint, job
 from ledger.errors import LedgerError
 from ledger.tables import budget, reservation, work
-from worker import ends
+from worker import checkpoints, ends
 from worker.errors import Refused, describe
 from worker.log import log
 
@@ -30,8 +31,8 @@ _open = job.c.status.in_(["queued", "running"])
 class Reconciler:
     """A thread that looks every few seconds. Any number of workers may run one."""
 
-    def __init__(self, engine: sa.Engine, settings: WorkerSettings) -> None:
-        self._engine, self._settings = engine, settings
+    def __init__(self, engine: sa.Engine, store: Store, settings: WorkerSettings) -> None:
+        self._engine, self._store, self._settings = engine, store, settings
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
 
@@ -45,12 +46,12 @@ class Reconciler:
     def _run(self) -> None:
         while not self._end.wait(self._settings.reconcile_seconds):
             try:
-                reconcile(self._engine, self._settings)
+                reconcile(self._engine, self._store, self._settings)
             except Exception as error:  # noqa: BLE001  # whatever it was, the next look must come
                 log.warning("the look at open jobs failed: %s", describe(error))
 
 
-def reconcile(engine: sa.Engine, settings: WorkerSettings) -> None:
+def reconcile(engine: sa.Engine, store: Store, settings: WorkerSettings) -> None:
     """One look at all open jobs."""
     for job_id in _open_jobs(engine, work.c.stop_requested):
         _end(engine, job_id, lambda c, job_id: ends.cancel(c, job_id, None))
@@ -59,6 +60,7 @@ def reconcile(engine: sa.Engine, settings: WorkerSettings) -> None:
     for job_id in _open_jobs(engine, _fruitless >= settings.max_attempts):
         _end(engine, job_id, lambda c, job_id: ends.fail(c, job_id, None, GAVE_UP))
     _hint(engine, settings)
+    checkpoints.tidy(engine, store)
 
 
 def _end(engine: sa.Engine, job_id: str, end: Callable[[sa.Connection, str], None]) -> None:

@@ -35,7 +35,11 @@ def load(data: Path) -> Secrets:
     """
     path = data / "secrets" / "stack.json"
     if path.exists():
-        return Secrets(**json.loads(path.read_text()))
+        kept = json.loads(path.read_text())
+        known = Secrets(**kept)
+        if asdict(known) != kept:  # an older folder lacks what a newer version needs
+            save(path, json.dumps(asdict(known), indent=1))
+        return known
     if (data / "postgres").exists():
         raise StackError(f"{path} is missing, and the database in {data} does not open without it. Restore the file.")
     made = Secrets()

@@ -87,7 +87,7 @@ def test_problems_go_to_the_steward_by_line_and_nothing_is_kept(world: World) ->
         ({"privacy_budget[max_records_per_user]": "2"}, "a.csv", "invalid_request", None),
         ({**USER, "privacy_budget[max_records_per_user]": "0"}, "a.csv", "invalid_request", None),
         ({**USER, "columns[user]": None}, "a.csv", "invalid_request", "columns.user"),
-        ({"declared_size": "0"}, "a.csv", "invalid_request", None),
+        ({"declared_size": "0"}, "a.csv", "invalid_request", "declared_size"),
         ({"declared_size": "399"}, "a.csv", "invalid_file", "file"),
         ({"labels": "0"}, "a.csv", "invalid_request", None),
         ({"labels": "0,0"}, "a.csv", "invalid_request", "labels"),

@@ -1,5 +1,6 @@
 """The embedded servers: killed they recover, running they are adopted, missing they are named."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import psycopg
 import pytest
 from redis import Redis
 
-from cli.embedded import postgres, redis
+from cli.embedded import postgres, redis, secrets
 from cli.embedded.errors import StackError
 from cli.embedded.processes import command_line, marked
 
@@ -84,3 +85,17 @@ def test_marked_processes_are_found(tmp_path: Path) -> None:
     finally:
         child.kill()
         child.wait()
+
+
+def test_secrets_are_made_once_and_an_older_folder_gets_what_it_lacks(tmp_path: Path) -> None:
+    made = secrets.load(tmp_path)
+    assert secrets.load(tmp_path) == made
+    path = tmp_path / "secrets" / "stack.json"
+    assert path.stat().st_mode & 0o777 == 0o600
+    older = {name: value for name, value in json.loads(path.read_text()).items() if name != "fingerprint_key"}
+    path.write_text(json.dumps(older))
+    assert secrets.load(tmp_path) == secrets.load(tmp_path)
+    (tmp_path / "postgres").mkdir()
+    path.unlink()
+    with pytest.raises(StackError, match="Restore the file"):
+        secrets.load(tmp_path)

@@ -88,7 +88,10 @@ def test_up_is_killed_comes_back_and_goes_down(tacit: Tacit) -> None:
 
     # Each service has its own login and not a secret more; none has the administrator's.
     secrets = json.loads((tacit.data / "secrets" / "stack.json").read_text())
-    known = {"api": {"api_password", "key_pepper", "fingerprint_key"}, "worker": {"worker_password"}}
+    known = {
+        "api": {"api_password", "key_pepper", "fingerprint_key", "signing_key"},
+        "worker": {"worker_password"},
+    }
     for name, pid in tacit.services().items():
         environment = Path(f"/proc/{pid}/environ").read_text()
         assert {secret for secret, value in secrets.items() if value in environment} == known[name]

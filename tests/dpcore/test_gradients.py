@@ -56,7 +56,7 @@ def test_clipped_sum_equals_the_one_by_one_oracle(make_model, make_records, task
 
 
 def test_float32_gradients_move_by_less_than_the_stated_slack_when_a_record_leaves(make_model, make_records, task):
-    """The sensitivity's slack is 1e-6 C for every expected record: other records move by less than a third of it."""
+    """The sensitivity's slack is 1e-6 C for every expected record: other records move by less than that."""
     model, records = make_model(layers=2), make_records(64)
     engine = PerExample(model)
 

@@ -83,6 +83,7 @@ def test_defaults_give_a_valid_plan_from_public_values():
 
 def test_what_is_asked_for_is_taken_or_refused():
     lora = get_method("lora")
+    assert lora.Request(steps="auto", batch_size="auto", learning_rate="auto") == lora.Request()
     asked = lora.Request(steps=7, batch_size=5, learning_rate=0.5)
     numbers = lora.resolve(asked, declared_size=5, epsilon=3.0, facts=FACTS)
     assert (numbers.steps, numbers.batch_size, numbers.learning_rate) == (7, 5, 0.5)

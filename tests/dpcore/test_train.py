@@ -140,7 +140,7 @@ def test_zero_gradients_give_noise_of_the_planned_variance_at_every_step(make_mo
         loop.optimise, "step", lambda o, p, mean, **_: means.append(torch.cat([*map(flat, mean.values())]))
     )
     plan = make_plan(sample_rate=1e-12, expected_batch=7, noise_multiplier=3.0, clip_norm=2.0, steps=40)
-    Host().run(make_model(), task, make_records(10), plan)
+    Host().run(make_model(), task, make_records(10), plan, streams=secret())
     assert len(means) == 40
     assert len({m[0].item() for m in means}) == 40
     one = (3.0 * 2.0 / 7) ** 2
@@ -307,7 +307,8 @@ def test_every_step_draws_from_all_records_and_sums_only_its_draw(make_model, ma
 
     monkeypatch.setattr(loop, "poisson", draw)
     monkeypatch.setattr(task, "losses", losses)
-    Host().run(make_model(), task, make_records(40), make_plan(sample_rate=0.5), speed=Speed(tokens=32))
+    plan = make_plan(sample_rate=0.5, steps=20)
+    Host().run(make_model(), task, make_records(40), plan, speed=Speed(tokens=32), streams=secret())
     assert [sorted(s) for s in seen] == [d.tolist() for d in drawn]
     assert len(set().union(*seen)) == 40
 

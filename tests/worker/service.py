@@ -172,6 +172,10 @@ class Service:
             str(p) for p in (self.folder / "blobs" / "jobs" / job_id / "checkpoints").rglob("*") if p.is_file()
         ]
 
+    def wait_tidied(self, job_id: str) -> None:
+        """Until nothing is left of a finished job's checkpoints: that happens after its end is visible."""
+        until(lambda: not self.leftovers(job_id), 60, lambda: f"left behind: {self.leftovers(job_id)}")
+
     def released(self, job_id: str) -> dict[str, sa.Row[Any]]:
         """The files that a job made visible, by kind."""
         rows = sa.select(release.c.kind, file).join(file, file.c.id == release.c.file_id)

@@ -8,6 +8,7 @@ from domain.tables import checkpoint, job
 from ledger.tables import reservation
 from ledger.work import Lease, authorise, claim, drop, request_stop
 from tests.worker.service import Service
+from worker.checkpoints import save
 from worker.reconciler import reconcile
 
 HOUR = sa.text("interval '1 hour'")
@@ -28,7 +29,7 @@ class Desk:
     def look(self) -> int:
         """How many hints one look sends."""
         before = waiting(self.service.broker)
-        reconcile(self.engine, self.settings)
+        reconcile(self.engine, self.service.store, self.settings)
         return waiting(self.service.broker) - before
 
     def claim(self, id: str, seconds: float = 60) -> Lease:
@@ -114,6 +115,8 @@ def test_a_cancelled_job_without_a_worker_is_settled_for_what_was_authorised(ser
     lease = desk.claim(begun)
     with desk.engine.begin() as c:
         authorise(c, lease, 0, 5)
+    save(desk.engine, service.store, lease, 5, b"as far as it got")
+    assert service.leftovers(begun)
     with service.api.begin() as c:
         request_stop(c, fresh)
         request_stop(c, begun)
@@ -122,6 +125,7 @@ def test_a_cancelled_job_without_a_worker_is_settled_for_what_was_authorised(ser
     desk.drop(lease)
     desk.look()
     assert service.status(begun) == "cancelled"
+    assert not service.leftovers(begun)
     assert not any(service.settlement(fresh).spent_change)
     assert service.settlement(begun).spent_change == [5 * cost for cost in service.ledger(begun).step_cost]
 
@@ -139,6 +143,6 @@ def test_a_job_that_outlived_its_reservation_is_cancelled(service: Service) -> N
 def test_without_a_broker_the_hint_is_still_owed(service: Service) -> None:
     id = service.submit(hint=False)
     away = Desk(service, broker_url="redis+socket:///nowhere/redis?virtual_host=0")
-    reconcile(away.engine, away.settings)
+    reconcile(away.engine, service.store, away.settings)
     assert service.one(sa.select(job.c.hinted_at).where(job.c.id == id))[0] is None
     assert Desk(service).look() == 1

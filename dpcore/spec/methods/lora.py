@@ -43,6 +43,7 @@ class Hyperparameters(BaseModel):
     batch_size: int
     learning_rate: float
     clip_norm: float = 1.0
+    clipping: Literal["automatic", "flat"] = "automatic"
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
 
@@ -88,6 +89,7 @@ def plan(
         noise_multiplier=noise_multiplier,
         steps=phase.steps,
         clip_norm=hyperparameters.clip_norm,
+        clipping=hyperparameters.clipping,
         expected_batch=hyperparameters.batch_size,
         method=NAME,
         options=options.model_dump(mode="json"),
