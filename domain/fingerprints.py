@@ -24,7 +24,10 @@ _BIND = sa.text(
 
 def lock(connection: sa.Connection, tenant_id: str) -> None:
     """Until the transaction ends, no other registers private rows of this tenant: what `holders` says stays true."""
+    # The rows are here and checked: better wait for a large upload to finish than have these sent again.
+    connection.execute(sa.text("SET LOCAL lock_timeout = '120s'"))
     connection.execute(sa.select(sa.func.ledger.lock_population(tenant_id)))
+    connection.execute(sa.text("SET LOCAL lock_timeout TO DEFAULT"))
 
 
 def holders(connection: sa.Connection, tenant_id: str, marks: Marks) -> set[str]:

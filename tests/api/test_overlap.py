@@ -123,7 +123,7 @@ def test_rows_of_one_budget_enter_another_by_decision_alone(world: World) -> Non
             "reason": OTHERS["overlap_reason"],
         }
     verified = world.post(f"/v1/budgets/{two}/verify", scope="auditor")
-    assert verified.status_code == 200, verified.text
+    assert (verified.status_code, verified.json()["ok"]) == (200, True), verified.text
 
 
 def test_rows_of_two_budgets_are_refused_until_it_is_decided(world: World) -> None:
