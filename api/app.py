@@ -26,7 +26,7 @@ from domain.settings import ApiSettings
 from ledger.guard import require_intact
 
 CONNECTIONS = 10
-"""Pooled database connections; half as many threads again would only wait for one."""
+"""Kept open to the database, and as many more when it is busy: one for each thread, one for each slot."""
 CHECKS_AT_ONCE = 2
 
 
@@ -42,21 +42,22 @@ def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
         with engine.connect() as connection:
             require_safe_login(connection)
             require_intact(connection)
-        to_thread.current_default_thread_limiter().total_tokens = 2 * CONNECTIONS
+        to_thread.current_default_thread_limiter().total_tokens = CONNECTIONS
         store = open_store(settings.blobs)
         forget_dead_uploads(engine, store)
         keeper = Keeper(engine, settings)
         keeper.start()
         yield {
             "resources": Resources(
-                settings,
-                engine,
-                store,
-                base_models(settings),
-                CapacityLimiter(CHECKS_AT_ONCE),
-                check_first,
-                keeper,
-                signing_key(settings),
+                settings=settings,
+                engine=engine,
+                store=store,
+                models=base_models(settings),
+                slots=CapacityLimiter(CONNECTIONS),
+                checks=CapacityLimiter(CHECKS_AT_ONCE),
+                check_first=check_first,
+                keeper=keeper,
+                signer=signing_key(settings),
             )
         }
         keeper.stop()

@@ -1,6 +1,6 @@
 """What endpoints are given: the process's resources, and one transaction a request."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -23,6 +23,9 @@ class Resources:
     engine: sa.Engine
     store: Store
     models: dict[str, BaseModelFacts]
+    slots: CapacityLimiter
+    """Requests that hold a connection from one thread to the next. Slots and threads together never need more
+    connections than the pool has: otherwise threads wait for connections whose holders wait for threads."""
     checks: CapacityLimiter
     """Files that are checked at the same time."""
     check_first: bool
@@ -46,7 +49,13 @@ def resources(request: Request) -> Resources:
 Service = Annotated[Resources, Depends(resources)]
 
 
-def transaction(service: Service) -> Iterator[sa.Connection]:
+async def _slot(service: Service) -> AsyncIterator[None]:
+    """A place among the requests that hold a connection; waiting for it holds no thread."""
+    async with service.slots:
+        yield
+
+
+def transaction(service: Service, slot: Annotated[None, Depends(_slot, scope="function")]) -> Iterator[sa.Connection]:
     """Commits after the endpoint succeeded and before the answer is sent; rolls back when it raises."""
     with service.engine.begin() as connection:
         yield connection

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from domain.tables import checkpoint
 from ledger.tables import entry, reservation
-from tests.worker.service import Service, until
+from tests.worker.service import PATIENCE, Service, until
 from tests.worker.test_job import adapter_moved
 
 KILLS = 3
@@ -37,7 +37,9 @@ def survive_kills(service: Service, seed: int) -> dict[str, Any]:
                 now = service.authorised(id)
                 goal = chance.uniform(now, STEPS * 0.9)
                 until(
-                    lambda goal=goal: service.authorised(id) >= goal or not service.open(id), 300, lambda: "no progress"
+                    lambda goal=goal: service.authorised(id) >= goal or not service.open(id),
+                    PATIENCE,
+                    lambda: "no progress",
                 )
             assert service.open(id), "the job was too short to be killed three times"
             victim = chance.choice(["child", "worker"])
@@ -49,7 +51,7 @@ def survive_kills(service: Service, seed: int) -> dict[str, Any]:
             elif (child := worker.child()) is not None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child, signal.SIGKILL)
-        service.wait(id, "succeeded", 300)
+        service.wait(id, "succeeded")
         service.wait_tidied(id)
     finally:
         worker.kill()

@@ -1,0 +1,80 @@
+"""What every benchmark shares: figures, their table for people and their lines of JSON, and how to take times."""
+
+import argparse
+import json
+import math
+import os
+import platform
+import re
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number. spread: relative, (third quartile - first) / median over rounds; None where there is one round."""
+
+    benchmark: str
+    figure: str
+    value: float
+    unit: str
+    spread: float | None = None
+    detail: dict[str, object] = field(default_factory=dict)
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """The options that all benchmarks have."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--quick", action="store_true", help="a smaller run, in less than a minute")
+    made.add_argument("--json", metavar="FILE", type=Path, help="also write one line of JSON per figure")
+    return made
+
+
+def report(figures: Sequence[Figure], json_file: Path | None, notes: Sequence[str] = ()) -> None:
+    """Print the table; write the lines."""
+    width = max(len(f.figure) for f in figures)
+    for f in figures:
+        spread = "" if f.spread is None else f"  spread {f.spread:6.1%}"
+        detail = "  " + ", ".join(f"{k} {v}" for k, v in f.detail.items()) if f.detail else ""
+        sys.stdout.write(f"{f.figure:{width}}  {f.value:12.4g} {f.unit:6}{spread}{detail}\n")
+    for note in notes:
+        sys.stdout.write(f"{note}\n")
+    if json_file is not None:
+        machine = {"processor": processor(), "cores": os.cpu_count()}
+        lines = [json.dumps({**asdict(f), "detail": {**machine, **f.detail}}) + "\n" for f in figures]
+        json_file.write_text("".join(lines))
+
+
+def median(values: Sequence[float]) -> float:
+    """Middle of the values."""
+    return statistics.median(values)
+
+
+def spread(values: Sequence[float]) -> float | None:
+    """Distance of the quartiles over the median."""
+    if len(values) < 4:
+        return None
+    first, middle, third = statistics.quantiles(values, n=4)
+    return (third - first) / middle
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The smallest value that at least `percent` percent of the values do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
+
+
+def processor() -> str:
+    """The processor's name."""
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    return found[1] if found else platform.processor()
+
+
+def versions(*names: str) -> dict[str, object]:
+    """Installed versions of packages, for a figure's detail."""
+    return {name: version(name) for name in names}
