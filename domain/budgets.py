@@ -34,11 +34,11 @@ def open_new(
     epsilon: Decimal,
     delta: Decimal,
     unit: str = "record",
+    max_records_per_user: int | None = None,
     reference: Reference = DEFAULT_REFERENCE,
 ) -> Balance:
     """Open a budget and read it back; the caller commits. Raises Invalid with the smallest epsilon that works."""
-    if unit != "record":
-        raise Invalid(f"unit {unit!r} is not supported yet; use unit 'record'", code="unsupported_unit", param="unit")
+    require_whole_unit(unit, max_records_per_user)
     id = new_id("budget", "-")
     try:
         open_budget(
@@ -49,7 +49,7 @@ def open_new(
             epsilon=epsilon,
             delta=delta,
             unit=unit,
-            max_records_per_user=None,
+            max_records_per_user=max_records_per_user,
             reference=reference,
         )
     except accounting.DoesNotFit as error:
@@ -57,6 +57,17 @@ def open_new(
             str(error), code="epsilon_too_small", param="epsilon", smallest_epsilon=error.smallest_epsilon
         ) from error
     return balance(connection, id)
+
+
+def require_whole_unit(unit: str, max_records_per_user: int | None, within: str = "") -> None:
+    """Users, and users alone, come with a bound on their records. Raises Invalid; `within` goes before the field."""
+    if (unit == "user") != (max_records_per_user is not None):
+        message = "leave it out" if unit == "record" else "send the most records of one user that are kept in a file"
+        raise Invalid(
+            f"max_records_per_user belongs to unit 'user': {message}",
+            code="invalid_request",
+            param=f"{within}max_records_per_user",
+        )
 
 
 def require(connection: sa.Connection, tenant_id: str, budget_id: str, param: str | None = None) -> sa.Row[Any]:

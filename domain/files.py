@@ -8,13 +8,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from domain import blobs, budgets, scratch
+from domain import blobs, budgets, fingerprints, scratch
 from domain.blobs import Store
+from domain.fingerprints import Marks
 from domain.ids import new_id
 from domain.planning import reference_job
 from domain.refusals import Conflict, Invalid, NotFound
 from domain.tables import file, job, job_file
 from dpcore.spec.facts import ModelFacts
+from ledger.policy import record_overlap
 
 PRIVATE, PUBLIC, RESULT = "fine-tune", "evals", "fine-tune-results"
 OPEN = ("validating_files", "queued", "running")
@@ -28,12 +30,13 @@ class InlineBudget:
     epsilon: Decimal
     delta: Decimal | None
     unit: str
+    max_records_per_user: int | None
     name: str | None
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A file that was received and checked."""
+    """A file that was received, and checked for the unit of the budget that it is meant for."""
 
     id: str
     tenant_id: str
@@ -50,17 +53,12 @@ def new_file_id() -> str:
     return new_id("file", "-")
 
 
-def require_budget(connection: sa.Connection, tenant_id: str, budget_id: str, declared_size: int | None) -> None:
-    """Whether a file of this size may be put under this budget. Raises NotFound or Invalid."""
+def require_budget(connection: sa.Connection, tenant_id: str, budget_id: str, declared_size: int | None) -> sa.Row[Any]:
+    """The budget, if a file of this size may be put under it. Raises NotFound or Invalid."""
     budget = budgets.require(connection, tenant_id, budget_id, "budget")
-    if budget.unit != "record":
-        raise Invalid(
-            f"files under a budget of unit '{budget.unit}' are not supported yet",
-            code="unsupported_unit",
-            param="budget",
-        )
     if declared_size is not None:
         require_small_delta(budget.delta, declared_size)
+    return budget
 
 
 def require_small_delta(delta: Decimal, declared_size: int) -> None:
@@ -74,19 +72,45 @@ def require_small_delta(delta: Decimal, declared_size: int) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Registered:
+    """A file that is in the database now."""
+
+    row: sa.Row[Any]
+    inherited: bool
+    """Whether it went to the budget that holds some of its records or users, in place of a new one."""
+
+
 def register(
-    connection: sa.Connection, upload: Upload, budget: str | InlineBudget | None, facts: ModelFacts
-) -> sa.Row[Any]:
+    connection: sa.Connection,
+    upload: Upload,
+    budget: str | InlineBudget | None,
+    facts: ModelFacts,
+    marks: Marks,
+    different_population: str | None,
+) -> Registered:
     """Insert a checked file, and its budget if it comes with one; the caller has stored its rows and commits.
 
-    Raises NotFound or Invalid.
+    Records and users stay with the budget that they came to first, under whatever name, label or cut they come again.
+    `different_population` is the steward's reason why those that another budget holds are other people: it becomes an
+    entry of every budget concerned. Raises NotFound, Invalid or Conflict.
     """
-    budget_id = None
-    if isinstance(budget, str):
-        require_budget(connection, upload.tenant_id, budget, upload.declared_size)
-        budget_id = budget
-    elif budget is not None:
-        budget_id = _open_with(connection, upload, budget, facts)
+    budget_id, inherited = None, False
+    if budget is not None:
+        fingerprints.lock(connection, upload.tenant_id)
+        holders = fingerprints.holders(connection, upload.tenant_id, marks)
+        if isinstance(budget, str):
+            budget_id = require_budget(connection, upload.tenant_id, budget, upload.declared_size).id
+        elif holders and different_population is None:
+            budget_id, inherited = _inherited(connection, upload, budget, holders), True
+        else:
+            budget_id = _open_with(connection, upload, budget, facts)
+        others = sorted(holders - {budget_id})
+        if others and different_population is None:
+            raise _overlap(others, f"in the budget {', '.join(others)}, not in {budget_id}; put the file there")
+        if others and different_population is not None:
+            _decide(connection, upload.id, budget_id, others, different_population)
+        fingerprints.bind(connection, upload.tenant_id, budget_id, marks)
     connection.execute(
         file.insert().values(
             id=upload.id,
@@ -102,7 +126,42 @@ def register(
         )
     )
     changed = sa.update(file).where(file.c.id == upload.id).values(sha256=upload.sha256, status="processed")
-    return connection.execute(changed.returning(file)).one()
+    return Registered(connection.execute(changed.returning(file)).one(), inherited)
+
+
+def _inherited(connection: sa.Connection, upload: Upload, asked: InlineBudget, holders: set[str]) -> str:
+    """The one budget that holds some of the rows, if its unit is the one that the file was checked for."""
+    if len(holders) > 1:
+        raise _overlap(sorted(holders), f"in several budgets, {', '.join(sorted(holders))}; split the file by budget")
+    (budget_id,) = holders
+    held = require_budget(connection, upload.tenant_id, budget_id, upload.declared_size)
+    if (held.unit, held.max_records_per_user) != (asked.unit, asked.max_records_per_user):
+        bound = "" if held.max_records_per_user is None else f" with max_records_per_user {held.max_records_per_user}"
+        raise Invalid(
+            f"some of these records or users are in {budget_id} already, whose unit is '{held.unit}'{bound}: a budget "
+            "keeps its unit; send budget with that id",
+            code="unit_mismatch",
+            param="privacy_budget.unit",
+            budgets=[budget_id],
+        )
+    return budget_id
+
+
+def _overlap(others: Sequence[str], where: str) -> Conflict:
+    return Conflict(
+        f"some of these records or users are already {where}, or send overlap=different_population with an "
+        "overlap_reason if they are other people who match by chance",
+        code="overlapping_records",
+        param="budget",
+        budgets=list(others),
+    )
+
+
+def _decide(connection: sa.Connection, file_id: str, budget_id: str, others: Sequence[str], reason: str) -> None:
+    concerned = sorted([budget_id, *others])  # ledger locks are taken in the order of ids
+    for one in concerned:
+        for other in others if one == budget_id else [budget_id]:
+            record_overlap(connection, one, file_id, other, reason)
 
 
 def _open_with(connection: sa.Connection, upload: Upload, budget: InlineBudget, facts: ModelFacts) -> str:
@@ -115,6 +174,7 @@ def _open_with(connection: sa.Connection, upload: Upload, budget: InlineBudget, 
         epsilon=budget.epsilon,
         delta=delta,
         unit=budget.unit,
+        max_records_per_user=budget.max_records_per_user,
         reference=reference_job(upload.declared_size, float(budget.epsilon), facts),
     )
     return opened.id

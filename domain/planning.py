@@ -60,6 +60,13 @@ def draft(
     budget: Balance,
 ) -> Draft:
     """Resolve every default and calibrate the noise with the budget's own rule. Raises Invalid, naming the field."""
+    if budget.unit != "record":  # the core samples and clips by record
+        raise Invalid(
+            f"the unit of this file's budget is the {budget.unit}, and no method trains by {budget.unit} yet: its "
+            "files can be uploaded and kept, not trained on",
+            code="unsupported_unit",
+            param="training_file",
+        )
     name = DEFAULT_METHOD if method == "supervised" else method
     try:
         spec = get_method(name)

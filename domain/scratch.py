@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import IO
 
 from domain.blobs import Store
+from domain.ingest.fingerprint import Kind
 
 
 @dataclass(frozen=True)
 class Part:
-    """An upload under way. `rows` is where its checked rows are written; both are gone when the upload ends."""
+    """An upload under way. `rows` and `marks` are where its checked rows and their fingerprints are written; all of it
+    is gone when the upload ends."""
 
     file: IO[bytes]
     path: Path
     rows: Path
+    marks: dict[Kind, Path]
 
 
 def folder(store: Store) -> Path:
@@ -32,14 +35,14 @@ def folder(store: Store) -> Path:
 def part(store: Store, file_id: str) -> Iterator[Part]:
     """A new file to receive an upload into, for this user only."""
     path = folder(store) / f"{file_id}.part"
-    rows = path.with_suffix(".rows")
+    rows, records, users = _beside(path)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         try:
-            yield Part(file, path, rows)
+            yield Part(file, path, rows, {"record": records, "user": users})
         finally:
-            rows.unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
+            for made in (rows, records, users, path):
+                made.unlink(missing_ok=True)
 
 
 def sweep(store: Store) -> list[str]:
@@ -48,7 +51,13 @@ def sweep(store: Store) -> list[str]:
     for path in folder(store).glob("*.part"):
         with contextlib.suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.with_suffix(".rows").unlink(missing_ok=True)
+            for made in _beside(path):
+                made.unlink(missing_ok=True)
             path.unlink()
             dead.append(path.stem)
     return dead
+
+
+def _beside(path: Path) -> tuple[Path, Path, Path]:
+    """Where the check of this upload writes rows, fingerprints of records and fingerprints of users."""
+    return path.with_suffix(".rows"), path.with_suffix(".records"), path.with_suffix(".users")

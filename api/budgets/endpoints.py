@@ -8,7 +8,6 @@ from api.deps import Transaction
 from api.fields import Id
 from api.pages import After, Limit, Order, Page, fetch, fetch_numbered, page
 from domain import budgets
-from domain.refusals import Invalid
 from ledger import tables
 
 router = APIRouter(prefix="/v1/budgets", tags=["budgets"])
@@ -17,12 +16,6 @@ router = APIRouter(prefix="/v1/budgets", tags=["budgets"])
 @router.post("", status_code=201)
 def create(body: NewBudget, caller: Steward, connection: Transaction) -> Budget:
     """Open a budget: an account of one protected population."""
-    if body.max_records_per_user is not None and body.unit == "record":
-        raise Invalid(
-            "max_records_per_user belongs to unit 'user'; leave it out",
-            code="invalid_request",
-            param="max_records_per_user",
-        )
     opened = budgets.open_new(
         connection,
         caller.tenant_id,
@@ -30,6 +23,7 @@ def create(body: NewBudget, caller: Steward, connection: Transaction) -> Budget:
         epsilon=exact(body.epsilon),
         delta=exact(body.delta),
         unit=body.unit,
+        max_records_per_user=body.max_records_per_user,
         reference=body.reference.as_reference() if body.reference else budgets.DEFAULT_REFERENCE,
     )
     return budget_of(budgets.require(connection, caller.tenant_id, opened.id))

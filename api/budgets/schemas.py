@@ -11,6 +11,9 @@ from domain import budgets
 from dpcore.spec import accounting
 from ledger.budgets import Reference, as_balance
 
+MOST_RECORDS = 1_000_000
+"""Largest bound on the records of a user."""
+
 
 class ReferenceJob(Body):
     """The public job that the budget should suit best, repeated until it is full."""
@@ -32,7 +35,7 @@ class NewBudget(Body):
     epsilon: float = Field(gt=0, le=100, description="the most that all jobs together may cost")
     delta: float = Field(gt=0, lt=1, ge=1e-30, description="below 1 / the largest declared size of its files")
     unit: Literal["record", "user"] = "record"
-    max_records_per_user: int | None = None
+    max_records_per_user: int | None = Field(default=None, ge=1, le=MOST_RECORDS, description="of a user, in one file")
     reference: ReferenceJob | None = Field(default=None, description="default: sample rate 0.01, 500 steps")
 
 

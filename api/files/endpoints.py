@@ -13,10 +13,10 @@ from api.deps import Resources, Service, Transaction
 from api.download import attachment, send_blob
 from api.errors import ApiError
 from api.fields import Id
-from api.files.schemas import DeletedFile, File, NewFile, file_of, form_format, parse_form, safe_name
+from api.files.schemas import DeletedFile, File, NewFile, NewlyUploaded, file_of, form_format, parse_form, safe_name
 from api.files.upload import Form, receive
 from api.pages import After, Order, Page, fetch, page
-from domain import blobs, files, scratch
+from domain import blobs, budgets, files, scratch
 from domain.ingest.check import Report
 from domain.ingest.check import Request as CheckRequest
 from domain.ingest.fingerprint import tenant_key
@@ -41,7 +41,7 @@ def _form_schema() -> dict[str, Any]:
         del properties[nested]
     for name in ("epsilon", "delta", "unit", "max_records_per_user", "name"):
         properties[f"privacy_budget[{name}]"] = text
-    for name in ("text", "label"):
+    for name in ("text", "label", "user"):
         properties[f"columns[{name}]"] = text
     properties["file"] = {"type": "string", "format": "binary", "description": "JSONL, CSV or TSV, by its name"}
     body = {"type": "object", "required": ["purpose", "file"], "properties": properties, "additionalProperties": False}
@@ -49,7 +49,7 @@ def _form_schema() -> dict[str, Any]:
 
 
 @router.post("", status_code=201, openapi_extra=_form_schema())
-async def create(request: Request, caller: Steward, service: Service) -> File:
+async def create(request: Request, caller: Steward, service: Service) -> NewlyUploaded:
     """Upload a file. It is checked before the answer: either the file is usable, or the answer names what is wrong
     in it, line by line, and nothing of it is kept."""
     file_id = files.new_file_id()
@@ -57,8 +57,8 @@ async def create(request: Request, caller: Steward, service: Service) -> File:
     with scratch.part(service.store, file_id) as part:
         form = await receive(request, part.file, service.settings.upload_limit)
         wanted = parse_form(form)
-        await to_thread.run_sync(_require_budget, service, caller, wanted)
-        checking = functools.partial(run_check, _check_request(service, caller, wanted, form, part))
+        most = await to_thread.run_sync(_require_budget, service, caller, wanted)
+        checking = functools.partial(run_check, _check_request(service, caller, wanted, form, part, most))
         report = await to_thread.run_sync(checking, limiter=service.checks)
         if report.problems:
             raise _unusable(report)
@@ -121,29 +121,31 @@ def content(
     )
 
 
-def _require_budget(service: Resources, caller: Caller, wanted: NewFile) -> None:
-    """Refuse early what the check of the rows cannot mend."""
-    if wanted.privacy_budget is not None and wanted.privacy_budget.unit != "record":
-        raise Invalid(
-            "unit 'user' is not supported yet for files with a text and a label; use unit 'record'",
-            code="unsupported_unit",
-            param="privacy_budget.unit",
-        )
-    if wanted.privacy_budget is not None and wanted.privacy_budget.max_records_per_user is not None:
-        raise Invalid(
-            "max_records_per_user belongs to unit 'user'; leave it out",
-            code="invalid_request",
-            param="privacy_budget.max_records_per_user",
-        )
+def _require_budget(service: Resources, caller: Caller, wanted: NewFile) -> int | None:
+    """Refuse early what the check of the rows cannot mend; returns the most rows of a user, where that is the unit."""
+    most = None
     size = wanted.declared_size if isinstance(wanted.declared_size, int) else None
     if wanted.budget is not None:
         with service.engine.connect() as connection:
-            files.require_budget(connection, caller.tenant_id, wanted.budget, size)
-    elif wanted.privacy_budget is not None and wanted.privacy_budget.delta is not None and size is not None:
-        files.require_small_delta(exact(wanted.privacy_budget.delta), size)
+            budget = files.require_budget(connection, caller.tenant_id, wanted.budget, size)
+        most = budget.max_records_per_user
+    elif (inline := wanted.privacy_budget) is not None:
+        most = inline.max_records_per_user
+        budgets.require_whole_unit(inline.unit, most, "privacy_budget.")
+        if inline.delta is not None and size is not None:
+            files.require_small_delta(exact(inline.delta), size)
+    if most is not None and wanted.columns.user is None:
+        raise Invalid(
+            "the unit of the budget is the user: name the column with the user's id in columns[user]",
+            code="invalid_request",
+            param="columns.user",
+        )
+    return most
 
 
-def _check_request(service: Resources, caller: Caller, wanted: NewFile, form: Form, part: Part) -> CheckRequest:
+def _check_request(
+    service: Resources, caller: Caller, wanted: NewFile, form: Form, part: Part, max_records_per_user: int | None
+) -> CheckRequest:
     private = wanted.purpose == files.PRIVATE
     return CheckRequest(
         source=part.path,
@@ -154,6 +156,9 @@ def _check_request(service: Resources, caller: Caller, wanted: NewFile, form: Fo
         labels=wanted.labels if isinstance(wanted.labels, list) else None,
         declared_size=wanted.declared_size if isinstance(wanted.declared_size, int) else None,
         key=tenant_key(secret_bytes(service.settings.fingerprint_key), caller.tenant_id).hex() if private else None,
+        user=wanted.columns.user,
+        max_records_per_user=max_records_per_user,
+        marks=part.marks if private else {},
     )
 
 
@@ -172,7 +177,7 @@ def _unusable(report: Report) -> Invalid:
 
 def _keep(
     service: Resources, caller: Caller, file_id: str, wanted: NewFile, form: Form, report: Report, part: Part
-) -> File:
+) -> NewlyUploaded:
     """Store the rows, then let the commit make the file visible; `part` is the note of it until then."""
     inline = wanted.privacy_budget
     upload = files.Upload(
@@ -193,6 +198,7 @@ def _keep(
             epsilon=exact(inline.epsilon),
             delta=None if inline.delta is None else exact(inline.delta),
             unit=inline.unit,
+            max_records_per_user=inline.max_records_per_user,
             name=inline.name,
         )
     )
@@ -200,8 +206,10 @@ def _keep(
     try:
         with service.engine.begin() as connection:
             blobs.put_file(service.store, key, part.rows)
-            row = files.register(connection, upload, budget, service.default_model.facts)
+            made = files.register(
+                connection, upload, budget, service.default_model.facts, part.marks, wanted.overlap_reason
+            )
     except BaseException:
         blobs.delete(service.store, key)
         raise
-    return file_of(row, caller)
+    return NewlyUploaded(**file_of(made.row, caller).model_dump(), budget_inherited=made.inherited)

@@ -7,9 +7,18 @@ from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from api.auth import Caller
+from api.budgets.schemas import MOST_RECORDS
 from api.fields import Body, Name, Reference
 from api.files.upload import Form, wrong_field
 from domain.files import PRIVATE, PUBLIC
@@ -32,15 +41,17 @@ class InlineBudget(Body):
         description="below 1 / declared_size; default: the largest power of ten up to 1 / (10 x declared_size)",
     )
     unit: Literal["record", "user"] = "record"
-    max_records_per_user: int | None = None
+    max_records_per_user: int | None = Field(default=None, ge=1, le=MOST_RECORDS)
     name: Name | None = None
 
 
 class Columns(Body):
-    """Names of the columns in the file, where they differ: `columns[text]`, `columns[label]`."""
+    """Names of the columns in the file, where they differ: `columns[text]`, `columns[label]`; `columns[user]` for the
+    user's id, where there is one."""
 
     text: Name = "text"
     label: Name = "label"
+    user: Name | None = None
 
 
 def _label_list(value: Any) -> Any:
@@ -78,6 +89,14 @@ class NewFile(Body):
         default=DEFAULT_MAX_LENGTH, ge=4, le=8192, description="tokens of a record; the rest is cut"
     )
     columns: Columns = Columns()
+    overlap: Literal["same_population", "different_population"] = Field(
+        default="same_population",
+        description="whose the records and users are that another budget holds: the same people's, so that the file "
+        "belongs to that budget, or other people's who match by chance",
+    )
+    overlap_reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)] | None = (
+        Field(default=None, description="why they are other people; it stays in the ledger")
+    )
 
     @field_validator("labels")
     @classmethod
@@ -92,9 +111,14 @@ class NewFile(Body):
     @model_validator(mode="after")
     def _whole(self) -> "NewFile":
         if self.purpose == PUBLIC:
-            if self.budget or self.privacy_budget or self.declared_size:
-                raise ValueError("an evaluation set is public: it has no budget, privacy_budget or declared_size")
+            if self.budget or self.privacy_budget or self.declared_size or self.columns.user or self.overlap_reason:
+                raise ValueError(
+                    "an evaluation set is public: it has no budget, privacy_budget, declared_size, columns[user] or "
+                    "overlap_reason"
+                )
             return self
+        if (self.overlap == "different_population") != (self.overlap_reason is not None):
+            raise ValueError("overlap=different_population comes with an overlap_reason, and nothing else does")
         if (self.budget is None) == (self.privacy_budget is None):
             raise ValueError(
                 "a private file belongs to one budget: send budget, or privacy_budget[epsilon] to open one"
@@ -168,6 +192,14 @@ class File(BaseModel):
     labels: list[str] | None
     max_length: int | None
     sha256: str | None
+
+
+class NewlyUploaded(File):
+    """The answer to an upload, for its steward."""
+
+    budget_inherited: bool = Field(
+        description="no budget was opened: that of the answer holds some of the file's records or users already"
+    )
 
 
 class DeletedFile(BaseModel):

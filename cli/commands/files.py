@@ -31,6 +31,15 @@ def upload(
     max_length: Annotated[int | None, typer.Option(help="Tokens of a record; the rest is cut.")] = None,
     text: Annotated[str | None, typer.Option(help="The column with the text, if not `text`.")] = None,
     label: Annotated[str | None, typer.Option(help="The column with the label, if not `label`.")] = None,
+    user_column: Annotated[str | None, typer.Option(help="The column with the user's id, where there is one.")] = None,
+    overlap: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose the records are that another budget holds: `same_population` (the file goes there) or "
+            "`different_population`."
+        ),
+    ] = None,
+    overlap_reason: Annotated[str | None, typer.Option(help="Why they are other people; kept in the ledger.")] = None,
     url: options.Url = None,
     key: options.Key = None,
     as_json: options.Json = False,
@@ -59,6 +68,9 @@ def upload(
         "max_length": max_length,
         "columns[text]": text,
         "columns[label]": label,
+        "columns[user]": user_column,
+        "overlap": overlap,
+        "overlap_reason": overlap_reason,
     }
     form = {name: str(value) for name, value in values.items() if value is not None}
     output.show(connect(url, key).upload("/v1/files", file, form), as_json)

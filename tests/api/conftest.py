@@ -26,7 +26,14 @@ from tests.conftest import Database
 
 JOBS = "/v1/fine_tuning/jobs"
 ROWS = 400
-CSV = b"text,label\n" + b"".join(f"row number {i},{i % 2}\n".encode() for i in range(ROWS))
+
+
+def csv_rows(tag: str = "") -> bytes:
+    """Rows that are this tag's alone: rows that were uploaded before would go to the budget that holds them."""
+    return b"text,label\n" + b"".join(f"row number {i}{tag},{i % 2}\n".encode() for i in range(ROWS))
+
+
+CSV = csv_rows()
 PRIVATE = {"purpose": "fine-tune", "privacy_budget[epsilon]": "8", "declared_size": str(ROWS), "labels": "0,1"}
 
 
@@ -49,8 +56,17 @@ class World:
     def post(self, path: str, body: Any = None, scope: str = "analyst", **options: Any):
         return self.call("POST", path, scope, json=body, **options)
 
-    def upload(self, content: bytes = CSV, form: dict[str, Any] = PRIVATE, name: str = "rows.csv", **options: Any):
-        return self.call("POST", "/v1/files", "steward", data=form, files={"file": (name, content)}, **options)
+    def upload(
+        self,
+        content: bytes | None = None,
+        form: dict[str, Any] = PRIVATE,
+        name: str = "rows.csv",
+        scope: str = "steward",
+        **options: Any,
+    ):
+        """Without content: rows that no other upload has."""
+        rows = csv_rows(f" of {secrets.token_hex(8)}") if content is None else content
+        return self.call("POST", "/v1/files", scope, data=form, files={"file": (name, rows)}, **options)
 
     def private_file(self, **form: str) -> dict[str, Any]:
         """A file with a budget of its own."""

@@ -18,6 +18,7 @@ from domain.tables import file
 from tests.api.conftest import CSV, JOBS, PRIVATE, ROWS, World, free_port, wait_for
 
 CANARY = "canary-51c0"
+USER = {"privacy_budget[unit]": "user", "privacy_budget[max_records_per_user]": "2", "columns[user]": "who"}
 
 
 def left_over(world: World) -> list[Path]:
@@ -82,7 +83,10 @@ def test_problems_go_to_the_steward_by_line_and_nothing_is_kept(world: World) ->
         ({"privacy_budget[epsilon]": "0"}, "a.csv", "invalid_request", "privacy_budget.epsilon"),
         ({"privacy_budget[epsilon]": "0.01"}, "a.csv", "epsilon_too_small", "epsilon"),
         ({"privacy_budget[delta]": "0.0025"}, "a.csv", "delta_too_large", "delta"),
-        ({"privacy_budget[unit]": "user"}, "a.csv", "unsupported_unit", "privacy_budget.unit"),
+        ({"privacy_budget[unit]": "user"}, "a.csv", "invalid_request", "privacy_budget.max_records_per_user"),
+        ({"privacy_budget[max_records_per_user]": "2"}, "a.csv", "invalid_request", None),
+        ({**USER, "privacy_budget[max_records_per_user]": "0"}, "a.csv", "invalid_request", None),
+        ({**USER, "columns[user]": None}, "a.csv", "invalid_request", "columns.user"),
         ({"declared_size": "0"}, "a.csv", "invalid_request", "declared_size"),
         ({"declared_size": "399"}, "a.csv", "invalid_file", "file"),
         ({"labels": "0"}, "a.csv", "invalid_request", None),
@@ -91,13 +95,16 @@ def test_problems_go_to_the_steward_by_line_and_nothing_is_kept(world: World) ->
         ({"labels": "0,\x00"}, "a.csv", "invalid_request", None),
         ({"max_length": "1"}, "a.csv", "invalid_request", "max_length"),
         ({"columns[text]": "sentence"}, "a.csv", "invalid_file", "file"),
-        ({"columns[user]": "who"}, "a.csv", "invalid_request", "columns.user"),
+        ({"columns[user]": "who"}, "a.csv", "invalid_file", "file"),
+        ({"overlap": "different_population"}, "a.csv", "invalid_request", None),
+        ({"overlap_reason": "why not"}, "a.csv", "invalid_request", None),
+        ({"overlap": "different_population", "overlap_reason": " "}, "a.csv", "invalid_request", "overlap_reason"),
         ({"budget": "budget-1"}, "a.csv", "invalid_request", None),
         ({"status": "processed"}, "a.csv", "invalid_request", "status"),
     ],
 )
 def test_bad_forms_are_refused(world: World, change: dict, name: str, code: str, param: str | None) -> None:
-    answer = world.upload(CSV, PRIVATE | change, name)
+    answer = world.upload(None, PRIVATE | change, name)
     assert answer.status_code == 400, answer.text
     error = answer.json()["error"]
     assert error["code"] == code, answer.text

@@ -41,14 +41,3 @@ ALTER TABLE ledger.entry
   ADD CONSTRAINT a_settlement_has_an_outcome CHECK ((kind = 'settle') = (outcome IS NOT NULL)),
   ADD CONSTRAINT a_decision_says_why CHECK (
     kind IN ('open', 'reserve', 'settle') OR (detail IS NOT NULL AND length(detail ->> 'reason') BETWEEN 1 AND 1000));
-
--- What binds people to a budget for good: keyed hashes, in one tenant, never deleted.
-CREATE TABLE fingerprint (
-  tenant_id text NOT NULL REFERENCES tenant,
-  kind text NOT NULL CHECK (kind IN ('record', 'user')),
-  mac bytea NOT NULL CHECK (length(mac) = 32),
-  budget_id text NOT NULL REFERENCES ledger.budget,
-  PRIMARY KEY (tenant_id, kind, mac, budget_id)
-);
-CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON fingerprint FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
-CREATE TRIGGER no_truncate BEFORE TRUNCATE ON fingerprint EXECUTE FUNCTION ledger.append_only();
