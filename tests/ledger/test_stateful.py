@@ -65,6 +65,7 @@ MUST_HAPPEN = {
     "authorise_under: done",
     "authorise_under: crash",
     "authorise_under: StaleFence",
+    "authorise_under: BudgetFrozen",
     "settled: done",
     "settled: crash",
     "settled: StaleFence",
@@ -372,13 +373,26 @@ class LedgerLife(RuleBasedStateMachine):
             job.executed[ordinal] += granted if fate == "ran" else 0
 
     @precondition(lambda self: any(job.open for job in self.model.values()))
-    @rule(which=anyone, steps=st.sampled_from([1, 20, 10**7]), outcome=outcomes, fate=fates, takeover=st.booleans())
-    def attempt(self, which: int, steps: int, outcome: Outcome, fate: str, takeover: bool) -> None:
-        """Somebody takes a job, works a while and ends it; with `takeover` after the death of another."""
+    @rule(
+        which=anyone,
+        steps=st.sampled_from([1, 20, 10**7]),
+        outcome=outcomes,
+        fate=fates,
+        takeover=st.booleans(),
+        frozen=seldom,
+    )
+    def attempt(self, which: int, steps: int, outcome: Outcome, fate: str, takeover: bool, frozen: bool) -> None:
+        """Somebody takes a job, works a while and ends it; with `takeover` after the death of another, with `frozen`
+        while the steward looks into one of its budgets."""
         job_id = self.some_job(5 * which + 1)
+        account = self.model[job_id].accounts[-1]
         for _ in range(1 + takeover):
             self.lease_ends(job_id)
             self.claim_job(job_id)
+            if frozen:
+                self.decide(account, "freeze", "1", 0)
+                self.authorise_under(self.leases[-1], 0, steps, "ran")
+                self.decide(account, "thaw", "1", 0)
             self.authorise_under(self.leases[-1], 0, steps, fate)
         self.settled(self.world.worker, job_id, outcome, self.leases[-1].fence, False)
 
@@ -428,6 +442,9 @@ class LedgerLife(RuleBasedStateMachine):
         share=st.sampled_from(["0.3", "0.9", "0.99", "0.99"]),
         more=st.sampled_from([0, 10**9, 10**9, 10**11, SATURATION]),
     )
+    def decision(self, account: Account, what: str, share: str, more: int) -> None:
+        self.decide(account, what, share, more)
+
     def decide(self, account: Account, what: str, share: str, more: int) -> None:
         change = [more if i == 11 else more // 1000 for i in range(12)]
         acts: dict[str, Act] = {
@@ -570,7 +587,7 @@ def live(world: World, examples: int, *, fixed: bool) -> Counter[str]:
 
 
 def test_a_ledger_lives_as_its_model_does(world: World) -> None:
-    happened = live(world, 12, fixed=True)
+    happened = live(world, 30, fixed=True)
     assert set(happened) >= MUST_HAPPEN, happened
 
 
