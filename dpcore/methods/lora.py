@@ -1,6 +1,7 @@
 """Low-rank adaptation by PEFT."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
@@ -20,9 +21,9 @@ def attach(model: PreTrainedModel, options: Mapping[str, Any], *, seed: int) -> 
     The seed drives the initialisation only. Raises ValueError when no layer has the names asked for.
     """
     chosen = Options.model_validate(options)
-    leaves = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    wanted = _AUTO & leaves if chosen.target_modules == "auto" else set(chosen.target_modules)
-    unknown = wanted - leaves
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    wanted = _upper_half(linear) if chosen.target_modules == "auto" else set(chosen.target_modules)
+    unknown = {name for name in wanted if not any(f".{known}".endswith(f".{name}") for known in linear)}
     if unknown or not wanted:
         raise ValueError(f"no linear layer is called {', '.join(sorted(unknown or _AUTO))}")
     config = LoraConfig(
@@ -45,3 +46,15 @@ def attach(model: PreTrainedModel, options: Mapping[str, Any], *, seed: int) -> 
         if name.endswith("lora_dropout.default"):
             module.train()
     return adapted
+
+
+def _upper_half(linear: Sequence[str]) -> set[str]:
+    """Query and value of the upper half of the layers: nothing below them needs a backward pass, and fewer weights
+    take less noise."""
+    depth = {name: int(number[0]) for name in linear if _leaf(name) in _AUTO and (number := re.findall(r"\d+", name))}
+    layers = sorted(set(depth.values()))
+    return {name for name, layer in depth.items() if layer in layers[len(layers) // 2 :]}
+
+
+def _leaf(name: str) -> str:
+    return name.rsplit(".", 1)[-1]

@@ -222,10 +222,11 @@ def test_what_the_service_logins_cannot_do(world: World) -> None:
         "SET ROLE tacit_admin",
         "SELECT ledger.require_fence('x', 1)",
     ]
-    for engine in (world.api, world.worker):
+    for login, engine in (("tacit_api", world.api), ("tacit_worker", world.worker)):
         for statement in statements:
-            with pytest.raises(sa.exc.DBAPIError), engine.begin() as c:
+            with pytest.raises(sa.exc.DBAPIError) as refused, engine.begin() as c:
                 c.execute(sa.text(statement))
+            print(f"{login:12} {refused.value.orig.sqlstate} {statement}")  # type: ignore[union-attr]
     assert world.balance(budget_id) == before
 
 

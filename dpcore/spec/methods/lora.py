@@ -19,7 +19,8 @@ class Options(BaseModel):
     alpha: float = Field(default=16.0, gt=0, le=1e4, description="the update is scaled by alpha / r")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="on the input of the adapted layers")
     target_modules: Literal["auto"] | tuple[str, ...] = Field(
-        default="auto", description="names of the adapted linear layers; auto: the method's choice for the model"
+        default="auto",
+        description="the adapted linear layers; auto: attention's query and value in the model's upper half",
     )
 
 
@@ -56,8 +57,8 @@ def resolve(request: Request, *, declared_size: int, epsilon: float, facts: Mode
     if request.batch_size != "auto" and request.batch_size > declared_size:
         raise ValueError(f"batch_size {request.batch_size} is larger than the declared size {declared_size}")
     return Hyperparameters(
-        steps=200 if request.steps == "auto" else request.steps,
-        batch_size=min(1024, max(1, declared_size // 4)) if request.batch_size == "auto" else request.batch_size,
+        steps=100 if request.steps == "auto" else request.steps,
+        batch_size=min(2048, max(1, declared_size // 4)) if request.batch_size == "auto" else request.batch_size,
         learning_rate=1e-2 if request.learning_rate == "auto" else request.learning_rate,
     )
 
@@ -103,9 +104,10 @@ def plan(
 
 def trainable(options: Options, facts: ModelFacts, *, labels: int) -> int:
     """Trainable weights: about, because head shapes differ between architectures."""
-    targets = 2 if options.target_modules == "auto" else len(options.target_modules)
+    auto = options.target_modules == "auto"
+    adapted = 2 * ((facts.layers + 1) // 2) if auto else facts.layers * len(options.target_modules)
     per_target = options.r * 2 * facts.hidden_size
-    return facts.layers * targets * per_target + labels * (facts.hidden_size + 1)
+    return adapted * per_target + labels * (facts.hidden_size + 1)
 
 
 def memory(options: Options, facts: ModelFacts, *, max_length: int, labels: int, tokens: int = 2048) -> int:
