@@ -1,5 +1,7 @@
 """What the admin login does once: passwords for the service logins, the first key."""
 
+from collections.abc import Callable
+
 import sqlalchemy as sa
 from psycopg import sql
 
@@ -26,8 +28,11 @@ def set_service_passwords(admin_url: str, api_password: str, worker_password: st
         engine.dispose()
 
 
-def create_first_key(admin_url: str, pepper: bytes) -> str | None:
-    """The tenant `default` with one key of every scope; None when any key exists already."""
+def create_first_key(admin_url: str, pepper: bytes, keep: Callable[[str], None]) -> str | None:
+    """The tenant `default` with one key of every scope; None when any key exists already.
+
+    `keep` is given the key before the commit, so that no crash leaves a key that nobody knows.
+    """
     engine = sa.create_engine(admin_url)
     try:
         with engine.begin() as connection:
@@ -46,6 +51,7 @@ def create_first_key(admin_url: str, pepper: bytes) -> str | None:
                     scopes=ALL_SCOPES,
                 )
             )
+            keep(material.text)
             return material.text
     finally:
         engine.dispose()

@@ -133,10 +133,9 @@ class Stack:
         admin_url = server.url(postgres.SUPERUSER, known.admin_password, DATABASE)
         upgrade(admin_url)
         set_service_passwords(admin_url, known.api_password, known.worker_password)
-        key = create_first_key(admin_url, bytes.fromhex(known.key_pepper))
-        if key is not None:
-            secrets.save(key_file(self.data), key)
-        return key
+        return create_first_key(
+            admin_url, bytes.fromhex(known.key_pepper), keep=lambda key: secrets.save(key_file(self.data), key)
+        )
 
     def _wait_for_api(self, log: Path) -> None:
         process = self.kept["api"].process

@@ -9,7 +9,7 @@ REVOKE ALL ON SCHEMA public FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC;
 GRANT USAGE ON SCHEMA public, ledger TO tacit_api, tacit_worker;
 GRANT SELECT ON ALL TABLES IN SCHEMA ledger TO tacit_api, tacit_worker;
-GRANT SELECT ON alembic_version, tenant, file, job, job_file, job_event, release TO tacit_api, tacit_worker;
+GRANT SELECT ON tenant, file, job, job_file, job_event, release TO tacit_api, tacit_worker;
 GRANT EXECUTE ON FUNCTION ledger.orders(), ledger.log1m(float8), ledger.log_expm1(float8), ledger.log1p_exp(float8),
   ledger.poisson_gaussian_curve(float8, float8), ledger.caps(numeric, numeric, int[], int),
   ledger.fits(bigint[], bigint[], numeric[]), ledger.packed(text[]) TO tacit_api, tacit_worker;
