@@ -24,8 +24,13 @@ def head() -> str:
     return revision
 
 
-def upgrade(admin_url: str) -> None:
-    """Bring the database behind `admin_url` to the newest revision; a no-op when it is there already."""
+def revisions() -> list[str]:
+    """Every revision, oldest first."""
+    return [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()][::-1]
+
+
+def upgrade(admin_url: str, revision: str = "head") -> None:
+    """Bring the database behind `admin_url` to a revision; a no-op when it is there already."""
     engine = sa.create_engine(admin_url)
     try:
         with engine.connect() as connection:
@@ -33,7 +38,7 @@ def upgrade(admin_url: str) -> None:
             connection.commit()
             config = _config()
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            command.upgrade(config, revision)
             connection.commit()
             connection.execute(sa.text("SELECT pg_advisory_unlock(:k)"), {"k": _LOCK})
             connection.commit()

@@ -1,0 +1,55 @@
+"""Every past revision, with data in it, becomes the present one: balances kept, history whole, guards in place."""
+
+import pytest
+import sqlalchemy as sa
+
+from ledger.budgets import balance
+from ledger.guard import require_intact
+from ledger.verify import verify_budget
+from migrations import revisions, upgrade
+
+# As the first revision took it: a settled job, and an open one.
+LIVED_IN = """
+INSERT INTO tenant (id, name) VALUES ('t', 'hospital');
+INSERT INTO api_key (id, tenant_id, name, prefix, mac, scopes) VALUES ('k', 't', 'k', 'tacit_', 'm', '{analyst}');
+INSERT INTO ledger.budget (id, tenant_id, name, epsilon, delta, unit, reference, weight_numerators, weight_denominator)
+  VALUES ('b', 't', 'notes', 8, 0.00001, 'record', '{"sample_rate": 0.01, "steps": 500, "noise_multiplier": null}',
+          '{3,3,77,3,3,3,3,3,3,3,3,3}', 110);
+INSERT INTO file (id, tenant_id, purpose, filename, budget_id) VALUES ('f', 't', 'fine-tune', 'rows.csv', 'b');
+INSERT INTO job (id, tenant_id, created_by, model, method, plan, privacy, seed)
+  SELECT j, 't', 'k', 'm', '{}', '{}', '{}', 0 FROM unnest('{j1,j2}'::text[]) AS j;
+INSERT INTO job_file SELECT j, 'f', 'b' FROM unnest('{j1,j2}'::text[]) AS j;
+INSERT INTO ledger.work (job_id) SELECT j FROM unnest('{j1,j2}'::text[]) AS j;
+INSERT INTO ledger.reservation (id, job_id, file_id, budget_id) SELECT 'r' || j, j, 'f', 'b' FROM unnest('{j1,j2}'::text[]) AS j;
+INSERT INTO ledger.phase (reservation_id, ordinal, sample_rate, noise_multiplier, steps_max)
+  SELECT 'r' || j, 0, 0.01, 1.1, 100 FROM unnest('{j1,j2}'::text[]) AS j;
+INSERT INTO ledger.entry (budget_id, kind, reservation_id) VALUES ('b', 'reserve', 'rj1');
+INSERT INTO ledger.entry (budget_id, kind, reservation_id) VALUES ('b', 'reserve', 'rj2');
+UPDATE ledger.work SET fence = 1, owner = 'w', lease_until = clock_timestamp() + interval '1 minute' WHERE job_id = 'j1';
+INSERT INTO ledger.authorisation (reservation_id, ordinal, fence, steps) VALUES ('rj1', 0, 1, 30);
+INSERT INTO ledger.entry (budget_id, kind, reservation_id, outcome, fence) VALUES ('b', 'settle', 'rj1', 'cancelled', 1);
+"""
+
+
+@pytest.mark.parametrize("revision", revisions())
+def test_a_database_with_data_is_brought_to_the_present(empty_database: str, revision: str) -> None:
+    engine = sa.create_engine(empty_database, poolclass=sa.NullPool)
+    upgrade(empty_database, revision)
+    with engine.begin() as c:
+        c.exec_driver_sql(LIVED_IN)
+        before = c.execute(sa.text("SELECT cap, spent, reserved, head_hash FROM ledger.budget")).one()
+    upgrade(empty_database)
+    with engine.connect() as c:
+        require_intact(c)
+        assert verify_budget(c, "b") == []
+        after = c.execute(sa.text("SELECT cap, spent, reserved, head_hash FROM ledger.budget")).one()
+        assert after == before
+        held = balance(c, "b")
+        price = c.execute(sa.select(sa.func.ledger.poisson_gaussian_curve(1.1, 0.01))).scalar_one()
+        assert held.spent == tuple(30 * k for k in price)
+        assert held.reserved == tuple(100 * k for k in price)
+    with engine.begin() as c:  # and life goes on
+        c.exec_driver_sql(
+            "INSERT INTO ledger.entry (budget_id, kind, reservation_id, outcome) VALUES ('b', 'settle', 'rj2', 'failed')"
+        )
+        assert verify_budget(c, "b") == []
