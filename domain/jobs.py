@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from domain import files
 from domain.events import append_event
@@ -227,7 +228,7 @@ def of_tenant(tenant_id: str) -> sa.Select[Any]:
     ).where(entry.c.reservation_id == first, entry.c.kind == "reserve")
     training = sa.select(sa.func.min(job_file.c.file_id)).where(job_file.c.job_id == job.c.id)
     results = (
-        sa.select(sa.func.array_agg(release.c.file_id))
+        sa.select(sa.func.array_agg(aggregate_order_by(release.c.file_id, release.c.kind)))  # the adapter first
         .join(file, file.c.id == release.c.file_id)
         .where(release.c.job_id == job.c.id, file.c.deleted_at.is_(None))
     )
