@@ -57,7 +57,7 @@ def resolve(request: Request, *, declared_size: int, epsilon: float, facts: Mode
     if request.batch_size != "auto" and request.batch_size > declared_size:
         raise ValueError(f"batch_size {request.batch_size} is larger than the declared size {declared_size}")
     return Hyperparameters(
-        steps=100 if request.steps == "auto" else request.steps,
+        steps=125 if request.steps == "auto" else request.steps,
         batch_size=min(2048, max(1, declared_size // 4)) if request.batch_size == "auto" else request.batch_size,
         learning_rate=1e-2 if request.learning_rate == "auto" else request.learning_rate,
     )
