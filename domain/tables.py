@@ -33,6 +33,7 @@ file = sa.Table(
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("tenant_id", sa.Text),
     sa.Column("purpose", sa.Text),
+    sa.Column("task", sa.Text),
     sa.Column("filename", sa.Text),
     sa.Column("bytes", sa.BigInteger),
     sa.Column("sha256", sa.Text),
@@ -119,5 +120,14 @@ idempotency = sa.Table(
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("request_digest", sa.LargeBinary),
     sa.Column("response", JSONB),
+    sa.Column("created_at", sa.DateTime(timezone=True)),
+)
+
+data_key = sa.Table(
+    "data_key",
+    metadata,
+    sa.Column("blob", sa.Text, primary_key=True),
+    sa.Column("wrapped", sa.LargeBinary),
+    sa.Column("master", sa.Text),
     sa.Column("created_at", sa.DateTime(timezone=True)),
 )
