@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from api.deps import Service
+from api.deps import Resources, Service
 from api.errors import ApiError
 from domain.keys import key_mac, well_formed
 from domain.settings import secret_bytes
@@ -39,11 +39,17 @@ def authenticated(
         raise _unauthorised("missing_api_key", "no API key: send the header `Authorization: Bearer tacit_...`")
     if not well_formed(credentials.credentials):
         raise _unauthorised("invalid_api_key", "this is not an API key of this service; was it copied whole?")
-    mac = key_mac(credentials.credentials, secret_bytes(service.settings.key_pepper))
+    return find_caller(
+        service, api_key.c.mac == key_mac(credentials.credentials, secret_bytes(service.settings.key_pepper))
+    )
+
+
+def find_caller(service: Resources, which: sa.ColumnElement[bool]) -> Caller:
+    """The caller behind the one key that this is true of. Raises ApiError unless the key is alive."""
     expired = api_key.c.expires_at <= sa.func.now()
     with service.engine.connect() as connection:
         row = connection.execute(
-            sa.select(api_key, sa.func.coalesce(expired, False).label("expired")).where(api_key.c.mac == mac)
+            sa.select(api_key, sa.func.coalesce(expired, False).label("expired")).where(which)
         ).one_or_none()
     if row is None:
         raise _unauthorised("invalid_api_key", "no such API key")
