@@ -4,10 +4,9 @@ import argparse
 import os
 
 import uvicorn
-from pydantic import ValidationError
 
 from api.app import create_app
-from domain.settings import ApiSettings
+from domain.settings import ApiSettings, BadSettings, from_environment
 
 
 def main() -> None:
@@ -17,15 +16,16 @@ def main() -> None:
     arguments = parser.parse_args()
     os.umask(0o077)  # uploads hold private rows
     try:
-        settings = ApiSettings()  # type: ignore[call-arg]  # from the environment
-    except ValidationError as error:  # its own words would repeat the secrets
-        wrong = "; ".join(f"TACIT_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
-        parser.exit(2, f"The API does not start: {wrong}\n")
+        settings = from_environment(ApiSettings)
+    except BadSettings as error:
+        parser.exit(2, f"The API does not start: {error}\n")
     uvicorn.run(
         create_app(settings),
         host=arguments.host,
         port=arguments.port,
         server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=10,
     )
 

@@ -1,10 +1,24 @@
-"""Settings of a process, from TACIT_* environment variables. Each process gets only what it needs."""
+"""Settings of a process, from TACIT_* environment variables. Each process gets only what it needs.
 
+Every TACIT_NAME can be in a file instead, named by TACIT_NAME_FILE: so that a secret is in no environment.
+"""
+
+import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+PREFIX = "TACIT_"
+T = TypeVar("T", bound=BaseSettings)
+
+
+class BadSettings(ValueError):
+    """The environment does not hold what a process needs; the message names the variable and repeats no value."""
 
 
 def _hex_secret(value: SecretStr) -> SecretStr:
@@ -20,18 +34,106 @@ def _hex_secret(value: SecretStr) -> SecretStr:
 HexSecret = Annotated[SecretStr, AfterValidator(_hex_secret)]
 
 
-class ServiceSettings(BaseSettings):
-    """What the API and the worker share."""
+@dataclass(frozen=True)
+class HubModel:
+    """A repository of the Hugging Face hub at one commit: a name alone could mean other weights tomorrow."""
 
-    model_config = SettingsConfigDict(env_prefix="TACIT_", extra="ignore", frozen=True)
+    repository: str
+    revision: str
+
+    def __str__(self) -> str:
+        return f"hub:{self.repository}@{self.revision}"
+
+
+def _model_source(value: Any) -> Any:
+    if not isinstance(value, str) or not value.startswith("hub:"):
+        return value
+    repository, _, revision = value.removeprefix("hub:").partition("@")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise ValueError("a hub model is written hub:owner/name@revision")
+    if not re.fullmatch("[0-9a-f]{40}", revision):
+        raise ValueError(
+            f"hub:{repository} needs a pinned revision, hub:{repository}@ and the commit's 40 hexadecimal digits: a "
+            "branch or a tag can move"
+        )
+    return HubModel(repository, revision)
+
+
+ModelSource = Annotated[Path | HubModel, BeforeValidator(_model_source)]
+
+
+class _Files(PydanticBaseSettingsSource):
+    """Values from the files that TACIT_<NAME>_FILE names; the last line break belongs to the file."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        variable = f"{PREFIX}{field_name.upper()}"
+        path = os.environ.get(f"{variable}_FILE")
+        if path is None:
+            return None, field_name, False
+        if variable in os.environ:
+            raise SettingsError(f"{variable} and {variable}_FILE are both set: keep one")
+        try:
+            text = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            raise SettingsError(f"{variable}_FILE: {path} cannot be read: {reason}") from None
+        return text, field_name, self.field_is_complex(field)
+
+    def __call__(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, field in self.settings_cls.model_fields.items():
+            value, key, is_complex = self.get_field_value(field, name)
+            if value is not None:
+                found[key] = self.decode_complex_value(name, field, value) if is_complex else value
+        return found
+
+
+class FileSettings(BaseSettings):
+    """Settings from TACIT_* variables, or from the files that TACIT_*_FILE names."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _Files(settings_cls)
+
+
+def from_environment(settings: type[T]) -> T:
+    """The settings of this process. Raises BadSettings naming what is missing or wrong."""
+    try:
+        return settings()
+    except ValidationError as error:  # its own words would repeat the secrets
+        wrong = (f"{PREFIX}{str(e['loc'][0]).upper()}: {_inside(e['loc'][1:])}{e['msg']}" for e in error.errors())
+        raise BadSettings("; ".join(wrong)) from None
+    except SettingsError as error:
+        raise BadSettings(str(error)) from None
+
+
+def _inside(place: tuple[int | str, ...]) -> str:
+    return f"{place[0]}: " if place else ""
+
+
+class ServiceSettings(FileSettings):
+    """What the API and the worker share."""
 
     database_url: SecretStr
     """This process's own login: tacit_api or tacit_worker."""
     broker_url: SecretStr
     blobs: str
     """A folder, or an object store's URL (s3://bucket/prefix)."""
-    models: dict[str, Path] = Field(default_factory=dict)
-    """Base models beside the built-in ones: name to local folder."""
+    blob_options: SecretStr | None = None
+    """An object store's options as a JSON object: endpoint, region, access_key_id, secret_access_key, ..."""
+    models: dict[str, ModelSource] = Field(default_factory=dict)
+    """Base models beside the built-in ones: name to local folder, or to `hub:owner/name@revision`."""
+    hub_online: bool = False
+    """Whether a hub model that is not in the local cache may be downloaded at start."""
 
 
 class ApiSettings(ServiceSettings):
@@ -49,6 +151,8 @@ class ApiSettings(ServiceSettings):
     """Time between two verifications of every budget."""
     upload_limit: int = Field(default=2**30, gt=0)
     """Bytes of one upload."""
+    trusted_proxies: str = ""
+    """Addresses or networks, with commas, whose X-Forwarded-For and -Proto are believed; empty: nobody's."""
 
 
 class WorkerSettings(ServiceSettings):
@@ -56,10 +160,24 @@ class WorkerSettings(ServiceSettings):
 
     device: str = "auto"
     """torch device: auto, cpu, cuda, cuda:1, ..."""
+    profile_after: float = Field(default=60.0, ge=0)
+    """Seconds of idleness before the worker measures models that have no profile; 0: it never does."""
     lease_seconds: int = Field(default=60, ge=3, le=600)
     reconcile_seconds: float = Field(default=5.0, gt=0)
     max_attempts: int = Field(default=20, gt=0)
     """Claims of one job before it is failed for good."""
+
+
+class OperatorSettings(FileSettings):
+    """What brings a database to this version. No service gets any of it but its own login."""
+
+    admin_database_url: SecretStr
+    """The login that owns the schema."""
+    api_database_url: SecretStr
+    """The API's TACIT_DATABASE_URL: tacit_api gets the password in it."""
+    worker_database_url: SecretStr
+    """The workers' TACIT_DATABASE_URL: tacit_worker gets the password in it."""
+    key_pepper: HexSecret
 
 
 def secret_bytes(value: SecretStr) -> bytes:

@@ -22,6 +22,7 @@ api_key = sa.Table(
     sa.Column("prefix", sa.Text),
     sa.Column("mac", sa.LargeBinary),
     sa.Column("scopes", ARRAY(sa.Text)),
+    sa.Column("project", sa.Text),
     sa.Column("created_at", sa.DateTime(timezone=True)),
     sa.Column("expires_at", sa.DateTime(timezone=True)),
     sa.Column("revoked_at", sa.DateTime(timezone=True)),
@@ -130,4 +131,19 @@ data_key = sa.Table(
     sa.Column("wrapped", sa.LargeBinary),
     sa.Column("master", sa.Text),
     sa.Column("created_at", sa.DateTime(timezone=True)),
+)
+
+model_profile = sa.Table(
+    "model_profile",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("model", sa.Text),
+    sa.Column("revision", sa.Text),
+    sa.Column("method", sa.Text),
+    sa.Column("task", sa.Text),
+    sa.Column("device", sa.Text),
+    sa.Column("max_length", sa.Integer),
+    sa.Column("tokens_per_second", sa.Double),
+    sa.Column("peak_bytes", sa.BigInteger),
+    sa.Column("measured_at", sa.DateTime(timezone=True)),
 )

@@ -1,47 +1,83 @@
-"""`python -m worker`: one Celery worker and its reconciler, from TACIT_* environment variables."""
+"""`python -m worker`: one Celery worker and its reconciler, from TACIT_* environment variables.
 
+`python -m worker profile` measures the base models instead, `python -m worker ping` asks whether the worker on this
+host answers (for health checks).
+"""
+
+import argparse
 import os
+import socket
 import sys
 
 import sqlalchemy as sa
 from celery.signals import celeryd_init, worker_shutting_down
-from pydantic import ValidationError
 
 from domain.blobs import open_store
 from domain.database import UnsafeLogin, make_engine, require_safe_login
-from domain.settings import WorkerSettings
+from domain.models import base_models
+from domain.settings import BadSettings, WorkerSettings, from_environment
 from ledger.guard import TamperedDatabase, require_intact
 from worker.app import make_app
 from worker.drain import pass_on
+from worker.idle import IdleProfiler
 from worker.reconciler import Reconciler
 
 # Inherited by the pool's processes: nothing is fetched while a job runs, and no library reports on its rows.
 QUIET = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "true"}
+PING = 10.0  # seconds
 
 
 def main() -> int:
     """Run until SIGTERM or Ctrl-C; answers the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=("run", "profile", "ping"), default="run")
+    parser.add_argument("--again", action="store_true", help="profile: also what has been measured before")
+    arguments = parser.parse_args()
     try:
-        settings = WorkerSettings()  # type: ignore[call-arg]  # from the environment
-    except ValidationError as error:
-        return _refuse("; ".join(f"TACIT_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()))
+        settings = from_environment(WorkerSettings)
+    except BadSettings as error:
+        return _refuse(str(error))
+    if arguments.what == "ping":
+        return _ping(settings)
     engine = make_engine(settings.database_url.get_secret_value(), pool_size=2)
     try:
         with engine.connect() as connection:
             require_safe_login(connection)
             require_intact(connection)
+        models = base_models(settings)  # may download, where the operator allows it: never later
     except (UnsafeLogin, TamperedDatabase) as error:
         return _refuse(str(error))
     except sa.exc.OperationalError:
         return _refuse("the database behind TACIT_DATABASE_URL does not answer")
+    except (OSError, ValueError) as error:
+        return _refuse(f"a base model cannot be used: {error}")
     os.environ.update(QUIET)
+    if arguments.what == "profile":
+        from worker.profile import profile_models
+
+        profile_models(engine, models, settings.device, again=arguments.again)
+        return 0
+    return _run(settings, engine)
+
+
+def _run(settings: WorkerSettings, engine: sa.Engine) -> int:
     reconciler = Reconciler(engine, open_store(settings.blobs), settings)
     celeryd_init.connect(lambda **_: reconciler.start(), weak=False)
     worker_shutting_down.connect(lambda **_: reconciler.stop(), weak=False)
     worker_shutting_down.connect(pass_on)
+    if settings.profile_after > 0:
+        profiler = IdleProfiler(settings.profile_after)
+        celeryd_init.connect(lambda **_: profiler.start(), weak=False)
+        worker_shutting_down.connect(lambda **_: profiler.stop(), weak=False)
     arguments = ["worker", "--pool=prefork", "--loglevel=INFO", f"--hostname=tacit-{os.getpid()}@%h"]
     make_app(settings).worker_main([*arguments, "--without-gossip", "--without-mingle", "--without-heartbeat"])
     return 0
+
+
+def _ping(settings: WorkerSettings) -> int:
+    """0 when a worker of this host answers over the broker."""
+    answers = make_app(settings).control.inspect(timeout=PING).ping() or {}
+    return 0 if any(name.endswith(f"@{socket.gethostname()}") for name in answers) else 1
 
 
 def _refuse(why: str) -> int:

@@ -8,7 +8,7 @@ from celery.signals import worker_process_init
 
 from domain.database import make_engine
 from domain.hints import TASK
-from domain.settings import WorkerSettings
+from domain.settings import WorkerSettings, from_environment
 from worker.drain import draining, listen
 from worker.errors import describe
 from worker.lease import worth_claiming
@@ -28,7 +28,7 @@ def run_job(job_id: str) -> None:
     Never raises: Celery would log the message of the error, and it may quote a row.
     """
     listen()
-    settings = WorkerSettings()  # type: ignore[call-arg]  # from the environment
+    settings = from_environment(WorkerSettings)
     engine = make_engine(settings.database_url.get_secret_value(), pool_size=2)
     try:
         with engine.connect() as connection:
