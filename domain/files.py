@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from domain import blobs, budgets, fingerprints, scratch
 from domain.blobs import Store
 from domain.fingerprints import Marks
+from domain.grants import Viewer, sees_file
 from domain.ids import new_id
 from domain.planning import reference_job
 from domain.refusals import Conflict, Invalid, NotFound
@@ -41,11 +42,12 @@ class Upload:
     id: str
     tenant_id: str
     purpose: str
+    task: str
     filename: str
     bytes: int
     sha256: str
     declared_size: int
-    labels: Sequence[str]
+    labels: Sequence[str] | None
     max_length: int
 
 
@@ -55,7 +57,7 @@ def new_file_id() -> str:
 
 def require_budget(connection: sa.Connection, tenant_id: str, budget_id: str, declared_size: int | None) -> sa.Row[Any]:
     """The budget, if a file of this size may be put under it. Raises NotFound or Invalid."""
-    budget = budgets.require(connection, tenant_id, budget_id, "budget")
+    budget = budgets.require_own(connection, tenant_id, budget_id, "budget")
     if declared_size is not None:
         require_small_delta(budget.delta, declared_size)
     return budget
@@ -116,11 +118,12 @@ def register(
             id=upload.id,
             tenant_id=upload.tenant_id,
             purpose=upload.purpose,
+            task=upload.task,
             filename=upload.filename,
             bytes=upload.bytes,
             budget_id=budget_id,
             declared_size=upload.declared_size,
-            labels=list(upload.labels),
+            labels=None if upload.labels is None else list(upload.labels),
             max_length=upload.max_length,
             blob=rows_key(upload.id),
         )
@@ -185,26 +188,26 @@ def rows_key(file_id: str) -> str:
     return f"files/{file_id}/rows.parquet"
 
 
-def of_tenant(tenant_id: str) -> sa.Select[Any]:
-    """The files of a tenant that are not deleted."""
-    return sa.select(file).where(file.c.tenant_id == tenant_id, file.c.deleted_at.is_(None))
+def of_tenant(viewer: Viewer) -> sa.Select[Any]:
+    """The files of a tenant that are not deleted and that the viewer may see."""
+    return sa.select(file).where(file.c.tenant_id == viewer.tenant_id, file.c.deleted_at.is_(None), sees_file(viewer))
 
 
-def require(connection: sa.Connection, tenant_id: str, file_id: str, param: str | None = None) -> sa.Row[Any]:
-    """The tenant's file. Raises NotFound."""
-    row = connection.execute(of_tenant(tenant_id).where(file.c.id == file_id)).one_or_none()
+def require(connection: sa.Connection, viewer: Viewer, file_id: str, param: str | None = None) -> sa.Row[Any]:
+    """The file, if the viewer may see it. Raises NotFound."""
+    row = connection.execute(of_tenant(viewer).where(file.c.id == file_id)).one_or_none()
     if row is None:
         raise NotFound("file", param)
     return row
 
 
-def delete(connection: sa.Connection, store: Store, tenant_id: str, file_id: str) -> None:
+def delete(connection: sa.Connection, store: Store, viewer: Viewer, file_id: str) -> None:
     """Delete a file's content for good; its row and its budget's ledger stay. Raises NotFound or Conflict.
 
     The content goes before the caller commits: if the commit fails, asking again finishes the deletion.
     """
     # Submission takes a share lock on the row, so that no job can come in between.
-    row = connection.execute(of_tenant(tenant_id).where(file.c.id == file_id).with_for_update()).one_or_none()
+    row = connection.execute(of_tenant(viewer).where(file.c.id == file_id).with_for_update()).one_or_none()
     if row is None:
         raise NotFound("file")
     uses = sa.select(job_file.c.job_id).where(job_file.c.file_id == file_id)

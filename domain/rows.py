@@ -1,29 +1,43 @@
-"""The checked rows of a file: Parquet with the columns `text`, `label`, a place in the file's public labels, and, under
-a budget whose unit is the user, `user`: the rows of one user have one number, from 0."""
+"""The checked rows of a file: Parquet with the text columns of the file's task; `label`, a place in its public labels,
+where the task has labels; and, under a budget whose unit is the user, `user`: the rows of one user have one number,
+from 0."""
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from domain.blobs import Store, open_blob
 
-SCHEMA = pa.schema([("text", pa.string()), ("label", pa.int32())])
-USER_SCHEMA = SCHEMA.append(pa.field("user", pa.int32()))
+TASK_COLUMNS: dict[str, tuple[str, ...]] = {
+    "classification": ("text",),
+    "pair": ("text", "text_pair"),
+    "completion": ("prompt", "completion"),
+    "chat": ("messages",),
+    "text": ("text",),
+}
+"""The tasks that a file can be for, and their columns of text. `messages` is the canonical JSON text of a list of
+{"role", "content"}."""
+LABELLED = frozenset({"classification", "pair"})
+"""The tasks whose rows have a label."""
 BATCH = 8192
 """Rows held at a time while a file is written or streamed."""
+BATCH_CHARACTERS = 2**25
+"""Characters held at a time while a file is written."""
 
 
 @dataclass(frozen=True)
 class Rows:
     """All rows of a file, in order."""
 
-    texts: list[str]
-    labels: list[int]
+    columns: dict[str, list[str]]
+    """The text columns of the task."""
+    labels: list[int] | None = None
+    """Places in the public labels, where the task has labels."""
     users: list[int] | None = None
     """Whose each row is, where the unit is the user."""
 
@@ -31,17 +45,22 @@ class Rows:
 class RowWriter:
     """Writes rows in batches, so that memory does not grow with the file."""
 
-    def __init__(self, path: Path, *, users: bool = False) -> None:
-        self._schema = USER_SCHEMA if users else SCHEMA
+    def __init__(self, path: Path, task: str = "classification", *, users: bool = False) -> None:
+        fields = [pa.field(name, pa.string()) for name in TASK_COLUMNS[task]]
+        fields += [pa.field("label", pa.int32())] if task in LABELLED else []
+        fields += [pa.field("user", pa.int32())] if users else []
+        self._schema = pa.schema(fields)
         self._writer = pq.ParquetWriter(path, self._schema)
-        self._columns: list[list[Any]] = [[] for _ in self._schema]
+        self._rows: list[tuple[Any, ...]] = []
+        self._characters = 0
         self.count = 0
 
-    def add(self, text: str, label: int, user: int | None = None) -> None:
-        for column, value in zip(self._columns, (text, label, user), strict=False):
-            column.append(value)
+    def add(self, texts: Sequence[str], label: int | None = None, user: int | None = None) -> None:
+        """One row: its text columns in their order, and a label and a user where the file has them."""
+        self._rows.append((*texts, *(value for value in (label, user) if value is not None)))
+        self._characters += sum(map(len, texts))
         self.count += 1
-        if len(self._columns[0]) == BATCH:
+        if len(self._rows) == BATCH or self._characters > BATCH_CHARACTERS:
             self._flush()
 
     def close(self) -> None:
@@ -49,21 +68,37 @@ class RowWriter:
         self._writer.close()
 
     def _flush(self) -> None:
-        self._writer.write_table(pa.table(self._columns, schema=self._schema))
-        self._columns = [[] for _ in self._schema]
+        columns = list(zip(*self._rows, strict=True)) or [() for _ in self._schema]
+        self._writer.write_table(pa.table([list(column) for column in columns], schema=self._schema))
+        self._rows, self._characters = [], 0
 
 
 def read_rows(store: Store, blob: str) -> Rows:
     """All rows of a file. Raises FileNotFoundError when the blob is gone."""
     with open_blob(store, blob) as source:
-        table = pq.ParquetFile(source).read()
+        return parse_rows(source)
+
+
+def parse_rows(source: IO[bytes] | Path) -> Rows:
+    """All rows of a Parquet file as RowWriter writes it."""
+    table = pq.ParquetFile(source).read()
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
-    return Rows(columns["text"], columns["label"], columns.get("user"))
+    labels, users = columns.pop("label", None), columns.pop("user", None)
+    return Rows(columns, labels, users)
 
 
-def stream_jsonl(store: Store, blob: str, labels: Sequence[str]) -> Iterator[bytes]:
-    """The rows as JSON Lines with the keys `text` and `label`, in pieces."""
+def stream_jsonl(store: Store, blob: str, labels: Sequence[str] | None) -> Iterator[bytes]:
+    """The rows as JSON Lines in pieces, with the columns of the task and the label as keys; `messages` is a list."""
     with open_blob(store, blob) as source, pq.ParquetFile(source) as parquet:
         for batch in parquet.iter_batches(BATCH):
-            rows = ({"text": row["text"], "label": labels[row["label"]]} for row in batch.to_pylist())
-            yield "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+            lines = (json.dumps(_as_uploaded(row, labels or ()), ensure_ascii=False) for row in batch.to_pylist())
+            yield "".join(line + "\n" for line in lines).encode()
+
+
+def _as_uploaded(row: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+    row.pop("user", None)
+    if "label" in row:
+        row["label"] = labels[row["label"]]
+    if "messages" in row:
+        row["messages"] = json.loads(row["messages"])
+    return row

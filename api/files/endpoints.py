@@ -13,7 +13,17 @@ from api.deps import Resources, Service, Transaction
 from api.download import attachment, send_blob
 from api.errors import ApiError
 from api.fields import Id
-from api.files.schemas import DeletedFile, File, NewFile, NewlyUploaded, file_of, form_format, parse_form, safe_name
+from api.files.schemas import (
+    Columns,
+    DeletedFile,
+    File,
+    NewFile,
+    NewlyUploaded,
+    file_of,
+    form_format,
+    parse_form,
+    safe_name,
+)
 from api.files.upload import Form, receive
 from api.pages import After, Order, Page, fetch, page
 from domain import blobs, budgets, files, scratch
@@ -41,9 +51,13 @@ def _form_schema() -> dict[str, Any]:
         del properties[nested]
     for name in ("epsilon", "delta", "unit", "max_records_per_user", "name"):
         properties[f"privacy_budget[{name}]"] = text
-    for name in ("text", "label", "user"):
+    for name in Columns.model_fields:
         properties[f"columns[{name}]"] = text
-    properties["file"] = {"type": "string", "format": "binary", "description": "JSONL, CSV or TSV, by its name"}
+    properties["file"] = {
+        "type": "string",
+        "format": "binary",
+        "description": "JSONL, CSV, TSV or Parquet, by its name",
+    }
     body = {"type": "object", "required": ["purpose", "file"], "properties": properties, "additionalProperties": False}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": body}}}}
 
@@ -61,7 +75,7 @@ async def create(request: Request, caller: Steward, service: Service) -> NewlyUp
         checking = functools.partial(run_check, _check_request(service, caller, wanted, form, part, most))
         report = await to_thread.run_sync(checking, limiter=service.checks)
         if report.problems:
-            raise _unusable(report)
+            raise _unusable(report, form)
         return await to_thread.run_sync(_keep, service, caller, file_id, wanted, form, report, part)
 
 
@@ -74,8 +88,8 @@ def index(
     order: Order = "desc",
     purpose: Literal["fine-tune", "evals", "fine-tune-results"] | None = None,
 ) -> Page[File]:
-    """The tenant's files."""
-    scoped = files.of_tenant(caller.tenant_id)
+    """The files that the caller may see."""
+    scoped = files.of_tenant(caller)
     if purpose is not None:
         scoped = scoped.where(file.c.purpose == purpose)
     rows, more = fetch(connection, scoped, file, after=after, limit=limit, order=order)
@@ -85,13 +99,13 @@ def index(
 @router.get("/{file_id}")
 def show(file_id: Id, caller: StewardOrAnalyst, connection: Transaction) -> File:
     """One file."""
-    return file_of(files.require(connection, caller.tenant_id, file_id), caller)
+    return file_of(files.require(connection, caller, file_id), caller)
 
 
 @router.delete("/{file_id}")
 def delete(file_id: Id, caller: Steward, service: Service, connection: Transaction) -> DeletedFile:
     """Delete a file's content for good. Its budget keeps what it has spent."""
-    files.delete(connection, service.store, caller.tenant_id, file_id)
+    files.delete(connection, service.store, caller, file_id)
     return DeletedFile(id=file_id)
 
 
@@ -100,7 +114,7 @@ def content(
     file_id: Id, caller: StewardOrAnalyst, request: Request, service: Service, connection: Transaction
 ) -> Response:
     """A result as it was released; the checked rows of a dataset as JSON Lines. Private rows: for the steward alone."""
-    row = files.require(connection, caller.tenant_id, file_id)
+    row = files.require(connection, caller, file_id)
     if row.purpose == files.PRIVATE and not caller.may("steward"):
         raise ApiError(403, "missing_scope", "the rows of a private file are for its steward alone")
     if row.status != "processed":
@@ -151,20 +165,20 @@ def _check_request(
         source=part.path,
         target=part.rows,
         format=form_format(form.filename or "") or "",
-        text=wanted.columns.text,
-        label=wanted.columns.label,
+        task=wanted.kind,
+        columns=wanted.names,
         labels=wanted.labels if isinstance(wanted.labels, list) else None,
         declared_size=wanted.declared_size if isinstance(wanted.declared_size, int) else None,
         key=tenant_key(secret_bytes(service.settings.fingerprint_key), caller.tenant_id).hex() if private else None,
-        user=wanted.columns.user,
         max_records_per_user=max_records_per_user,
         marks=part.marks if private else {},
     )
 
 
-def _unusable(report: Report) -> Invalid:
+def _unusable(report: Report, form: Form) -> Invalid:
     first = report.problems[0]
-    place = "the file" if first.line is None else f"line {first.line}"
+    unit = "row" if form_format(form.filename or "") == "parquet" else "line"
+    place = "the file" if first.line is None else f"{unit} {first.line}"
     others = f" ({report.problem_count} problems in all)" if report.problem_count > 1 else ""
     return Invalid(
         f"the file cannot be used: {place}: {first.message}{others}",
@@ -184,6 +198,7 @@ def _keep(
         id=file_id,
         tenant_id=caller.tenant_id,
         purpose=wanted.purpose,
+        task=wanted.kind,
         filename=safe_name(form.filename or ""),
         bytes=form.size,
         sha256=form.digest.hexdigest(),

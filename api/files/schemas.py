@@ -14,16 +14,17 @@ from pydantic import (
     StringConstraints,
     ValidationError,
     field_validator,
-    model_validator,
 )
 
 from api.auth import Caller
 from api.budgets.schemas import MOST_RECORDS
 from api.fields import Body, Name, Reference
 from api.files.upload import Form, wrong_field
-from domain.files import PRIVATE, PUBLIC
-from domain.ingest.check import LONGEST_LABEL, MOST_LABELS
+from domain.files import PRIVATE, PUBLIC, RESULT
+from domain.ingest.check import MOST_LABELS
 from domain.ingest.formats import SUFFIXES
+from domain.ingest.values import LONGEST_LABEL
+from domain.rows import LABELLED, TASK_COLUMNS
 
 LARGEST = 10**9
 DEFAULT_MAX_LENGTH = 128
@@ -45,13 +46,33 @@ class InlineBudget(Body):
     name: Name | None = None
 
 
-class Columns(Body):
-    """Names of the columns in the file, where they differ: `columns[text]`, `columns[label]`; `columns[user]` for the
-    user's id, where there is one."""
+Task = Literal["classification", "pair", "completion", "chat", "text"]
 
-    text: Name = "text"
-    label: Name = "label"
+
+class Columns(Body):
+    """Names of the columns in the file, where they differ: `columns[text]`, `columns[label]` and so on; `columns[user]`
+    for the user's id, where there is one."""
+
+    text: Name | None = None
+    text_pair: Name | None = None
+    label: Name | None = None
+    prompt: Name | None = None
+    completion: Name | None = None
+    messages: Name | None = None
     user: Name | None = None
+
+    @property
+    def sent(self) -> set[str]:
+        return {name for name, value in self if value is not None}
+
+    @property
+    def task(self) -> Task:
+        """What the columns that were named tell, where the task was not."""
+        if self.text_pair is not None:
+            return "pair"
+        if self.prompt is not None or self.completion is not None:
+            return "completion"
+        return "chat" if self.messages is not None else "classification"
 
 
 def _label_list(value: Any) -> Any:
@@ -78,6 +99,11 @@ class NewFile(Body):
     privacy_budget: InlineBudget | None = None
     declared_size: Literal["count"] | Annotated[int, Field(ge=1, le=LARGEST)] | None = Field(
         default=None, description="public; at least the number of units; `count` publishes that number"
+    )
+    task: Task | None = Field(
+        default=None,
+        description="what the rows are for: it says which columns they have; default: what the names in columns[...] "
+        "tell, otherwise classification",
     )
     labels: Annotated[
         Literal["publish"] | Annotated[list[Label], Field(min_length=1, max_length=MOST_LABELS)] | None,
@@ -108,30 +134,53 @@ class NewFile(Body):
                 raise ValueError("a label is a line of text without blanks at its ends")
         return labels
 
-    @model_validator(mode="after")
-    def _whole(self) -> "NewFile":
-        if self.purpose == PUBLIC:
-            if self.budget or self.privacy_budget or self.declared_size or self.columns.user or self.overlap_reason:
-                raise ValueError(
-                    "an evaluation set is public: it has no budget, privacy_budget, declared_size, columns[user] or "
-                    "overlap_reason"
-                )
-            return self
-        if (self.overlap == "different_population") != (self.overlap_reason is not None):
-            raise ValueError("overlap=different_population comes with an overlap_reason, and nothing else does")
-        if (self.budget is None) == (self.privacy_budget is None):
-            raise ValueError(
-                "a private file belongs to one budget: send budget, or privacy_budget[epsilon] to open one"
-            )
-        if self.declared_size is None:
-            raise ValueError(
-                "declared_size is needed: a public number, at least that of the file's units; `count` publishes it"
-            )
-        if self.labels is None:
-            raise ValueError("labels is needed: the public list of labels; `publish` publishes those in the file")
-        if isinstance(self.labels, list) and len(self.labels) < 2:
-            raise ValueError("labels: a classifier needs at least two")
-        return self
+    @property
+    def kind(self) -> Task:
+        """The task, sent or told by the columns."""
+        return self.task or self.columns.task
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The file's name for each column of the task, and for `user` where users are told."""
+        fields = columns_of(self.kind)
+        told = [*fields, "user"] if self.columns.user is not None else fields
+        return {field: getattr(self.columns, field) or field for field in told}
+
+
+def columns_of(task: Task) -> list[str]:
+    """The columns that rows of this task have, in their order."""
+    return [*TASK_COLUMNS[task], *(["label"] if task in LABELLED else [])]
+
+
+def _require_whole(form: NewFile) -> None:
+    """What one field says of another. Raises RequestValidationError."""
+    fields = columns_of(form.kind)
+    for name in sorted(form.columns.sent - {*fields, "user"}):
+        wanted = ", ".join(fields)
+        raise wrong_field(f"columns.{name}", f"a file of task {form.kind} has no such column; it has {wanted}")
+    if form.kind not in LABELLED and form.labels is not None:
+        raise wrong_field("labels", f"a file of task {form.kind} has no labels")
+    if form.purpose == PUBLIC:
+        for name in ("budget", "privacy_budget", "declared_size", "overlap_reason"):
+            if getattr(form, name) is not None:
+                raise wrong_field(name, "an evaluation set is public: it has none")
+        if form.columns.user is not None:
+            raise wrong_field("columns.user", "an evaluation set is public: it has no users to protect")
+        return
+    if (form.overlap == "different_population") != (form.overlap_reason is not None):
+        message = "overlap=different_population comes with an overlap_reason, and nothing else does"
+        raise wrong_field("overlap_reason", message)
+    if (form.budget is None) == (form.privacy_budget is None):
+        message = "a private file belongs to one budget: send budget, or privacy_budget[epsilon] to open one"
+        raise wrong_field("budget", message)
+    if form.declared_size is None:
+        message = "needed: a public number, at least that of the file's units; `count` publishes it"
+        raise wrong_field("declared_size", message)
+    if form.kind in LABELLED:
+        if form.labels is None:
+            raise wrong_field("labels", "needed: the public list of labels; `publish` publishes those in the file")
+        if isinstance(form.labels, list) and len(form.labels) < 2:
+            raise wrong_field("labels", "a classifier needs at least two")
 
 
 def parse_form(form: Form) -> NewFile:
@@ -154,6 +203,7 @@ def parse_form(form: Form) -> NewFile:
     except ValidationError as error:
         details = [{**d, "loc": ("body", *d["loc"])} for d in error.errors(include_input=False, include_url=False)]
         raise RequestValidationError(details) from None
+    _require_whole(parsed)
     if form.filename is None:
         raise wrong_field("file", "no file was sent")
     if form_format(form.filename) is None:
@@ -185,6 +235,8 @@ class File(BaseModel):
     expires_at: int | None = None
     filename: str
     purpose: str
+    task: Task | None
+    """None for a result."""
     status: Literal["uploaded", "processed", "error"]
     status_details: str | None = None
     budget: str | None
@@ -219,6 +271,7 @@ def file_of(row: sa.Row[Any], caller: Caller) -> File:
         created_at=int(row.created_at.timestamp()),
         filename=row.filename if open else row.id,
         purpose=row.purpose,
+        task=None if row.purpose == RESULT else row.task,
         status=row.status,
         budget=row.budget_id,
         declared_size=row.declared_size,

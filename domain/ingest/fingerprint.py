@@ -1,12 +1,14 @@
-"""What makes two records, or two users, the same: a keyed hash of the text without its label, or of the user's id."""
+"""What makes two records, or two users, the same: a keyed hash of the texts without the label, or of the user's id."""
 
 import hmac
 import unicodedata
+from collections.abc import Sequence
 from typing import Literal
 
 Kind = Literal["record", "user"]
 SIZE = 32
 """Bytes of a fingerprint."""
+SEPARATOR = "\x1f"
 
 
 def tenant_key(key: bytes, tenant_id: str) -> bytes:
@@ -23,6 +25,9 @@ def normalise(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold()).split())
 
 
-def fingerprint(text: str, key: bytes, kind: Kind = "record") -> bytes:
-    """HMAC-SHA256 of the kind and the normalised text, 32 bytes. The key is a tenant's."""
-    return hmac.digest(key, kind.encode() + b"\0" + normalise(text).encode(), "sha256")
+def fingerprint(texts: Sequence[str], key: bytes, kind: Kind = "record") -> bytes:
+    """HMAC-SHA256 of the kind and the normalised texts of all columns, 32 bytes. The key is a tenant's.
+
+    The separator is white space to `normalise`, so that no text can hold one.
+    """
+    return hmac.digest(key, kind.encode() + b"\0" + SEPARATOR.join(map(normalise, texts)).encode(), "sha256")

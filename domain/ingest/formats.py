@@ -1,4 +1,4 @@
-"""JSONL, CSV and TSV as records of named values."""
+"""JSONL, CSV, TSV and Parquet as records of named values."""
 
 import csv
 import json
@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
+from domain.ingest import parquet
 from domain.ingest.lines import LONGEST, lines
 from domain.ingest.problems import Problems
 
-SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv"}
+SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
 """File name endings and the formats that they mean."""
 
 
@@ -17,11 +18,15 @@ class Record(NamedTuple):
     """The values of one record, in the order of the columns asked for, as they were written."""
 
     line: int
+    """Where it begins; in Parquet the number of the row. Both count from 1."""
     values: tuple[Any, ...]
 
 
 def records(source: IO[bytes], format: str, columns: tuple[str, ...], problems: Problems) -> Iterator[Record]:
     """Every record that can be read; what cannot be is noted. Blank lines are skipped, other columns ignored."""
+    if format == "parquet":
+        yield from (Record(number, values) for number, values in parquet.rows(source, columns, problems))
+        return
     text = lines(source, problems)
     if format == "jsonl":
         yield from _jsonl(text, columns, problems)
@@ -106,8 +111,8 @@ def _delimited(text: Iterator[str], delimiter: str, columns: tuple[str, ...], pr
                 problems.note(
                     number,
                     "missing_column",
-                    f"the first line names the columns, {_named(columns)} once each; for other names send "
-                    "columns[text] and columns[label]",
+                    f"the first line names the columns, {_named(columns)} once each; for another "
+                    "name send columns[...]",
                 )
                 return
             places, width = [row.index(column) for column in columns], len(row)

@@ -37,4 +37,4 @@ def run_check(request: Request) -> Report:
 
 
 def _failed(code: str, message: str) -> Report:
-    return Report(problems=[Problem(line=None, code=code, message=message)], problem_count=1, labels=[], units=0)
+    return Report(problems=[Problem(line=None, code=code, message=message)], problem_count=1, labels=None, units=0)

@@ -3,8 +3,8 @@
 import heapq
 from collections.abc import Iterator
 
-Row = tuple[str, int]
-"""A text and the place of its label."""
+Row = tuple[tuple[str, ...], int | None]
+"""The texts and the place of the label, if there is one."""
 
 
 class RowsByUser:

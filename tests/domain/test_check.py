@@ -7,24 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from domain.blobs import open_store
 from domain.ingest import lines
 from domain.ingest.check import Report, Request, check
 from domain.ingest.fingerprint import fingerprint, normalise, tenant_key
 from domain.ingest.problems import SHOWN
 from domain.ingest.run import run_check
-from domain.rows import Rows, read_rows
+from domain.rows import Rows, parse_rows
 
 CANARY = "canary-7f3a"
 KEY = "11" * 32
+COLUMNS = {"text": "text", "label": "label"}
 
 
 def run(folder: Path, content: bytes, format: str = "jsonl", **request) -> tuple[Report, Rows]:
     source = folder / "source"
     source.write_bytes(content)
-    basis = {"text": "text", "label": "label", "labels": ["no", "yes"], "declared_size": None, "key": KEY}
+    basis = {"columns": COLUMNS, "labels": ["no", "yes"], "declared_size": None, "key": KEY}
     report = check(Request(source=source, target=folder / "rows", format=format, **(basis | request)))
-    return report, read_rows(open_store(str(folder)), "rows")
+    return report, parse_rows(folder / "rows")
 
 
 def line(text: object = "fine", label: object = "yes") -> bytes:
@@ -44,12 +44,12 @@ def line(text: object = "fine", label: object = "yes") -> bytes:
 def test_good_files(tmp_path: Path, format: str, content: bytes) -> None:
     report, rows = run(tmp_path, content, format)
     assert (report.problems, report.units) == ([], 2)
-    assert rows == Rows(["a b", "c"], [1, 0])
+    assert rows == Rows({"text": ["a b", "c"]}, [1, 0])
 
 
 def test_tsv_has_no_quotes(tmp_path: Path) -> None:
     _, rows = run(tmp_path, b'text\tlabel\n"so" it is\tyes\n" alone\tno\n', "tsv")
-    assert rows.texts == ['"so" it is', '" alone']
+    assert rows.columns["text"] == ['"so" it is', '" alone']
 
 
 @pytest.mark.parametrize(
@@ -119,15 +119,15 @@ def test_one_row_for_each_fingerprint_and_the_first_label_stays(tmp_path: Path) 
     copies = line("Caf\u00e9  au\tlait", "yes") + line(" CAFE\u0301 au lait\n", "no") + line("cafe au lait", "no")
     report, rows = run(tmp_path, copies, declared_size=2)
     assert (report.problems, report.units) == ([], 2)
-    assert rows == Rows(["Caf\u00e9  au\tlait", "cafe au lait"], [1, 0])
+    assert rows == Rows({"text": ["Caf\u00e9  au\tlait", "cafe au lait"]}, [1, 0])
     assert run(tmp_path, copies, key=None)[0].units == 3  # a public set keeps every row
 
 
 def test_fingerprints_of_tenants_differ() -> None:
     key = bytes(32)
     assert normalise(" a\u00a0 b\r\n") == "a b"
-    assert fingerprint("a  b", tenant_key(key, "one")) == fingerprint("a b ", tenant_key(key, "one"))
-    assert fingerprint("a b", tenant_key(key, "one")) != fingerprint("a b", tenant_key(key, "two"))
+    assert fingerprint(["a  b"], tenant_key(key, "one")) == fingerprint(["a b "], tenant_key(key, "one"))
+    assert fingerprint(["a b"], tenant_key(key, "one")) != fingerprint(["a b"], tenant_key(key, "two"))
 
 
 def test_declared_size_bounds_the_units(tmp_path: Path) -> None:
@@ -149,8 +149,7 @@ def test_a_check_that_dies_is_a_problem_and_tells_nothing(tmp_path: Path, monkey
         source=source,
         target=tmp_path / "rows",
         format="jsonl",
-        text="text",
-        label="label",
+        columns=COLUMNS,
         labels=["no", "yes"],
         declared_size=None,
         key=KEY,

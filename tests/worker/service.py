@@ -73,7 +73,7 @@ class Service:
         path = self.folder / id
         writer = RowWriter(path)
         for text, label in zip(texts, labels, strict=True):
-            writer.add(text, label)
+            writer.add([text], label)
         writer.close()
         put_file(self.store, f"files/{id}", path)
         values: dict[str, Any] = {"purpose": "evals"}

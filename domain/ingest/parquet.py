@@ -1,0 +1,100 @@
+"""Parquet that nobody vouches for: read row by row in small batches, and given up when it unfolds into too much.
+
+What the file says about its own size proves nothing: five megabytes can unfold into fifty gigabytes.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from domain.ingest.lines import LONGEST
+from domain.ingest.problems import Problems
+
+BATCH = 64
+"""Rows decoded at a time."""
+MOST_ROWS = 20_000_000
+MOST_CHARACTERS = 4 * 2**30
+"""Of the columns asked for, all rows together."""
+
+
+def rows(source: IO[bytes], columns: tuple[str, ...], problems: Problems) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    """Each row's number, from 1, and its values in the order of `columns`; what cannot be read is noted."""
+    number = 0
+    try:
+        # Extension types would run whatever code is registered for them: they stay what they are stored as.
+        file = pq.ParquetFile(source, buffer_size=2**16, pre_buffer=False, arrow_extensions_enabled=False)
+        if not _readable(file, columns, problems):
+            return
+        size = 0
+        for batch in file.iter_batches(BATCH, columns=list(columns), use_threads=False):
+            for values in _values(batch.select(columns)):
+                number += 1
+                length = _length(values) if values else 0
+                size += length
+                if number > MOST_ROWS or size > MOST_CHARACTERS:
+                    most = f"{MOST_ROWS} rows or {MOST_CHARACTERS} characters"
+                    problems.note(number, "too_large", f"the file unfolds into more than {most}")
+                    return
+                if values is None:
+                    problems.note(number, "not_utf8", "the row is not UTF-8")
+                elif length > LONGEST:
+                    problems.note(number, "row_too_long", f"the row is longer than {LONGEST} characters")
+                else:
+                    yield number, values
+    except (pa.ArrowException, OSError):
+        problems.note(number or None, "not_parquet", "the file, or what follows this row, cannot be read as Parquet")
+
+
+def _readable(file: pq.ParquetFile, columns: tuple[str, ...], problems: Problems) -> bool:
+    schema = file.schema_arrow
+    before = problems.count
+    if file.metadata.num_rows > MOST_ROWS:
+        problems.note(None, "too_large", f"the file has more than {MOST_ROWS} rows")
+    for column in columns:
+        places = schema.get_all_field_indices(column)
+        if len(places) != 1:
+            message = f"the file has no column '{column}', or several; for another name send columns[...]"
+            problems.note(None, "missing_column", message)
+        elif not _allowed(schema.field(places[0])):
+            message = (
+                f"the column '{column}' is neither text nor whole numbers, nor a list of structs of role and content"
+            )
+            problems.note(None, "bad_type", message)
+    return problems.count == before
+
+
+def _allowed(field: pa.Field) -> bool:
+    """Whether it is text, whole numbers, or a list of {role, content}, and no extension in disguise."""
+    if b"ARROW:extension:name" in (field.metadata or {}):
+        return False
+    type = field.type
+    if pa.types.is_list(type) or pa.types.is_large_list(type):
+        message = type.value_type
+        return (
+            pa.types.is_struct(message)
+            and sorted(part.name for part in message) == ["content", "role"]
+            and all(_is_text(part.type) for part in message)
+        )
+    return _is_text(type) or pa.types.is_integer(type)
+
+
+def _is_text(type: pa.DataType) -> bool:
+    values = type.value_type if pa.types.is_dictionary(type) else type
+    return pa.types.is_string(values) or pa.types.is_large_string(values) or pa.types.is_string_view(values)
+
+
+def _values(batch: pa.RecordBatch) -> Iterable[tuple[Any, ...] | None]:
+    """The rows of a batch; None for one that is not UTF-8."""
+    try:
+        return zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    except UnicodeDecodeError:
+        if batch.num_rows == 1:
+            return [None]
+        return chain.from_iterable(_values(batch.slice(place, 1)) for place in range(batch.num_rows))
+
+
+def _length(values: tuple[Any, ...]) -> int:
+    return sum(len(str(value)) for value in values)
