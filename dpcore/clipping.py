@@ -11,7 +11,7 @@ therefore C * (1 + 1e-6 * expected batch): a public number, more than twice what
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 
@@ -20,6 +20,20 @@ AUTOMATIC_OFFSET = 0.01
 
 ROUNDING_SLACK = 1e-6
 """Of the clip norm, for each unit expected in a draw."""
+
+
+class Gradients(Protocol):
+    """Gradients of the m units of a micro-batch, however they are stored."""
+
+    def norms(self) -> torch.Tensor:
+        """L2 norm of each unit's gradient over all trainable parameters: [m], not finite where the gradient is not."""
+
+    def add_weighted(self, value: torch.Tensor, factors: torch.Tensor) -> None:
+        """Add the sum of `factors` [m] times the gradients to `value`, float64 [P], in place.
+
+        A factor of zero contributes exactly nothing, even where the gradient is not finite: 0 x NaN is NaN, and one
+        bad unit would spoil the sum of all.
+        """
 
 
 @dataclass(frozen=True)
@@ -45,14 +59,9 @@ class ClippedSum:
         value = torch.zeros(size, dtype=torch.float64, device=device)
         return cls(value, clip_norm * (1 + ROUNDING_SLACK * expected_batch), clip_norm, clipping)
 
-    def add(self, gradients: torch.Tensor) -> None:
-        """Add the clipped rows of `gradients` [m, P]; rows that are not finite are overwritten with zero."""
-        norms = torch.linalg.vector_norm(gradients, dim=1)
-        bad = (~norms.isfinite()).nonzero().squeeze(1)
-        # A factor of zero would not do: 0 x NaN is NaN, and one bad unit would spoil the sum of all.
-        gradients.index_fill_(0, bad, 0.0)
-        part = factors(norms, self.clip_norm, self.clipping) @ gradients
-        self.value.add_(part)
+    def add(self, gradients: Gradients) -> None:
+        """Add the clipped gradients of a micro-batch; a unit whose norm is not finite adds nothing."""
+        gradients.add_weighted(self.value, factors(gradients.norms(), self.clip_norm, self.clipping))
 
 
 def factors(norms: torch.Tensor, clip_norm: float, clipping: Literal["automatic", "flat"]) -> torch.Tensor:

@@ -124,12 +124,12 @@ class _Run(Generic[R]):
         self._model, self._task, self._records, self._plan = model, task, records, plan
         self._should_stop, self._speed, self._streams = should_stop, speed, streams
         self._engine = PerExample(model)
-        self._parameters = self._engine.buffer.parameters
+        self._parameters = self._engine.parameters
         self._optimiser = optimise.adamw(self._parameters, plan)
         multiple = speed.length_multiple
         # A record's padded length follows from that record alone, so its gradient does not depend on its neighbours.
         self._padded = np.minimum(-(-records.lengths // multiple) * multiple, task.max_length)
-        row_bytes = 4 * self._engine.buffer.width
+        row_bytes = 4 * self._engine.width
         self._most_examples = max(1, speed.buffer_bytes // row_bytes)
         self._shrink = 1  # doubled when memory runs out
 
@@ -145,18 +145,18 @@ class _Run(Generic[R]):
         plan = self._plan
         drawn = poisson(self._streams.at("sampling", self.step), len(self._records), plan.sample_rate)
         total = ClippedSum.zero(
-            self._engine.buffer.width,
+            self._engine.width,
             clip_norm=plan.clip_norm,
             clipping=plan.clipping,
             expected_batch=plan.expected_batch,
-            device=self._engine.buffer.device,
+            device=self._engine.device,
         )
         if self._should_stop():
             raise _Stopped
         for length, indices in self._buckets(drawn):
             self._add_clipped(total, indices, length)
         mean = noised_mean(total, plan.noise_multiplier, plan.expected_batch, self._streams.at("noise", self.step))
-        optimise.step(self._optimiser, self._parameters, self._engine.buffer.unflatten(mean), plan=plan, done=self.step)
+        optimise.step(self._optimiser, self._parameters, self._engine.unflatten(mean), plan=plan, done=self.step)
         self.step += 1
 
     def _buckets(self, drawn: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -182,7 +182,7 @@ class _Run(Generic[R]):
                 if size == 1 or not _out_of_memory(error):
                     raise
                 self._shrink *= 2
-                self._engine.buffer.release()
+                self._engine.release()
                 continue
             indices = indices[size:]
 

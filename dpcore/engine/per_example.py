@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from dpcore.engine import linear
 from dpcore.engine.buffer import Buffer
+from dpcore.engine.rows import Rows
 
 _HANDLERS: dict[Callable[..., Any], Callable[..., Tensor | None]] = {linear.FUNCTION: linear.handle}
 
@@ -35,26 +36,36 @@ class _Intercept(TorchFunctionMode):
 
 
 class PerExample:
-    """Per-example gradients of a model's trainable parameters."""
+    """Per-example gradients of a model's trainable parameters.
+
+    `parameters`: the trainable ones by name, in the order of the flat vector; `width`: P, its length.
+    """
 
     def __init__(self, model: nn.Module) -> None:
-        self.buffer = Buffer({name: p for name, p in model.named_parameters() if p.requires_grad})
+        self._buffer = Buffer({name: p for name, p in model.named_parameters() if p.requires_grad})
+        self.parameters = self._buffer.parameters
+        self.width = self._buffer.width
+        self.device = self._buffer.device
 
-    def gradients(self, losses: Callable[[], Tensor], examples: int) -> Tensor:
-        """Gradients [m, P] of each example's own loss; valid until the next call.
+    def gradients(self, losses: Callable[[], Tensor], examples: int) -> Rows:
+        """Gradients of each example's own loss; valid until the next call.
 
         `losses` runs the forward pass and returns one loss for each of the m `examples`; a loss must depend on its own
         example alone. Raises UnseenParameter, BatchShape, or ValueError when the losses are not a vector [m].
         """
-        self.buffer.begin(examples)
-        with _Intercept(self.buffer):
+        self._buffer.begin(examples)
+        with _Intercept(self._buffer):
             loss = losses()
             if loss.shape != (examples,):
                 raise ValueError(f"expected one loss for each of {examples} examples, got shape {tuple(loss.shape)}")
             # The sum's gradient with respect to example i's share of the graph is that of loss i.
             torch.autograd.backward(loss.sum())
-        return self.buffer.finish()
+        return Rows(self._buffer.finish())
+
+    def release(self) -> None:
+        """Give the memory back until the next micro-batch."""
+        self._buffer.release()
 
     def unflatten(self, flat: Tensor) -> Mapping[str, Tensor]:
         """A vector [P] as one tensor for each trainable parameter, by name."""
-        return self.buffer.unflatten(flat)
+        return self._buffer.unflatten(flat)

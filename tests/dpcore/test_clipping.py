@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpcore.clipping import ROUNDING_SLACK, ClippedSum
+from dpcore.engine.rows import Rows
 
 CPU = torch.device("cpu")
 
@@ -14,7 +15,7 @@ def clipped_sum(gradients, clipping="flat", clip_norm=1.0, expected_batch=1):
     total = ClippedSum.zero(
         gradients.shape[1], clip_norm=clip_norm, clipping=clipping, expected_batch=expected_batch, device=CPU
     )
-    total.add(gradients.clone())
+    total.add(Rows(gradients))
     return total
 
 

@@ -30,7 +30,7 @@ def oracle(model, task, records, clip_norm, clipping):
 def clipped(model, task, records, clip_norm, clipping, sizes):
     engine = PerExample(model)
     total = ClippedSum.zero(
-        engine.buffer.width, clip_norm=clip_norm, clipping=clipping, expected_batch=1, device=engine.buffer.device
+        engine.width, clip_norm=clip_norm, clipping=clipping, expected_batch=1, device=engine.device
     )
     for part in np.split(np.arange(len(records)), np.cumsum(sizes)[:-1]):
         total.add(engine.gradients(lambda part=part: task.losses(model, records, part, LENGTH), len(part)))
@@ -43,7 +43,7 @@ def clipped(model, task, records, clip_norm, clipping, sizes):
 def test_clipped_sum_equals_the_one_by_one_oracle(make_model, make_records, task, name, clip, clipping):
     model, records = make_model(name, layers=2, dtype=torch.float64), make_records(9)
     engine = PerExample(model)
-    gradients = engine.gradients(lambda: task.losses(model, records, np.arange(9), LENGTH), 9).clone()
+    gradients = engine.gradients(lambda: task.losses(model, records, np.arange(9), LENGTH), 9).rows.clone()
     norms = gradients.norm(dim=1)
     clip_norm = {"never": 10 * norms.max(), "partly": norms.median(), "always": 0.5 * norms.min()}[clip].item()
     expected, bound = oracle(model, task, records, clip_norm, clipping)
@@ -61,7 +61,7 @@ def test_float32_gradients_move_by_less_than_the_stated_slack_when_a_record_leav
     engine = PerExample(model)
 
     def rows(indices):
-        gradients = engine.gradients(lambda: task.losses(model, records, indices, LENGTH), len(indices)).double()
+        gradients = engine.gradients(lambda: task.losses(model, records, indices, LENGTH), len(indices)).rows.double()
         return gradients / gradients.norm(dim=1, keepdim=True)
 
     whole, without = rows(np.arange(64)).clone(), rows(np.arange(1, 64))
@@ -81,7 +81,7 @@ def test_parameter_used_several_times_is_summed_exactly(task):
 
     model = Shared()
     x = torch.randn(4, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    gradients = PerExample(model).gradients(lambda: model(x), 4)
+    gradients = PerExample(model).gradients(lambda: model(x), 4).rows
     for i in range(4):
         one = torch.autograd.grad(model(x[i : i + 1]).sum(), list(model.parameters()))
         torch.testing.assert_close(gradients[i], torch.cat([g.flatten() for g in one]), rtol=1e-9, atol=1e-12)

@@ -10,6 +10,7 @@ from dpcore import train as loop
 from dpcore.checkpoint import PlanMismatch, loads, read_step
 from dpcore.clipping import ClippedSum
 from dpcore.engine.buffer import UnseenParameter
+from dpcore.engine.rows import Rows
 from dpcore.keystream import Streams
 from dpcore.spec.plan import Plan, Speed
 from dpcore.train import Outcome, train
@@ -332,5 +333,5 @@ def test_sum_is_kept_in_float64(make_model):
     total = ClippedSum.zero(1, clip_norm=1.0, clipping="flat", expected_batch=1, device=torch.device("cpu"))
     for _ in range(3):
         total.value.add_(2.0**26)
-        total.add(torch.ones(1, 1))
+        total.add(Rows(torch.ones(1, 1)))
     assert total.value.item() == 3 * 2.0**26 + 3

@@ -1,0 +1,31 @@
+"""Gradients of units as rows of one matrix."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One flat gradient for each unit: `rows` float [m, P]."""
+
+    rows: Tensor
+
+    def norms(self) -> Tensor:
+        """L2 norm of each row: [m]."""
+        norms: Tensor = torch.linalg.vector_norm(self.rows, dim=1)
+        return norms
+
+    def add_weighted(self, value: Tensor, factors: Tensor) -> None:
+        """Add the weighted sum of the rows to `value`, float64 [P]; a row with factor zero is not touched."""
+        rows, kept = select(factors, self.rows)
+        value.add_(kept @ rows)
+
+
+def select(factors: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows [k, ...] whose factor is not zero, and their factors [k]: 0 x NaN is NaN, so zeros are left out."""
+    kept = factors.nonzero().squeeze(1)
+    if len(kept) == len(factors):
+        return rows, factors
+    return rows[kept], factors[kept]
