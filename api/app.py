@@ -6,11 +6,14 @@ from importlib.metadata import version
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
 
 from api import errors
 from api.budgets import endpoints as budgets
+from api.dashboard.app import make_dashboard
 from api.deps import Resources
 from api.files import endpoints as files
+from api.grants import endpoints as grants
 from api.health import endpoints as health
 from api.jobs import endpoints as jobs
 from api.keys import endpoints as keys
@@ -75,6 +78,12 @@ def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
     errors.install(app)
     app.add_middleware(BodyLimit, upload_limit=settings.upload_limit)
     app.add_middleware(Envelope)
-    for room in (budgets, ledger, files, jobs, models, keys, health):
+    for room in (budgets, grants, ledger, files, jobs, models, keys, health):
         app.include_router(room.router)
+    app.mount("/dashboard", make_dashboard())
+
+    @app.get("/", include_in_schema=False)
+    def root() -> RedirectResponse:
+        return RedirectResponse("/dashboard/", 303)
+
     return app

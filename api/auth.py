@@ -1,7 +1,6 @@
 """Who calls: Bearer keys, and scopes as types, so that an endpoint's signature says who may call it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Annotated
 
 import sqlalchemy as sa
@@ -10,6 +9,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.deps import Resources, Service
 from api.errors import ApiError
+from domain.grants import Viewer
 from domain.keys import key_mac, well_formed
 from domain.settings import secret_bytes
 from domain.tables import api_key
@@ -18,17 +18,8 @@ _bearer = HTTPBearer(auto_error=False, description="An API key: `Authorization: 
 _CHALLENGE = {"www-authenticate": "Bearer"}
 
 
-@dataclass(frozen=True)
-class Caller:
-    """The key that a request came with. Everything a request may touch is within its tenant."""
-
-    key_id: str
-    tenant_id: str
-    scopes: frozenset[str]
-
-    def may(self, scope: str) -> bool:
-        """The scope itself, or admin, which includes all."""
-        return scope in self.scopes or "admin" in self.scopes
+Caller = Viewer
+"""The key that a request came with."""
 
 
 def authenticated(
@@ -57,7 +48,7 @@ def find_caller(service: Resources, which: sa.ColumnElement[bool]) -> Caller:
         raise _unauthorised("revoked_api_key", "this API key was revoked; ask an administrator for a new one")
     if row.expired:
         raise _unauthorised("expired_api_key", "this API key has expired; ask an administrator for a new one")
-    return Caller(row.id, row.tenant_id, frozenset(row.scopes))
+    return Caller(row.id, row.tenant_id, frozenset(row.scopes), row.project)
 
 
 def allowed(*scopes: str) -> Callable[[Caller], Caller]:

@@ -11,12 +11,12 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from domain.refusals import Conflict, Invalid, NotFound, OverBudget, Refusal
+from domain.refusals import Conflict, Forbidden, Invalid, NotFound, OverBudget, Refusal
 from ledger.errors import BudgetFrozen
 
 logger = logging.getLogger(__name__)
 
-_STATUS: dict[type[Refusal], int] = {Invalid: 400, OverBudget: 403, NotFound: 404, Conflict: 409}
+_STATUS: dict[type[Refusal], int] = {Invalid: 400, Forbidden: 403, OverBudget: 403, NotFound: 404, Conflict: 409}
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 _TYPES_OF_VALUES = {"int", "float", "str", "bool"}
 _RETRY_HELPS = {408, 429, 503}

@@ -11,6 +11,8 @@ Reference = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 """An id inside a body."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 """A line of text for people."""
+Project = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,80}$")]
+"""What several keys belong to."""
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*$")]
 """Why a decision was taken; it becomes part of the ledger."""
 

@@ -67,7 +67,7 @@ def site() -> Iterator[Site]:
             with engine.begin() as c:
                 c.execute(tables.tenant.insert().values(id=made.tenant, name="bench"))
                 key = {"id": made.key, "tenant_id": made.tenant, "name": "k", "prefix": "p", "mac": b"m"}
-                c.execute(tables.api_key.insert().values(**key, scopes=["analyst"]))
+                c.execute(tables.api_key.insert().values(**key, scopes=["steward"]))
             engine.dispose()
             yield made
         finally:

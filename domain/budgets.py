@@ -7,9 +7,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import array
 
+from domain.grants import Viewer, readable_budgets
 from domain.ids import new_id
 from domain.refusals import Invalid, NotFound
 from dpcore.spec import accounting
+from ledger import grants
 from ledger.budgets import Balance, Reference, balance, open_budget
 from ledger.tables import budget, entry, reservation
 
@@ -70,8 +72,16 @@ def require_whole_unit(unit: str, max_records_per_user: int | None, within: str 
         )
 
 
-def require(connection: sa.Connection, tenant_id: str, budget_id: str, param: str | None = None) -> sa.Row[Any]:
-    """The tenant's budget. Raises NotFound."""
+def require(connection: sa.Connection, viewer: Viewer, budget_id: str) -> sa.Row[Any]:
+    """The budget, if the viewer may read it. Raises NotFound."""
+    row = connection.execute(of_tenant(viewer).where(budget.c.id == budget_id)).one_or_none()
+    if row is None:
+        raise NotFound("budget")
+    return row
+
+
+def require_own(connection: sa.Connection, tenant_id: str, budget_id: str, param: str | None = None) -> sa.Row[Any]:
+    """The tenant's budget, for its steward, who needs no grant. Raises NotFound."""
     row = connection.execute(
         sa.select(budget).where(budget.c.tenant_id == tenant_id, budget.c.id == budget_id)
     ).one_or_none()
@@ -80,9 +90,25 @@ def require(connection: sa.Connection, tenant_id: str, budget_id: str, param: st
     return row
 
 
-def of_tenant(tenant_id: str) -> sa.Select[Any]:
-    """All budgets of a tenant."""
-    return sa.select(budget).where(budget.c.tenant_id == tenant_id)
+def of_tenant(viewer: Viewer) -> sa.Select[Any]:
+    """The budgets of a tenant that the viewer may read."""
+    return readable_budgets(viewer)
+
+
+def set_rules(
+    connection: sa.Connection,
+    viewer: Viewer,
+    budget_id: str,
+    *,
+    approval_above: Decimal | None,
+    queue_days: int,
+    reason: str,
+) -> None:
+    """What jobs to come wait for, and how long they may; the caller is a steward and commits. Raises NotFound."""
+    require(connection, viewer, budget_id)
+    grants.set_rules(
+        connection, budget_id, approval_above=approval_above, queue_days=queue_days, by=viewer.key_id, reason=reason
+    )
 
 
 def entries(budget_id: str) -> sa.Select[Any]:

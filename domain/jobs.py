@@ -2,24 +2,28 @@
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
-from domain import files
+from domain import approvals, files
+from domain.approvals import WAITING, show_waiting
 from domain.events import append_event
+from domain.grants import Grant, Viewer, sees_job, used_by
 from domain.ids import new_id
 from domain.models import BaseModelFacts
 from domain.planning import Dataset, Draft, draft, fits, guarantee, largest_epsilon, rounded_up
 from domain.refusals import Conflict, Invalid, NotFound, OverBudget
 from domain.releases import rounded_now
 from domain.tables import file, job, job_file, release
+from domain.twins import already_done, finished_twin
 from dpcore.spec import accounting
 from ledger import reserve, work
 from ledger.budgets import Balance, balance
-from ledger.errors import AlreadySettled, BudgetExceeded, StaleFence
+from ledger.errors import AlreadySettled, BudgetExceeded, GrantExceeded, NotGranted, StaleFence
+from ledger.tables import budget as budget_table
 from ledger.tables import entry, phase, reservation
 
 CANCELLING = "cancelling"
@@ -41,6 +45,10 @@ class Wanted:
     seed: int | None
     suffix: str | None
     metadata: Mapping[str, str]
+    queue_days: int | None = None
+    """Days in which a worker must begin, at most the budget's; None: the budget's."""
+    allow_duplicate: bool = False
+    """Pay again for a job that has succeeded already."""
 
 
 @dataclass(frozen=True)
@@ -50,19 +58,37 @@ class Planned:
     wanted: Wanted
     draft: Draft
     budget: Balance
+    grant: Grant | None
+    approval_above: float | None
+    """The lower threshold of the budget's and the grant's; a job above it waits for a steward."""
+    finished_twin: str | None
+
+    @property
+    def accounts(self) -> list[Balance]:
+        """What must have room: the budget, and the grant's sub-limit where there is one."""
+        sub = None if self.grant is None else self.grant.account
+        return [self.budget] if sub is None else [self.budget, sub]
 
     @property
     def fits(self) -> bool:
-        return self.budget.frozen_reason is None and fits(self.draft, self.budget)
+        return self.budget.frozen_reason is None and all(fits(self.draft, a) for a in self.accounts)
 
     @property
     def largest_epsilon(self) -> float:
-        return largest_epsilon(self.draft, self.budget)
+        return min(largest_epsilon(self.draft, a) for a in self.accounts)
 
     @property
     def jobs_that_fit(self) -> int:
-        """How many jobs like this one the budget still holds, this one among them."""
-        return accounting.how_many_fit(self.budget.cap, self.budget.used, self.draft.cost)
+        """How many jobs like this one still fit, this one among them."""
+        return min(accounting.how_many_fit(a.cap, a.used, self.draft.cost) for a in self.accounts)
+
+    @property
+    def needs_approval(self) -> bool:
+        """Whether a steward must agree; the database decides the same in its own integers."""
+        if self.approval_above is None:
+            return False
+        cap = accounting.caps(self.approval_above, self.budget.delta, self.budget.weights)
+        return not accounting.fits(cap, accounting.EMPTY, self.draft.cost)
 
     @property
     def price_now(self) -> float:
@@ -94,7 +120,7 @@ def budget_left(budget: Balance, used: tuple[int, ...]) -> float:
 
 
 def plan_job(
-    connection: sa.Connection, tenant_id: str, models: Mapping[str, BaseModelFacts], wanted: Wanted
+    connection: sa.Connection, viewer: Viewer, models: Mapping[str, BaseModelFacts], wanted: Wanted
 ) -> Planned:
     """Resolve a request; the files it names cannot be deleted until the caller's transaction ends.
 
@@ -102,33 +128,56 @@ def plan_job(
     """
     if wanted.model not in models:
         raise Invalid(f"unknown model; there are: {', '.join(models)}", code="unknown_model", param="model")
-    training = _usable(connection, tenant_id, wanted.training_file, "training_file", files.PRIVATE)
+    training = _usable(connection, viewer, wanted.training_file, "training_file", files.PRIVATE)
     if wanted.validation_file is not None:
-        validation = _usable(connection, tenant_id, wanted.validation_file, "validation_file", files.PUBLIC)
-        if not set(validation.labels) <= set(training.labels):
+        validation = _usable(connection, viewer, wanted.validation_file, "validation_file", files.PUBLIC)
+        if validation.task != training.task:
+            raise Invalid(
+                f"the evaluation set is for the task {validation.task}, the training file for {training.task}",
+                code="tasks_differ",
+                param="validation_file",
+            )
+        if not set(validation.labels or ()) <= set(training.labels or ()):
             raise Invalid(
                 "the evaluation set has labels that the training file has not",
                 code="labels_differ",
                 param="validation_file",
             )
     budget = balance(connection, training.budget_id)
+    grant = used_by(connection, viewer, budget)
     made = draft(
         method=wanted.method,
         options=wanted.options,
         hyperparameters=wanted.hyperparameters,
-        epsilon=wanted.epsilon,
+        epsilon=_default_epsilon(grant) if wanted.epsilon is None else wanted.epsilon,
         delta=wanted.delta,
         seed=secrets.randbelow(2**31) if wanted.seed is None else wanted.seed,
         model=models[wanted.model],
-        dataset=Dataset(training.declared_size, len(training.labels), training.max_length),
+        dataset=Dataset(training.task, training.declared_size, len(training.labels or ()), training.max_length),
         budget=budget,
     )
-    return Planned(wanted, made, budget)
+    twin = finished_twin(
+        connection, viewer, model=wanted.model, training_file=training.id, method=made.method, epsilon=made.epsilon
+    )
+    return Planned(wanted, made, budget, grant, _approval_above(connection, budget.id, grant), twin)
 
 
-def _usable(connection: sa.Connection, tenant_id: str, file_id: str, param: str, purpose: str) -> sa.Row[Any]:
+def _default_epsilon(grant: Grant | None) -> float | None:
+    """All of a sub-limit that nothing has touched; without one the plan takes its default from the budget."""
+    if grant is None or grant.account is None or any(grant.account.used):
+        return None
+    return grant.account.epsilon
+
+
+def _approval_above(connection: sa.Connection, budget_id: str, grant: Grant | None) -> float | None:
+    of_budget = connection.execute(sa.select(budget_table.c.approval_above).where(budget_table.c.id == budget_id))
+    both = (of_budget.scalar_one(), None if grant is None else grant.approval_above)
+    return min((float(above) for above in both if above is not None), default=None)
+
+
+def _usable(connection: sa.Connection, viewer: Viewer, file_id: str, param: str, purpose: str) -> sa.Row[Any]:
     row = connection.execute(
-        files.of_tenant(tenant_id).where(file.c.id == file_id).with_for_update(read=True)
+        files.of_tenant(viewer).where(file.c.id == file_id).with_for_update(read=True, of=file)
     ).one_or_none()
     if row is None:
         raise NotFound("file", param)
@@ -142,31 +191,37 @@ def _usable(connection: sa.Connection, tenant_id: str, file_id: str, param: str,
     return row
 
 
-def submit(
-    connection: sa.Connection, planned: Planned, *, job_id: str, tenant_id: str, key_id: str, check_first: bool
-) -> None:
+def submit(connection: sa.Connection, planned: Planned, *, job_id: str, viewer: Viewer, check_first: bool) -> None:
     """Insert the job, its reservation and the ledger entry; the caller commits, then sends a hint.
 
-    Raises OverBudget, by the service's own check or, with `check_first` false or after losing a race, because the
-    database refused (its error is then the cause); ledger.errors.BudgetFrozen.
+    Raises Conflict when the same job has succeeded already and nobody asked to pay again; OverBudget, by the service's
+    own check or, with `check_first` false or after losing a race, because the database refused (its error is then the
+    cause); NotFound when the grant was revoked meanwhile; ledger.errors.BudgetFrozen.
     """
-    if check_first and not fits(planned.draft, planned.budget):
-        raise _over_budget(planned, "service")
+    if planned.finished_twin is not None and not planned.wanted.allow_duplicate:
+        raise already_done(planned.finished_twin)
+    if check_first:
+        for account in planned.accounts:
+            if not fits(planned.draft, account):
+                raise _over_budget(planned, account, "service")
     try:
         with connection.begin_nested():
-            _insert(connection, planned, job_id, tenant_id, key_id)
-    except BudgetExceeded as error:
-        now = Planned(planned.wanted, planned.draft, balance(connection, planned.budget.id))
-        raise _over_budget(now, "database") from error
+            _insert(connection, planned, job_id, viewer)
+    except NotGranted as error:
+        raise NotFound("file", "training_file") from error
+    except (BudgetExceeded, GrantExceeded) as error:
+        budget = balance(connection, planned.budget.id)
+        now = replace(planned, budget=budget, grant=used_by(connection, viewer, budget))
+        raise _over_budget(now, now.accounts[-1 if isinstance(error, GrantExceeded) else 0], "database") from error
 
 
-def _insert(connection: sa.Connection, planned: Planned, job_id: str, tenant_id: str, key_id: str) -> None:
+def _insert(connection: sa.Connection, planned: Planned, job_id: str, viewer: Viewer) -> None:
     wanted, plan, privacy = planned.wanted, planned.draft.plan, planned.privacy()
     connection.execute(
         job.insert().values(
             id=job_id,
-            tenant_id=tenant_id,
-            created_by=key_id,
+            tenant_id=viewer.tenant_id,
+            created_by=viewer.key_id,
             model=wanted.model,
             validation_file=wanted.validation_file,
             method=planned.draft.method,
@@ -186,7 +241,7 @@ def _insert(connection: sa.Connection, planned: Planned, job_id: str, tenant_id:
         budget_id=planned.budget.id,
         phases=[reserve.Phase(plan.sample_rate, plan.noise_multiplier, plan.steps)],
     )
-    reserve.reserve(connection, job_id, [charge])
+    reserve.reserve(connection, job_id, [charge], queue_days=wanted.queue_days)
     append_event(
         connection,
         job_id,
@@ -194,29 +249,35 @@ def _insert(connection: sa.Connection, planned: Planned, job_id: str, tenant_id:
         "message",
         f"Queued. {rounded_up(planned.draft.epsilon):g} of epsilon is reserved; what the job does not use goes back.",
     )
+    show_waiting(connection, job_id)
 
 
-def _over_budget(planned: Planned, refused_by: str) -> OverBudget:
-    left, largest = budget_left(planned.budget, planned.budget.used), planned.largest_epsilon
+def _over_budget(planned: Planned, account: Balance, refused_by: str) -> OverBudget:
+    """`account`: the budget, or the grant's sub-limit."""
+    largest = planned.largest_epsilon
     advice = (
         f"the largest epsilon at which this job fits is {largest:g}"
         if largest > 0
         else "no job of this shape fits any more"
     )
+    of_grant = account is not planned.budget
+    limit = "the grant's sub-limit" if of_grant else "the privacy budget"
+    which: dict[str, Any] = {"grant": account.id, "grant_left": budget_left(account, account.used)} if of_grant else {}
     return OverBudget(
-        f"the privacy budget of {planned.budget.epsilon:g} has no room for epsilon "
+        f"{limit} of {account.epsilon:g} has no room for epsilon "
         f"{rounded_up(planned.draft.epsilon):g} beside what is spent and reserved; {advice}",
-        code="privacy_budget_exceeded",
+        code="grant_limit_exceeded" if of_grant else "privacy_budget_exceeded",
         param="privacy.epsilon",
         budget=planned.budget.id,
-        budget_left=left,
+        budget_left=budget_left(planned.budget, planned.budget.used),
+        **which,
         largest_epsilon=largest,
         refused_by=refused_by,
     )
 
 
-def of_tenant(tenant_id: str) -> sa.Select[Any]:
-    """A tenant's jobs with what the ledger and the releases say about each."""
+def of_tenant(viewer: Viewer) -> sa.Select[Any]:
+    """The jobs of a tenant that the viewer may see, with what the ledger and the releases say about each."""
     # Correlated by hand: this one lies two levels deep, where SQLAlchemy would read the whole job table instead.
     own = sa.select(sa.func.min(reservation.c.id)).where(reservation.c.job_id == job.c.id).correlate(job)
     first = own.scalar_subquery()
@@ -234,34 +295,37 @@ def of_tenant(tenant_id: str) -> sa.Select[Any]:
     )
     ahead = job.alias()
     position = sa.select(sa.func.count()).where(
-        ahead.c.tenant_id == tenant_id,
+        ahead.c.tenant_id == viewer.tenant_id,
+        sees_job(viewer, ahead.c.id),
         ahead.c.status == "queued",
+        ahead.c.status_detail.is_distinct_from(WAITING),
         sa.tuple_(ahead.c.created_at, ahead.c.id) <= sa.tuple_(job.c.created_at, job.c.id),
     )
+    in_line = sa.and_(job.c.status == "queued", job.c.status_detail.is_distinct_from(WAITING))
     return sa.select(
         job,
         training.scalar_subquery().label("training_file"),
         steps.scalar_subquery().label("steps_authorised"),
         charge.scalar_subquery().label("receipt"),
         results.scalar_subquery().label("result_files"),
-        sa.case((job.c.status == "queued", position.scalar_subquery())).label("queue_position"),
-    ).where(job.c.tenant_id == tenant_id)
+        sa.case((in_line, position.scalar_subquery())).label("queue_position"),
+    ).where(job.c.tenant_id == viewer.tenant_id, sees_job(viewer, job.c.id))
 
 
-def require(connection: sa.Connection, tenant_id: str, job_id: str) -> sa.Row[Any]:
-    """The tenant's job. Raises NotFound."""
-    row = connection.execute(of_tenant(tenant_id).where(job.c.id == job_id)).one_or_none()
+def require(connection: sa.Connection, viewer: Viewer, job_id: str) -> sa.Row[Any]:
+    """The job, if the viewer may see it. Raises NotFound."""
+    row = connection.execute(of_tenant(viewer).where(job.c.id == job_id)).one_or_none()
     if row is None:
         raise NotFound("fine-tuning job")
     return row
 
 
-def cancel(connection: sa.Connection, tenant_id: str, job_id: str) -> None:
+def cancel(connection: sa.Connection, viewer: Viewer, job_id: str) -> None:
     """Stop a job: at once if nobody works on it, otherwise by asking its worker, who settles what was authorised.
 
     A job that is cancelled already stays so. Raises NotFound, or Conflict for a job that ended otherwise.
     """
-    if require(connection, tenant_id, job_id).status == "cancelled":
+    if require(connection, viewer, job_id).status == "cancelled":
         return
     unfinished = sa.update(job).where(job.c.id == job_id, job.c.status.in_(files.OPEN))
     try:
@@ -278,16 +342,29 @@ def cancel(connection: sa.Connection, tenant_id: str, job_id: str) -> None:
         if settled:
             connection.execute(unfinished.values(status="cancelled", status_detail=None, finished_at=rounded_now()))
             append_event(connection, job_id, "info", "message", _CANCELLED)
-    now = require(connection, tenant_id, job_id).status
+    now = require(connection, viewer, job_id).status
     if now in ("succeeded", "failed"):
         raise Conflict(f"the job has {now}; there is nothing to cancel", code="job_has_ended")
 
 
-def adapter(connection: sa.Connection, tenant_id: str, job_id: str) -> sa.Row[Any]:
+def approve(connection: sa.Connection, viewer: Viewer, job_id: str, reason: str | None = None) -> None:
+    """Release a job that waits for a steward; the caller is one, commits, then sends a hint.
+
+    Raises NotFound, Forbidden for the key that submitted it, Conflict when it does not wait.
+    """
+    approvals.approve(connection, require(connection, viewer, job_id), viewer.key_id, reason)
+
+
+def reject(connection: sa.Connection, viewer: Viewer, job_id: str, reason: str) -> None:
+    """Cancel a job that waits for a steward; the caller is one and commits. Raises NotFound or Conflict."""
+    approvals.reject(connection, require(connection, viewer, job_id), viewer.key_id, reason)
+
+
+def adapter(connection: sa.Connection, viewer: Viewer, job_id: str) -> sa.Row[Any]:
     """The file that holds a job's adapter. Raises NotFound, or Conflict while there is none."""
-    row = require(connection, tenant_id, job_id)
+    row = require(connection, viewer, job_id)
     released = connection.execute(
-        files.of_tenant(tenant_id)
+        files.of_tenant(viewer)
         .join(release, release.c.file_id == file.c.id)
         .where(release.c.job_id == job_id, release.c.kind == "adapter")
     ).one_or_none()

@@ -40,5 +40,9 @@ class Conflict(Refusal):
     """The thing is in a state in which this cannot be done."""
 
 
+class Forbidden(Refusal):
+    """Not for this key, though it may see the thing."""
+
+
 class OverBudget(Refusal):
     """The budget has no room for what was asked."""

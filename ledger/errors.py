@@ -15,6 +15,10 @@ class BudgetExceeded(LedgerError):
     """No order has room for what was asked (SQLSTATE 23514, constraint never_overspent)."""
 
 
+class GrantExceeded(LedgerError):
+    """The budget may have room, but the sub-limit of the grant has not (SQLSTATE 23514, grant_never_overspent)."""
+
+
 class StepsExhausted(LedgerError):
     """More steps than the reservation holds (SQLSTATE 23514, never_more_steps_than_reserved)."""
 
@@ -39,15 +43,37 @@ class ReservationExpired(LedgerError):
     """The reservation is past its age; nothing more is authorised (TC005)."""
 
 
+class NotGranted(LedgerError):
+    """The submitting key has no grant of the budget, or no longer (TC007)."""
+
+
+class WaitsForApproval(LedgerError):
+    """A steward has to approve the job before anybody works on it (TC008)."""
+
+
+class NotWaiting(LedgerError):
+    """The job does not wait for a steward (TC009)."""
+
+
+class AlreadyGranted(LedgerError):
+    """The key or the project has a grant of the budget (one_grant_of_a_key, one_grant_of_a_project)."""
+
+
 _BY_STATE: dict[str, type[LedgerError]] = {
     "TC001": StaleFence,
     "TC002": StopRequested,
     "TC003": BudgetFrozen,
     "TC004": AlreadySettled,
     "TC005": ReservationExpired,
+    "TC007": NotGranted,
+    "TC008": WaitsForApproval,
+    "TC009": NotWaiting,
 }
 _BY_CONSTRAINT: dict[str, type[LedgerError]] = {
     "never_overspent": BudgetExceeded,
+    "grant_never_overspent": GrantExceeded,
+    "one_grant_of_a_key": AlreadyGranted,
+    "one_grant_of_a_project": AlreadyGranted,
     "never_more_steps_than_reserved": StepsExhausted,
     "one_settlement": AlreadySettled,
 }

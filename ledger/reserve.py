@@ -1,6 +1,6 @@
 """Reserving the most that a job may cost, and settling what it did cost."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,18 +42,24 @@ class Receipt:
     hash: str
 
 
-def reserve(connection: sa.Connection, job_id: str, charges: Sequence[Charge]) -> list[Receipt]:
+def reserve(
+    connection: sa.Connection, job_id: str, charges: Sequence[Charge], queue_days: int | None = None
+) -> list[Receipt]:
     """Reserve on every budget or on none; the caller commits. The job and its job_file rows exist already.
 
-    Raises BudgetExceeded or BudgetFrozen; the transaction must then be rolled back.
+    The database finds the grants that the job's key uses the budgets by, charges them too, and makes the job wait where
+    a budget or a grant wants a steward's approval. queue_days: within which a worker must begin, at most the budget's.
+    Raises BudgetExceeded, GrantExceeded, NotGranted or BudgetFrozen; the transaction must then be rolled back.
     """
+    # A login may name only the columns it was granted, so that what is not wished for is left out.
+    wish = {} if queue_days is None else {"starts_by": sa.func.now() + sa.func.make_interval(0, 0, 0, queue_days)}
     receipts = []
     with translated():
         connection.execute(work.insert().values(job_id=job_id))
         for charge in sorted(charges, key=lambda c: c.budget_id):  # one lock order for everyone
             connection.execute(
                 reservation.insert().values(
-                    id=charge.reservation_id, job_id=job_id, file_id=charge.file_id, budget_id=charge.budget_id
+                    id=charge.reservation_id, job_id=job_id, file_id=charge.file_id, budget_id=charge.budget_id, **wish
                 )
             )
             connection.execute(
@@ -73,17 +79,23 @@ def reserve(connection: sa.Connection, job_id: str, charges: Sequence[Charge]) -
     return receipts
 
 
-def settle(connection: sa.Connection, job_id: str, outcome: Outcome, fence: int | None = None) -> list[Receipt]:
+def settle(
+    connection: sa.Connection,
+    job_id: str,
+    outcome: Outcome,
+    fence: int | None = None,
+    detail: Mapping[str, str] | None = None,
+) -> list[Receipt]:
     """Settle every open reservation of a job: authorised steps are spent, the rest is given back; a failure after the
     first authorised step spends everything reserved. With a fence it must be the current one; without one nobody may
-    hold the lease. Raises StaleFence or AlreadySettled."""
+    hold the lease. `detail` says who decided and why, for the entry. Raises StaleFence or AlreadySettled."""
     with translated():
         rows = connection.execute(
             sa.select(reservation.c.id, reservation.c.budget_id)
             .where(reservation.c.job_id == job_id, reservation.c.state == "reserved")
             .order_by(reservation.c.budget_id)
         ).all()
-        return [_post(connection, r.budget_id, "settle", r.id, outcome=outcome, fence=fence) for r in rows]
+        return [_post(connection, r.budget_id, "settle", r.id, outcome, fence, detail) for r in rows]
 
 
 def _post(
@@ -93,6 +105,7 @@ def _post(
     reservation_id: str,
     outcome: Outcome | None = None,
     fence: int | None = None,
+    detail: Mapping[str, str] | None = None,
 ) -> Receipt:
     values: dict[str, object] = {"budget_id": budget_id, "kind": kind, "reservation_id": reservation_id}
     # A login may name only the columns it was granted: the API has no fence to name.
@@ -100,5 +113,7 @@ def _post(
         values["outcome"] = outcome
     if fence is not None:
         values["fence"] = fence
+    if detail is not None:
+        values["detail"] = dict(detail)
     row = connection.execute(entry.insert().values(**values).returning(entry.c.seq, entry.c.hash)).one()
     return Receipt(budget_id, row.seq, row.hash.hex())

@@ -25,9 +25,28 @@ budget = sa.Table(
     sa.Column("spent", ARRAY(sa.BigInteger)),
     sa.Column("reserved", ARRAY(sa.Numeric(asdecimal=True))),
     sa.Column("frozen_reason", sa.Text),
+    sa.Column("approval_above", sa.Numeric),
+    sa.Column("queue_days", sa.Integer),
     sa.Column("head_seq", sa.BigInteger),
     sa.Column("head_hash", sa.LargeBinary),
     sa.Column("created_at", sa.DateTime(timezone=True)),
+)
+
+budget_grant = sa.Table(
+    "budget_grant",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("budget_id", sa.Text),
+    sa.Column("key_id", sa.Text),
+    sa.Column("project", sa.Text),
+    sa.Column("epsilon", sa.Numeric),
+    sa.Column("approval_above", sa.Numeric),
+    sa.Column("cap", ARRAY(sa.BigInteger)),
+    sa.Column("spent", ARRAY(sa.BigInteger)),
+    sa.Column("reserved", ARRAY(sa.Numeric(asdecimal=True))),
+    sa.Column("created_by", sa.Text),
+    sa.Column("created_at", sa.DateTime(timezone=True)),
+    sa.Column("revoked_at", sa.DateTime(timezone=True)),
 )
 
 reservation = sa.Table(
@@ -40,6 +59,9 @@ reservation = sa.Table(
     sa.Column("state", sa.Text),
     sa.Column("created_at", sa.DateTime(timezone=True)),
     sa.Column("expires_at", sa.DateTime(timezone=True)),
+    sa.Column("grant_id", sa.Text),
+    sa.Column("waits", sa.Boolean),
+    sa.Column("starts_by", sa.DateTime(timezone=True)),
 )
 
 phase = sa.Table(

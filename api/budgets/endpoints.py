@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from api.auth import AnyKey, Steward, StewardOrAuditor
-from api.budgets.schemas import Budget, Entry, NewBudget, budget_of, entry_of, exact
+from api.budgets.schemas import Budget, Entry, NewBudget, Rules, budget_of, entry_of, exact
 from api.deps import Transaction
 from api.fields import Id
 from api.pages import After, Limit, Order, Page, fetch, fetch_numbered, page
@@ -26,24 +26,32 @@ def create(body: NewBudget, caller: Steward, connection: Transaction) -> Budget:
         max_records_per_user=body.max_records_per_user,
         reference=body.reference.as_reference() if body.reference else budgets.DEFAULT_REFERENCE,
     )
-    return budget_of(budgets.require(connection, caller.tenant_id, opened.id))
+    return budget_of(budgets.require(connection, caller, opened.id))
 
 
 @router.get("")
 def index(
     caller: AnyKey, connection: Transaction, after: After = None, limit: Limit = 20, order: Order = "desc"
 ) -> Page[Budget]:
-    """The tenant's budgets."""
-    rows, more = fetch(
-        connection, budgets.of_tenant(caller.tenant_id), tables.budget, after=after, limit=limit, order=order
-    )
+    """The budgets that the caller may read."""
+    rows, more = fetch(connection, budgets.of_tenant(caller), tables.budget, after=after, limit=limit, order=order)
     return page([budget_of(row) for row in rows], more)
 
 
 @router.get("/{budget_id}")
 def show(budget_id: Id, caller: AnyKey, connection: Transaction) -> Budget:
     """One budget with its balance."""
-    return budget_of(budgets.require(connection, caller.tenant_id, budget_id))
+    return budget_of(budgets.require(connection, caller, budget_id))
+
+
+@router.post("/{budget_id}/rules")
+def rules(budget_id: Id, body: Rules, caller: Steward, connection: Transaction) -> Budget:
+    """Set what jobs to come wait for, and how long a job may stay unstarted; it becomes an entry of the ledger."""
+    above = None if body.approval_above is None else exact(body.approval_above)
+    budgets.set_rules(
+        connection, caller, budget_id, approval_above=above, queue_days=body.queue_days, reason=body.reason
+    )
+    return budget_of(budgets.require(connection, caller, budget_id))
 
 
 @router.get("/{budget_id}/entries")
@@ -56,7 +64,7 @@ def entries(
     order: Order = "asc",
 ) -> Page[Entry]:
     """The budget's ledger, oldest line first."""
-    budget = budgets.require(connection, caller.tenant_id, budget_id)
+    budget = budgets.require(connection, caller, budget_id)
     scoped = budgets.entries(budget.id)
     rows, more = fetch_numbered(
         connection,

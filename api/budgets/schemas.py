@@ -6,7 +6,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from pydantic import BaseModel, Field
 
-from api.fields import Body, Name
+from api.fields import Body, Name, Reason
 from domain import budgets
 from dpcore.spec import accounting
 from ledger.budgets import Reference, as_balance
@@ -39,6 +39,14 @@ class NewBudget(Body):
     reference: ReferenceJob | None = Field(default=None, description="default: sample rate 0.01, 500 steps")
 
 
+class Rules(Body):
+    """What jobs to come wait for, and how long. Both are public values."""
+
+    approval_above: float | None = Field(gt=0, le=100, description="a job of a larger epsilon waits for a steward")
+    queue_days: int = Field(ge=1, le=30, description="within which a worker must begin a job, or it is given up")
+    reason: Reason
+
+
 class LedgerState(BaseModel):
     """The numbers behind a balance, at each order; costs in units of 1e-12 nat."""
 
@@ -67,6 +75,8 @@ class Budget(BaseModel):
     epsilon_spent: float
     epsilon_reserved: float
     epsilon_left: float
+    approval_above: float | None = Field(description="a job of a larger epsilon waits for a steward")
+    queue_days: int = Field(description="a job that no worker has begun after so many days is given up")
     reference_jobs_left: int = Field(description="jobs like the budget's reference job that still fit")
     frozen: bool
     frozen_reason: str | None
@@ -113,6 +123,8 @@ def budget_of(row: sa.Row[Any]) -> Budget:
         epsilon_spent=balance.epsilon_of(balance.spent),
         epsilon_reserved=balance.epsilon_of(balance.reserved),
         epsilon_left=max(0.0, balance.epsilon - balance.epsilon_of(balance.used)),
+        approval_above=None if row.approval_above is None else float(row.approval_above),
+        queue_days=row.queue_days,
         reference_jobs_left=budgets.reference_jobs_left(balance, row.reference),
         frozen=row.frozen_reason is not None,
         frozen_reason=row.frozen_reason,

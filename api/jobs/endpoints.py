@@ -6,12 +6,26 @@ from typing import Annotated
 import sqlalchemy as sa
 from fastapi import APIRouter, BackgroundTasks, Header, Request, Response
 
-from api.auth import Analyst, StewardOrAnalyst
+from api.auth import Analyst, Steward, StewardOrAnalyst
 from api.deps import Resources, Service, Transaction
 from api.download import send_blob
 from api.fields import Id
 from api.jobs import idempotency
-from api.jobs.schemas import Checkpoint, Estimate, Event, Job, NewJob, estimate_of, event_of, event_prefix, job_of
+from api.jobs.schemas import (
+    Approval,
+    Checkpoint,
+    Estimate,
+    Event,
+    Job,
+    NewJob,
+    Rejection,
+    SubmittedJob,
+    estimate_of,
+    event_of,
+    event_prefix,
+    job_of,
+    submitted_of,
+)
 from api.pages import After, Limit, Order, Page, fetch, fetch_numbered, page
 from domain import events, jobs
 from domain.hints import HINT_ERRORS, send_hint
@@ -30,7 +44,7 @@ IdempotencyKey = Annotated[
 @router.post("/estimate")
 def estimate(body: NewJob, caller: Analyst, service: Service, connection: Transaction) -> Estimate:
     """The plan and its price. Free: nothing is charged, and only public values are read."""
-    return estimate_of(jobs.plan_job(connection, caller.tenant_id, service.models, body.wanted()))
+    return estimate_of(jobs.plan_job(connection, caller, service.models, body.wanted()))
 
 
 @router.post("", status_code=201)
@@ -42,26 +56,25 @@ def create(
     after_commit: BackgroundTasks,
     response: Response,
     idempotency_key: IdempotencyKey = None,
-) -> Job:
+) -> SubmittedJob:
     """Submit a job. Its price is reserved in the ledger in the same transaction, or it is refused."""
     job_id = new_id("ftjob", "-")
     if idempotency_key is not None:
         known = idempotency.claim(connection, caller, idempotency_key, body, job_id)
         if known is not None:
             response.headers["idempotent-replayed"] = "true"
-            return job_of(jobs.require(connection, caller.tenant_id, known), service.signer)
-    planned = jobs.plan_job(connection, caller.tenant_id, service.models, body.wanted())
+            return submitted_of(jobs.require(connection, caller, known), service.signer, None)
+    planned = jobs.plan_job(connection, caller, service.models, body.wanted())
     jobs.submit(
         connection,
         planned,
         job_id=job_id,
-        tenant_id=caller.tenant_id,
-        key_id=caller.key_id,
+        viewer=caller,
         check_first=service.check_first,
     )
     after_commit.add_task(service.keeper.tell_witness)
     after_commit.add_task(_hint, service, job_id)
-    return job_of(jobs.require(connection, caller.tenant_id, job_id), service.signer)
+    return submitted_of(jobs.require(connection, caller, job_id), service.signer, planned.finished_twin)
 
 
 @router.get("")
@@ -74,8 +87,9 @@ def index(
     limit: Limit = 20,
     order: Order = "desc",
 ) -> Page[Job]:
-    """The tenant's jobs, newest first; `metadata[key]=value` keeps those with it, `metadata=null` those with none."""
-    scoped = jobs.of_tenant(caller.tenant_id)
+    """The jobs that the caller may see, newest first; `metadata[key]=value` keeps those with it, `metadata=null` those
+    with none."""
+    scoped = jobs.of_tenant(caller)
     wanted = {
         name.removeprefix("metadata[").removesuffix("]"): value
         for name, value in request.query_params.items()
@@ -92,14 +106,37 @@ def index(
 @router.get("/{job_id}")
 def show(job_id: Id, caller: StewardOrAnalyst, service: Service, connection: Transaction) -> Job:
     """One job."""
-    return job_of(jobs.require(connection, caller.tenant_id, job_id), service.signer)
+    return job_of(jobs.require(connection, caller, job_id), service.signer)
 
 
 @router.post("/{job_id}/cancel")
 def cancel(job_id: Id, caller: StewardOrAnalyst, service: Service, connection: Transaction) -> Job:
     """Stop a job: steps that were authorised stay charged, the rest goes back to the budget."""
-    jobs.cancel(connection, caller.tenant_id, job_id)
-    return job_of(jobs.require(connection, caller.tenant_id, job_id), service.signer)
+    jobs.cancel(connection, caller, job_id)
+    return job_of(jobs.require(connection, caller, job_id), service.signer)
+
+
+@router.post("/{job_id}/approve")
+def approve(
+    job_id: Id,
+    caller: Steward,
+    service: Service,
+    connection: Transaction,
+    after_commit: BackgroundTasks,
+    body: Approval | None = None,
+) -> Job:
+    """Release a job that waits for approval to the workers. Not by the key that submitted it."""
+    jobs.approve(connection, caller, job_id, None if body is None else body.reason)
+    after_commit.add_task(service.keeper.tell_witness)
+    after_commit.add_task(_hint, service, job_id)
+    return job_of(jobs.require(connection, caller, job_id), service.signer)
+
+
+@router.post("/{job_id}/reject")
+def reject(job_id: Id, body: Rejection, caller: Steward, service: Service, connection: Transaction) -> Job:
+    """Cancel a job that waits for approval; all that it reserved goes back."""
+    jobs.reject(connection, caller, job_id, body.reason)
+    return job_of(jobs.require(connection, caller, job_id), service.signer)
 
 
 @router.get("/{job_id}/events")
@@ -112,7 +149,7 @@ def list_events(
     order: Order = "desc",
 ) -> Page[Event]:
     """What has happened to a job, newest first."""
-    jobs.require(connection, caller.tenant_id, job_id)
+    jobs.require(connection, caller, job_id)
     scoped = events.numbered(job_id)
     rows, more = fetch_numbered(
         connection,
@@ -129,7 +166,7 @@ def list_events(
 @router.get("/{job_id}/checkpoints")
 def checkpoints(job_id: Id, caller: StewardOrAnalyst, connection: Transaction) -> Page[Checkpoint]:
     """Always empty: only a finished job releases weights."""
-    jobs.require(connection, caller.tenant_id, job_id)
+    jobs.require(connection, caller, job_id)
     return page([], False)
 
 
@@ -138,7 +175,7 @@ def adapter(
     job_id: Id, caller: StewardOrAnalyst, request: Request, service: Service, connection: Transaction
 ) -> Response:
     """The adapter as a ZIP of its PEFT folder; `x-content-sha256` is the sha256 of the whole."""
-    row = jobs.adapter(connection, caller.tenant_id, job_id)
+    row = jobs.adapter(connection, caller, job_id)
     return send_blob(
         request, service.store, row.blob, sha256=row.sha256, filename=f"{job_id}.zip", media_type="application/zip"
     )

@@ -6,8 +6,9 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from api.fields import Body, Name, Reference
-from domain.jobs import Planned, Wanted
+from api.fields import Body, Name, Reason, Reference
+from domain.grants import Grant
+from domain.jobs import Planned, Wanted, budget_left
 from ledger.receipts import sign
 
 NoteName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
@@ -61,6 +62,10 @@ class NewJob(Body):
     suffix: Annotated[Name, Field(max_length=64)] | None = None
     metadata: dict[NoteName, NoteText] | None = Field(default=None, max_length=16)
     integrations: list[Any] | None = Field(default=None, max_length=0, description="none are offered")
+    queue_days: int | None = Field(
+        default=None, ge=1, le=30, description="within which a worker must begin; default and most: the budget's"
+    )
+    allow_duplicate: bool = Field(default=False, description="pay again for a job that has succeeded already")
 
     @model_validator(mode="before")
     @classmethod
@@ -92,6 +97,8 @@ class NewJob(Body):
             seed=self.seed,
             suffix=self.suffix,
             metadata=self.metadata or {},
+            queue_days=self.queue_days,
+            allow_duplicate=self.allow_duplicate,
         )
 
 
@@ -111,6 +118,14 @@ class JobPrivacy(BaseModel):
     guarantee: str
 
 
+class GrantUse(BaseModel):
+    """The grant that the job is charged to beside the budget."""
+
+    id: str
+    epsilon: float | None = Field(description="its sub-limit; null: the budget's limit alone")
+    epsilon_left: float | None
+
+
 class Estimate(BaseModel):
     """What a job would be and cost. Nothing was charged and no row was looked at."""
 
@@ -127,6 +142,9 @@ class Estimate(BaseModel):
     )
     largest_epsilon: float = Field(description="at which a job of this shape would fit now; 0: none does")
     memory_bytes: int = Field(description="that training needs beside the process, by formula")
+    grant: GrantUse | None = Field(description="null for a steward, who needs none")
+    needs_approval: bool = Field(description="by a steward, before any worker begins")
+    finished_twin: str | None = Field(description="a job that has succeeded with the same numbers already")
     seconds: float | None = Field(description="null until a worker of this installation has measured the model")
 
 
@@ -198,6 +216,24 @@ class Job(BaseModel):
     receipt: Receipt
 
 
+class SubmittedJob(Job):
+    """The answer to a submission."""
+
+    finished_twin: str | None = Field(description="a job that had succeeded with the same numbers already")
+
+
+class Approval(Body):
+    """Why a job is approved; it becomes part of the ledger."""
+
+    reason: Reason | None = None
+
+
+class Rejection(Body):
+    """Why a job is rejected; the submitter sees it."""
+
+    reason: Reason
+
+
 class Event(BaseModel):
     """Something that happened to a job."""
 
@@ -263,8 +299,25 @@ def estimate_of(planned: Planned) -> Estimate:
         price_now=planned.price_now,
         largest_epsilon=planned.largest_epsilon,
         memory_bytes=planned.draft.memory,
+        grant=_grant_use(planned.grant),
+        needs_approval=planned.needs_approval,
+        finished_twin=planned.finished_twin,
         seconds=None,
     )
+
+
+def submitted_of(row: sa.Row[Any], key: Ed25519PrivateKey, finished_twin: str | None) -> SubmittedJob:
+    """A row of domain.jobs.of_tenant that was just submitted."""
+    return SubmittedJob(**job_of(row, key).model_dump(), finished_twin=finished_twin)
+
+
+def _grant_use(grant: Grant | None) -> GrantUse | None:
+    if grant is None:
+        return None
+    if grant.account is None:
+        return GrantUse(id=grant.id, epsilon=None, epsilon_left=None)
+    left = budget_left(grant.account, grant.account.used)
+    return GrantUse(id=grant.id, epsilon=grant.account.epsilon, epsilon_left=left)
 
 
 def event_of(row: sa.Row[Any]) -> Event:

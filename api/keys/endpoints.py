@@ -30,6 +30,7 @@ def create(body: NewKey, caller: Admin, service: Service, connection: Transactio
             prefix=material.prefix,
             mac=material.mac,
             scopes=sorted(set(body.scopes)),
+            project=body.project,
             expires_at=None if lifetime is None else sa.func.now() + lifetime,
         )
         .returning(api_key)

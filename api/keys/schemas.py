@@ -5,7 +5,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from pydantic import BaseModel, Field
 
-from api.fields import Body, Name
+from api.fields import Body, Name, Project
 
 Scope = Literal["steward", "analyst", "auditor", "admin"]
 
@@ -15,6 +15,7 @@ class NewKey(Body):
 
     name: Name
     scopes: list[Scope] = Field(min_length=1, max_length=4)
+    project: Project | None = Field(default=None, description="grants to the project are this key's too; never changes")
     expires_in_days: int | None = Field(default=None, ge=1, le=3650)
 
 
@@ -26,6 +27,7 @@ class Key(BaseModel):
     name: str
     prefix: str
     scopes: list[Scope]
+    project: str | None
     created_at: int
     expires_at: int | None
     revoked_at: int | None
@@ -44,6 +46,7 @@ def key_of(row: sa.Row[Any]) -> Key:
         name=row.name,
         prefix=row.prefix,
         scopes=row.scopes,
+        project=row.project,
         created_at=int(row.created_at.timestamp()),
         expires_at=None if row.expires_at is None else int(row.expires_at.timestamp()),
         revoked_at=None if row.revoked_at is None else int(row.revoked_at.timestamp()),

@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1", tags=["ledger"])
 @router.post("/budgets/{budget_id}/verify")
 def verify(budget_id: Id, caller: StewardOrAuditor, service: Service, connection: Transaction) -> Verification:
     """Replay the budget's whole history: every hash, sequence number, price, limit and sum."""
-    row = budgets.require(connection, caller.tenant_id, budget_id)
+    row = budgets.require(connection, caller, budget_id)
     problems = keeper.verify(service.engine, budget_id, service.settings.policy_key)
     return Verification(
         budget=budget_id,
@@ -35,16 +35,16 @@ def verify(budget_id: Id, caller: StewardOrAuditor, service: Service, connection
 def freeze(budget_id: Id, body: Freeze, caller: Steward, connection: Transaction) -> Budget:
     """Nothing more is reserved or authorised, until the operator thaws the budget. Running jobs stop at their next
     chunk and go on after the thaw."""
-    row = budgets.require(connection, caller.tenant_id, budget_id)
+    row = budgets.require(connection, caller, budget_id)
     if row.frozen_reason is None:
         policy.freeze(connection, budget_id, body.reason)
-    return budget_of(budgets.require(connection, caller.tenant_id, budget_id))
+    return budget_of(budgets.require(connection, caller, budget_id))
 
 
 @router.post("/budgets/{budget_id}/limit")
 def limit(budget_id: Id, body: Limit, caller: Steward, connection: Transaction) -> Budget:
     """Lower the limit for later jobs; a budget that is past the new one is frozen."""
-    row = budgets.require(connection, caller.tenant_id, budget_id)
+    row = budgets.require(connection, caller, budget_id)
     if exact(body.epsilon) > row.epsilon:
         raise ApiError(
             403,
@@ -54,7 +54,7 @@ def limit(budget_id: Id, body: Limit, caller: Steward, connection: Transaction) 
             param="epsilon",
         )
     policy.lower_limit(connection, budget_id, exact(body.epsilon), body.reason)
-    return budget_of(budgets.require(connection, caller.tenant_id, budget_id))
+    return budget_of(budgets.require(connection, caller, budget_id))
 
 
 @router.get("/budgets/{budget_id}/entries/{seq}/receipt")
@@ -62,7 +62,7 @@ def entry_receipt(
     budget_id: Id, seq: int, caller: StewardOrAuditor, service: Service, connection: Transaction
 ) -> Receipt:
     """The receipt of one entry: its canonical text, its hash, and the service's signature."""
-    row = budgets.require(connection, caller.tenant_id, budget_id)
+    row = budgets.require(connection, caller, budget_id)
     if not 1 <= seq <= row.head_seq:
         raise ApiError(404, "not_found", f"the budget's ledger has the entries 1 to {row.head_seq}", param="seq")
     return issue(connection, service.signer, budget_id, seq)
@@ -71,7 +71,7 @@ def entry_receipt(
 @router.get("/fine_tuning/jobs/{job_id}/receipts")
 def job_receipts(job_id: Id, caller: StewardOrAnalyst, service: Service, connection: Transaction) -> list[Receipt]:
     """The receipts of a job's charge and of its settlement, to be kept and checked without this service."""
-    jobs.require(connection, caller.tenant_id, job_id)
+    jobs.require(connection, caller, job_id)
     charged = connection.execute(
         sa.select(entry.c.budget_id, entry.c.seq)
         .join(reservation, reservation.c.id == entry.c.reservation_id)

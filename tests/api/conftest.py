@@ -18,13 +18,16 @@ from fastapi.testclient import TestClient
 
 from api.app import create_app
 from domain.bootstrap import ALL_SCOPES
+from domain.grants import Viewer
 from domain.ingest.check import check
-from domain.keys import new_key
+from domain.keys import key_mac, new_key
 from domain.settings import ApiSettings, secret_bytes
 from domain.tables import api_key, tenant
 from tests.conftest import Database
 
 JOBS = "/v1/fine_tuning/jobs"
+PROJECT = "lab"
+"""What the analysts' keys belong to."""
 ROWS = 400
 
 
@@ -62,11 +65,30 @@ class World:
         form: dict[str, Any] = PRIVATE,
         name: str = "rows.csv",
         scope: str = "steward",
+        granted: bool = True,
         **options: Any,
     ):
-        """Without content: rows that no other upload has."""
+        """Without content: rows that no other upload has. The tenant's analyst may use the budget unless `granted` is
+        off."""
         rows = csv_rows(f" of {secrets.token_hex(8)}") if content is None else content
-        return self.call("POST", "/v1/files", scope, data=form, files={"file": (name, rows)}, **options)
+        answer = self.call("POST", "/v1/files", scope, data=form, files={"file": (name, rows)}, **options)
+        if granted and answer.status_code == 201 and answer.json()["budget"]:
+            self.grant(answer.json()["budget"], **{k: v for k, v in options.items() if k == "tenant"})
+        return answer
+
+    def grant(self, budget: str, tenant: str = "one", **terms: Any) -> dict[str, Any]:
+        """Let the tenant's analyst use a budget; a grant that is there already stays."""
+        body = {"project": PROJECT} | terms
+        answer = self.post(f"/v1/budgets/{budget}/grants", body, "steward", tenant=tenant)
+        assert answer.status_code in (201, 409), answer.text
+        return answer.json()
+
+    def viewer(self, scope: str, tenant: str = "one") -> Viewer:
+        """The key as the domain sees it."""
+        mac = key_mac(self.keys[tenant][scope], secret_bytes(self.settings.key_pepper))
+        with self.engine("admin").connect() as connection:
+            row = connection.execute(sa.select(api_key).where(api_key.c.mac == mac)).one()
+        return Viewer(row.id, row.tenant_id, frozenset(row.scopes), row.project)
 
     def private_file(self, **form: str) -> dict[str, Any]:
         """A file with a budget of its own."""
@@ -114,7 +136,8 @@ def make_keys(database: Database, settings: ApiSettings) -> dict[str, dict[str, 
                 made = new_key(secret_bytes(settings.key_pepper))
                 of_tenant[scope] = made.text
                 values = {"id": made.id, "tenant_id": f"tenant_{name}", "name": scope, "prefix": made.prefix}
-                connection.execute(api_key.insert().values(**values, mac=made.mac, scopes=[scope]))
+                project = PROJECT if scope == "analyst" else None
+                connection.execute(api_key.insert().values(**values, mac=made.mac, scopes=[scope], project=project))
     return keys
 
 

@@ -115,10 +115,10 @@ def test_the_database_refuses_when_the_service_does_not(world: World, training: 
     assert refused.json()["largest_epsilon"] < 6
     wanted = jobs.Wanted("minilm-l6", training["id"], None, "lora", {}, {}, 6.0, None, None, None, {})
     with world.engine("api").connect() as connection:
-        key = connection.execute(sa.text("SELECT id FROM api_key WHERE tenant_id = 'tenant_one' LIMIT 1")).scalar_one()
-        planned = jobs.plan_job(connection, "tenant_one", base_models(world.settings), wanted)
+        viewer = world.viewer("steward")
+        planned = jobs.plan_job(connection, viewer, base_models(world.settings), wanted)
         with pytest.raises(OverBudget) as caught:
-            jobs.submit(connection, planned, job_id="ftjob-x", tenant_id="tenant_one", key_id=key, check_first=False)
+            jobs.submit(connection, planned, job_id="ftjob-x", viewer=viewer, check_first=False)
         cause = caught.value.__cause__.__cause__.orig  # type: ignore[union-attr]
         assert (cause.sqlstate, cause.diag.constraint_name) == ("23514", "never_overspent")
         assert connection.execute(sa.select(job.c.id).where(job.c.id == "ftjob-x")).first() is None

@@ -186,14 +186,12 @@ class Service:
         wanted = jobs.Wanted("m", self.file, None, "lora", {}, {}, 1.0, None, 0, None, {})
         with self.api.begin() as c:
             draft = Draft({"type": "lora", "lora": {}}, PLAN, 1.0, cost, 0)
-            planned = jobs.Planned(wanted, draft, balance(c, self.budget))
-            jobs.submit(
-                c, planned, job_id=self.job, tenant_id=self.world.tenant, key_id=self.world.key, check_first=True
-            )
+            planned = jobs.Planned(wanted, draft, balance(c, self.budget), None, None, None)
+            jobs.submit(c, planned, job_id=self.job, viewer=self.world.viewer, check_first=True)
 
     def cancel(self) -> None:
         with self.api.begin() as c, contextlib.suppress(Conflict):
-            jobs.cancel(c, self.world.tenant, self.job)
+            jobs.cancel(c, self.world.viewer, self.job)
 
     def attempt(self) -> None:
         with contextlib.ExitStack() as stack:

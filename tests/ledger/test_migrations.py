@@ -11,7 +11,7 @@ from migrations import revisions, upgrade
 # As the first revision took it: a settled job, and an open one.
 LIVED_IN = """
 INSERT INTO tenant (id, name) VALUES ('t', 'hospital');
-INSERT INTO api_key (id, tenant_id, name, prefix, mac, scopes) VALUES ('k', 't', 'k', 'tacit_', 'm', '{analyst}');
+INSERT INTO api_key (id, tenant_id, name, prefix, mac, scopes) VALUES ('k', 't', 'k', 'tacit_', 'm', '{steward}');
 INSERT INTO ledger.budget (id, tenant_id, name, epsilon, delta, unit, reference, weight_numerators, weight_denominator)
   VALUES ('b', 't', 'notes', 8, 0.00001, 'record', '{"sample_rate": 0.01, "steps": 500, "noise_multiplier": null}',
           '{3,3,77,3,3,3,3,3,3,3,3,3}', 110);

@@ -6,6 +6,7 @@ from decimal import Decimal
 import sqlalchemy as sa
 
 from domain import tables
+from domain.grants import Viewer
 from domain.ids import new_id
 from ledger.budgets import Balance, Reference, balance, open_budget
 from ledger.reserve import Charge, Phase, Receipt, reserve
@@ -38,9 +39,14 @@ class World:
                     name="k",
                     prefix="tacit_",
                     mac=self.key.encode(),
-                    scopes=["analyst"],
+                    scopes=["steward", "analyst"],
                 )
             )
+
+    @property
+    def viewer(self) -> Viewer:
+        """The world's key: a steward's, who needs no grant."""
+        return Viewer(self.key, self.tenant, frozenset(["steward", "analyst"]))
 
     def budget(self, epsilon: str = "8", delta: str = "1e-5", reference: Reference | None = None) -> str:
         made = new_id("budget")

@@ -1,0 +1,55 @@
+"""Grants of a budget: given and revoked by stewards, read by those who may read the budget."""
+
+from fastapi import APIRouter
+
+from api.auth import AnyKey, Steward
+from api.budgets.schemas import exact
+from api.deps import Transaction
+from api.fields import Id
+from api.grants.schemas import Grant, NewGrant, grant_of
+from api.pages import After, Limit, Order, Page, fetch, page
+from domain import budgets, grants
+from ledger.budgets import as_balance
+from ledger.tables import budget_grant
+
+router = APIRouter(prefix="/v1/budgets/{budget_id}/grants", tags=["grants"])
+
+
+@router.post("", status_code=201)
+def create(budget_id: Id, body: NewGrant, caller: Steward, connection: Transaction) -> Grant:
+    """Let one key, or all keys of one project, use the budget, up to a sub-limit where one is given."""
+    row = grants.give(
+        connection,
+        caller,
+        budget_id,
+        key=body.key,
+        project=body.project,
+        epsilon=None if body.epsilon is None else exact(body.epsilon),
+        approval_above=None if body.approval_above is None else exact(body.approval_above),
+        reason=body.reason,
+    )
+    return grant_of(row, as_balance(budgets.require(connection, caller, budget_id)))
+
+
+@router.get("")
+def index(
+    budget_id: Id,
+    caller: AnyKey,
+    connection: Transaction,
+    after: After = None,
+    limit: Limit = 20,
+    order: Order = "desc",
+) -> Page[Grant]:
+    """The budget's grants; to an analyst: those that let it in."""
+    held = as_balance(budgets.require(connection, caller, budget_id))
+    scoped = grants.of_budget(caller, budget_id)
+    rows, more = fetch(connection, scoped, budget_grant, after=after, limit=limit, order=order)
+    return page([grant_of(row, held) for row in rows], more)
+
+
+@router.delete("/{grant_id}")
+def revoke(budget_id: Id, grant_id: Id, caller: Steward, connection: Transaction) -> Grant:
+    """End a grant: no later job is charged to it, and who has no other sees nothing of the budget. Running jobs go
+    on."""
+    row = grants.revoke(connection, caller, budget_id, grant_id)
+    return grant_of(row, as_balance(budgets.require(connection, caller, budget_id)))
