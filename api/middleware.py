@@ -15,10 +15,14 @@ FORM_OVERHEAD = 2**20
 
 _HEADERS = {
     "cache-control": "no-store",
-    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
+_NOTHING = "default-src 'none'; frame-ancestors 'none'"
+_OWN_PAGES = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
 
 
 class Envelope:
@@ -38,6 +42,8 @@ class Envelope:
                 headers["x-request-id"] = scope["request_id"]
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
+                dashboard = scope["path"].startswith("/dashboard/")
+                headers["content-security-policy"] = _OWN_PAGES if dashboard else _NOTHING
             await send(message)
 
         await self.app(scope, receive, send_with_headers)

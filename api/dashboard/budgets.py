@@ -1,0 +1,110 @@
+"""Budgets: what is spent, reserved and left, by which job, and when."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Request, Response
+
+from api.auth import Caller
+from api.budgets import endpoints as budgets_api
+from api.budgets.schemas import Budget, Entry
+from api.dashboard import charts
+from api.dashboard.render import page
+from api.dashboard.session import Visit
+from api.deps import Resources, Service, Transaction
+from api.fields import Id
+from api.files import endpoints as files_api
+from api.files.schemas import File
+from api.jobs.schemas import Job, job_of
+from api.pages import After, fetch
+from domain import jobs
+from domain.files import PRIVATE
+from domain.tables import job, job_file
+
+router = APIRouter(prefix="/budgets")
+LINES = 100
+"""Most ledger entries, and jobs, that a budget's page shows."""
+FILES = 1000
+
+
+@dataclass(frozen=True)
+class Line:
+    """A ledger entry and how far it moved the total; None for the oldest shown, when older ones are not."""
+
+    entry: Entry
+    change: float | None
+
+    @property
+    def at(self) -> int:
+        return int(datetime.fromisoformat(self.entry.at).timestamp())
+
+
+@router.get("")
+def index(request: Request, visit: Visit, connection: Transaction, after: After = None) -> Response:
+    """All budgets that the caller may see."""
+    found = budgets_api.index(visit.caller, connection, after=after, limit=20)
+    cards = [(budget, bar(budget)) for budget in found.data]
+    return page(request, "budgets.html", live=10, found=found, cards=cards)
+
+
+@router.get("/{budget_id}")
+def show(budget_id: Id, request: Request, visit: Visit, service: Service, connection: Transaction) -> Response:
+    """One budget: stewards and auditors see its ledger, stewards and analysts its jobs and files."""
+    budget = budgets_api.show(budget_id, visit.caller, connection)
+    lines = _lines(budget_id, visit.caller, connection) if visit.may("steward", "auditor") else None
+    submitted, files = [], []
+    if visit.may("steward", "analyst"):
+        submitted = jobs_of(budget_id, visit.caller, service, connection)
+        files = [file for file in private_files(visit.caller, connection) if file.budget == budget_id]
+    return page(
+        request,
+        "budget.html",
+        live=5,
+        budget=budget,
+        bar=bar(budget),
+        chart=charts.steps(_history(budget, lines, submitted), budget.epsilon),
+        lines=lines,
+        more=lines is not None and budget.ledger.seq > len(lines),
+        jobs=submitted,
+        files=files,
+    )
+
+
+def bar(budget: Budget) -> list[tuple[float, float]]:
+    """Spent, and what the reservations add to it."""
+    used = budget.epsilon - budget.epsilon_left
+    return charts.parts(budget.epsilon, budget.epsilon_spent, max(0.0, used - budget.epsilon_spent))
+
+
+def private_files(caller: Caller, connection: sa.Connection) -> list[File]:
+    """The private files that the caller may see, newest first."""
+    return files_api.index(caller, connection, limit=FILES, purpose=PRIVATE).data
+
+
+def jobs_of(budget_id: str, caller: Caller, service: Resources, connection: sa.Connection) -> list[Job]:
+    """The budget's newest jobs."""
+    charged = sa.select(job_file.c.job_id).where(job_file.c.budget_id == budget_id)
+    scoped = jobs.of_tenant(caller.tenant_id).where(job.c.id.in_(charged))
+    rows, _ = fetch(connection, scoped, job, after=None, limit=LINES)
+    return [job_of(row, service.signer) for row in rows]
+
+
+def _lines(budget_id: str, caller: Caller, connection: sa.Connection) -> list[Line]:
+    """The ledger's newest entries, newest first."""
+    found = budgets_api.entries(budget_id, caller, connection, limit=LINES, order="desc")
+    lines = [Line(new, new.epsilon_after - old.epsilon_after) for new, old in pairwise(found.data)]
+    if found.data:
+        lines.append(Line(found.data[-1], None if found.has_more else found.data[-1].epsilon_after))
+    return lines
+
+
+def _history(budget: Budget, lines: list[Line] | None, submitted: list[Job]) -> list[charts.Point]:
+    """What was used over time: by the ledger, or, for who may not read it, as it was told with each job."""
+    if lines is not None:
+        return [charts.Point(line.at, line.entry.epsilon_after) for line in reversed(lines)]
+    told = [
+        charts.Point(made.created_at, budget.epsilon - made.privacy.budget_left_after) for made in reversed(submitted)
+    ]
+    return [charts.Point(budget.created_at, 0.0), *told]

@@ -1,0 +1,171 @@
+"""Jobs: how far they are, what they cost, and what they released."""
+
+import json
+import pprint
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, RedirectResponse
+
+from api.auth import allowed
+from api.dashboard.render import origin, page
+from api.dashboard.session import PATH, Posted, Visit
+from api.deps import Service, Transaction
+from api.download import attachment
+from api.errors import ApiError
+from api.fields import Id
+from api.files import endpoints as files_api
+from api.jobs import endpoints as jobs_api
+from api.jobs.schemas import Job
+from api.ledger import endpoints as ledger_api
+from api.pages import After
+from domain.files import RESULT
+from domain.planning import rounded_up
+
+router = APIRouter(prefix="/jobs")
+_require = allowed("steward", "analyst")
+_OPEN = ("validating_files", "queued", "running")
+_ASKED = ("steps", "batch_size", "learning_rate")
+EVENTS = 100
+NEXT = {
+    "training_failed": "The whole reservation is charged, because a failure can be something that the rows did. Before "
+    "you submit it again, ask the operator whether the worker is sound: its log has the cause.",
+    "out_of_memory": "Nothing was charged. Take a smaller model or a method that trains less (lora), or ask the "
+    "operator for a larger worker.",
+    "model_unavailable": "Nothing was charged. Ask the operator to give the workers this model, or choose another.",
+    "worker_lost": "Ask the operator why the workers went away, then submit the job again.",
+    "not_trainable": "Nothing was charged. Choose another method or model, or ask the steward about the file.",
+}
+"""What helps, by the code of the error."""
+
+
+@router.get("")
+def index(request: Request, visit: Visit, service: Service, connection: Transaction, after: After = None) -> Response:
+    """The caller's jobs, newest first."""
+    _require(visit.caller)
+    found = jobs_api.index(request, visit.caller, service, connection, after=after, limit=20)
+    live = 5 if any(job.status in _OPEN for job in found.data) else 15
+    return page(request, "jobs.html", live=live, found=found)
+
+
+@router.get("/{job_id}")
+def show(job_id: Id, request: Request, visit: Visit, service: Service, connection: Transaction) -> Response:
+    """One job, from its plan to its receipt."""
+    _require(visit.caller)
+    job = jobs_api.show(job_id, visit.caller, service, connection)
+    open = job.status in _OPEN
+    body = request_of(job)
+    return page(
+        request,
+        "job.html",
+        live=2 if job.status == "running" else 4 if open else 0,
+        job=job,
+        open=open,
+        events=jobs_api.list_events(job_id, visit.caller, connection, limit=EVENTS, order="asc").data,
+        results=[files_api.show(id, visit.caller, connection) for id in job.result_files],
+        receipts=ledger_api.job_receipts(job_id, visit.caller, service, connection),
+        next=NEXT.get(job.error.code, "Submit it again; if it fails again, tell the operator.") if job.error else "",
+        curl=curl(origin(request), body),
+        python=python(origin(request), body),
+        again=query_of(job),
+    )
+
+
+@router.post("/{job_id}/cancel")
+def cancel(job_id: Id, visit: Visit, posted: Posted, service: Service, connection: Transaction) -> Response:
+    """Stop a job, as the API does."""
+    _require(visit.caller)
+    jobs_api.cancel(job_id, visit.caller, service, connection)
+    return RedirectResponse(f"{PATH}/jobs/{job_id}", 303)
+
+
+@router.get("/{job_id}/adapter")
+def adapter(job_id: Id, request: Request, visit: Visit, service: Service, connection: Transaction) -> Response:
+    """The adapter, for a browser."""
+    _require(visit.caller)
+    return jobs_api.adapter(job_id, visit.caller, request, service, connection)
+
+
+@router.get("/{job_id}/receipts.json")
+def receipts(job_id: Id, visit: Visit, service: Service, connection: Transaction) -> Response:
+    """The job's receipts, to be kept."""
+    _require(visit.caller)
+    found = ledger_api.job_receipts(job_id, visit.caller, service, connection)
+    headers = {"content-disposition": attachment(f"{job_id}-receipts.json")}
+    return JSONResponse([receipt.model_dump() for receipt in found], headers=headers)
+
+
+@router.get("/{job_id}/results/{file_id}")
+def result(
+    job_id: Id, file_id: Id, request: Request, visit: Visit, service: Service, connection: Transaction
+) -> Response:
+    """One of the job's released files; rows of datasets are not to be had here."""
+    _require(visit.caller)
+    job = jobs_api.show(job_id, visit.caller, service, connection)
+    if file_id not in job.result_files:
+        raise ApiError(404, "not_found", f"no such {RESULT} file")
+    return files_api.content(file_id, visit.caller, request, service, connection)
+
+
+def request_of(job: Job) -> dict[str, Any]:
+    """The body that asks for the same job again; epsilon as it is shown."""
+    options = dict(job.method[job.method["type"]])
+    numbers = options.pop("hyperparameters")
+    options["hyperparameters"] = {name: numbers[name] for name in _ASKED if name in numbers}
+    optional = {"validation_file": job.validation_file, "suffix": job.suffix, "metadata": job.metadata or None}
+    return {
+        "model": job.model,
+        "training_file": job.training_file,
+        "method": {"type": job.method["type"], job.method["type"]: options},
+        "privacy": {"epsilon": rounded_up(job.privacy.epsilon)},
+        "seed": job.seed,
+        **{name: value for name, value in optional.items() if value is not None},
+    }
+
+
+def query_of(job: Job) -> dict[str, Any]:
+    """The same for the estimate's form."""
+    return {
+        "training_file": job.training_file,
+        "validation_file": job.validation_file or "",
+        "model": job.model,
+        "method": job.method["type"],
+        "epsilon": rounded_up(job.privacy.epsilon),
+        "steps": job.hyperparameters.steps,
+        "batch_size": job.hyperparameters.batch_size,
+        "learning_rate": job.hyperparameters.learning_rate,
+    }
+
+
+def curl(base: str, body: Mapping[str, Any]) -> str:
+    """A shell command; the key stays in the environment."""
+    return (
+        f"curl {base}/v1/fine_tuning/jobs \\\n"
+        '  -H "Authorization: Bearer $TACIT_KEY" \\\n'
+        "  -H 'Content-Type: application/json' \\\n"
+        f"  -d {shlex.quote(json.dumps(body, indent=1))}"
+    )
+
+
+def python(base: str, body: Mapping[str, Any]) -> str:
+    """The same with the `openai` package; what privacy adds goes through extra_body."""
+    known = {name: value for name, value in body.items() if name != "privacy"}
+    arguments = [f"    {name}={_literal(value)}," for name, value in known.items()]
+    return "\n".join(
+        [
+            "import os",
+            "from openai import OpenAI",
+            "",
+            f'client = OpenAI(base_url="{base}/v1", api_key=os.environ["TACIT_KEY"])',
+            "job = client.fine_tuning.jobs.create(",
+            *arguments,
+            f"    extra_body={_literal({'privacy': body['privacy']})},",
+            ")",
+        ]
+    )
+
+
+def _literal(value: Any) -> str:
+    return pprint.pformat(value, width=84, sort_dicts=False).replace("\n", "\n        ")

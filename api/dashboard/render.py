@@ -1,0 +1,84 @@
+"""Pages from templates: escaped by default, with an ETag so that polling an unchanged page costs little."""
+
+import hashlib
+import math
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from api.dashboard.session import PATH
+from domain.planning import rounded_up
+
+_STATIC = Path(__file__).parent / "static"
+_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+FILES: dict[str, tuple[bytes, str]] = {}
+"""The package's own files by `<hash>/<name>`: a changed file has another address, so each may be kept for ever."""
+_ADDRESS: dict[str, str] = {}
+for _path in sorted(_STATIC.iterdir()):
+    if _path.suffix in _TYPES:
+        _place = f"{hashlib.sha256(_path.read_bytes()).hexdigest()[:16]}/{_path.name}"
+        FILES[_place] = (_path.read_bytes(), _TYPES[_path.suffix])
+        _ADDRESS[_path.name] = f"{PATH}/static/{_place}"
+
+
+def spent(epsilon: float) -> str:
+    """An epsilon that is used or asked for: never less than it is."""
+    return f"{rounded_up(epsilon):,.3f}".rstrip("0").rstrip(".")
+
+
+def left(epsilon: float) -> str:
+    """An epsilon that is still there: never more than it is."""
+    return f"{math.floor(epsilon * 1000) / 1000:,.3f}".rstrip("0").rstrip(".")
+
+
+def minute(timestamp: int) -> str:
+    """22 November 2026, 13:30 UTC."""
+    at = datetime.fromtimestamp(timestamp, UTC)
+    return f"{at.day} {at:%b %Y, %H:%M} UTC"
+
+
+def iso(timestamp: int) -> str:
+    """For machines, to the minute as well."""
+    return f"{datetime.fromtimestamp(timestamp, UTC):%Y-%m-%dT%H:%MZ}"
+
+
+def size(count: int) -> str:
+    """Bytes in words."""
+    value, unit = float(count), "bytes"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{count} bytes" if unit == "bytes" else f"{value:.3g} {unit}"
+
+
+_environment = Environment(
+    loader=PackageLoader("api.dashboard"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_environment.filters |= {"spent": spent, "left": left, "minute": minute, "iso": iso, "size": size}
+_environment.globals |= {"root": PATH, "static": _ADDRESS}
+
+
+def page(request: Request, template: str, *, status: int = 200, live: int = 0, **values: Any) -> Response:
+    """A page, or 304 for one that has not changed. `live`: seconds after which it is worth looking again, 0: never."""
+    visit = getattr(request.state, "visitor", None)
+    text = _environment.get_template(template).render(
+        visit=visit, live=live, here=request.scope["path"], status=status, **values
+    )
+    etag = f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
+    if status == 200 and request.method == "GET" and request.headers.get("if-none-match") == etag:
+        return Response(status_code=304, headers={"etag": etag})
+    return HTMLResponse(text, status, headers={"etag": etag})
+
+
+def origin(request: Request) -> str:
+    """The service's address as this browser reaches it."""
+    return f"{request.url.scheme}://{request.url.netloc}"
