@@ -1,4 +1,5 @@
-"""The keeper of the ledger's memory: tells the witness of every new head, and verifies every budget once a day.
+"""The keeper of the ledger's memory: tells the witness of every new head, gives up jobs whose time is over, and
+verifies every budget once a day.
 
 It runs in the API's process, which alone has the signing key. What it finds wrong it freezes, in the open.
 """
@@ -10,6 +11,7 @@ import time
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from domain.expiry import end_expired
 from domain.settings import ApiSettings, secret_bytes
 from ledger import policy, witness
 from ledger.tables import budget
@@ -65,6 +67,7 @@ class Keeper:
         while not self._end.wait(SECONDS):
             try:
                 self.tell_witness()
+                end_expired(self._engine)
                 if time.monotonic() - verified > self._settings.verify_hours * 3600 or not verified:
                     verify_all(self._engine, self._settings.policy_key)
                     verified = time.monotonic()

@@ -1,9 +1,8 @@
 """Checking a budget's whole history against its balance, without trusting the triggers that wrote it."""
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal, localcontext
+from decimal import Decimal
 
 import sqlalchemy as sa
 
@@ -11,6 +10,7 @@ from dpcore.spec import accounting
 from ledger import policy
 from ledger.canonical import entry_hash
 from ledger.tables import authorisation, budget, entry, phase, reservation
+from ledger.verify_rights import Problems, Row, exact_caps, rights
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,9 @@ def verify_budget(connection: sa.Connection, budget_id: str, policy_key: str | N
         *_balance(row, entries),
         *_limits(row, entries, policy_key),
         *_reservations(connection, row, entries),
+        *rights(connection, row, entries),
     ]
     return [Finding(budget_id, seq, what) for seq, what in found]
-
-
-Problems = Iterator[tuple[int | None, str]]
-Row = sa.Row[tuple[object, ...]]
 
 
 def _chain(row: Row, entries: Sequence[Row]) -> Problems:
@@ -94,21 +91,8 @@ def _limits(row: Row, entries: Sequence[Row], policy_key: str | None) -> Problem
                 yield e.seq, f"the {e.kind} is not signed by the policy key"
     if (current, claim) != (row.epsilon, row.epsilon_claim):
         yield None, "the limit is not the one that the entries set"
-    if tuple(row.cap) != _exact_caps(current, row.delta, row.weight_numerators, row.weight_denominator):
+    if tuple(row.cap) != exact_caps(current, row.delta, row.weight_numerators, row.weight_denominator):
         yield None, "the caps are not those of the limit"
-
-
-def _exact_caps(epsilon: Decimal, delta: Decimal, numerators: Sequence[int], denominator: int) -> tuple[int, ...]:
-    """Caps as the database defines them, by decimal arithmetic of 60 digits."""
-    with localcontext() as context:
-        context.prec = 60
-        found = []
-        for a, n in zip(accounting.ORDERS, numerators, strict=True):
-            weight = (Decimal(n) / denominator).quantize(Decimal("1e-40"))
-            log_c = -Decimal(a).ln() + (a - 1) * (1 - 1 / Decimal(a)).ln()
-            room = epsilon + (delta.ln() + weight.ln() - log_c) / (a - 1)
-            found.append(min(math.floor(room * accounting.UNITS_PER_NAT) - 1, accounting.SATURATION - 1))
-        return tuple(found)
 
 
 def _reservations(connection: sa.Connection, row: Row, entries: Sequence[Row]) -> Problems:

@@ -17,14 +17,16 @@ class Lease:
 
 
 def claim(connection: sa.Connection, job_id: str, owner: str, seconds: float) -> Lease | None:
-    """Take the lease if nobody holds it and the job is not settled: the fence grows by one. None otherwise."""
-    open_reservation = sa.exists().where(reservation.c.job_id == work.c.job_id, reservation.c.state == "reserved")
+    """Take the lease if nobody holds it, the job is not settled and no steward is waited for: the fence grows by one.
+    None otherwise."""
+    of_job = sa.exists().where(reservation.c.job_id == work.c.job_id)
     fence = connection.execute(
         sa.update(work)
         .where(
             work.c.job_id == job_id,
             sa.or_(work.c.lease_until.is_(None), work.c.lease_until < sa.func.clock_timestamp()),
-            open_reservation,
+            of_job.where(reservation.c.state == "reserved"),
+            ~of_job.where(reservation.c.waits),
         )
         .values(fence=work.c.fence + 1, owner=owner, lease_until=_after(seconds))
         .returning(work.c.fence)

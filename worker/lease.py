@@ -12,6 +12,7 @@ from domain.releases import rounded_now
 from domain.tables import job
 from ledger import work
 from ledger.errors import StaleFence
+from ledger.tables import reservation
 from ledger.tables import work as work_table
 from ledger.work import Lease
 
@@ -27,6 +28,7 @@ def worth_claiming(connection: sa.Connection, job_id: str) -> bool:
             .where(
                 job.c.id == job_id,
                 job.c.status.in_(["queued", "running"]),
+                ~sa.exists().where(reservation.c.job_id == job.c.id, reservation.c.waits),
                 sa.or_(work_table.c.lease_until.is_(None), work_table.c.lease_until < sa.func.clock_timestamp()),
             )
         ).first()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import sqlalchemy as sa
 
 from domain.blobs import Store
+from domain.expiry import end_expired
 from domain.hints import HINT_ERRORS, send_hint, waiting
 from domain.settings import WorkerSettings
 from domain.tables import checkpoint, job
@@ -24,7 +25,7 @@ GAVE_UP = Refused("worker_lost", "The job could not be started: its worker was l
 
 _now = sa.func.clock_timestamp()
 _unleased = sa.or_(work.c.lease_until.is_(None), work.c.lease_until <= _now)
-_expired = sa.exists().where(reservation.c.job_id == job.c.id, reservation.c.expires_at <= _now)
+_waits = sa.exists().where(reservation.c.job_id == job.c.id, reservation.c.waits)
 _open = job.c.status.in_(["queued", "running"])
 
 
@@ -55,8 +56,7 @@ def reconcile(engine: sa.Engine, store: Store, settings: WorkerSettings) -> None
     """One look at all open jobs."""
     for job_id in _open_jobs(engine, work.c.stop_requested):
         _end(engine, job_id, lambda c, job_id: ends.cancel(c, job_id, None))
-    for job_id in _open_jobs(engine, _expired):
-        _end(engine, job_id, lambda c, job_id: ends.cancel(c, job_id, None, ends.EXPIRED))
+    end_expired(engine)
     for job_id in _open_jobs(engine, _fruitless >= settings.max_attempts):
         _end(engine, job_id, lambda c, job_id: ends.fail(c, job_id, None, GAVE_UP))
     _hint(engine, settings)
@@ -108,7 +108,8 @@ def _hint(engine: sa.Engine, settings: WorkerSettings) -> None:
     )
     missing = sa.or_(job.c.hinted_at.is_(None), used_up, may_be_lost)
     with engine.begin() as connection:
-        wanted = _select(_unleased, ~work.c.stop_requested, ~frozen, missing).with_for_update(of=job, skip_locked=True)
+        wanted = _select(_unleased, ~work.c.stop_requested, ~frozen, ~_waits, missing)
+        wanted = wanted.with_for_update(of=job, skip_locked=True)
         jobs = connection.execute(wanted).scalars().all()
         connection.execute(sa.update(job).where(job.c.id.in_(jobs)).values(hinted_at=_now))
     for i, job_id in enumerate(jobs):
