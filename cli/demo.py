@@ -314,9 +314,9 @@ def _reference(task: Task, rows: int) -> dict[str, Any]:
 def _base_model(name: str) -> Any:
     """Where the base model lies and its public facts: the allow-list that the embedded stack has too."""
     from domain.models import base_models
-    from domain.settings import ServiceSettings
+    from domain.settings import ModelSettings, from_environment
 
-    known = base_models(ServiceSettings(database_url="", broker_url="", blobs=""))  # type: ignore[arg-type]
+    known = base_models(from_environment(ModelSettings))
     if name not in known:
         raise StackError(f"There is no base model {name!r}; there are: {', '.join(known)}.")
     return known[name]

@@ -41,6 +41,7 @@ def up(
 
     def ready(first_key: str | None) -> None:
         console.print(f"[bold]Tacit runs on {stack.url}[/bold]   (data and logs in {escape(str(data))})")
+        console.print(f"Dashboard: {stack.url}/dashboard   (log in with an API key)")
         if first_key is not None:
             console.print(f"First admin key, shown once: [bold]{first_key}[/bold]")
             console.print(f"It is also kept in {escape(str(key_file(data)))}, so that commands run here need no key.")

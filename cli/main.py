@@ -2,8 +2,8 @@
 
 import typer
 
-from cli import demo, local
-from cli.commands import adapters, budgets, files, jobs, keys, ledger, models
+from cli import demo, local, migrate
+from cli.commands import adapters, budgets, files, grants, jobs, keys, ledger, models
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -16,9 +16,11 @@ app.command("up")(local.up)
 app.command("down")(local.down)
 app.command("demo")(demo.demo)
 app.add_typer(budgets.app, name="budgets")
+app.add_typer(grants.app, name="grants")
 app.add_typer(files.app, name="files")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(keys.app, name="keys")
 app.add_typer(ledger.app, name="ledger")
-app.command("models")(models.models)
+app.add_typer(models.app, name="models")
+app.command("migrate")(migrate.migrate)

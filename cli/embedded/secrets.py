@@ -26,6 +26,8 @@ class Secrets:
     """Ed25519 seed of the service: receipts and the witness."""
     policy_key: str = field(default_factory=_fresh, repr=False)
     """Ed25519 seed of the operator: raised limits, thaws, corrections. No service gets it."""
+    master_key: str = field(default_factory=_fresh, repr=False)
+    """Wraps the keys of blobs; API and worker read it from a file of its own."""
 
 
 def load(data: Path) -> Secrets:

@@ -51,8 +51,11 @@ class Service:
 
 def environment(settings: type[BaseSettings], data: Path, values: dict[str, str]) -> dict[str, str]:
     """The variables of one service: the machine's, its own settings found in ours, and `values`."""
-    own = [f"TACIT_{name.upper()}" for name in settings.model_fields]
+    own = [f"TACIT_{name.upper()}{form}" for name in settings.model_fields for form in ("", "_FILE")]
     taken = {name: os.environ[name] for name in [*PASSED, *own] if name in os.environ}
+    for name in values:  # the stack's own, and in one form
+        taken.pop(name.removesuffix("_FILE"), None)
+        taken.pop(f"{name.removesuffix('_FILE')}_FILE", None)
     return taken | {"PYTHONUNBUFFERED": "1", MARK: str(data)} | values
 
 

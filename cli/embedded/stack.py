@@ -7,7 +7,6 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -88,28 +87,16 @@ class Stack:
                 ).process
             ),
         )
-        broker = self._begin("broker", lambda: redis.start(self.data / "redis", log=_log(logs, "redis")).process)
-        database_server, broker_server = postgres.live(self.data / "postgres"), redis.live(self.data / "redis")
-        if database_server is None or broker_server is None:
-            raise StackError(f"{(database if database_server is None else broker).name} ended while starting: {logs}")
+        self._begin("broker", lambda: redis.start(self.data / "redis", log=_log(logs, "redis")).process)
+        database_server = postgres.live(self.data / "postgres")
+        if database_server is None:
+            raise StackError(f"{database.name} ended while starting: {logs}")
         first_key = self._migrate(database_server, known)
-        url = partial(database_server.url, database=DATABASE)
-        shared = {"TACIT_BROKER_URL": broker_server.url, "TACIT_BLOBS": str(self.data / "blobs")}
-        worker_values = shared | {"TACIT_DATABASE_URL": url("tacit_worker", known.worker_password)}
-        api_values = shared | {
-            "TACIT_DATABASE_URL": url("tacit_api", known.api_password),
-            "TACIT_KEY_PEPPER": known.key_pepper,
-            "TACIT_FINGERPRINT_KEY": known.fingerprint_key,
-            "TACIT_SIGNING_KEY": known.signing_key,
-            "TACIT_POLICY_KEY": _public_half(known.policy_key),
-            "TACIT_WITNESS": str(self.data / "witness" / "heads.jsonl"),
-        }
+        secrets.save(_master_key_file(self.data), known.master_key)
         address = ("--host", self.host, "--port", str(self.port))
         for service in (
-            services.Service(
-                "worker", "worker", (), services.worker_environment(self.data, worker_values), _log(logs, "worker")
-            ),
-            services.Service("api", "api", address, services.api_environment(self.data, api_values), _log(logs, "api")),
+            services.Service("worker", "worker", (), worker_environment(self.data), _log(logs, "worker")),
+            services.Service("api", "api", address, _api_environment(self.data, known), _log(logs, "api")),
         ):
             self._begin(service.name, service.start)
         self._wait_for_api(logs / "api.log")
@@ -166,6 +153,40 @@ class Stack:
             if self.hurry or time.monotonic() > deadline:
                 process.stop(signal.SIGKILL, 5)
                 return
+
+
+def worker_environment(data: Path) -> dict[str, str]:
+    """The variables of a worker of the stack that runs on `data`. Raises StackError when none does."""
+    values = _shared_values(data, "tacit_worker", secrets.load(data).worker_password)
+    return services.worker_environment(data, values)
+
+
+def _api_environment(data: Path, known: secrets.Secrets) -> dict[str, str]:
+    own = {
+        "TACIT_KEY_PEPPER": known.key_pepper,
+        "TACIT_FINGERPRINT_KEY": known.fingerprint_key,
+        "TACIT_SIGNING_KEY": known.signing_key,
+        "TACIT_POLICY_KEY": _public_half(known.policy_key),
+        "TACIT_WITNESS": str(data / "witness" / "heads.jsonl"),
+    }
+    return services.api_environment(data, _shared_values(data, "tacit_api", known.api_password) | own)
+
+
+def _shared_values(data: Path, login: str, password: str) -> dict[str, str]:
+    """What the API and the worker both need; each has its own login."""
+    database, broker = postgres.live(data / "postgres"), redis.live(data / "redis")
+    if database is None or broker is None:
+        raise StackError(f"no stack runs on {data}; start it with `tacit up`")
+    return {
+        "TACIT_DATABASE_URL": database.url(login, password, DATABASE),
+        "TACIT_BROKER_URL": broker.url,
+        "TACIT_BLOBS": str(data / "blobs"),
+        "TACIT_MASTER_KEY_FILE": str(_master_key_file(data)),
+    }
+
+
+def _master_key_file(data: Path) -> Path:
+    return data / "secrets" / "master-key"
 
 
 def handle(handler: Callable[[int, FrameType | None], None]) -> None:
