@@ -13,13 +13,18 @@ from dpcore.spec import accounting
 from dpcore.spec.facts import ModelFacts
 from dpcore.spec.methods import DEFAULT_METHOD, UnknownMethod, get_method
 from dpcore.spec.plan import Plan
+from dpcore.spec.tasks import CAUSAL_LM, TaskKind
 from ledger.budgets import Balance, Reference
 
 
-def reference_job(declared_size: int, epsilon: float, facts: ModelFacts) -> Reference:
+def reference_job(
+    declared_size: int, epsilon: float, facts: ModelFacts, task: TaskKind = "classification"
+) -> Reference:
     """The default method's default job on a file of this size: what a budget made with the file is weighted for."""
     method = get_method(DEFAULT_METHOD)
-    hyperparameters = method.resolve(method.Request(), declared_size=declared_size, epsilon=epsilon, facts=facts)
+    hyperparameters = method.resolve(
+        method.Request(), task=task, declared_size=declared_size, epsilon=epsilon, facts=facts
+    )
     (phase,) = method.phases(hyperparameters, declared_size=declared_size)
     return Reference(phase.sample_rate, phase.steps)
 
@@ -28,8 +33,11 @@ def reference_job(declared_size: int, epsilon: float, facts: ModelFacts) -> Refe
 class Dataset:
     """The public values of a private file that a plan rests on."""
 
+    task: TaskKind
     declared_size: int
+    """In the budget's units."""
     labels: int
+    """0 where the task has none."""
     max_length: int
 
 
@@ -60,13 +68,6 @@ def draft(
     budget: Balance,
 ) -> Draft:
     """Resolve every default and calibrate the noise with the budget's own rule. Raises Invalid, naming the field."""
-    if budget.unit != "record":  # the core samples and clips by record
-        raise Invalid(
-            f"the unit of this file's budget is the {budget.unit}, and no method trains by {budget.unit} yet: its "
-            "files can be uploaded and kept, not trained on",
-            code="unsupported_unit",
-            param="training_file",
-        )
     name = DEFAULT_METHOD if method == "supervised" else method
     try:
         spec = get_method(name)
@@ -74,6 +75,11 @@ def draft(
         raise Invalid(str(error), code="unknown_method", param="method.type") from None
     wanted = _parsed(spec.Options, options, f"method.{method}")
     asked = _parsed(spec.Request, hyperparameters, f"method.{method}.hyperparameters")
+    _require_fitting(model, dataset.task)
+    try:
+        spec.check(wanted, model.facts, dataset.task)
+    except ValueError as error:
+        raise Invalid(str(error), code="unsupported_method", param="method.type") from None
     size = dataset.declared_size
     target = _epsilon(epsilon, budget)
     if delta is not None and delta < budget.delta:
@@ -84,7 +90,7 @@ def draft(
             param="privacy.delta",
         )
     try:
-        resolved = spec.resolve(asked, declared_size=size, epsilon=target, facts=model.facts)
+        resolved = spec.resolve(asked, task=dataset.task, declared_size=size, epsilon=target, facts=model.facts)
     except ValueError as error:
         raise Invalid(str(error), code="invalid_request", param=f"method.{method}.hyperparameters") from None
     (phase,) = spec.phases(resolved, declared_size=size)
@@ -97,12 +103,21 @@ def draft(
     max_length = min(dataset.max_length, model.facts.max_positions)
     cost = accounting.cost(accounting.curve(sigma, phase.sample_rate), phase.steps)
     chosen = {**wanted.model_dump(mode="json"), "hyperparameters": resolved.model_dump(mode="json")}
+    plan = spec.plan(
+        wanted,
+        resolved,
+        declared_size=size,
+        noise_multiplier=sigma,
+        max_length=max_length,
+        seed=seed,
+        unit=budget.unit,
+    )
     return Draft(
         method={"type": name, name: chosen},
-        plan=spec.plan(wanted, resolved, declared_size=size, noise_multiplier=sigma, max_length=max_length, seed=seed),
+        plan=plan,
         epsilon=accounting.epsilon_alone(cost, budget.delta, budget.weights),
         cost=cost,
-        memory=spec.memory(wanted, model.facts, max_length=max_length, labels=dataset.labels),
+        memory=spec.memory(wanted, model.facts, max_length=max_length, labels=dataset.labels, task=dataset.task),
     )
 
 
@@ -132,6 +147,23 @@ def guarantee(plan: Plan, budget: Balance, epsilon: float) -> str:
 def rounded_up(epsilon: float) -> float:
     """An epsilon to show, never less than it is: 3 decimals."""
     return ceil(epsilon * 1000) / 1000
+
+
+def _require_fitting(model: BaseModelFacts, task: TaskKind) -> None:
+    """Raises Invalid when this model cannot be trained on files of this task, whatever the method."""
+    if task in CAUSAL_LM and not model.facts.causal_lm:
+        raise Invalid(
+            f"the training file is for the task {task}, which needs a causal language model, and {model.name} is none",
+            code="unsupported_task",
+            param="model",
+        )
+    if task == "chat" and not model.facts.chat_template:
+        raise Invalid(
+            f"the training file holds chats, and {model.name}'s tokenizer has no chat template; use a model that has "
+            "one, or upload the file with the task completion",
+            code="no_chat_template",
+            param="model",
+        )
 
 
 def _epsilon(asked: float | None, budget: Balance) -> float:

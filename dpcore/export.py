@@ -1,37 +1,92 @@
-"""Adapters in PEFT's own layout, which stock transformers and peft load."""
+"""What leaves: adapters in PEFT's own layout, the trained tensors with a small loader, or a whole model.
 
+Every folder has tacit.json, which says what the weights belong to, and loads without Tacit.
+"""
+
+import json
 import os
 import shutil
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from peft import PeftModel
+from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from dpcore import loader
+from dpcore.models import build_model
+from dpcore.spec.tasks import TaskKind
 
-def export_adapter(
-    model: PeftModel,
-    folder: str | Path,
-    *,
-    base_model_name: str,
-    tokenizer: PreTrainedTokenizerBase | None = None,
+ABOUT, TRAINED = "tacit.json", "trained.safetensors"
+
+
+@dataclass(frozen=True)
+class About:
+    """What an export belongs to; all of it public. base_model: what a reader loads the base model by."""
+
+    base_model: str
+    method: str
+    task: TaskKind
+    labels: tuple[str, ...]
+    max_length: int
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a path as the base model's name: it means nothing elsewhere."""
+        if self.base_model.startswith((".", "/", "~")) or os.path.exists(self.base_model):
+            raise ValueError(f"the base model needs a public name, not the path {self.base_model!r}")
+
+
+def export_peft(
+    model: PeftModel, folder: str | Path, about: About, *, tokenizer: PreTrainedTokenizerBase | None = None
 ) -> None:
-    """Write adapter_config.json and adapter_model.safetensors, and the tokenizer's files where one is given.
-
-    base_model_name: what a reader loads the base model by. Raises ValueError for a path: it means nothing elsewhere.
-    """
-    if base_model_name.startswith((".", "/", "~")) or os.path.exists(base_model_name):
-        raise ValueError(f"base_model_name must be a public name, not the path {base_model_name!r}")
+    """Write adapter_config.json and adapter_model.safetensors, and the tokenizer's files where one is given."""
     folder = Path(folder)
-    model.peft_config["default"].base_model_name_or_path = base_model_name
+    model.peft_config["default"].base_model_name_or_path = about.base_model
     # Without an answer on embeddings, PEFT asks the hub whether the vocabulary was changed. It never is.
     model.save_pretrained(str(folder), save_embedding_layers=False)
-    # safetensors writes for the owner alone; the sibling follows the umask.
-    shutil.copymode(folder / "adapter_config.json", folder / "adapter_model.safetensors")
     (folder / "README.md").unlink(missing_ok=True)  # a form to be filled in by hand
+    _complete(folder, about, tokenizer)
+
+
+def export_trained(
+    model: PreTrainedModel, folder: str | Path, about: About, *, tokenizer: PreTrainedTokenizerBase | None = None
+) -> None:
+    """Write trained.safetensors, the trained tensors by their names in the base model, and load.py, which loads it."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    trained = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+    save_file(trained, folder / TRAINED, metadata={"format": "pt"})
+    shutil.copyfile(loader.__file__, folder / "load.py")
+    _complete(folder, about, tokenizer)
+
+
+def export_whole(
+    model: PreTrainedModel, folder: str | Path, about: About, *, tokenizer: PreTrainedTokenizerBase | None = None
+) -> None:
+    """Write the complete model as transformers does."""
+    folder = Path(folder)
+    model.save_pretrained(str(folder))
+    _complete(folder, about, tokenizer)
+
+
+def load_export(folder: str | Path, base_folder: str | Path) -> tuple[PreTrainedModel | PeftModel, About]:
+    """An exported model for inference, and what it is; the base model is not needed where all of it was exported."""
+    folder = Path(folder)
+    values = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    about = About(**values | {"labels": tuple(values["labels"])})
+    if (folder / TRAINED).exists():
+        return loader.load(str(base_folder), folder), about
+    if not (folder / "adapter_config.json").exists():
+        return build_model(about.task, folder, about.labels, seed=0), about
+    base = build_model(about.task, base_folder, about.labels, seed=0)
+    return PeftModel.from_pretrained(base, str(folder)).eval(), about
+
+
+def _complete(folder: Path, about: About, tokenizer: PreTrainedTokenizerBase | None) -> None:
+    """tacit.json, the tokenizer, and one mode for all files."""
+    (folder / ABOUT).write_text(json.dumps(asdict(about), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if tokenizer is not None:
         tokenizer.save_pretrained(str(folder))
-
-
-def load_adapter(base: PreTrainedModel, folder: str | Path) -> PeftModel:
-    """An exported adapter on its base model, for inference."""
-    return PeftModel.from_pretrained(base, str(folder)).eval()
+    for weights in folder.glob("*.safetensors"):
+        # safetensors writes for the owner alone; its siblings follow the umask.
+        shutil.copymode(folder / ABOUT, weights)

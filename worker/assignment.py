@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from domain.tables import file, job, job_file
 from dpcore.spec.plan import Plan
+from dpcore.spec.tasks import CAUSAL_LM, TaskKind
 from ledger.tables import phase, reservation
 from worker.errors import Refused
 
@@ -28,6 +29,7 @@ class Assignment:
     job_id: str
     tenant_id: str
     model: str
+    task: TaskKind
     plan: Plan
     privacy: dict[str, Any]
     budget_id: str
@@ -40,14 +42,14 @@ def read_assignment(connection: sa.Connection, job_id: str) -> Assignment:
     """Read a job. Raises Refused when what it would run is not exactly what the ledger reserved and priced."""
     row = connection.execute(sa.select(job).where(job.c.id == job_id)).one()
     sources = connection.execute(
-        sa.select(file.c.id, file.c.blob, file.c.labels, job_file.c.budget_id)
+        sa.select(file.c.id, file.c.blob, file.c.task, file.c.labels, job_file.c.budget_id)
         .join(job_file, job_file.c.file_id == file.c.id)
         .where(job_file.c.job_id == job_id)
     ).all()
     if len(sources) != 1:
         raise Refused("not_trainable", "The job must have exactly one training file.")
     (source,) = sources
-    if source.blob is None or source.labels is None:
+    if source.blob is None or (source.labels is None and source.task not in CAUSAL_LM):
         raise Refused("not_trainable", "The training file is gone or has no labels.")
     try:
         plan = Plan.model_validate(row.plan)
@@ -58,12 +60,13 @@ def read_assignment(connection: sa.Connection, job_id: str) -> Assignment:
         job_id=job_id,
         tenant_id=row.tenant_id,
         model=row.model,
+        task=source.task,
         plan=plan,
         privacy=row.privacy,
         budget_id=source.budget_id,
-        labels=tuple(source.labels),
+        labels=tuple(source.labels or ()),
         rows_blob=source.blob,
-        evaluation=_evaluation_file(connection, row.validation_file),
+        evaluation=_evaluation_file(connection, row.validation_file, source),
     )
 
 
@@ -81,15 +84,15 @@ def _require_priced(connection: sa.Connection, job_id: str, plan: Plan) -> None:
         raise Refused("plan_mismatch", "The job's plan is not the one that its reservation paid for.")
 
 
-def _evaluation_file(connection: sa.Connection, file_id: str | None) -> EvaluationFile | None:
+def _evaluation_file(connection: sa.Connection, file_id: str | None, training: sa.Row[Any]) -> EvaluationFile | None:
     if file_id is None:
         return None
     row = connection.execute(
-        sa.select(file.c.blob, file.c.labels, file.c.budget_id, file.c.purpose).where(file.c.id == file_id)
+        sa.select(file.c.blob, file.c.task, file.c.labels, file.c.budget_id, file.c.purpose).where(file.c.id == file_id)
     ).one()
     # A metric on a private file would be a release that nobody paid for.
     if row.budget_id is not None or row.purpose != "evals":
         raise Refused("not_trainable", "The validation file is not a public one.")
-    if row.blob is None or row.labels is None:
-        raise Refused("not_trainable", "The validation file is gone or has no labels.")
-    return EvaluationFile(file_id, row.blob, tuple(row.labels))
+    if row.blob is None or row.task != training.task or not set(row.labels or ()) <= set(training.labels or ()):
+        raise Refused("not_trainable", "The validation file is gone, or not for the training file's task and labels.")
+    return EvaluationFile(file_id, row.blob, tuple(row.labels or ()))

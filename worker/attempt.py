@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
 import torch
 
@@ -14,13 +15,13 @@ from domain.releases import publish
 from domain.rows import read_rows
 from domain.settings import WorkerSettings
 from dpcore.checkpoint import read_step
-from dpcore.tasks.sequence_classification import Records
+from dpcore.tasks.records import Records
 from dpcore.train import Outcome, train
 from ledger import work
 from ledger.errors import AlreadySettled, BudgetFrozen, LedgerError, ReservationExpired, StaleFence, StopRequested
 from ledger.work import Lease
 from worker import checkpoints, ends, results
-from worker.assignment import Assignment, EvaluationFile, read_assignment
+from worker.assignment import Assignment, read_assignment
 from worker.build import Built, build
 from worker.drain import draining
 from worker.errors import STORE_ERRORS, DataPhaseFailed, Refused, Unavailable, describe
@@ -33,7 +34,7 @@ def attempt(engine: sa.Engine, settings: WorkerSettings, job_id: str) -> None:
 
     Raises sqlalchemy's errors while the database is away: the lease then runs out and the job is sent again.
     """
-    store = open_store(settings.blobs)
+    store = open_store(settings, engine)
     claimed_at = time.monotonic()
     with engine.begin() as connection:
         lease = claim(connection, job_id, settings.lease_seconds)
@@ -86,24 +87,30 @@ class _Attempt:
         with self._engine.connect() as connection:
             assignment = read_assignment(connection, self._lease.job_id)
         built = build(self._settings, assignment)
-        records = self._records(assignment, built)
-        outcome = self._train(assignment, built, records)
+        before = self._untrained(assignment, built)
+        records, owners = self._records(assignment, built)
+        outcome = self._train(assignment, built, records, owners)
         self._require_wanted()
         if outcome.ended == "stopped":
             return False
         if outcome.step == 0:
             raise DataPhaseFailed  # every step was paid for by attempts that died before they could keep one
         with _data_phase():
-            self._publish(assignment, built)
+            self._publish(assignment, built, before)
         return True
 
-    def _records(self, assignment: Assignment, built: Built) -> Records:
+    def _records(self, assignment: Assignment, built: Built) -> tuple[Records, np.ndarray | None]:
+        """The file's records, and whose each is, where the unit is the user."""
         with _data_phase():
             with _needs_store():
                 rows = read_rows(self._store, assignment.rows_blob)
-            return built.task.encode(rows.texts, [assignment.labels[i] for i in rows.labels])
+            records = built.task.encode(rows.columns, rows.labels or ())
+            owners = None if rows.users is None else np.asarray(rows.users, dtype=np.int64)
+        if (assignment.plan.unit == "user") != (owners is not None):
+            raise Refused("plan_mismatch", "The training file's rows are not kept by the unit of its budget.")
+        return records, owners
 
-    def _train(self, assignment: Assignment, built: Built, records: Records) -> Outcome:
+    def _train(self, assignment: Assignment, built: Built, records: Records, owners: np.ndarray | None) -> Outcome:
         with _needs_store():
             checkpoint = checkpoints.newest(self._engine, self._store, self._lease.job_id)
         self._require_wanted()
@@ -158,8 +165,11 @@ class _Attempt:
         if self._heartbeat.stop_requested:
             raise StopRequested(f"job {self._lease.job_id} was asked to stop")
 
-    def _publish(self, assignment: Assignment, built: Built) -> None:
-        metrics = {} if assignment.evaluation is None else self._evaluate(assignment.evaluation, built)
+    def _publish(self, assignment: Assignment, built: Built, before: dict[str, float] | None) -> None:
+        metrics: dict[str, Any] = {}
+        if assignment.evaluation is not None:
+            after = self._evaluate(assignment, built)
+            metrics = {"validation": {"file": assignment.evaluation.id, **(after or {}), "untrained": before}}
         with self._engine.connect() as connection:
             report = results.privacy_report(connection, assignment, built.base_model_sha256, metrics)
         with _needs_store():
@@ -171,12 +181,25 @@ class _Attempt:
         with self._engine.begin() as connection:
             publish(connection, self._lease, assignment.tenant_id, made)
 
-    def _evaluate(self, file: EvaluationFile, built: Built) -> dict[str, Any]:
-        """A noised iterate on public rows."""
+    def _untrained(self, assignment: Assignment, built: Built) -> dict[str, float] | None:
+        """What training starts from. A validation file that the model cannot read ends the job here, at no cost."""
+        try:
+            return self._evaluate(assignment, built)
+        except Unavailable:
+            raise
+        except Exception as error:
+            log.error("job %s: evaluation failed: %s", assignment.job_id, describe(error))
+            raise Refused("not_trainable", "The model cannot be evaluated on the validation file.") from error
+
+    def _evaluate(self, assignment: Assignment, built: Built) -> dict[str, float] | None:
+        """The model as it is now on public rows: untrained, or a noised iterate."""
+        if assignment.evaluation is None:
+            return None
         with _needs_store():
-            rows = read_rows(self._store, file.blob)
-        accuracy = built.task.accuracy(built.model, rows.texts, [file.labels[i] for i in rows.labels])
-        return {"validation": {"file": file.id, "accuracy": accuracy}}
+            rows = read_rows(self._store, assignment.evaluation.blob)
+        # The file may list the labels in an order of its own.
+        places = [assignment.labels.index(label) for label in assignment.evaluation.labels]
+        return built.task.metrics(built.model, rows.columns, [places[i] for i in rows.labels or ()])
 
 
 @contextmanager

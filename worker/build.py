@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from domain.models import base_models
 from domain.settings import WorkerSettings
 from dpcore.methods import get_method
-from dpcore.models import build_classifier, load_tokenizer
-from dpcore.tasks.sequence_classification import SequenceClassification
+from dpcore.models import build_model, load_tokenizer
+from dpcore.tasks import Task, make_task
 from worker.assignment import Assignment
 from worker.errors import Refused, describe
 from worker.log import log
@@ -20,8 +20,8 @@ from worker.log import log
 class Built:
     """A model ready to be trained, on the device that it is trained on."""
 
-    model: PeftModel
-    task: SequenceClassification
+    model: PreTrainedModel | PeftModel
+    task: Task
     tokenizer: PreTrainedTokenizerBase
     base_model_sha256: str
 
@@ -37,15 +37,17 @@ def build(settings: WorkerSettings, assignment: Assignment) -> Built:
         raise Refused("model_unavailable", f"The base model {assignment.model!r} is not one of this worker's.")
     try:
         tokenizer = load_tokenizer(known.folder)
-        base = build_classifier(known.folder, assignment.labels, seed=plan.seed)
+        base = build_model(assignment.task, known.folder, assignment.labels, seed=plan.seed)
     except (OSError, ValueError) as error:
         log.error("job %s: loading %s failed: %s", assignment.job_id, assignment.model, describe(error))
         raise Refused("model_unavailable", f"The base model {assignment.model!r} cannot be loaded.") from error
     try:
-        task = SequenceClassification(tokenizer, assignment.labels, plan.max_length)
-        model = get_method(plan.method).attach(base, plan.options, seed=plan.seed)
+        task = make_task(assignment.task, tokenizer, labels=assignment.labels, max_length=plan.max_length)
+        model = get_method(plan.method).attach(base, plan.options, task=assignment.task, seed=plan.seed)
     except ValueError as error:
-        raise Refused("not_trainable", f"The method {plan.method!r} does not fit this model: {error}.") from error
+        raise Refused(
+            "not_trainable", f"The method {plan.method!r}, this task and this model do not fit: {error}."
+        ) from error
     try:
         model.to(pick_device(settings.device))
     except RuntimeError as error:

@@ -12,7 +12,8 @@ import sqlalchemy as sa
 
 from domain.blobs import Store, put_bytes
 from domain.releases import Result
-from dpcore.export import export_adapter
+from dpcore.export import About
+from dpcore.methods import get_method
 from ledger.budgets import balance
 from ledger.tables import phase, reservation
 from ledger.work import Lease
@@ -23,9 +24,11 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a ZIP can hold
 
 
 def store_adapter(store: Store, lease: Lease, assignment: Assignment, built: Built) -> Result:
-    """The adapter's folder in PEFT's layout, zipped, under this attempt's fence."""
+    """What the method exports, zipped, under this attempt's fence."""
+    plan = assignment.plan
+    about = About(assignment.model, plan.method, assignment.task, assignment.labels, plan.max_length)
     with TemporaryDirectory(prefix="tacit-adapter-") as folder:
-        export_adapter(built.model, folder, base_model_name=assignment.model, tokenizer=built.tokenizer)
+        get_method(plan.method).export(built.model, folder, about, tokenizer=built.tokenizer)
         data = zipped(Path(folder))
     return _store(store, lease, "adapter", "adapter.zip", data)
 
@@ -52,6 +55,7 @@ def privacy_report(
         "job": assignment.job_id,
         "base_model": assignment.model,
         "base_model_sha256": base_model_sha256,
+        "task": assignment.task,
         "labels": list(assignment.labels),
         "privacy": {
             "budget": assignment.budget_id,

@@ -1,4 +1,8 @@
-"""The torch part of each method. One module a method, found by its name; each offers `attach`."""
+"""The torch part of each method. One module a method, found by its name.
+
+Each offers `attach(model, options, *, task, seed)`, which says what trains, and `export(model, folder, about, ...)`,
+which writes what a job leaves.
+"""
 
 from importlib import import_module
 from types import ModuleType

@@ -1,6 +1,7 @@
-"""Public facts about a base model, read from its configuration file without loading a weight."""
+"""Public facts about a base model, read from its folder without loading a weight."""
 
 import json
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class ModelFacts(BaseModel):
-    """Sizes that defaults and memory formulas depend on. All are properties of a public model."""
+    """Sizes and abilities that defaults, memory formulas and checks rest on. All are properties of a public model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -19,15 +20,18 @@ class ModelFacts(BaseModel):
     heads: int = Field(ge=1)
     vocab_size: int = Field(ge=1)
     max_positions: int = Field(ge=1)
+    causal_lm: bool = Field(default=False, description="whether the folder holds a causal language model with its head")
+    chat_template: bool = Field(default=False, description="whether the tokenizer brings one")
+    biases: int | None = Field(default=None, description="values in biases; None where the weights are not at hand")
 
     @property
     def parameters(self) -> int:
-        """Weights of an encoder of this shape, biases and norms left out."""
+        """Weights of a transformer of this shape, biases and norms left out."""
         layer = 4 * self.hidden_size**2 + 2 * self.hidden_size * self.intermediate_size
         return self.layers * layer + (self.vocab_size + self.max_positions) * self.hidden_size
 
 
-# Configurations name the same thing differently: BERT and RoBERTa first, then DistilBERT, then GPT-2.
+# Configurations name the same thing differently: BERT, RoBERTa and Llama first, then DistilBERT, then GPT-2.
 _NAMES = {
     "hidden_size": ("hidden_size", "dim", "n_embd"),
     "intermediate_size": ("intermediate_size", "hidden_dim", "n_inner"),
@@ -36,11 +40,15 @@ _NAMES = {
     "vocab_size": ("vocab_size",),
     "max_positions": ("max_position_embeddings", "n_positions"),
 }
+_CAUSAL = ("ForCausalLM", "LMHeadModel")
+_HEADER_BYTES = 100_000_000
+"""safetensors' own limit on a header."""
 
 
 def read_facts(folder: str | Path) -> ModelFacts:
     """Facts of the model in a folder. Raises ValueError naming the first value that its config.json lacks."""
-    config: dict[str, Any] = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    folder = Path(folder)
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     values: dict[str, Any] = {"model_type": config.get("model_type", "unknown")}
     for name, spellings in _NAMES.items():
         found = next((config[s] for s in spellings if config.get(s) is not None), None)
@@ -49,4 +57,28 @@ def read_facts(folder: str | Path) -> ModelFacts:
         if found is None:
             raise ValueError(f"config.json of the model gives no {name}")
         values[name] = found
-    return ModelFacts(**values)
+    return ModelFacts(
+        **values,
+        causal_lm=any(str(name).endswith(_CAUSAL) for name in config.get("architectures") or ()),
+        chat_template=_has_chat_template(folder),
+        biases=_count_biases(folder / "model.safetensors"),
+    )
+
+
+def _has_chat_template(folder: Path) -> bool:
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    config = folder / "tokenizer_config.json"
+    return config.is_file() and bool(json.loads(config.read_text(encoding="utf-8")).get("chat_template"))
+
+
+def _count_biases(weights: Path) -> int | None:
+    """Values in tensors called bias, from the header of a safetensors file: its length, then names and shapes."""
+    if not weights.is_file():
+        return None
+    with weights.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > _HEADER_BYTES:
+            raise ValueError("model.safetensors has no valid header")
+        header: dict[str, Any] = json.loads(file.read(length))
+    return sum(prod(tensor["shape"]) for name, tensor in header.items() if name.endswith(".bias"))

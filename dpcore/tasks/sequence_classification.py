@@ -1,8 +1,6 @@
-"""Sequence classification: a text in, one of a public set of labels out."""
+"""Sequence classification: a text, or a pair of texts, in; one of a public set of labels out."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,122 +8,92 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from dpcore.tasks.records import Records, Row, by_length, device_of, joined, padded, setting, stand_ins
+
 _ENCODE_AT_ONCE = 10_000
 
 
-@dataclass(frozen=True)
-class Records:
-    """Encoded records side by side.
+class SequenceClassification:
+    """Encoding, loss and prediction. Holds public values only: the tokenizer, the label set, the length cap.
 
-    tokens: int32 [sum of lengths]; offsets: int64 [n + 1], record i is tokens[offsets[i]:offsets[i + 1]];
-    labels: int64 [n], positions in the public label set.
+    A record's marks are its segments: 1 on the second text of a pair, for models that tell the two apart.
     """
 
-    tokens: np.ndarray
-    offsets: np.ndarray
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each record: int64 [n]."""
-        return np.diff(self.offsets)
-
-
-class SequenceClassification:
-    """Encoding, loss and prediction. Holds public values only: the tokenizer, the label set, the length cap."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], max_length: int) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], max_length: int, *, pair: bool = False
+    ) -> None:
         """Raises ValueError for a repeated label, or fewer than two."""
         if len(labels) < 2 or len(set(labels)) != len(labels):
             raise ValueError("the label set must have at least two labels, each once")
         self.labels = tuple(labels)
         self.max_length = max_length
+        self._columns = ("text", "text_pair") if pair else ("text",)
         self._tokenizer = tokenizer
-        self._pad = int(tokenizer.pad_token_id or 0)
+        self._segments = "token_type_ids" in tokenizer.model_input_names
+        special = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+        self._pad = next(int(token) for token in special if token is not None)
 
-    def encode(self, texts: Sequence[str], labels: Sequence[str]) -> Records:
-        """Tokenise, cut at the length cap, and map labels to their positions.
+    def encode(self, columns: Mapping[str, Sequence[str]], labels: Sequence[int]) -> Records:
+        """Tokenise and cut at the length cap, the longer text of a pair first.
 
-        Raises ValueError for a label outside the public set, without naming it: it may be private.
+        columns: `text`, and `text_pair` for pairs. labels: positions in the public label set. Raises ValueError for
+        one outside it, without naming it: it may be private.
         """
-        position = {label: i for i, label in enumerate(self.labels)}
-        try:
-            targets = np.array([position[label] for label in labels], dtype=np.int64)
-        except KeyError:
-            raise ValueError("a record's label is not in the public label set") from None
-        return self._encode(texts, targets)
-
-    def _encode(self, texts: Sequence[str], targets: np.ndarray) -> Records:
-        if len(texts) != len(targets):
-            raise ValueError(f"{len(texts)} texts but {len(targets)} labels")
-        rows: list[np.ndarray] = []
-        for start in range(0, len(texts), _ENCODE_AT_ONCE):
+        targets = np.asarray(labels, dtype=np.int64)
+        if ((targets < 0) | (targets >= len(self.labels))).any():
+            raise ValueError("a record's label is not in the public label set")
+        texts = [columns[name] for name in self._columns]
+        if any(len(column) != len(targets) for column in texts):
+            raise ValueError(f"{[len(column) for column in texts]} texts but {len(targets)} labels")
+        rows: list[Row] = []
+        for start in range(0, len(targets), _ENCODE_AT_ONCE):
             # Text that spells a special token is text: it must not become the token.
             encoded = self._tokenizer(
-                list(texts[start : start + _ENCODE_AT_ONCE]),
+                *(list(column[start : start + _ENCODE_AT_ONCE]) for column in texts),
                 truncation=True,
                 max_length=self.max_length,
                 split_special_tokens=True,
                 return_attention_mask=False,
-                return_token_type_ids=False,
+                return_token_type_ids=True,
             )
-            rows.extend(np.asarray(ids, dtype=np.int32) for ids in encoded["input_ids"])
-        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-        np.cumsum([len(row) for row in rows], out=offsets[1:])
-        tokens = np.concatenate(rows) if rows else np.zeros(0, dtype=np.int32)
-        return Records(tokens, offsets, targets)
+            for ids, segments in zip(encoded["input_ids"], encoded["token_type_ids"], strict=True):
+                rows.append((np.asarray(ids, dtype=np.int32), np.asarray(segments, dtype=np.int8)))
+        return joined(rows, targets, filler=self._pad)
 
     def synthetic(self, count: int, length: int) -> Records:
         """Public stand-in records of `length` tokens, to rehearse with."""
-        vocabulary = len(self._tokenizer)
-        tokens = np.arange(count * length, dtype=np.int32) % vocabulary
         # A padding token inside a record would be read as padding by models that look for it.
-        tokens[tokens == self._pad] = (self._pad + 1) % vocabulary
         labels = np.arange(count, dtype=np.int64) % len(self.labels)
-        return Records(tokens, np.arange(count + 1, dtype=np.int64) * length, labels)
+        return stand_ins(count, length, vocabulary=len(self._tokenizer), avoid=self._pad, labels=labels)
 
     def losses(self, model: nn.Module, records: Records, indices: np.ndarray, length: int) -> Tensor:
         """Cross entropy of each record: float [m]; every record is padded to `length`."""
-        device = next(model.parameters()).device
         logits = self._forward(model, records, indices, length)
-        labels = torch.from_numpy(records.labels[indices]).to(device)
+        labels = torch.from_numpy(records.labels[indices]).to(logits.device)
         return F.cross_entropy(logits, labels, reduction="none")
 
     def _forward(self, model: nn.Module, records: Records, indices: np.ndarray, length: int) -> Tensor:
         """Logits [m, labels] of records padded to `length`."""
-        device = next(model.parameters()).device
-        ids = np.full((len(indices), length), self._pad, dtype=np.int64)
-        mask = np.zeros((len(indices), length), dtype=np.int64)
-        for row, i in enumerate(indices):
-            record = records.tokens[records.offsets[i] : records.offsets[i + 1]]
-            ids[row, : len(record)] = record
-            mask[row, : len(record)] = 1
-        output: Any = model(
-            input_ids=torch.from_numpy(ids).to(device), attention_mask=torch.from_numpy(mask).to(device)
-        )
-        return output.logits  # type: ignore[no-any-return]
+        # RoBERTa's positions and a decoder's last token are found by the model's own idea of padding.
+        pad = setting(model, "pad_token_id")
+        batch = padded(records, indices, length, pad=self._pad if pad is None else pad, device=device_of(model))
+        # As the tokenizer would have it; but GPT-2, and RoBERTa with one kind of segment, cannot tell two apart.
+        two = self._segments and (setting(model, "type_vocab_size") or 0) > 1
+        segments = {"token_type_ids": batch.marks} if two else {}
+        return model(input_ids=batch.ids, attention_mask=batch.mask, **segments).logits  # type: ignore[no-any-return]
 
     @torch.no_grad()
-    def logits(self, model: nn.Module, texts: Sequence[str], *, tokens: int = 4096) -> Tensor:
-        """Logits [n, labels] in the order of the texts; about `tokens` padded tokens at a time."""
-        records = self._encode(texts, np.zeros(len(texts), dtype=np.int64))
-        out = torch.empty(len(texts), len(self.labels))
-        order = np.argsort(records.lengths, kind="stable")
-        while len(order):
-            length = int(records.lengths[order[-1]])
-            size = max(1, tokens // length)
-            now, order = order[-size:], order[:-size]
+    def logits(self, model: nn.Module, columns: Mapping[str, Sequence[str]], *, tokens: int = 4096) -> Tensor:
+        """Logits [n, labels] in the order of the records; about `tokens` padded tokens at a time."""
+        records = self.encode(columns, [0] * len(columns["text"]))
+        out = torch.empty(len(records), len(self.labels))
+        for now, length in by_length(records, tokens=tokens):
             out[torch.from_numpy(now)] = self._forward(model, records, now, length).float().cpu()
         return out
 
-    def predict(self, model: nn.Module, texts: Sequence[str]) -> list[str]:
-        """The most likely label of each text."""
-        return [self.labels[i] for i in self.logits(model, texts).argmax(1).tolist()]
-
-    def accuracy(self, model: nn.Module, texts: Sequence[str], labels: Sequence[str]) -> float:
-        """Share of texts with the right label. For public evaluation sets: on a private file it is not private."""
-        hits = sum(a == b for a, b in zip(self.predict(model, texts), labels, strict=True))
-        return hits / len(texts)
+    def metrics(
+        self, model: nn.Module, columns: Mapping[str, Sequence[str]], labels: Sequence[int]
+    ) -> dict[str, float]:
+        """accuracy: share of records with the right label. For public files: on a private one it is not private."""
+        predicted = self.logits(model, columns).argmax(1)
+        return {"accuracy": float((predicted == torch.tensor(labels)).double().mean())}

@@ -1,4 +1,4 @@
-"""Tiny random encoders, a word tokenizer and records to train them on."""
+"""Tiny random encoders and language models, word tokenizers and records to train them on."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +15,12 @@ from transformers import (
     BertForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     RobertaConfig,
@@ -22,7 +28,8 @@ from transformers import (
 )
 
 from dpcore.methods import get_method
-from dpcore.tasks.sequence_classification import Records, SequenceClassification
+from dpcore.tasks.records import Records
+from dpcore.tasks.sequence_classification import SequenceClassification
 
 LABELS = ("no", "yes", "perhaps")
 WORDS = [f"w{i}" for i in range(60)]
@@ -43,7 +50,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
     core = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
     core.pre_tokenizer = Whitespace()
     core.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
@@ -52,7 +61,33 @@ def tokenizer() -> PreTrainedTokenizerFast:
         cls_token="[CLS]",
         sep_token="[SEP]",
         mask_token="[MASK]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )
+
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'system' and not loop.first %}{{ raise_exception('system comes first') }}{% endif %}"
+    "[{{ message['role'] | upper }}] {{ message['content'] }} [END]"
+    "{% endfor %}"
+)
+
+
+@pytest.fixture
+def writer_tokenizer() -> PreTrainedTokenizerFast:
+    """A language model's tokenizer: nothing is put around a text, no padding token, and a chat template."""
+    special = ["[UNK]", "[EOS]", "[SYSTEM]", "[USER]", "[ASSISTANT]", "[END]"]
+    core = Tokenizer(WordLevel({w: i for i, w in enumerate([*special, *WORDS])}, unk_token="[UNK]"))
+    core.pre_tokenizer = Whitespace()
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        unk_token="[UNK]",
+        bos_token="[EOS]",
+        eos_token="[EOS]",
+        additional_special_tokens=special[2:],
+    )
+    made.chat_template = CHAT_TEMPLATE
+    return made
 
 
 @pytest.fixture
@@ -68,7 +103,7 @@ def make_records(task) -> Callable[[int], Records]:
         rng = np.random.default_rng(seed)
         targets = rng.integers(len(LABELS), size=n)
         texts = [" ".join([WORDS[t], *rng.choice(WORDS, size=rng.integers(0, 12))]) for t in targets]
-        return task.encode(texts, [LABELS[t] for t in targets])
+        return task.encode({"text": texts}, targets.tolist())
 
     return make
 
@@ -116,12 +151,51 @@ def _distilbert(layers: int) -> PreTrainedModel:
     )
 
 
-BASES = {"bert": _bert, "roberta": _roberta, "distilbert": _distilbert}
+def _gpt2_config(layers: int) -> GPT2Config:
+    return GPT2Config(
+        vocab_size=70,
+        n_embd=16,
+        n_layer=layers,
+        n_head=2,
+        n_inner=32,
+        n_positions=32,
+        bos_token_id=1,
+        eos_token_id=1,
+        pad_token_id=1,
+        num_labels=len(LABELS),
+    )
+
+
+def _llama_config(layers: int) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=70,
+        hidden_size=16,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=32,
+        max_position_embeddings=32,
+        bos_token_id=1,
+        eos_token_id=1,
+        pad_token_id=1,
+        num_labels=len(LABELS),
+    )
+
+
+BASES = {
+    "bert": _bert,
+    "roberta": _roberta,
+    "distilbert": _distilbert,
+    "gpt2": lambda layers: GPT2ForSequenceClassification(_gpt2_config(layers)),
+    "llama": lambda layers: LlamaForSequenceClassification(_llama_config(layers)),
+    "gpt2-lm": lambda layers: GPT2LMHeadModel(_gpt2_config(layers)),
+    "llama-lm": lambda layers: LlamaForCausalLM(_llama_config(layers)),
+}
 
 
 @pytest.fixture
 def make_base() -> Callable[..., PreTrainedModel]:
-    """A random encoder by name; float64 on request."""
+    """A random model by name; float64 on request."""
 
     def make(name: str = "bert", *, layers: int = 1, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
         with torch.random.fork_rng():
@@ -133,10 +207,12 @@ def make_base() -> Callable[..., PreTrainedModel]:
 
 @pytest.fixture
 def make_model(make_base):
-    """A random encoder with LoRA attached; `awake` gives B its own random values, so that A has a gradient."""
+    """A random model with LoRA attached; `awake` gives B its own random values, so that A has a gradient."""
 
     def make(name: str = "bert", *, layers: int = 1, dtype: torch.dtype = torch.float32, awake: bool = True, **options):
-        model = get_method("lora").attach(make_base(name, layers=layers, dtype=dtype), {"r": 2, **options}, seed=3)
+        kind = "completion" if name.endswith("-lm") else "classification"
+        base = make_base(name, layers=layers, dtype=dtype)
+        model = get_method("lora").attach(base, {"r": 2, **options}, task=kind, seed=3)
         model = model.to(dtype)
         if awake:
             generator = torch.Generator().manual_seed(5)
@@ -155,3 +231,16 @@ def base_folder(make_base, tokenizer, tmp_path) -> Path:
     make_base(layers=2).base_model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def writer_folder(make_base, writer_tokenizer, tmp_path) -> Callable[[str], Path]:
+    """A language model saved the way a public one is, by name."""
+
+    def make(name: str) -> Path:
+        folder = tmp_path / name
+        make_base(name, layers=2).save_pretrained(folder)
+        writer_tokenizer.save_pretrained(folder)
+        return folder
+
+    return make

@@ -1,98 +1,206 @@
-"""What leaves is an adapter that stock transformers and peft load, with the same logits."""
+"""What leaves loads in stock transformers and peft, or by the loader beside it, with the same logits."""
 
 import json
 import os
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from peft import AutoPeftModelForSequenceClassification, PeftModel
+from peft import AutoPeftModelForSequenceClassification
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification
 
-from dpcore.export import export_adapter, load_adapter
+from dpcore.export import About, load_export
 from dpcore.methods import get_method
-from dpcore.models import build_classifier, load_tokenizer
-from dpcore.tasks.sequence_classification import SequenceClassification
+from dpcore.models import build_model, load_tokenizer
+from dpcore.tasks import make_task
 
 from .conftest import LABELS, MAX_LENGTH, WORDS
 from .test_train import Host, make_plan
 
 TEXTS = [" ".join(WORDS[i : i + n]) for i, n in enumerate([1, 2, 5, 9, 13, 30])]
-NAME = "example/tiny-encoder"
+NAME = "example/tiny-model"
+CASES = [
+    (method, base)
+    for method in ("lora", "lora-fa", "bitfit", "full")
+    for base in ("bert", "gpt2-lm", "llama-lm")
+    if (method, base) != ("bitfit", "llama-lm")  # it has no biases
+]
+
+STOCK = """
+import json, sys
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+method, base, adapter, texts, cut, labels = sys.argv[1], sys.argv[2], sys.argv[3], *map(json.loads, sys.argv[4:])
+torch.manual_seed(0)
+def stock(folder):
+    if labels:
+        return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=labels).eval()
+    return AutoModelForCausalLM.from_pretrained(folder).eval()
+if method in ("lora", "lora-fa"):
+    from peft import PeftModel
+    model = PeftModel.from_pretrained(stock(base), adapter).eval()
+elif method == "bitfit":
+    sys.path.insert(0, adapter)
+    from load import load
+    model = load(base)
+else:
+    model = stock(adapter)
+tokenizer = AutoTokenizer.from_pretrained(adapter)
+out = []
+for text in texts:
+    encoded = tokenizer(text, truncation=True, max_length=cut, return_tensors="pt")
+    with torch.no_grad():
+        out.append(model(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]).logits[0].tolist())
+ours = [m for m in sys.modules if m.split(".")[0] in ("api", "worker", "dpcore", "ledger", "domain", "cli")]
+print(json.dumps({"logits": out, "ours": ours}))
+"""
+
+
+class Trained:
+    """A model that was built, adapted and trained the way a job does it."""
+
+    def __init__(self, method: str, folder: Path, task: str) -> None:
+        self.folder, self.tokenizer = folder, load_tokenizer(folder)
+        labels = LABELS if task == "classification" else ()
+        self.about = About(NAME, method, task, labels, MAX_LENGTH)
+        self.task = make_task(task, self.tokenizer, labels=labels, max_length=MAX_LENGTH)
+        self.model = get_method(method).attach(self.untouched(), {}, task=task, seed=1)
+        texts = [f"{WORDS[i % 60]} {WORDS[(i + 1) % 60]}" for i in range(50)]
+        records = self.task.encode({"text": texts}, [i % 3 for i in range(50)])
+        plan = make_plan(learning_rate=0.1, method=method, options={})
+        Host().run(self.model, self.task, records, plan)
+
+    def untouched(self) -> torch.nn.Module:
+        return build_model(self.about.task, self.folder, self.about.labels, seed=1)
+
+    def export(self, folder: Path) -> Path:
+        get_method(self.about.method).export(self.model, folder, self.about, tokenizer=self.tokenizer)
+        return folder
+
+    @torch.no_grad()
+    def logits(self, model: torch.nn.Module) -> list[np.ndarray]:
+        """Of each text alone, as the task encodes it."""
+        out = []
+        for text in TEXTS:
+            records = self.task.encode({"text": [text]}, [0])
+            # The end of a text is the task's own; a reader's prompt has none.
+            tokens = records.tokens if self.about.labels else self.tokenizer(text)["input_ids"][:MAX_LENGTH]
+            ids = torch.tensor(np.asarray(tokens, dtype=np.int64))[None]
+            out.append(model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0].numpy())
+        return out
 
 
 @pytest.fixture
-def trained(base_folder):
-    """A model that was built, adapted and trained the way a job does it, with its task."""
-    task = SequenceClassification(load_tokenizer(base_folder), LABELS, MAX_LENGTH)
-    model = get_method("lora").attach(build_classifier(base_folder, LABELS, seed=1), {"r": 2}, seed=1)
-    records = task.encode([WORDS[i % 60] for i in range(50)], [LABELS[i % 3] for i in range(50)])
-    Host().run(model, task, records, make_plan(learning_rate=0.1))
-    return model, task
+def train_it(base_folder, writer_folder):
+    def make(method: str = "lora", base: str = "bert") -> Trained:
+        if base == "bert":
+            return Trained(method, base_folder, "classification")
+        return Trained(method, writer_folder(base), "text")
+
+    return make
 
 
-def test_stock_peft_gives_the_same_logits(trained, base_folder, tmp_path):
-    model, task = trained
-    expected = task.logits(model, TEXTS)
-    export_adapter(model, tmp_path / "adapter", base_model_name=NAME, tokenizer=load_tokenizer(base_folder))
-    # What a reader does: nothing here is Tacit's.
-    base = AutoModelForSequenceClassification.from_pretrained(base_folder, num_labels=len(LABELS))
-    stock = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
-    tokenizer = load_tokenizer(tmp_path / "adapter")
-    for text, row in zip(TEXTS, expected, strict=True):
-        encoded = tokenizer(text, truncation=True, max_length=MAX_LENGTH, return_tensors="pt")
-        with torch.no_grad():
-            logits = stock(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]).logits[0]
-        torch.testing.assert_close(logits, row, rtol=0, atol=1e-5)
-    untouched = build_classifier(base_folder, LABELS, seed=1)
-    assert (task.logits(untouched, TEXTS) - expected).abs().max() > 1e-2
+def far(one: list[np.ndarray], other: list[np.ndarray]) -> float:
+    return max(float(np.abs(np.asarray(a) - b).max()) for a, b in zip(one, other, strict=True))
 
 
-def test_own_loader_gives_the_same_logits_whatever_the_fresh_head(trained, base_folder, tmp_path):
-    model, task = trained
-    export_adapter(model, tmp_path / "adapter", base_model_name=NAME)
-    loaded = load_adapter(build_classifier(base_folder, LABELS, seed=99), tmp_path / "adapter")
-    torch.testing.assert_close(task.logits(loaded, TEXTS), task.logits(model, TEXTS), rtol=0, atol=1e-5)
+@pytest.mark.parametrize(("method", "base"), CASES)
+def test_every_export_loads_outside_with_equal_logits(train_it, tmp_path, method, base):
+    """What a reader does, in a process without any module of Tacit's; and our own way back."""
+    trained = train_it(method, base)
+    expected, folder = trained.logits(trained.model), trained.export(tmp_path / "export")
+    texts, labels = json.dumps(TEXTS), json.dumps(len(trained.about.labels))
+    (tmp_path / "stock.py").write_text(STOCK)
+    command = [
+        sys.executable,
+        "-I",
+        "stock.py",
+        method,
+        str(trained.folder),
+        str(folder),
+        texts,
+        str(MAX_LENGTH),
+        labels,
+    ]
+    stock = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+    seen = json.loads(stock.stdout)
+    assert seen["ours"] == []
+    assert far(seen["logits"], expected) <= 1e-5
+    loaded, about = load_export(folder, trained.folder)
+    assert about == trained.about
+    assert far(trained.logits(loaded), expected) <= 1e-5
+    assert far(trained.logits(trained.untouched()), expected) > 1e-2
 
 
-def test_config_names_the_public_base_and_no_path(trained, base_folder, tmp_path):
-    model, _ = trained
-    export_adapter(model, tmp_path / "adapter", base_model_name=NAME)
-    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
-    assert config["base_model_name_or_path"] == NAME
-    assert config["peft_type"] == "LORA"
-    assert config["task_type"] == "SEQ_CLS"
-    for file in (tmp_path / "adapter").iterdir():
-        assert str(base_folder).encode() not in file.read_bytes(), file.name
+@pytest.mark.parametrize("method", ["lora", "lora-fa", "bitfit"])
+def test_an_export_holds_the_trained_tensors(train_it, tmp_path, method):
+    """And nothing of the base model; LoRA-FA's frozen matrices are needed too, because a seed is no weight."""
+    trained = train_it(method)
+    folder = trained.export(tmp_path / "export")
+    (weights,) = folder.glob("*.safetensors")
+    frozen = sum(p.numel() for n, p in trained.model.named_parameters() if "lora_A" in n and not p.requires_grad)
+    moved = sum(p.numel() for p in trained.model.parameters() if p.requires_grad)
+    assert sum(t.numel() for t in load_file(weights).values()) == moved + frozen
+    assert (frozen > 0) == (method == "lora-fa")
+
+
+def test_frozen_matrices_are_those_of_the_seed(train_it):
+    """A resumed attempt has only the trained tensors; the others must come out the same, and must not have moved."""
+    trained = train_it("lora-fa")
+    again = get_method("lora-fa").attach(trained.untouched(), {}, task="classification", seed=1)
+    frozen = {n: p for n, p in again.named_parameters() if "lora_A" in n}
+    assert frozen
+    assert all(torch.equal(p, trained.model.get_parameter(n)) for n, p in frozen.items())
+
+
+@pytest.mark.parametrize("method", ["lora", "bitfit", "full"])
+def test_nothing_names_a_path(train_it, tmp_path, method):
+    trained = train_it(method)
+    folder = trained.export(tmp_path / "export")
+    for file in folder.iterdir():
+        assert str(trained.folder).encode() not in file.read_bytes(), file.name
+    about = json.loads((folder / "tacit.json").read_text())
+    assert (about["base_model"], about["method"], about["task"]) == (NAME, method, "classification")
+    if method == "lora":
+        config = json.loads((folder / "adapter_config.json").read_text())
+        values = (config["base_model_name_or_path"], config["peft_type"], config["task_type"])
+        assert values == (NAME, "LORA", "SEQ_CLS")
     with pytest.raises(ValueError, match="public name"):
-        export_adapter(model, tmp_path / "other", base_model_name=str(base_folder))
+        About(str(trained.folder), method, "classification", LABELS, MAX_LENGTH)
 
 
-def test_adapter_holds_the_trained_tensors_and_no_others(trained, tmp_path):
-    model, _ = trained
-    export_adapter(model, tmp_path / "adapter", base_model_name=NAME)
-    saved = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
-    trained_values = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert sum(t.numel() for t in saved.values()) == trained_values
-
-
-def test_file_modes_follow_the_umask(trained, tmp_path):
-    model, _ = trained
+@pytest.mark.parametrize("method", ["lora", "bitfit", "full"])
+def test_file_modes_follow_the_umask(train_it, tmp_path, method):
+    trained = train_it(method)
     before = os.umask(0o027)
     try:
-        export_adapter(model, tmp_path / "adapter", base_model_name=NAME)
+        trained.export(tmp_path / "export")
     finally:
         os.umask(before)
-    modes = {stat.S_IMODE(f.stat().st_mode) for f in (tmp_path / "adapter").iterdir()}
+    modes = {stat.S_IMODE(f.stat().st_mode) for f in (tmp_path / "export").iterdir()}
     assert modes == {0o640}
 
 
-def test_head_of_two_layers_is_exported_whole(make_base, tmp_path, task):
+def test_the_loader_refuses_another_base(train_it, make_base, tmp_path):
+    trained = train_it("bitfit")
+    folder = trained.export(tmp_path / "export")
+    other = tmp_path / "other"
+    make_base("bert", layers=1).base_model.save_pretrained(other)
+    with pytest.raises(ValueError, match="not the base model"):
+        load_export(folder, other)
+
+
+def test_head_of_two_layers_is_exported_whole(make_base, tmp_path):
     """DistilBERT's new head has two layers; the default of PEFT saves one of them."""
-    model = get_method("lora").attach(make_base("distilbert"), {"r": 2}, seed=0)
-    export_adapter(model, tmp_path / "adapter", base_model_name=NAME)
-    assert any("pre_classifier" in key for key in load_file(tmp_path / "adapter" / "adapter_model.safetensors"))
+    about = About(NAME, "lora", "classification", LABELS, MAX_LENGTH)
+    model = get_method("lora").attach(make_base("distilbert"), {"r": 2}, task="classification", seed=0)
+    get_method("lora").export(model, tmp_path / "export", about)
+    assert any("pre_classifier" in key for key in load_file(tmp_path / "export" / "adapter_model.safetensors"))
 
 
 def test_base_that_lacks_weights_is_refused(base_folder, make_base):
@@ -101,7 +209,7 @@ def test_base_that_lacks_weights_is_refused(base_folder, make_base):
     state = {k: v for k, v in base.state_dict().items() if "pooler" not in k}
     base.save_pretrained(base_folder, state_dict=state)
     with pytest.raises(ValueError, match=r"lacks weights: bert\.pooler"):
-        build_classifier(base_folder, LABELS, seed=0)
+        build_model("classification", base_folder, LABELS, seed=0)
 
 
 def test_seed_drives_initialisation_and_leaves_the_global_generator_alone(base_folder):
@@ -109,7 +217,8 @@ def test_seed_drives_initialisation_and_leaves_the_global_generator_alone(base_f
     before = torch.get_rng_state()
 
     def build(seed):
-        model = get_method("lora").attach(build_classifier(base_folder, LABELS, seed=seed), {"r": 2}, seed=seed)
+        base = build_model("classification", base_folder, LABELS, seed=seed)
+        model = get_method("lora").attach(base, {"r": 2}, task="classification", seed=seed)
         return {n: p for n, p in model.named_parameters() if p.requires_grad}
 
     first, again, other = build(1), build(1), build(2)
@@ -119,15 +228,16 @@ def test_seed_drives_initialisation_and_leaves_the_global_generator_alone(base_f
 
 
 def test_labels_are_in_the_models_configuration(base_folder):
-    assert build_classifier(base_folder, LABELS, seed=0).config.id2label == dict(enumerate(LABELS))
+    built = build_model("classification", base_folder, LABELS, seed=0)
+    assert built.config.id2label == dict(enumerate(LABELS))
 
 
-def test_auto_class_of_peft_loads_the_folder(trained, base_folder, tmp_path):
+def test_auto_class_of_peft_loads_the_folder(train_it, tmp_path):
     """With the base at hand under its name, one call is enough: the number of labels is known."""
-    model, task = trained
-    export_adapter(model, tmp_path / "adapter", base_model_name=NAME)
-    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
-    config["base_model_name_or_path"] = str(base_folder)  # stands for the download
-    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(config))
-    loaded = AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "adapter", num_labels=3).eval()
-    torch.testing.assert_close(task.logits(loaded, TEXTS), task.logits(model, TEXTS), rtol=0, atol=1e-5)
+    trained = train_it()
+    folder = trained.export(tmp_path / "export")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = str(trained.folder)  # stands for the download
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    loaded = AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=3).eval()
+    assert far(trained.logits(loaded), trained.logits(trained.model)) <= 1e-5

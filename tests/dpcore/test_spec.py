@@ -3,24 +3,30 @@
 import json
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
+from dpcore.methods import get_method as get_torch_method
 from dpcore.spec.facts import ModelFacts, read_facts
 from dpcore.spec.methods import UnknownMethod, get_method, method_names
 from dpcore.spec.plan import Plan
+from dpcore.spec.tasks import TaskKind
 
 from .test_train import make_plan
 
 FACTS = ModelFacts(
     model_type="bert", hidden_size=384, intermediate_size=1536, layers=6, heads=12, vocab_size=30522, max_positions=512
 )
+METHODS = ("bitfit", "full", "lora", "lora-fa")
+GPT2 = FACTS.model_copy(update={"model_type": "gpt2", "causal_lm": True})
 
 
 def test_spec_loads_without_torch():
     code = (
-        "import sys, dpcore.spec.plan, dpcore.spec.methods as m; m.get_method('lora'); sys.exit('torch' in sys.modules)"
+        "import sys, dpcore.spec.plan, dpcore.spec.methods as m; [m.get_method(n) for n in m.method_names()]; "
+        "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -65,41 +71,120 @@ def test_a_run_asks_at_most_twenty_times():
 
 
 def test_methods_are_found_by_name():
-    assert "lora" in method_names()
+    assert set(METHODS) <= set(method_names())
     for name in ("loar", "", "../plan", "__init__"):
         with pytest.raises(UnknownMethod, match="lora"):
             get_method(name)
 
 
-def test_defaults_give_a_valid_plan_from_public_values():
-    lora = get_method("lora")
+@pytest.mark.parametrize("task", get_args(TaskKind))
+@pytest.mark.parametrize("name", METHODS)
+def test_defaults_give_a_valid_plan_from_public_values(name, task):
+    method = get_method(name)
     for size in (2, 10, 500, 67_349, 10_000_000):
-        numbers = lora.resolve(lora.Request(), declared_size=size, epsilon=3.0, facts=FACTS)
-        plan = lora.plan(lora.Options(), numbers, declared_size=size, noise_multiplier=1.0, max_length=64, seed=0)
-        (phase,) = lora.phases(numbers, declared_size=size)
+        numbers = method.resolve(method.Request(), task=task, declared_size=size, epsilon=3.0, facts=FACTS)
+        plan = method.plan(
+            method.Options(),
+            numbers,
+            declared_size=size,
+            noise_multiplier=1.0,
+            max_length=64,
+            seed=0,
+        )
+        (phase,) = method.phases(numbers, declared_size=size)
         assert plan.sample_rate == phase.sample_rate == plan.expected_batch / size
         assert plan.steps == phase.steps
+        assert plan.method == name
+        assert plan.unit == "record"
 
 
-def test_what_is_asked_for_is_taken_or_refused():
+def test_a_plan_takes_the_unit_of_its_budget():
     lora = get_method("lora")
-    assert lora.Request(steps="auto", batch_size="auto", learning_rate="auto") == lora.Request()
-    asked = lora.Request(steps=7, batch_size=5, learning_rate=0.5)
-    numbers = lora.resolve(asked, declared_size=5, epsilon=3.0, facts=FACTS)
+    numbers = lora.Hyperparameters(steps=3, batch_size=5, learning_rate=0.1)
+    more = {"declared_size": 50, "noise_multiplier": 1.0, "max_length": 64, "seed": 0}
+    assert lora.plan(lora.Options(), numbers, unit="user", **more).unit == "user"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_is_asked_for_is_taken_or_refused(name):
+    method = get_method(name)
+    public = {"task": "classification", "epsilon": 3.0, "facts": FACTS}
+    assert method.Request(steps="auto", batch_size="auto", learning_rate="auto") == method.Request()
+    asked = method.Request(steps=7, batch_size=5, learning_rate=0.5)
+    numbers = method.resolve(asked, declared_size=5, **public)
     assert (numbers.steps, numbers.batch_size, numbers.learning_rate) == (7, 5, 0.5)
     with pytest.raises(ValueError, match="declared size 4"):
-        lora.resolve(asked, declared_size=4, epsilon=3.0, facts=FACTS)
+        method.resolve(asked, declared_size=4, **public)
     for bad in ({"steps": 0}, {"batch_size": -1}, {"learning_rate": float("nan")}, {"steps": "many"}, {"epochs": 3}):
         with pytest.raises(ValidationError):
-            lora.Request(**bad)
+            method.Request(**bad)
+    with pytest.raises(ValidationError):
+        method.Options(rank=3)
 
 
 def test_memory_grows_with_what_needs_it():
-    lora = get_method("lora")
-    small = lora.memory(lora.Options(), FACTS, max_length=64, labels=2)
-    assert lora.memory(lora.Options(r=64), FACTS, max_length=64, labels=2) > small
-    assert lora.memory(lora.Options(), FACTS, max_length=512, labels=2) > small
+    lora, sizes = get_method("lora"), {"max_length": 64, "labels": 2, "task": "classification"}
+    small = lora.memory(lora.Options(), FACTS, **sizes)
+    assert lora.memory(lora.Options(r=64), FACTS, **sizes) > small
+    assert lora.memory(lora.Options(), FACTS, **sizes | {"max_length": 512}) > small
     assert 4 * FACTS.parameters < small < 2**30
+    writing = {name: _memory(name, GPT2, labels=0, task="completion") for name in METHODS}
+    reading = {name: _memory(name, FACTS, labels=2, task="classification") for name in METHODS}
+    assert reading["lora-fa"] < reading["lora"] < reading["full"]
+    assert reading["bitfit"] < reading["full"]
+    assert all(writing[name] > reading[name] for name in METHODS)  # logits of every position
+
+
+def _memory(name, facts, **sizes):
+    method = get_method(name)
+    return method.memory(method.Options(), facts, max_length=64, **sizes)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("base", ["bert", "gpt2-lm", "llama-lm"])
+def test_what_trains_is_about_what_was_said(make_base, name, base):
+    """The formulas' counts, which the memory of a job is planned with, against the model itself."""
+    if (name, base) == ("bitfit", "llama-lm"):
+        return
+    model, task = make_base(base, layers=2), "completion" if base.endswith("-lm") else "classification"
+    config = model.config
+    facts = ModelFacts(
+        model_type=config.model_type,
+        hidden_size=16,
+        intermediate_size=32,
+        layers=2,
+        heads=2,
+        vocab_size=70,
+        max_positions=32,
+    )
+    method, labels = get_method(name), 0 if task == "completion" else config.num_labels
+    said = method.trainable(method.Options(), facts, labels=labels, task=task)
+    adapted = get_torch_method(name).attach(model, {}, task=task, seed=0)
+    trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    assert 0.7 < said / trained < 1.45
+
+
+def test_a_model_without_biases_is_refused_by_the_method_that_trains_them(make_base, tmp_path):
+    bitfit = get_method("bitfit")
+    make_base("llama-lm").save_pretrained(tmp_path / "llama")
+    make_base("gpt2-lm").save_pretrained(tmp_path / "gpt2")
+    llama, gpt2 = read_facts(tmp_path / "llama"), read_facts(tmp_path / "gpt2")
+    assert (llama.causal_lm, llama.biases) == (True, 0)
+    with pytest.raises(ValueError, match="has no biases, so bitfit has nothing to train"):
+        bitfit.check(bitfit.Options(), llama, "completion")
+    bitfit.check(bitfit.Options(), gpt2, "completion")
+    biases = sum(p.numel() for n, p in make_base("gpt2-lm").named_parameters() if n.endswith(".bias"))
+    assert gpt2.biases == biases
+    with pytest.raises(ValueError, match="no biases"):
+        get_torch_method("bitfit").attach(make_base("llama-lm"), {}, task="completion", seed=0)
+
+
+def test_facts_tell_what_a_model_can_do(make_base, tokenizer, writer_tokenizer, tmp_path):
+    make_base("bert").base_model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert (read_facts(tmp_path).causal_lm, read_facts(tmp_path).chat_template) == (False, False)
+    writer_tokenizer.save_pretrained(tmp_path)
+    assert read_facts(tmp_path).chat_template
 
 
 def test_facts_of_models_that_name_things_differently(tmp_path):

@@ -1,6 +1,7 @@
 """What can be said about each method without training. One module a method, found by its name.
 
-A method's module offers: `Options`, `Request`, `Hyperparameters`, `resolve`, `phases`, `plan`, `memory`.
+A method's module offers: `Options`, `Request`, `Hyperparameters`, `check` (a method that cannot train this kind of
+model on this task says so), `resolve`, `phases`, `plan`, `trainable`, `memory`.
 """
 
 import pkgutil

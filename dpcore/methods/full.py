@@ -1,0 +1,18 @@
+"""Full fine-tuning."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from dpcore.export import export_whole as export
+from dpcore.spec.methods.full import Options
+from dpcore.spec.tasks import TaskKind
+
+__all__ = ["attach", "export"]
+
+
+def attach(model: PreTrainedModel, options: Mapping[str, Any], *, task: TaskKind, seed: int) -> PreTrainedModel:
+    """Every weight trains. Nothing is drawn from the seed."""
+    Options.model_validate(options)
+    return model.requires_grad_(True)

@@ -1,0 +1,47 @@
+"""Bias-only fine-tuning (DP-BiTFiT, Bu et al. 2024): every bias and a classifier's new head train, all else is frozen.
+
+A bias needs no saved input. The learning rate is about ten times that of full fine-tuning.
+"""
+
+from pydantic import BaseModel, ConfigDict
+
+from dpcore.spec import memory as sizes
+from dpcore.spec.facts import ModelFacts
+from dpcore.spec.hyperparameters import Defaults, Hyperparameters, OnePhase, Request
+from dpcore.spec.tasks import TaskKind
+
+__all__ = ["Hyperparameters", "Options", "Request", "check", "memory", "phases", "plan", "resolve", "trainable"]
+
+_one = OnePhase(
+    "bitfit",
+    classifier=Defaults(steps=125, batch_size=2048, learning_rate=1e-2),
+    causal_lm=Defaults(steps=100, batch_size=512, learning_rate=5e-3),
+)
+resolve, phases, plan = _one.resolve, _one.phases, _one.plan
+
+
+class Options(BaseModel):
+    """What is trained: the method has nothing to choose."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def check(options: Options, facts: ModelFacts, task: TaskKind) -> None:
+    """Raises ValueError for a model without biases, such as Llama: a head alone is not this method."""
+    if facts.biases == 0:
+        raise ValueError(
+            f"this model ({facts.model_type}) has no biases, so bitfit has nothing to train; lora fits every model"
+        )
+
+
+def trainable(options: Options, facts: ModelFacts, *, labels: int, task: TaskKind) -> int:
+    """Trainable values: the biases, by BERT's and GPT-2's shape where the weights are not at hand, and the head."""
+    layer = 7 * facts.hidden_size + facts.intermediate_size
+    biases = facts.layers * layer if facts.biases is None else facts.biases
+    return biases + labels * (facts.hidden_size + 1)
+
+
+def memory(options: Options, facts: ModelFacts, *, max_length: int, labels: int, task: TaskKind) -> int:
+    """Bytes that training needs beside the process itself."""
+    train = trainable(options, facts, labels=labels, task=task)
+    return sizes.by_example(train, facts, max_length=max_length, labels=labels)

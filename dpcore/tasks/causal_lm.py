@@ -1,0 +1,152 @@
+"""Causal language models: a record teaches how its own target tokens follow from the tokens before them."""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from math import exp
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from dpcore.tasks import chat
+from dpcore.tasks.records import Batch, Records, Row, by_length, device_of, joined, padded, stand_ins
+
+_ENCODE_AT_ONCE = 10_000
+_PAD = 0
+"""Any token: padding stands on the right, is masked, and nothing looks at it."""
+
+
+class CausalLM:
+    """Encoding, loss and perplexity of records of one kind. Holds public values only: the tokenizer, the length cap.
+
+    A record's marks are 1 on its targets: the completion; the assistant's turns of a chat; all of a plain text. A
+    completion and a text end with the tokenizer's end token, a target too, so that the model learns to stop.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, max_length: int, *, kind: Literal["completion", "chat", "text"]
+    ) -> None:
+        """Raises ValueError for chats with a tokenizer that has no chat template."""
+        self.max_length = max_length
+        self._tokenizer = tokenizer
+        self._rows = {"completion": self._completions, "text": self._texts, "chat": self._chats}[kind]
+        self._chat = chat.Chat(tokenizer) if kind == "chat" else None
+        self._template: dict[str, np.ndarray] = {}
+        # What this tokenizer puts before any text of its own accord: Llama's start token; nothing for GPT-2.
+        first = tokenizer("", add_special_tokens=True)["input_ids"][:1]
+        self._start = _array(first if first == [tokenizer.bos_token_id] else [])
+        self._end = _array([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])
+
+    def encode(self, columns: Mapping[str, Sequence[str]], labels: Sequence[int] | None = None) -> Records:
+        """Tokenise and cut on the right at the length cap; what is cut away teaches nothing. There are no labels.
+
+        columns: `prompt` and `completion`; or `text`; or `messages`, each a chat as JSON.
+        """
+        rows = [(ids[: self.max_length], marks[: self.max_length]) for ids, marks in self._rows(columns)]
+        return joined(rows, np.zeros(len(rows), dtype=np.int64), filler=_PAD)
+
+    def _texts(self, columns: Mapping[str, Sequence[str]]) -> list[Row]:
+        return [_row([(self._start, False), (ids, True), (self._end, True)]) for ids in self._ids(columns["text"])]
+
+    def _completions(self, columns: Mapping[str, Sequence[str]]) -> list[Row]:
+        pairs = list(zip(columns["prompt"], columns["completion"], strict=True))
+        # Each side is tokenised alone, because whoever uses the model has the prompt alone.
+        prompts = self._ids([prompt + boundary(prompt, completion) for prompt, completion in pairs])
+        completions = self._ids([completion for _, completion in pairs])
+        return [
+            _row([(self._start, False), (prompt, False), (completion, True), (self._end, True)])
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
+
+    def _chats(self, columns: Mapping[str, Sequence[str]]) -> list[Row]:
+        assert self._chat is not None
+        chats = [chat.read(messages) for messages in columns["messages"]]
+        contents = iter(self._ids(list(chain.from_iterable(turns.contents for turns in chats))))
+        rows: list[Row] = []
+        for turns in chats:
+            own = [next(contents) for _ in turns.contents]
+            pieces = self._chat.pieces(turns.roles)
+            rows.append(_row([(self._own_text(p.text) if p.turn is None else own[p.turn], p.target) for p in pieces]))
+        return rows
+
+    def _own_text(self, text: str) -> np.ndarray:
+        """The template's text: what looks like a special token in it is one."""
+        if text not in self._template:
+            encoded = self._tokenizer(text, add_special_tokens=False, split_special_tokens=False)
+            self._template[text] = _array(encoded["input_ids"])
+        return self._template[text]
+
+    def _ids(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Tokens of texts out of records: what looks like a special token in them is text."""
+        out: list[np.ndarray] = []
+        for start in range(0, len(texts), _ENCODE_AT_ONCE):
+            some = list(texts[start : start + _ENCODE_AT_ONCE])
+            encoded = self._tokenizer(some, add_special_tokens=False, split_special_tokens=True)
+            out.extend(_array(ids) for ids in encoded["input_ids"])
+        return out
+
+    def synthetic(self, count: int, length: int) -> Records:
+        """Public stand-in records of `length` tokens, to rehearse with."""
+        labels = np.zeros(count, dtype=np.int64)
+        return stand_ins(count, length, vocabulary=len(self._tokenizer), avoid=_PAD, labels=labels)
+
+    def losses(self, model: nn.Module, records: Records, indices: np.ndarray, length: int) -> Tensor:
+        """Mean over each record's own targets: float [m], exactly zero, with a zero gradient, where it has none."""
+        sums, counts = _sums(model, padded(records, indices, length, pad=_PAD, device=device_of(model)))
+        return sums / counts.clamp(min=1)
+
+    @torch.no_grad()
+    def metrics(
+        self,
+        model: nn.Module,
+        columns: Mapping[str, Sequence[str]],
+        labels: Sequence[int] | None = None,
+        *,
+        tokens: int = 4096,
+    ) -> dict[str, float]:
+        """loss: mean over all target tokens, and perplexity, its exponential. For public files: on a private one
+        neither is private. Raises ValueError when no record has a target within the length cap."""
+        records = self.encode(columns)
+        total, count = 0.0, 0
+        for now, length in by_length(records, tokens=tokens):
+            sums, counts = _sums(model, padded(records, now, length, pad=_PAD, device=device_of(model)))
+            total, count = total + float(sums.double().sum()), count + int(counts.sum())
+        if count == 0:
+            raise ValueError("no record has a target token within the length cap")
+        loss = total / count
+        return {"loss": loss, "perplexity": exp(min(loss, 700.0)), "tokens": float(count)}
+
+
+def boundary(prompt: str, completion: str) -> str:
+    """What is put between the two so that no word runs into another: a newline, unless there is white space already."""
+    return "" if not prompt or prompt[-1].isspace() or completion[:1].isspace() else "\n"
+
+
+def _array(ids: Sequence[int]) -> np.ndarray:
+    return np.asarray(ids, dtype=np.int32)
+
+
+def _row(pieces: Sequence[tuple[np.ndarray, bool]]) -> Row:
+    """Pieces of a record, each with whether its tokens are targets, one after the other."""
+    if not pieces:
+        return _array([]), np.zeros(0, dtype=np.int8)
+    return (
+        np.concatenate([ids for ids, _ in pieces]),
+        np.concatenate([np.full(len(ids), target, dtype=np.int8) for ids, target in pieces]),
+    )
+
+
+def _sums(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Summed cross entropy of each record's targets, and their number: both [m]."""
+    output = model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
+    # A token is predicted where the one before it stands; the first has none before it.
+    targets = batch.marks[:, 1:].bool()
+    # The others are left out rather than weighted with zero, which a NaN would survive.
+    logits = output.logits[:, :-1][targets]
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    each = F.cross_entropy(logits, batch.ids[:, 1:][targets], reduction="none")
+    spread = torch.zeros(targets.shape, dtype=each.dtype, device=each.device).masked_scatter(targets, each)
+    return spread.sum(1), targets.sum(1)
