@@ -17,6 +17,7 @@ from domain.planning import reference_job
 from domain.refusals import Conflict, Invalid, NotFound
 from domain.tables import file, job, job_file
 from dpcore.spec.facts import ModelFacts
+from dpcore.spec.tasks import TaskKind
 from ledger.policy import record_overlap
 
 PRIVATE, PUBLIC, RESULT = "fine-tune", "evals", "fine-tune-results"
@@ -42,7 +43,7 @@ class Upload:
     id: str
     tenant_id: str
     purpose: str
-    task: str
+    task: TaskKind
     filename: str
     bytes: int
     sha256: str
@@ -178,7 +179,7 @@ def _open_with(connection: sa.Connection, upload: Upload, budget: InlineBudget, 
         delta=delta,
         unit=budget.unit,
         max_records_per_user=budget.max_records_per_user,
-        reference=reference_job(upload.declared_size, float(budget.epsilon), facts),
+        reference=reference_job(upload.declared_size, float(budget.epsilon), facts, upload.task),
     )
     return opened.id
 

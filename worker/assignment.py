@@ -84,7 +84,9 @@ def _require_priced(connection: sa.Connection, job_id: str, plan: Plan) -> None:
         raise Refused("plan_mismatch", "The job's plan is not the one that its reservation paid for.")
 
 
-def _evaluation_file(connection: sa.Connection, file_id: str | None, training: sa.Row[Any]) -> EvaluationFile | None:
+def _evaluation_file(
+    connection: sa.Connection, file_id: str | None, training: sa.Row[*tuple[Any, ...]]
+) -> EvaluationFile | None:
     if file_id is None:
         return None
     row = connection.execute(

@@ -81,4 +81,4 @@ def _count_biases(weights: Path) -> int | None:
         if length > _HEADER_BYTES:
             raise ValueError("model.safetensors has no valid header")
         header: dict[str, Any] = json.loads(file.read(length))
-    return sum(prod(tensor["shape"]) for name, tensor in header.items() if name.endswith(".bias"))
+    return sum(int(prod(tensor["shape"])) for name, tensor in header.items() if name.endswith(".bias"))

@@ -15,7 +15,7 @@ def make_task(
     kind: TaskKind, tokenizer: PreTrainedTokenizerBase, *, labels: Sequence[str] = (), max_length: int
 ) -> Task:
     """The task of a kind. Raises ValueError, with a public reason, when labels or tokenizer do not fit it."""
-    if kind in ("classification", "pair"):
+    if kind == "classification" or kind == "pair":
         return SequenceClassification(tokenizer, labels, max_length, pair=kind == "pair")
     if labels:
         raise ValueError(f"records of kind {kind} have no labels")
