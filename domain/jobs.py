@@ -15,6 +15,7 @@ from domain.grants import Grant, Viewer, sees_job, used_by
 from domain.ids import new_id
 from domain.models import BaseModelFacts
 from domain.planning import Dataset, Draft, draft, fits, guarantee, largest_epsilon, rounded_up
+from domain.profiles import Profile, expected, seconds
 from domain.refusals import Conflict, Invalid, NotFound, OverBudget
 from domain.releases import rounded_now
 from domain.tables import file, job, job_file, release
@@ -62,6 +63,18 @@ class Planned:
     approval_above: float | None
     """The lower threshold of the budget's and the grant's; a job above it waits for a steward."""
     finished_twin: str | None
+    profile: Profile | None = None
+    """What workers measured of this model and method; None before any did."""
+
+    @property
+    def seconds(self) -> float | None:
+        """At most how long training takes, by what was measured."""
+        return None if self.profile is None else seconds(self.draft.plan, self.profile)
+
+    @property
+    def memory(self) -> int:
+        """Bytes that training needs, by formula or, where that was more, as measured."""
+        return max(self.draft.memory, 0 if self.profile is None else self.profile.peak_bytes)
 
     @property
     def accounts(self) -> list[Balance]:
@@ -159,7 +172,9 @@ def plan_job(
     twin = finished_twin(
         connection, viewer, model=wanted.model, training_file=training.id, method=made.method, epsilon=made.epsilon
     )
-    return Planned(wanted, made, budget, grant, _approval_above(connection, budget.id, grant), twin)
+    above = _approval_above(connection, budget.id, grant)
+    profile = expected(connection, models[wanted.model], made.plan.method, training.task)
+    return Planned(wanted, made, budget, grant, above, twin, profile)
 
 
 def _default_epsilon(grant: Grant | None) -> float | None:

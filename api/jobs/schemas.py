@@ -141,11 +141,15 @@ class Estimate(BaseModel):
         description="what the budget's epsilon so far would grow by; jobs after the first cost less"
     )
     largest_epsilon: float = Field(description="at which a job of this shape would fit now; 0: none does")
-    memory_bytes: int = Field(description="that training needs beside the process, by formula")
+    memory_bytes: int = Field(description="that training needs: by formula, or as a worker measured where that is more")
     grant: GrantUse | None = Field(description="null for a steward, who needs none")
     needs_approval: bool = Field(description="by a steward, before any worker begins")
     finished_twin: str | None = Field(description="a job that has succeeded with the same numbers already")
-    seconds: float | None = Field(description="null until a worker of this installation has measured the model")
+    seconds: float | None = Field(
+        description="of training, at most: steps x expected batch x max_length / the tokens per second that the "
+        "slowest worker of this installation measured on synthetic input, as if every record were that long; waiting "
+        "and loading come on top; null until a worker has measured the model"
+    )
 
 
 class Hyperparameters(BaseModel):
@@ -298,11 +302,11 @@ def estimate_of(planned: Planned) -> Estimate:
         jobs_that_fit=planned.jobs_that_fit,
         price_now=planned.price_now,
         largest_epsilon=planned.largest_epsilon,
-        memory_bytes=planned.draft.memory,
+        memory_bytes=planned.memory,
         grant=_grant_use(planned.grant),
         needs_approval=planned.needs_approval,
         finished_twin=planned.finished_twin,
-        seconds=None,
+        seconds=planned.seconds,
     )
 
 
