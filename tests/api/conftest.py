@@ -23,7 +23,7 @@ from domain.ingest.check import check
 from domain.keys import key_mac, new_key
 from domain.settings import ApiSettings, secret_bytes
 from domain.tables import api_key, tenant
-from tests.conftest import Database
+from tests.conftest import MASTER_KEY, Database
 
 JOBS = "/v1/fine_tuning/jobs"
 PROJECT = "lab"
@@ -117,6 +117,7 @@ def make_settings(database: Database, broker: str, folder: Path) -> ApiSettings:
         database_url=database.api_url,
         broker_url=broker,
         blobs=str(folder / "blobs"),
+        master_key=MASTER_KEY,
         key_pepper=secrets.token_hex(32),
         fingerprint_key=secrets.token_hex(32),
         signing_key=secrets.token_hex(32),

@@ -10,7 +10,7 @@ BUDGET = {"name": "patients", "epsilon": 8, "delta": 1e-5}
 def test_a_budget_opens_with_its_first_entry(world: World) -> None:
     made = world.post("/v1/budgets", BUDGET, "steward")
     assert made.status_code == 201
-    budget = world.get(f"/v1/budgets/{made.json()['id']}").json()
+    budget = world.get(f"/v1/budgets/{made.json()['id']}", "auditor").json()
     assert (budget["epsilon"], budget["delta"], budget["epsilon_left"]) == (8, 1e-5, 8)
     entries = world.get(f"/v1/budgets/{budget['id']}/entries", "auditor").json()["data"]
     assert [(e["seq"], e["kind"], e["hash"]) for e in entries] == [(1, "open", budget["ledger"]["hash"])]
@@ -24,6 +24,7 @@ def test_pages_hold_every_budget_once(world: World) -> None:
         while True:
             page = world.get(
                 "/v1/budgets",
+                "steward",
                 params={"limit": 2, "order": order, "after": after} if after else {"limit": 2, "order": order},
             ).json()
             seen += [item["id"] for item in page["data"]]

@@ -101,7 +101,7 @@ def test_a_refusal_names_the_largest_epsilon_and_that_fits(world: World, trainin
     assert 0 < largest < 6
     assert world.post(JOBS, job_body(training["id"], round(largest + 0.01, 4))).status_code == 403
     second = world.submit(training["id"], largest)
-    assert [j["receipt"]["seq"] for j in (first, second)] == [2, 3]
+    assert [j["receipt"]["seq"] for j in (first, second)] == [3, 4]
 
 
 def test_the_database_refuses_when_the_service_does_not(world: World, training: dict[str, Any]) -> None:
@@ -134,7 +134,7 @@ def test_an_idempotency_key_makes_one_job(world: World, training: dict[str, Any]
     other = world.post(JOBS, body | {"seed": 1}, headers=headers)
     assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
     entries = world.get(f"/v1/budgets/{training['budget']}/entries", "auditor").json()["data"]
-    assert [e["kind"] for e in entries] == ["open", "reserve"]
+    assert [e["kind"] for e in entries] == ["open", "grant", "reserve"]
 
 
 def test_a_refused_job_leaves_its_idempotency_key_free(world: World, training: dict[str, Any]) -> None:
@@ -268,15 +268,19 @@ def test_cancel_after_the_end_is_refused_for_good(
     assert world.get(f"{JOBS}/{broken}").json()["error"] == error | {"param": None}
 
 
-def finish(world: World, training: dict[str, Any], at_work: sa.Connection) -> str:
+def finish(
+    world: World, training: dict[str, Any], at_work: sa.Connection, keys: str = "one", tenant: str = "tenant_one"
+) -> str:
     """What a worker does to a job, without the training."""
-    made = world.submit(training["id"])["id"]
-    put_bytes(open_store(world.settings.blobs), f"results/{made}", ADAPTER)
+    answer = world.post(JOBS, job_body(training["id"]), tenant=keys)
+    assert answer.status_code == 201, answer.text
+    made: str = answer.json()["id"]
+    put_bytes(open_store(world.settings, world.engine("api")), f"results/{made}", ADAPTER)
     lease = work.claim(at_work, made, "w", 60)
     assert lease is not None
     work.authorise(at_work, lease, 0, 40)
     sha256 = hashlib.sha256(ADAPTER).hexdigest()
-    publish(at_work, lease, "tenant_one", [Result("adapter", "adapter.zip", len(ADAPTER), sha256, f"results/{made}")])
+    publish(at_work, lease, tenant, [Result("adapter", "adapter.zip", len(ADAPTER), sha256, f"results/{made}")])
     at_work.commit()
     return made
 

@@ -20,10 +20,11 @@ def analyst(world: World, address: str) -> openai.OpenAI:
 
 
 @pytest.fixture(scope="module")
-def training_file(steward: openai.OpenAI) -> str:
+def training_file(world: World, steward: openai.OpenAI) -> str:
     extra = {"privacy_budget": {"epsilon": 8}, "declared_size": ROWS, "labels": ["0", "1"]}
     made = steward.files.create(file=("rows.csv", CSV), purpose="fine-tune", extra_body=extra)
     assert steward.files.wait_for_processing(made.id).status == "processed"
+    world.grant(made.budget)  # type: ignore[attr-defined]
     return made.id
 
 
