@@ -28,7 +28,7 @@ from worker.errors import describe
 from worker.log import log
 
 LONGEST = 128  # tokens of a made-up record: the default length cap of a file
-RECORDS = 64  # in each step
+RECORDS = 32  # in each step
 STEPS = 3  # after one to warm up
 
 
