@@ -13,7 +13,7 @@ from dpcore.spec import accounting
 from dpcore.spec.facts import ModelFacts
 from dpcore.spec.methods import DEFAULT_METHOD, UnknownMethod, get_method
 from dpcore.spec.plan import Plan
-from dpcore.spec.tasks import CAUSAL_LM, TaskKind
+from dpcore.spec.tasks import TaskKind
 from ledger.budgets import Balance, Reference
 
 
@@ -151,19 +151,20 @@ def rounded_up(epsilon: float) -> float:
 
 def _require_fitting(model: BaseModelFacts, task: TaskKind) -> None:
     """Raises Invalid when this model cannot be trained on files of this task, whatever the method."""
-    if task in CAUSAL_LM and not model.facts.causal_lm:
+    if task in model.facts.tasks:
+        return
+    if not model.facts.causal_lm:
         raise Invalid(
             f"the training file is for the task {task}, which needs a causal language model, and {model.name} is none",
             code="unsupported_task",
             param="model",
         )
-    if task == "chat" and not model.facts.chat_template:
-        raise Invalid(
-            f"the training file holds chats, and {model.name}'s tokenizer has no chat template; use a model that has "
-            "one, or upload the file with the task completion",
-            code="no_chat_template",
-            param="model",
-        )
+    raise Invalid(
+        f"the training file holds chats, and {model.name}'s tokenizer has no chat template; use a model that has one, "
+        "or upload the file with the task completion",
+        code="no_chat_template",
+        param="model",
+    )
 
 
 def _epsilon(asked: float | None, budget: Balance) -> float:

@@ -22,9 +22,11 @@ ABOUT, TRAINED = "tacit.json", "trained.safetensors"
 
 @dataclass(frozen=True)
 class About:
-    """What an export belongs to; all of it public. base_model: what a reader loads the base model by."""
+    """What an export belongs to; all of it public. base_model: what a reader loads the base model by; the sha256 is of
+    its weights. labels: empty for a language model."""
 
     base_model: str
+    base_model_sha256: str
     method: str
     task: TaskKind
     labels: tuple[str, ...]

@@ -26,7 +26,14 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a ZIP can hold
 def store_adapter(store: Store, lease: Lease, assignment: Assignment, built: Built) -> Result:
     """What the method exports, zipped, under this attempt's fence."""
     plan = assignment.plan
-    about = About(assignment.model, plan.method, assignment.task, assignment.labels, plan.max_length)
+    about = About(
+        base_model=assignment.model,
+        base_model_sha256=built.base_model_sha256,
+        method=plan.method,
+        task=assignment.task,
+        labels=assignment.labels,
+        max_length=plan.max_length,
+    )
     with TemporaryDirectory(prefix="tacit-adapter-") as folder:
         get_method(plan.method).export(built.model, folder, about, tokenizer=built.tokenizer)
         data = zipped(Path(folder))

@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dpcore.spec.tasks import TaskKind
+
 
 class ModelFacts(BaseModel):
     """Sizes and abilities that defaults, memory formulas and checks rest on. All are properties of a public model."""
@@ -23,6 +25,12 @@ class ModelFacts(BaseModel):
     causal_lm: bool = Field(default=False, description="whether the folder holds a causal language model with its head")
     chat_template: bool = Field(default=False, description="whether the tokenizer brings one")
     biases: int | None = Field(default=None, description="values in biases; None where the weights are not at hand")
+
+    @property
+    def tasks(self) -> tuple[TaskKind, ...]:
+        """The kinds of task that the model can be trained for: any model gets a classifier's head."""
+        writes: tuple[TaskKind, ...] = ("completion", "chat", "text") if self.chat_template else ("completion", "text")
+        return ("classification", "pair", *(writes if self.causal_lm else ()))
 
     @property
     def parameters(self) -> int:

@@ -141,12 +141,17 @@ def _row(pieces: Sequence[tuple[np.ndarray, bool]]) -> Row:
 
 def _sums(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     """Summed cross entropy of each record's targets, and their number: both [m]."""
-    output = model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
     # A token is predicted where the one before it stands; the first has none before it.
-    targets = batch.marks[:, 1:].bool()
-    # The others are left out rather than weighted with zero, which a NaN would survive.
-    logits = output.logits[:, :-1][targets]
+    following, predicted = torch.zeros_like(batch.ids), torch.zeros_like(batch.ids, dtype=torch.bool)
+    following[:, :-1], predicted[:, :-1] = batch.ids[:, 1:], batch.marks[:, 1:] == 1
+    # Logits are dear, and not needed where no record has a target: over its prompts, say.
+    needed = predicted.any(0).nonzero().squeeze(1)
+    kept = needed if len(needed) else torch.zeros_like(batch.ids[0, :1])
+    output = model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, logits_to_keep=kept)
+    where = predicted[:, kept]
+    # Other positions are left out rather than weighted with zero, which a NaN would survive.
+    logits = output.logits[where]
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    each = F.cross_entropy(logits, batch.ids[:, 1:][targets], reduction="none")
-    spread = torch.zeros(targets.shape, dtype=each.dtype, device=each.device).masked_scatter(targets, each)
-    return spread.sum(1), targets.sum(1)
+    each = F.cross_entropy(logits, following[:, kept][where], reduction="none")
+    spread = torch.zeros(where.shape, dtype=each.dtype, device=each.device).masked_scatter(where, each)
+    return spread.sum(1), where.sum(1)

@@ -22,7 +22,7 @@ from .conftest import LABELS, MAX_LENGTH, WORDS
 from .test_train import Host, make_plan
 
 TEXTS = [" ".join(WORDS[i : i + n]) for i, n in enumerate([1, 2, 5, 9, 13, 30])]
-NAME = "example/tiny-model"
+NAME, SHA256 = "example/tiny-model", "0" * 64
 CASES = [
     (method, base)
     for method in ("lora", "lora-fa", "bitfit", "full")
@@ -67,7 +67,7 @@ class Trained:
     def __init__(self, method: str, folder: Path, task: str) -> None:
         self.folder, self.tokenizer = folder, load_tokenizer(folder)
         labels = LABELS if task == "classification" else ()
-        self.about = About(NAME, method, task, labels, MAX_LENGTH)
+        self.about = About(NAME, SHA256, method, task, labels, MAX_LENGTH)
         self.task = make_task(task, self.tokenizer, labels=labels, max_length=MAX_LENGTH)
         self.model = get_method(method).attach(self.untouched(), {}, task=task, seed=1)
         texts = [f"{WORDS[i % 60]} {WORDS[(i + 1) % 60]}" for i in range(50)]
@@ -171,7 +171,7 @@ def test_nothing_names_a_path(train_it, tmp_path, method):
         values = (config["base_model_name_or_path"], config["peft_type"], config["task_type"])
         assert values == (NAME, "LORA", "SEQ_CLS")
     with pytest.raises(ValueError, match="public name"):
-        About(str(trained.folder), method, "classification", LABELS, MAX_LENGTH)
+        About(str(trained.folder), SHA256, method, "classification", LABELS, MAX_LENGTH)
 
 
 @pytest.mark.parametrize("method", ["lora", "bitfit", "full"])
@@ -197,7 +197,7 @@ def test_the_loader_refuses_another_base(train_it, make_base, tmp_path):
 
 def test_head_of_two_layers_is_exported_whole(make_base, tmp_path):
     """DistilBERT's new head has two layers; the default of PEFT saves one of them."""
-    about = About(NAME, "lora", "classification", LABELS, MAX_LENGTH)
+    about = About(NAME, SHA256, "lora", "classification", LABELS, MAX_LENGTH)
     model = get_method("lora").attach(make_base("distilbert"), {"r": 2}, task="classification", seed=0)
     get_method("lora").export(model, tmp_path / "export", about)
     assert any("pre_classifier" in key for key in load_file(tmp_path / "export" / "adapter_model.safetensors"))

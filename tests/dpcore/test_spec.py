@@ -182,9 +182,11 @@ def test_a_model_without_biases_is_refused_by_the_method_that_trains_them(make_b
 def test_facts_tell_what_a_model_can_do(make_base, tokenizer, writer_tokenizer, tmp_path):
     make_base("bert").base_model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    assert (read_facts(tmp_path).causal_lm, read_facts(tmp_path).chat_template) == (False, False)
+    assert read_facts(tmp_path).tasks == ("classification", "pair")
+    make_base("gpt2-lm").save_pretrained(tmp_path)
+    assert read_facts(tmp_path).tasks == ("classification", "pair", "completion", "text")
     writer_tokenizer.save_pretrained(tmp_path)
-    assert read_facts(tmp_path).chat_template
+    assert read_facts(tmp_path).tasks == ("classification", "pair", "completion", "chat", "text")
 
 
 def test_facts_of_models_that_name_things_differently(tmp_path):
