@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from cli import demo_data, options, output
@@ -25,6 +26,9 @@ from cli.client import ApiError, Client
 from cli.commands import adapters, jobs
 from cli.embedded import lock
 from cli.embedded.errors import StackError
+
+if TYPE_CHECKING:
+    from dpcore.spec.tasks import TaskKind
 
 ROWS, EVALUATED = 6000, 600  # of the made-up data
 STEPS, BATCH = 40, 256
@@ -41,11 +45,13 @@ class Task:
 
     train: Path
     evaluation: Path
-    text: str
-    label: str
-    labels: str
+    kind: "TaskKind"
+    columns: dict[str, str]
+    """Of the files: the service's name for each, and theirs."""
+    labels: str | None
     epsilon: float
     delta: float
+    max_length: int | None
     model: str
     method: str
     steps: int | None
@@ -60,12 +66,22 @@ def demo(
     evaluation: Annotated[
         Path | None, typer.Option("--eval", exists=True, dir_okay=False, help="Public rows of your own to measure on.")
     ] = None,
+    task: Annotated[
+        str, typer.Option(help="classification, pair, or causal-lm: completions, chats or texts, by the columns named.")
+    ] = "classification",
     text: Annotated[str, typer.Option(help="The column with the text.")] = "text",
+    text_pair: Annotated[str, typer.Option(help="The column with a pair's second text.")] = "text_pair",
     label: Annotated[str, typer.Option(help="The column with the label.")] = "label",
+    prompt: Annotated[str | None, typer.Option(help="causal-lm: the column with the prompt.")] = None,
+    completion: Annotated[str | None, typer.Option(help="causal-lm: the column with what follows it.")] = None,
+    messages: Annotated[str | None, typer.Option(help="causal-lm: the column with a chat's messages.")] = None,
+    max_length: Annotated[int | None, typer.Option(min=4, help="Tokens of a record; the rest is cut.")] = None,
     epsilon: Annotated[float, typer.Option(help="The budget, and the price of the one job that fills it.")] = 8.0,
     delta: Annotated[float, typer.Option(help="Below 1 / the number of rows.")] = 1e-5,
-    model: Annotated[str, typer.Option(help="The base model.")] = "minilm-l6",
-    method: Annotated[str, typer.Option(help="What is trained.")] = "lora",
+    model: Annotated[
+        str, typer.Option(help="The base model: a name, a folder, or NAME=FOLDER for the demo's own stack.")
+    ] = "minilm-l6",
+    method: Annotated[str, typer.Option(help="What is trained: lora, lora-fa, bitfit or full.")] = "lora",
     steps: Annotated[int | None, typer.Option(min=1)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
     learning_rate: Annotated[float | None, typer.Option()] = None,
@@ -76,8 +92,15 @@ def demo(
     ```text
     tacit demo
     tacit demo --train train.tsv --eval dev.tsv --text sentence --epsilon 8 --json figures.json
+    tacit demo --task causal-lm --train e2e.csv --eval dev.csv --prompt mr --completion ref --model gpt2=/models/gpt2
     ```
     """
+    kind, columns = _kind(
+        task, text=text, text_pair=text_pair, label=label, prompt=prompt, completion=completion, messages=messages
+    )
+    if kind != "classification" and train is None:
+        options.fail("the made-up rows are texts with labels; for another task give your own: --train and --eval")
+    model = _known_as(model)
     if (train is None) != (evaluation is None):
         options.fail("--train and --eval go together: private rows to learn from, public rows to measure on")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the stack is stopped and its data removed
@@ -86,18 +109,55 @@ def demo(
         scratch.chmod(0o711)  # Postgres may run as another user, who must pass here
         if train is None or evaluation is None:
             train, evaluation = _make_data(scratch)
-            labels = ",".join(demo_data.LABELS)
+            labels: str | None = ",".join(demo_data.LABELS)
             steps, batch_size, made_up = steps or STEPS, batch_size or BATCH, True
         else:
-            labels, made_up = "publish", False
-        task = Task(
-            train, evaluation, text, label, labels, epsilon, delta, model, method, steps, batch_size, learning_rate
+            labels, made_up = "publish" if "label" in columns else None, False
+        wanted = Task(
+            train,
+            evaluation,
+            kind,
+            columns,
+            labels,
+            epsilon,
+            delta,
+            max_length,
+            model,
+            method,
+            steps,
+            batch_size,
+            learning_rate,
         )
-        figures = _run(task, (data or scratch / "data").absolute(), scratch)
+        figures = _run(wanted, (data or scratch / "data").absolute(), scratch)
     if json_file is not None:
         json_file.write_text(json.dumps(figures, indent=1) + "\n")
     if made_up and figures["accuracy"] < LEARNT + max(figures["majority"], figures["accuracy_untrained"]):
         options.fail("the model has not learnt the task")
+
+
+def _kind(task: str, **names: str | None) -> tuple["TaskKind", dict[str, str]]:
+    """The service's task and its columns; a causal LM's follows from the columns that were named."""
+    from domain.rows import LABELLED, TASK_COLUMNS
+
+    if task == "causal-lm":
+        task = "completion" if names["prompt"] or names["completion"] else "chat" if names["messages"] else "text"
+    if task not in TASK_COLUMNS:
+        options.fail(f"--task {task!r} is none of causal-lm, {', '.join(TASK_COLUMNS)}")
+    wanted = (*TASK_COLUMNS[task], *(("label",) if task in LABELLED else ()))
+    return cast("TaskKind", task), {name: names[name] or name for name in wanted}
+
+
+def _known_as(model: str) -> str:
+    """The name of a model; a folder joins the allow-list of the demo's own stack under one."""
+    name, _, folder = model.rpartition("=")
+    if not (Path(folder) / "config.json").is_file():
+        if name or Path(folder).is_dir():
+            options.fail(f"--model: {folder} holds no model: it has no config.json")
+        return model
+    name = name or Path(folder).resolve().name
+    known = json.loads(os.environ.get("TACIT_MODELS", "{}"))
+    os.environ["TACIT_MODELS"] = json.dumps(known | {name: str(Path(folder).resolve())})
+    return name
 
 
 def _make_data(scratch: Path) -> tuple[Path, Path]:
@@ -128,7 +188,9 @@ def _run(task: Task, data: Path, scratch: Path) -> dict[str, Any]:
         steward = Client(url, admin_key)
         budget, private, public = _steward(steward, task)
         watch.lap("upload")
-        analyst = Client(url, steward.post("/v1/keys", {"name": "demo analyst", "scopes": ["analyst"]})["key"])
+        key = steward.post("/v1/keys", {"name": "demo analyst", "scopes": ["analyst"]})
+        steward.post(f"/v1/budgets/{budget['id']}/grants", {"key": key["id"]})
+        analyst = Client(url, key["key"])
         job = _analyst(analyst, task, private, public, watch)
         adapter = scratch / "adapter"
         _download(analyst, job["id"], adapter)
@@ -158,6 +220,7 @@ def _run(task: Task, data: Path, scratch: Path) -> dict[str, Any]:
         "rows": private.get("declared_size"),
         "model": task.model,
         "method": task.method,
+        "task": task.kind,
         "refused": refusal.code,
         "seconds": watch.total(),
         "stages": watch.stages,
@@ -170,7 +233,7 @@ def _run(task: Task, data: Path, scratch: Path) -> dict[str, Any]:
 def _steward(steward: Client, task: Task) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Open a budget and put the files under it. Returns the budget, the private and the public file."""
     console.rule("The steward opens a budget and uploads the rows")
-    rows = sum(1 for _ in _records(task.train, task.text, task.label))
+    rows = sum(1 for _ in _records(task, task.train))
     budget = steward.post(
         "/v1/budgets",
         {
@@ -185,15 +248,17 @@ def _steward(steward: Client, task: Task) -> tuple[dict[str, Any], dict[str, Any
         f"Whether one row is in the file or not changes the chance of anything that analysts can see by at most a\n"
         f"factor e^epsilon, but for delta. The database refuses every job that would break this promise."
     )
-    columns = {"columns[text]": task.text, "columns[label]": task.label}
-    form = {"purpose": "fine-tune", "budget": budget["id"], "declared_size": "count", "labels": task.labels}
-    private = steward.upload("/v1/files", task.train, form | columns)
-    public = steward.upload(
-        "/v1/files", task.evaluation, {"purpose": "evals", "labels": json.dumps(private["labels"])} | columns
-    )
+    shape = {"task": task.kind} | {f"columns[{name}]": theirs for name, theirs in task.columns.items()}
+    if task.max_length is not None:
+        shape["max_length"] = str(task.max_length)
+    form = {"purpose": "fine-tune", "budget": budget["id"], "declared_size": "count"}
+    private = steward.upload("/v1/files", task.train, form | shape | ({"labels": task.labels} if task.labels else {}))
+    labels = {"labels": json.dumps(private["labels"])} if task.labels else {}
+    public = steward.upload("/v1/files", task.evaluation, {"purpose": "evals"} | shape | labels)
+    seen = f" and its labels, {', '.join(private['labels'])}" if task.labels else ""
     console.print(
         f"Private file {private['id']}: every line checked in a process of its own.\n"
-        f"An analyst sees its size, {private['declared_size']}, and its labels, {', '.join(private['labels'])}.\n"
+        f"An analyst sees its size, {private['declared_size']}{seen}.\n"
         f"Public evaluation set {public['id']}."
     )
     return budget, private, public
@@ -243,15 +308,18 @@ def _download(analyst: Client, job: str, adapter: Path) -> None:
 
 def _stock(task: Task, private: dict[str, Any], adapter: Path, scratch: Path) -> dict[str, Any]:
     """Measure in a process that has only stock libraries."""
-    console.print("Loaded by stock transformers and peft, in a process that imports nothing of Tacit:")
+    console.print("Loaded by stock libraries, in a process that imports nothing of Tacit:")
+    base, labels = _base_model(task.model).folder, private["labels"] or []
+    about = {"labels": labels, "max_length": private.get("max_length") or 128, "causal": not labels}
     rows = scratch / "evaluation.jsonl"
     with rows.open("w", encoding="utf-8") as file:
-        for text, label in _records(task.evaluation, task.text, task.label):
-            file.write(json.dumps({"text": text, "label": label}) + "\n")
-    base, max_length = _base_model(task.model).folder, private.get("max_length") or 128
-    command = [sys.executable, "-I", str(STOCK), str(base), str(adapter), str(rows)]
-    command += [json.dumps(private["labels"]), str(max_length)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+        for row in _tokens(task, base, about["max_length"]) if not labels else _records(task, task.evaluation):
+            file.write(json.dumps(row) + "\n")
+    command = [sys.executable, "-I", str(STOCK), str(base), str(adapter), str(rows), json.dumps(about)]
+    waiting = (SpinnerColumn(), TextColumn("measuring"), TimeElapsedColumn())
+    with Progress(*waiting, console=console, transient=True, disable=not console.is_terminal) as bar:
+        bar.add_task("")
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode != 0:
         raise StackError(f"The adapter does not load:\n{done.stderr.strip()}")
     measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -263,21 +331,48 @@ def _stock(task: Task, private: dict[str, Any], adapter: Path, scratch: Path) ->
         ("the untrained model", "accuracy_untrained"),
         ("[bold]the private adapter[/bold]", "accuracy"),
     ):
-        table.add_row(shown, f"{measured[name]:.1%} right of {measured['evaluated']}")
+        if name in measured:
+            table.add_row(shown, f"{measured[name]:.1%} right of {measured['evaluated']}")
+    for shown, name in (
+        ("the untrained model", "perplexity_untrained"),
+        ("[bold]the private adapter[/bold]", "perplexity"),
+    ):
+        if name in measured:
+            table.add_row(shown, f"perplexity {measured[name]:.4g} over {measured['evaluated']} tokens")
     console.print(table)
     return measured
 
 
+def _tokens(task: Task, base: Path, max_length: int) -> Iterator[dict[str, Any]]:
+    """Public rows as a model reads them: tokens, and which of them are to be predicted."""
+    from dpcore.models import load_tokenizer
+    from dpcore.tasks import make_task
+
+    rows = list(_records(task, task.evaluation))
+    columns = {name: [row[name] for row in rows] for name in task.columns}
+    records = make_task(task.kind, load_tokenizer(base), max_length=max_length).encode(columns, [])
+    for start, end in zip(records.offsets[:-1], records.offsets[1:], strict=True):
+        yield {"ids": records.tokens[start:end].tolist(), "targets": records.marks[start:end].tolist()}
+
+
 def _refused(analyst: Client, task: Task, private: str) -> ApiError:
-    """Ask for the same once more: there is nothing left to spend."""
+    """Ask for the same once more: the answer is the finished job, and there is nothing left to spend."""
     console.rule("The analyst asks for a second job")
+    request = _request(task, private)
+    finished = _refusal(analyst, request, 409)
+    console.print(f"[bold]The same job has finished[/bold] ({finished.status}): {escape(finished.message)}")
+    error = _refusal(analyst, request | {"allow_duplicate": True}, 403)
+    console.print(f"To insist is [bold]refused[/bold] ({error.status}): {escape(str(error))}")
+    console.print("Whoever asks, and in whatever words: the budget is spent, and nothing refills it.")
+    return error
+
+
+def _refusal(analyst: Client, request: dict[str, Any], status: int) -> ApiError:
     try:
-        job = analyst.post(jobs.PATH, _request(task, private))
+        job = analyst.post(jobs.PATH, request)
     except ApiError as error:
-        if error.status != 403:
+        if error.status != status:
             raise
-        console.print(f"[bold]Refused[/bold] ({error.status}): {escape(str(error))}")
-        console.print("Whoever asks, and in whatever words: the budget is spent, and nothing refills it.")
         return error
     raise ApiError(f"Job {job['id']} was accepted although the budget is spent.")
 
@@ -306,7 +401,7 @@ def _reference(task: Task, rows: int) -> dict[str, Any]:
     """The public job that the budget is made for: this one."""
     from domain.planning import reference_job
 
-    default = reference_job(rows, task.epsilon, _base_model(task.model).facts)
+    default = reference_job(rows, task.epsilon, _base_model(task.model).facts, task.kind)
     rate = default.sample_rate if task.batch_size is None else min(1.0, task.batch_size / rows)
     return {"sample_rate": rate, "steps": task.steps or default.steps}
 
@@ -322,16 +417,20 @@ def _base_model(name: str) -> Any:
     return known[name]
 
 
-def _records(path: Path, text: str, label: str) -> Iterator[tuple[str, str]]:
-    """The rows of a file as the service reads them."""
+def _records(task: Task, path: Path) -> Iterator[dict[str, str]]:
+    """The rows of a file as the service reads them, by the service's names."""
     from domain.ingest.formats import SUFFIXES, records
     from domain.ingest.problems import Problems
 
     if path.suffix.lower() not in SUFFIXES:
         raise StackError(f"{path} must end in one of {', '.join(SUFFIXES)}")
     with path.open("rb") as source:
-        for record in records(source, SUFFIXES[path.suffix.lower()], (text, label), Problems()):
-            yield str(record.values[0]), str(record.values[1]).strip()
+        for record in records(source, SUFFIXES[path.suffix.lower()], tuple(task.columns.values()), Problems()):
+            values = (v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in record.values)
+            yield {
+                name: value.strip() if name == "label" else value
+                for name, value in zip(task.columns, values, strict=True)
+            }
 
 
 @contextlib.contextmanager

@@ -1,53 +1,95 @@
-"""What anyone does with an adapter: stock transformers and peft, and nothing of Tacit. Run by its path.
+"""What anyone does with a result: stock transformers and peft, and nothing of Tacit. Run by its path.
 
-    python demo_predict.py BASE ADAPTER ROWS LABELS MAX_LENGTH
+    python demo_predict.py BASE ADAPTER ROWS ABOUT
 
-ROWS is a JSONL file with text and label, LABELS a JSON list in the order of the classes. Prints one JSON object.
+ABOUT is {"labels": [...], "max_length": n, "causal": false}. ROWS is JSONL: text, perhaps text_pair, and label; or, for
+a language model, ids and which of them are targets. Prints one JSON object.
 """
 
+import importlib.util
 import json
+import math
 import sys
+from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
-from torch import nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, logging
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, logging
 
 BATCH = 64
-FRESH_HEADS = 3  # the untrained model is the mean over so many random heads: one alone may be lucky
+FRESH_HEADS = 3  # the untrained classifier is the mean over so many random heads: one alone may be lucky
 
 
-def main(base: str, adapter: str, rows: str, labels: list[str], max_length: int) -> dict[str, object]:
+def main(base: str, adapter: Path, rows: list[dict[str, Any]], about: dict[str, Any]) -> dict[str, object]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    if about["causal"]:
+        rows.sort(key=lambda row: len(row["ids"]))
+        count = sum(sum(row["targets"][1:]) for row in rows)
+        untrained, trained = (perplexity(load(base, adapter, about, new), rows, count) for new in (True, False))
+        return {"perplexity": trained, "perplexity_untrained": untrained, "evaluated": count}
+    rows.sort(key=lambda row: len(row["text"]))
+    wanted = torch.tensor([about["labels"].index(row["label"]) for row in rows])
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-    with open(rows, encoding="utf-8") as file:
-        records = sorted((json.loads(line) for line in file), key=lambda record: len(record["text"]))
-    wanted = torch.tensor([labels.index(record["label"]) for record in records])
 
-    def fresh(seed: int) -> nn.Module:
-        torch.manual_seed(seed)
-        return AutoModelForSequenceClassification.from_pretrained(
-            base, num_labels=len(labels), local_files_only=True, dtype=torch.float32
-        ).eval()
+    def accuracy(model: Any) -> float:
+        return right(model, tokenizer, rows, wanted, about["max_length"]) / len(rows)
 
-    @torch.no_grad()
-    def accuracy(model: nn.Module) -> float:
-        right = 0
-        for start in range(0, len(records), BATCH):
-            texts = [record["text"] for record in records[start : start + BATCH]]
-            inputs = tokenizer(texts, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
-            right += int((model(**inputs).logits.argmax(-1) == wanted[start : start + BATCH]).sum())
-        return right / len(records)
+    untrained = sum(accuracy(load(base, adapter, about, True, seed)) for seed in range(FRESH_HEADS)) / FRESH_HEADS
+    trained = accuracy(load(base, adapter, about, False))
+    majority = wanted.bincount().max().item() / len(rows)
+    return {"accuracy": trained, "accuracy_untrained": untrained, "majority": majority, "evaluated": len(rows)}
 
-    untrained = sum(accuracy(fresh(seed)) for seed in range(FRESH_HEADS)) / FRESH_HEADS
-    trained = accuracy(PeftModel.from_pretrained(fresh(0), adapter).eval())
-    majority = wanted.bincount().max().item() / len(records)
-    return {"accuracy": trained, "accuracy_untrained": untrained, "majority": majority, "evaluated": len(records)}
+
+def load(base: str, adapter: Path, about: dict[str, Any], untrained: bool, seed: int = 0) -> Any:
+    """The base model, or what the job made of it: an adapter for PEFT, tensors with their loader, or a whole model."""
+    auto = AutoModelForCausalLM if about["causal"] else AutoModelForSequenceClassification
+    head = {} if about["causal"] else {"num_labels": len(about["labels"])}
+    if not untrained and (adapter / "trained.safetensors").exists():
+        spec = importlib.util.spec_from_file_location("load", adapter / "load.py")
+        assert spec is not None
+        assert spec.loader is not None
+        loader = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(loader)
+        return loader.load(base, adapter)
+    whole = not untrained and not (adapter / "adapter_config.json").exists()
+    torch.manual_seed(seed)
+    model = auto.from_pretrained(adapter if whole else base, local_files_only=True, dtype=torch.float32, **head).eval()
+    if untrained and not about["causal"] and model.config.pad_token_id is None:
+        model.config.pad_token_id = model.config.eos_token_id or 0
+    return model if untrained or whole else PeftModel.from_pretrained(model, adapter).eval()
+
+
+@torch.no_grad()
+def right(model: Any, tokenizer: Any, rows: list[dict[str, Any]], wanted: torch.Tensor, max_length: int) -> int:
+    total = 0
+    for start in range(0, len(rows), BATCH):
+        some = rows[start : start + BATCH]
+        texts = [[row[name] for row in some] for name in ("text", "text_pair") if name in some[0]]
+        inputs = tokenizer(*texts, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+        total += int((model(**inputs).logits.argmax(-1) == wanted[start : start + BATCH]).sum())
+    return total
+
+
+@torch.no_grad()
+def perplexity(model: Any, rows: list[dict[str, Any]], count: int) -> float:
+    total = 0.0
+    for start in range(0, len(rows), BATCH):
+        some = rows[start : start + BATCH]
+        ids = pad_sequence([torch.tensor(row["ids"]) for row in some], batch_first=True)
+        targets = pad_sequence([torch.tensor(row["targets"]) for row in some], batch_first=True)[:, 1:] == 1
+        mask = pad_sequence([torch.ones(len(row["ids"]), dtype=torch.long) for row in some], batch_first=True)
+        logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
+        total += float(cross_entropy(logits[targets], ids[:, 1:][targets], reduction="sum"))
+    return math.exp(total / count)
 
 
 if __name__ == "__main__":
-    base, adapter, rows, labels, max_length = sys.argv[1:]
-    result = main(base, adapter, rows, json.loads(labels), int(max_length))
+    base, adapter, rows, about = sys.argv[1:]
+    with open(rows, encoding="utf-8") as file:
+        result = main(base, Path(adapter), [json.loads(line) for line in file], json.loads(about))
     ours = {"api", "cli", "domain", "dpcore", "ledger", "worker"}
     sys.stdout.write(json.dumps(result | {"tacit_modules": sorted(ours & set(sys.modules))}) + "\n")

@@ -2,7 +2,7 @@
 
 import typer
 
-from cli import demo, local, migrate
+from cli import demo, local, migrate, trial
 from cli.commands import adapters, budgets, files, grants, jobs, keys, ledger, models
 
 app = typer.Typer(
@@ -15,6 +15,7 @@ app = typer.Typer(
 app.command("up")(local.up)
 app.command("down")(local.down)
 app.command("demo")(demo.demo)
+app.command("try")(trial.try_)
 app.add_typer(budgets.app, name="budgets")
 app.add_typer(grants.app, name="grants")
 app.add_typer(files.app, name="files")

@@ -33,13 +33,6 @@ class BaseModelFacts:
     source: str = "folder"
     """`package`, `folder`, or `hub:owner/name@revision`; never a path."""
 
-    @property
-    def tasks(self) -> tuple[TaskKind, ...]:
-        """Kinds of task that the model fits."""
-        writes: tuple[TaskKind, ...] = ("completion", "text") if self.facts.causal_lm else ()
-        chats: tuple[TaskKind, ...] = ("chat",) if self.facts.causal_lm and self.facts.chat_template else ()
-        return ("classification", "pair", *writes, *chats)
-
     def methods(self, task: TaskKind) -> tuple[str, ...]:
         """Methods that can train the model on this task with their default options."""
         return tuple(name for name in method_names() if _fits(get_method(name), self.facts, task))

@@ -74,14 +74,19 @@ def export_whole(
 def load_export(folder: str | Path, base_folder: str | Path) -> tuple[PreTrainedModel | PeftModel, About]:
     """An exported model for inference, and what it is; the base model is not needed where all of it was exported."""
     folder = Path(folder)
-    values = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    about = About(**values | {"labels": tuple(values["labels"])})
+    about = read_about(folder)
     if (folder / TRAINED).exists():
         return loader.load(str(base_folder), folder), about
     if not (folder / "adapter_config.json").exists():
         return build_model(about.task, folder, about.labels, seed=0), about
     base = build_model(about.task, base_folder, about.labels, seed=0)
     return PeftModel.from_pretrained(base, str(folder)).eval(), about
+
+
+def read_about(folder: str | Path) -> About:
+    """What an exported folder belongs to. Raises OSError or ValueError for a folder that is none."""
+    values = json.loads((Path(folder) / ABOUT).read_text(encoding="utf-8"))
+    return About(**values | {"labels": tuple(values["labels"])})
 
 
 def _complete(folder: Path, about: About, tokenizer: PreTrainedTokenizerBase | None) -> None:

@@ -62,7 +62,7 @@ def profile_models(
 
 def measurable(model: BaseModelFacts) -> list[TaskKind]:
     """The tasks that stand for all that fit the model."""
-    return sorted({profiles.measured_as(task) for task in model.tasks})
+    return sorted({profiles.measured_as(task) for task in model.facts.tasks})
 
 
 def measure(folder: Path, method: str, task: TaskKind, device: str, max_length: int) -> Measured:

@@ -76,12 +76,12 @@ def model_of(model: BaseModelFacts, measured: Sequence[profiles.Profile]) -> Mod
         created=model.created,
         revision=f"sha256:{model.revision}",
         source=model.source,
-        tasks=list(model.tasks),
+        tasks=list(model.facts.tasks),
         parameters=model.facts.parameters,
         hidden_size=model.facts.hidden_size,
         layers=model.facts.layers,
         max_length=model.facts.max_positions,
-        methods=sorted({name for task in model.tasks for name in model.methods(task)}),
+        methods=sorted({name for task in model.facts.tasks for name in model.methods(task)}),
         profile=[profile_of(one) for one in measured],
     )
 

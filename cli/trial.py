@@ -1,0 +1,201 @@
+"""`tacit try`: what an adapter says about the rows of a file, on this machine and without the service."""
+
+import csv
+import json
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cli import options, output
+from cli.embedded.errors import StackError
+
+if TYPE_CHECKING:
+    from dpcore.export import About
+
+AT_ONCE = 64  # rows between two moves of the progress bar
+SHOWN = 20  # rows of a table
+COLUMNS = {
+    "classification": ("text",),
+    "pair": ("text", "text_pair"),
+    "completion": ("prompt",),
+    "chat": ("messages",),
+    "text": ("text",),
+}
+"""What a row must have; a text is written on."""
+
+
+@options.explained
+def try_(
+    adapter: Annotated[Path, typer.Argument(exists=True, help="A downloaded adapter: its ZIP or its folder.")],
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Rows as CSV, TSV, JSONL or Parquet.")],
+    base: Annotated[
+        str | None,
+        typer.Option(help="The base model: its folder or its name. Default: as the adapter says."),
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="The column with the text, if not `text`.")] = None,
+    text_pair: Annotated[str | None, typer.Option(help="The column with a pair's second text.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="The column with the prompt.")] = None,
+    messages: Annotated[str | None, typer.Option(help="The column with a chat's messages.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", dir_okay=False, help="Write the answers here: .csv or .jsonl.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Of a completion.")] = 64,
+) -> None:
+    """Run rows through an adapter: labels with their probabilities, or completions.
+
+    Everything happens on this machine; the service is not asked.
+
+    ```text
+    tacit adapters download ftjob-... -o my-adapter
+    tacit try my-adapter rows.csv
+    tacit try adapter.zip prompts.jsonl --base /models/gpt2 -o answers.jsonl
+    ```
+    """
+    if out is not None and out.suffix not in (".csv", ".jsonl"):
+        options.fail(f"{out}: the answers are written as .csv or .jsonl")
+    with _folder(adapter) as folder:
+        about = _about(folder)
+        given = {"text": text, "text_pair": text_pair, "prompt": prompt, "messages": messages}
+        names = {name: given[name] or name for name in COLUMNS[about.task]}
+        rows = _rows(file, names)
+        answers = list(_shown(_answers(folder, about, base, rows, max_new_tokens), len(rows)))
+    if out is None:
+        _print(rows, answers)
+    else:
+        _write(out, answers)
+        output.console.print(f"Wrote {len(answers)} answers to {out}.", markup=False)
+
+
+@contextmanager
+def _folder(adapter: Path) -> Iterator[Path]:
+    if adapter.is_dir():
+        yield adapter
+        return
+    with tempfile.TemporaryDirectory(prefix="tacit-try-") as scratch:
+        try:
+            with zipfile.ZipFile(adapter) as archive:
+                archive.extractall(scratch)
+        except zipfile.BadZipFile:
+            raise StackError(f"{adapter} is neither a folder nor a ZIP.") from None
+        yield Path(scratch)
+
+
+def _about(folder: Path) -> "About":
+    from dpcore.export import read_about
+
+    try:
+        return read_about(folder)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise StackError(
+            f"{folder} is no adapter of this service: it has no tacit.json that says what it is."
+        ) from None
+
+
+def _rows(file: Path, names: Mapping[str, str]) -> list[dict[str, str]]:
+    """The columns of each row, read as the service reads them; a chat as JSON text."""
+    from domain.ingest.formats import SUFFIXES, records
+    from domain.ingest.problems import Problems
+
+    if file.suffix.lower() not in SUFFIXES:
+        raise StackError(f"{file} must end in one of {', '.join(SUFFIXES)}")
+    problems, rows = Problems(), []
+    with file.open("rb") as source:
+        for record in records(source, SUFFIXES[file.suffix.lower()], tuple(names.values()), problems):
+            values = (v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in record.values)
+            rows.append(dict(zip(names, values, strict=True)))
+    if problems.listed:
+        worst = problems.listed[0]
+        place = "" if worst.line is None else f" line {worst.line}:"
+        fix = ", ".join(f"--{name.replace('_', '-')}" for name in names)
+        raise StackError(f"{file}:{place} {worst.message}\n  fix: name other columns with {fix}")
+    if not rows:
+        raise StackError(f"{file} has no rows.")
+    return rows
+
+
+def _answers(
+    folder: Path, about: "About", base: str | None, rows: Sequence[Mapping[str, str]], max_new_tokens: int
+) -> Iterator[dict[str, Any]]:
+    from cli import predict
+
+    model = predict.load(folder, _base_folder(folder, about, base))
+    for start in range(0, len(rows), AT_ONCE):
+        some = rows[start : start + AT_ONCE]
+        if about.labels:
+            for shares in predict.probabilities(model, some):
+                chances = dict(zip(about.labels, shares, strict=True))
+                yield {"label": max(chances, key=chances.__getitem__), "probabilities": chances}
+        else:
+            for row in some:
+                yield {"completion": predict.completion(model, row, max_new_tokens)}
+
+
+def _base_folder(folder: Path, about: "About", base: str | None) -> Path:
+    """Where the base model lies, as it was named or as the adapter names it; a whole model needs none."""
+    from domain.models import base_models, describe
+    from domain.settings import ModelSettings
+
+    if about.method == "full":
+        return folder
+    try:
+        if base is not None and Path(base).is_dir():
+            found = describe(base, Path(base))
+        else:
+            known = base_models(options.settings(ModelSettings))
+            if (base or about.base_model) not in known:
+                raise StackError(
+                    f"There is no base model {base or about.base_model!r} here; there are: {', '.join(known)}.\n"
+                    f"  fix: --base with the folder of {about.base_model}, or its name in TACIT_MODELS"
+                )
+            found = known[base or about.base_model]
+    except (OSError, ValueError) as error:
+        raise StackError(str(error)) from None
+    if found.revision != about.base_model_sha256:
+        raise StackError(
+            f"{found.folder} is not the base model of this adapter: its weights have sha256 {found.revision[:16]}..., "
+            f"those of {about.base_model} {about.base_model_sha256[:16]}...\n"
+            f"  fix: --base with the folder of {about.base_model}"
+        )
+    return found.folder
+
+
+def _shown(answers: Iterator[dict[str, Any]], total: int) -> Iterator[dict[str, Any]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=output.console, disable=not output.console.is_terminal, transient=True) as bar:
+        shown = bar.add_task("rows", total=total)
+        for answer in answers:
+            yield answer
+            bar.advance(shown)
+
+
+def _print(rows: Sequence[Mapping[str, str]], answers: Sequence[dict[str, Any]]) -> None:
+    if not output.console.is_terminal:
+        for answer in answers:
+            typer.echo(json.dumps(answer, ensure_ascii=False))
+        return
+    table = [{**row, **_flat(answer)} for row, answer in zip(rows, answers, strict=True)]
+    output.show_list(table[:SHOWN], list(table[0]), as_json=False)
+    if len(table) > SHOWN:
+        output.console.print(f"... and {len(table) - SHOWN} more: -o answers.csv writes all of them.")
+
+
+def _write(out: Path, answers: Sequence[dict[str, Any]]) -> None:
+    with out.open("w", newline="", encoding="utf-8") as file:
+        if out.suffix == ".jsonl":
+            file.writelines(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
+            return
+        writer = csv.DictWriter(file, list(_flat(answers[0])))
+        writer.writeheader()
+        writer.writerows(_flat(answer) for answer in answers)
+
+
+def _flat(answer: dict[str, Any]) -> dict[str, Any]:
+    """One column for each label's probability."""
+    chances = {f"p({label})": round(share, 4) for label, share in answer.get("probabilities", {}).items()}
+    return {name: value for name, value in answer.items() if name != "probabilities"} | chances
