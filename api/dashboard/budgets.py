@@ -6,17 +6,21 @@ from itertools import pairwise
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
 
-from api.auth import Caller
+from api.auth import Caller, allowed
 from api.budgets import endpoints as budgets_api
 from api.budgets.schemas import Budget, Entry
 from api.dashboard import charts
+from api.dashboard.forms import filled, parse
 from api.dashboard.render import page
-from api.dashboard.session import Visit
+from api.dashboard.session import PATH, Posted, Visit
 from api.deps import Resources, Service, Transaction
 from api.fields import Id
 from api.files import endpoints as files_api
 from api.files.schemas import File
+from api.grants import endpoints as grants_api
+from api.grants.schemas import NewGrant
 from api.jobs.schemas import Job, job_of
 from api.pages import After, fetch
 from domain import jobs
@@ -24,6 +28,7 @@ from domain.files import PRIVATE
 from domain.tables import job, job_file
 
 router = APIRouter(prefix="/budgets")
+_steward = allowed("steward")
 LINES = 100
 """Most ledger entries, and jobs, that a budget's page shows."""
 FILES = 1000
@@ -69,7 +74,25 @@ def show(budget_id: Id, request: Request, visit: Visit, service: Service, connec
         more=lines is not None and budget.ledger.seq > len(lines),
         jobs=submitted,
         files=files,
+        grants=grants_api.index(budget_id, visit.caller, connection, limit=LINES).data,
     )
+
+
+@router.post("/{budget_id}/grants")
+def grant(budget_id: Id, visit: Visit, posted: Posted, connection: Transaction) -> Response:
+    """Let a key or a project use the budget."""
+    _steward(visit.caller)
+    body = parse(NewGrant, filled(posted, "key", "project", "epsilon", "approval_above", "reason"))
+    grants_api.create(budget_id, body, visit.caller, connection)
+    return RedirectResponse(f"{PATH}/budgets/{budget_id}#grants", 303)
+
+
+@router.post("/{budget_id}/grants/{grant_id}/revoke")
+def revoke(budget_id: Id, grant_id: Id, visit: Visit, posted: Posted, connection: Transaction) -> Response:
+    """End a grant for jobs to come."""
+    _steward(visit.caller)
+    grants_api.revoke(budget_id, grant_id, visit.caller, connection)
+    return RedirectResponse(f"{PATH}/budgets/{budget_id}#grants", 303)
 
 
 def bar(budget: Budget) -> list[tuple[float, float]]:
@@ -86,7 +109,7 @@ def private_files(caller: Caller, connection: sa.Connection) -> list[File]:
 def jobs_of(budget_id: str, caller: Caller, service: Resources, connection: sa.Connection) -> list[Job]:
     """The budget's newest jobs."""
     charged = sa.select(job_file.c.job_id).where(job_file.c.budget_id == budget_id)
-    scoped = jobs.of_tenant(caller.tenant_id).where(job.c.id.in_(charged))
+    scoped = jobs.of_tenant(caller).where(job.c.id.in_(charged))
     rows, _ = fetch(connection, scoped, job, after=None, limit=LINES)
     return [job_of(row, service.signer) for row in rows]
 

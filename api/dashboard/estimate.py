@@ -9,10 +9,10 @@ from urllib.parse import urlencode
 import sqlalchemy as sa
 from fastapi import APIRouter, BackgroundTasks, Request, Response
 from fastapi.responses import RedirectResponse
-from pydantic import ValidationError
 
 from api.auth import Caller, allowed
 from api.dashboard.budgets import private_files
+from api.dashboard.forms import filled, parse
 from api.dashboard.render import page
 from api.dashboard.session import PATH, Posted, Visit
 from api.deps import Resources, Service, Transaction
@@ -20,7 +20,7 @@ from api.files import endpoints as files_api
 from api.jobs import endpoints as jobs_api
 from api.jobs.schemas import Estimate, NewJob
 from domain.files import PUBLIC
-from domain.refusals import Invalid, Refusal
+from domain.refusals import Refusal
 from dpcore.spec.methods import DEFAULT_METHOD, method_names
 
 router = APIRouter()
@@ -43,7 +43,7 @@ class Variant:
 def plan(request: Request, visit: Visit, service: Service, connection: Transaction) -> Response:
     """The form, and the plan once a file is chosen. Nothing is charged, and no row is looked at."""
     _require(visit.caller)
-    asked = only_fields(dict(request.query_params))
+    asked = filled(request.query_params, *FIELDS)
     asked.setdefault("method", DEFAULT_METHOD)
     asked.setdefault("model", service.default_model.name)
     made: Estimate | None = None
@@ -82,7 +82,7 @@ def submit(
 ) -> Response:
     """Submit what was planned. The form's own number makes a second click find the first one's job."""
     _require(visit.caller)
-    request.state.asked = only_fields(posted)  # for the page of a refusal
+    request.state.asked = filled(posted, *FIELDS)  # for the page of a refusal
     body = body_of(posted)
     once = posted.get("once", "")
     key = f"dashboard-{once}" if once.isalnum() and once.isascii() and len(once) <= 64 else None
@@ -95,26 +95,16 @@ def suggestion(asked: Mapping[str, str], largest: float) -> str:
     return f"{PATH}/estimate?{urlencode({**asked, 'epsilon': f'{largest:.4f}'})}" if largest > 0 else ""
 
 
-def only_fields(values: Mapping[str, str]) -> dict[str, str]:
-    """What the form asks for, and nothing else that a link may carry; empty fields are left to the service."""
-    return {name: values[name].strip() for name in FIELDS if values.get(name, "").strip()}
-
-
 def body_of(values: Mapping[str, str]) -> NewJob:
     """The API's request that a filled form stands for. Raises Invalid, naming the field."""
-    asked = only_fields(values)
+    asked = filled(values, *FIELDS)
     method = asked.get("method", DEFAULT_METHOD)
-    numbers = {name: asked[name] for name in NUMBERS if name in asked}
-    body = {name: asked[name] for name in ("model", "training_file", "validation_file", "suffix") if name in asked}
-    privacy = {"epsilon": asked["epsilon"]} if "epsilon" in asked else {}
-    try:
-        return NewJob.model_validate(
-            body | {"method": {"type": method, method: {"hyperparameters": numbers}}, "privacy": privacy}
-        )
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        field = str(first["loc"][-1]) if first["loc"] else ""
-        raise Invalid(f"{field or 'form'}: {first['msg']}", code="invalid_request", param=field) from None
+    options = {"hyperparameters": filled(values, *NUMBERS)}
+    return parse(
+        NewJob,
+        filled(values, "model", "training_file", "validation_file", "suffix", "allow_duplicate")
+        | {"method": {"type": method, method: options}, "privacy": filled(values, "epsilon")},
+    )
 
 
 def _estimate(values: Mapping[str, str], caller: Caller, service: Resources, connection: sa.Connection) -> Estimate:

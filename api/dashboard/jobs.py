@@ -6,10 +6,11 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
 from api.auth import allowed
+from api.dashboard.forms import filled, parse
 from api.dashboard.render import origin, page
 from api.dashboard.session import PATH, Posted, Visit
 from api.deps import Service, Transaction
@@ -18,14 +19,16 @@ from api.errors import ApiError
 from api.fields import Id
 from api.files import endpoints as files_api
 from api.jobs import endpoints as jobs_api
-from api.jobs.schemas import Job
+from api.jobs.schemas import Approval, Job, Rejection
 from api.ledger import endpoints as ledger_api
 from api.pages import After
+from domain.approvals import WAITING
 from domain.files import RESULT
 from domain.planning import rounded_up
 
 router = APIRouter(prefix="/jobs")
 _require = allowed("steward", "analyst")
+_steward = allowed("steward")
 _OPEN = ("validating_files", "queued", "running")
 _ASKED = ("steps", "batch_size", "learning_rate")
 EVENTS = 100
@@ -63,6 +66,7 @@ def show(job_id: Id, request: Request, visit: Visit, service: Service, connectio
         live=2 if job.status == "running" else 4 if open else 0,
         job=job,
         open=open,
+        waits=job.status_detail == WAITING,
         events=jobs_api.list_events(job_id, visit.caller, connection, limit=EVENTS, order="asc").data,
         results=[files_api.show(id, visit.caller, connection) for id in job.result_files],
         receipts=ledger_api.job_receipts(job_id, visit.caller, service, connection),
@@ -78,6 +82,30 @@ def cancel(job_id: Id, visit: Visit, posted: Posted, service: Service, connectio
     """Stop a job, as the API does."""
     _require(visit.caller)
     jobs_api.cancel(job_id, visit.caller, service, connection)
+    return RedirectResponse(f"{PATH}/jobs/{job_id}", 303)
+
+
+@router.post("/{job_id}/approve")
+def approve(
+    job_id: Id,
+    visit: Visit,
+    posted: Posted,
+    service: Service,
+    connection: Transaction,
+    after_commit: BackgroundTasks,
+) -> Response:
+    """Let a job that waits go to the workers."""
+    _steward(visit.caller)
+    body = parse(Approval, filled(posted, "reason"))
+    jobs_api.approve(job_id, visit.caller, service, connection, after_commit, body)
+    return RedirectResponse(f"{PATH}/jobs/{job_id}", 303)
+
+
+@router.post("/{job_id}/reject")
+def reject(job_id: Id, visit: Visit, posted: Posted, service: Service, connection: Transaction) -> Response:
+    """Cancel a job that waits; whoever submitted it sees why."""
+    _steward(visit.caller)
+    jobs_api.reject(job_id, parse(Rejection, filled(posted, "reason")), visit.caller, service, connection)
     return RedirectResponse(f"{PATH}/jobs/{job_id}", 303)
 
 
