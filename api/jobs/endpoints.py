@@ -28,6 +28,7 @@ from api.jobs.schemas import (
 )
 from api.pages import After, Limit, Order, Page, fetch, fetch_numbered, page
 from domain import events, jobs
+from domain.approvals import WAITING
 from domain.hints import HINT_ERRORS, send_hint
 from domain.ids import new_id
 from domain.tables import job
@@ -72,9 +73,11 @@ def create(
         viewer=caller,
         check_first=service.check_first,
     )
+    made = jobs.require(connection, caller, job_id)
     after_commit.add_task(service.keeper.tell_witness)
-    after_commit.add_task(_hint, service, job_id)
-    return submitted_of(jobs.require(connection, caller, job_id), service.signer, planned.finished_twin)
+    if made.status_detail != WAITING:
+        after_commit.add_task(_hint, service, job_id)
+    return submitted_of(made, service.signer, planned.finished_twin)
 
 
 @router.get("")
