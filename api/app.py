@@ -20,7 +20,7 @@ from api.keys import endpoints as keys
 from api.ledger import endpoints as ledger
 from api.middleware import BodyLimit, Envelope
 from api.models import endpoints as models
-from domain.blobs import open_store
+from domain.blobs import open_store, require_usable
 from domain.database import make_engine, require_safe_login
 from domain.files import forget_dead_uploads
 from domain.keeper import Keeper, signing_key
@@ -46,7 +46,8 @@ def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
             require_safe_login(connection)
             require_intact(connection)
         to_thread.current_default_thread_limiter().total_tokens = CONNECTIONS
-        store = open_store(settings.blobs)
+        store = open_store(settings, engine)
+        require_usable(store)
         forget_dead_uploads(engine, store)
         keeper = Keeper(engine, settings)
         keeper.start()

@@ -1,19 +1,33 @@
-"""Where file contents live: a folder or an object store, behind a few functions."""
+"""Where file contents live: a folder or an object store, behind a few functions. All of it is encrypted."""
 
 import contextlib
 import io
+import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any
 
 import obstore
-from obstore.exceptions import NotFoundError
+import sqlalchemy as sa
+from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, from_url
 
-PIECE = 2**20
-"""Bytes that a stream yields at a time, about."""
+from domain.ids import new_id
+from domain.masters import read_masters
+from domain.sealing import CHUNK, KEY, Sealed, seal
+from domain.settings import ServiceSettings
+from domain.vault import Vault, open_vault
+
+AT_ONCE = 8 * 2**20
+"""Bytes up to which a blob is sent in one piece, and of each piece of a larger one."""
+
+
+class BadStore(ValueError):
+    """The blob store that the settings name cannot be used: the message says why."""
 
 
 @dataclass(frozen=True)
@@ -22,80 +36,160 @@ class Store:
 
     objects: Any
     folder: Path | None
+    vault: Vault
 
 
-def open_store(blobs: str) -> Store:
-    """A folder, made if missing and for this user only, or an object store's URL such as s3://bucket/prefix."""
-    if "://" in blobs and not blobs.startswith("file://"):
-        return Store(from_url(blobs), None)
-    folder = Path(blobs.removeprefix("file://")).absolute()
+def open_store(settings: ServiceSettings, engine: sa.Engine) -> Store:
+    """The store of TACIT_BLOBS: a folder, made if missing and for this user only, or an object store's URL.
+
+    Raises BadStore, or masters.NoMasterKey.
+    """
+    vault = open_vault(read_masters(settings), engine)
+    if "://" in settings.blobs and not settings.blobs.startswith("file://"):
+        return Store(_object_store(settings), None, vault)
+    folder = Path(settings.blobs.removeprefix("file://")).absolute()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return Store(LocalStore(folder, automatic_cleanup=True), folder)
+    return Store(LocalStore(folder, automatic_cleanup=True), folder, vault)
+
+
+def require_usable(store: Store) -> None:
+    """At start, before anything depends on it: raises BadStore when a key cannot be wrapped and opened again, or a blob
+    written, read and deleted."""
+    try:
+        master = store.vault.masters.first
+        master.unwrap(master.wrap(bytes(KEY), "probe"), "probe")
+    except OSError as error:
+        raise BadStore(f"the keys of blobs cannot be wrapped: {error}") from None
+    try:
+        probe(store)
+    except (BaseError, OSError) as error:
+        raise BadStore(f"the blob store of TACIT_BLOBS cannot be used: {_reason(error)}") from None
+
+
+def probe(store: Store) -> None:
+    """Write, read and delete a few bytes that mean nothing. Raises the store's error."""
+    name = new_id("probe")
+    obstore.put(store.objects, name, b"ok")
+    obstore.get(store.objects, name).bytes()
+    _delete_stored(store, name)
 
 
 def put_file(store: Store, key: str, path: Path) -> None:
-    """Store a local file under a key, whole or not at all. In a folder on the same disk nothing is copied."""
-    if store.folder is not None:
-        with contextlib.suppress(OSError):  # another disk: copied below
-            target = store.folder / key
-            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.link(path, target)
-            target.chmod(0o600)
-            _sync(target)
-            _sync(target.parent)
-            return
-    obstore.put(store.objects, key, path)
-    _protect(store, key)
+    """Store a local file under a key, whole or not at all."""
+    with path.open("rb") as source:
+        _put(store, key, source, path.stat().st_size)
 
 
 def put_bytes(store: Store, key: str, data: bytes) -> None:
     """Store bytes under a key, whole or not at all."""
-    obstore.put(store.objects, key, data)
-    _protect(store, key)
+    _put(store, key, io.BytesIO(data), len(data))
 
 
 def get_bytes(store: Store, key: str) -> bytes:
-    """All bytes of a blob. Raises FileNotFoundError."""
-    return bytes(obstore.get(store.objects, key).bytes())
+    """All bytes of a blob. Raises FileNotFoundError, sealing.Tampered."""
+    return _open(store, key).whole()
 
 
 def stream(store: Store, key: str, start: int, end: int) -> Iterator[bytes]:
-    """Bytes start to end (exclusive) of a blob, in pieces. Raises FileNotFoundError."""
-    while start < end:
-        stop = min(end, start + PIECE)
-        yield bytes(obstore.get_range(store.objects, key, start=start, end=stop))
-        start = stop
+    """Bytes start to end (exclusive) of a blob, in pieces. Raises FileNotFoundError, sealing.Tampered."""
+    yield from _open(store, key).read(start, end)
 
 
 def open_blob(store: Store, key: str) -> IO[bytes]:
-    """A blob as a file that can seek; from an object store it is held in memory. Raises FileNotFoundError."""
-    if store.folder is not None:
-        return (store.folder / key).open("rb")
-    return io.BytesIO(get_bytes(store, key))
+    """A blob as a file that can seek. Raises FileNotFoundError."""
+    return io.BufferedReader(_Reader(_open(store, key)), CHUNK)
 
 
 def size(store: Store, key: str) -> int:
     """Bytes of a blob. Raises FileNotFoundError."""
-    length: int = obstore.head(store.objects, key)["size"]
-    return length
+    return _open(store, key).size
 
 
 def delete(store: Store, key: str) -> None:
-    """Delete a blob; one that is gone already is fine."""
-    with contextlib.suppress(FileNotFoundError, NotFoundError):
-        obstore.delete(store.objects, key)
+    """Delete a blob and its key; one that is gone already is fine."""
+    store.vault.destroy(key)
+    _delete_stored(store, key)
 
 
 def delete_all(store: Store, prefix: str) -> None:
-    """Delete every blob under a prefix such as `files/<id>/`."""
+    """Delete every blob under a prefix such as `files/<id>/`, and their keys."""
+    store.vault.destroy_all(prefix)
     for batch in obstore.list(store.objects, prefix):
         for item in batch:
-            delete(store, item["path"])
+            _delete_stored(store, item["path"])
 
 
-def _protect(store: Store, key: str) -> None:
+class _Reader(io.RawIOBase):
+    """A sealed blob as a file; made for a buffer around it."""
+
+    def __init__(self, blob: Sealed) -> None:
+        self._blob, self._place = blob, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._blob.size}[whence]
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        piece = next(self._blob.read(self._place, self._place + len(buffer)), b"")
+        buffer[: len(piece)] = piece
+        self._place += len(piece)
+        return len(piece)
+
+
+def _object_store(settings: ServiceSettings) -> Any:
+    try:
+        options = json.loads("{}" if settings.blob_options is None else settings.blob_options.get_secret_value())
+    except ValueError:
+        options = None
+    if not isinstance(options, dict) or not all(isinstance(value, str) for value in options.values()):
+        raise BadStore('TACIT_BLOB_OPTIONS must be a JSON object of texts, such as {"endpoint": "https://..."}')
+    try:
+        return from_url(
+            settings.blobs,
+            client_options={"allow_http": options.get("endpoint", "").startswith("http://")},  # the operator's word
+            retry_config={"max_retries": 5, "retry_timeout": timedelta(seconds=30)},
+            **options,
+        )
+    except (BaseError, ValueError, TypeError) as error:
+        raise BadStore(f"TACIT_BLOBS or TACIT_BLOB_OPTIONS: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    """What obstore says happened, with the server's code for it and without the rest of the server's answer."""
+    words = str(error).partition("\n\nDebug source")[0] or type(error).__name__
+    code = re.search(r"<Code>(\w+)</Code>", words)
+    return words.partition("<?xml")[0].partition("\n")[0] + (code[1] if code else "")
+
+
+def _put(store: Store, key: str, source: IO[bytes], size: int) -> None:
+    sealed = seal(store.vault.new_key(key), key, source, size)
+    if size <= AT_ONCE:
+        obstore.put(store.objects, key, b"".join(sealed), use_multipart=False)
+    else:
+        obstore.put(store.objects, key, sealed, chunk_size=AT_ONCE, max_concurrency=4)
     if store.folder is not None:
-        (store.folder / key).chmod(0o600)
+        path = store.folder / key
+        path.chmod(0o600)
+        _sync(path)
+        _sync(path.parent)
+
+
+def _open(store: Store, name: str) -> Sealed:
+    def fetch(start: int, end: int) -> bytes:
+        return bytes(obstore.get_range(store.objects, name, start=start, end=end))
+
+    return Sealed(store.vault.key(name), name, obstore.head(store.objects, name)["size"], fetch)
+
+
+def _delete_stored(store: Store, name: str) -> None:
+    with contextlib.suppress(FileNotFoundError, NotFoundError):
+        obstore.delete(store.objects, name)
 
 
 def _sync(path: Path) -> None:

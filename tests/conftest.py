@@ -11,12 +11,23 @@ from typing import TypeVar
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 
 from cli.embedded import postgres, redis
 from cli.embedded.errors import StackError
+from domain.blobs import Store, open_store
+from domain.settings import ServiceSettings
 
 PASSWORDS = {postgres.SUPERUSER: "admin-password", "tacit_api": "api-password", "tacit_worker": "worker-password"}
+MASTER_KEY = "5a" * 32
+"""What wraps the keys of every test's blobs."""
 T = TypeVar("T")
+
+
+def blob_store(folder: Path, engine: sa.Engine) -> Store:
+    """A store of encrypted blobs in a folder, its keys behind MASTER_KEY."""
+    settings = {"database_url": "", "broker_url": "", "blobs": str(folder), "master_key": MASTER_KEY}
+    return open_store(ServiceSettings(**settings), engine)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ import sys
 import sqlalchemy as sa
 from celery.signals import celeryd_init, worker_shutting_down
 
-from domain.blobs import open_store
+from domain.blobs import BadStore, Store, open_store, require_usable
 from domain.database import UnsafeLogin, make_engine, require_safe_login
+from domain.masters import NoMasterKey
 from domain.models import base_models
 from domain.settings import BadSettings, WorkerSettings, from_environment
 from ledger.guard import TamperedDatabase, require_intact
@@ -33,6 +34,7 @@ def main() -> int:
     parser.add_argument("what", nargs="?", choices=("run", "profile", "ping"), default="run")
     parser.add_argument("--again", action="store_true", help="profile: also what has been measured before")
     arguments = parser.parse_args()
+    os.umask(0o077)  # what a job writes follows from private rows; the pool's processes inherit it
     try:
         settings = from_environment(WorkerSettings)
     except BadSettings as error:
@@ -44,8 +46,10 @@ def main() -> int:
         with engine.connect() as connection:
             require_safe_login(connection)
             require_intact(connection)
+        store = open_store(settings, engine)
+        require_usable(store)
         models = base_models(settings)  # may download, where the operator allows it: never later
-    except (UnsafeLogin, TamperedDatabase) as error:
+    except (UnsafeLogin, TamperedDatabase, BadStore, NoMasterKey) as error:
         return _refuse(str(error))
     except sa.exc.OperationalError:
         return _refuse("the database behind TACIT_DATABASE_URL does not answer")
@@ -57,11 +61,11 @@ def main() -> int:
 
         profile_models(engine, models, settings.device, again=arguments.again)
         return 0
-    return _run(settings, engine)
+    return _run(settings, engine, store)
 
 
-def _run(settings: WorkerSettings, engine: sa.Engine) -> int:
-    reconciler = Reconciler(engine, open_store(settings.blobs), settings)
+def _run(settings: WorkerSettings, engine: sa.Engine, store: Store) -> int:
+    reconciler = Reconciler(engine, store, settings)
     celeryd_init.connect(lambda **_: reconciler.start(), weak=False)
     worker_shutting_down.connect(lambda **_: reconciler.stop(), weak=False)
     worker_shutting_down.connect(pass_on)

@@ -219,8 +219,8 @@ def _keep(
     )
     key = files.rows_key(file_id)
     try:
+        blobs.put_file(service.store, key, part.rows)  # outside of the transaction: its key is a connection's work too
         with service.engine.begin() as connection:
-            blobs.put_file(service.store, key, part.rows)
             made = files.register(
                 connection, upload, budget, service.default_model.facts, part.marks, wanted.overlap_reason
             )

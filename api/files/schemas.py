@@ -157,13 +157,13 @@ def _require_whole(form: NewFile) -> None:
     fields = columns_of(form.kind)
     for name in sorted(form.columns.sent - {*fields, "user"}):
         wanted = ", ".join(fields)
-        raise wrong_field(f"columns.{name}", f"a file of task {form.kind} has no such column; it has {wanted}")
+        raise wrong_field(f"columns.{name}", f"columns[{name}]: a file of task {form.kind} has the columns {wanted}")
     if form.kind not in LABELLED and form.labels is not None:
-        raise wrong_field("labels", f"a file of task {form.kind} has no labels")
+        raise wrong_field("labels", f"labels: a file of task {form.kind} has no labels")
     if form.purpose == PUBLIC:
         for name in ("budget", "privacy_budget", "declared_size", "overlap_reason"):
             if getattr(form, name) is not None:
-                raise wrong_field(name, "an evaluation set is public: it has none")
+                raise wrong_field(name, f"an evaluation set is public: it has no {name}")
         if form.columns.user is not None:
             raise wrong_field("columns.user", "an evaluation set is public: it has no users to protect")
         return
@@ -174,13 +174,15 @@ def _require_whole(form: NewFile) -> None:
         message = "a private file belongs to one budget: send budget, or privacy_budget[epsilon] to open one"
         raise wrong_field("budget", message)
     if form.declared_size is None:
-        message = "needed: a public number, at least that of the file's units; `count` publishes it"
+        message = "declared_size is needed: a public number, at least that of the file's units; `count` publishes it"
         raise wrong_field("declared_size", message)
     if form.kind in LABELLED:
         if form.labels is None:
-            raise wrong_field("labels", "needed: the public list of labels; `publish` publishes those in the file")
+            raise wrong_field(
+                "labels", "labels is needed: the public list of labels; `publish` publishes those in the file"
+            )
         if isinstance(form.labels, list) and len(form.labels) < 2:
-            raise wrong_field("labels", "a classifier needs at least two")
+            raise wrong_field("labels", "labels: a classifier needs at least two")
 
 
 def parse_form(form: Form) -> NewFile:

@@ -132,5 +132,5 @@ def _bad_form(message: str) -> ApiError:
 def wrong_field(name: str, message: str) -> RequestValidationError:
     """A field's problem, worded like those that the schema finds."""
     return RequestValidationError(
-        [{"type": "value_error", "loc": ("body", name), "msg": message, "ctx": {"error": message}}]
+        [{"type": "value_error", "loc": ("body", *name.split(".")), "msg": message, "ctx": {"error": message}}]
     )

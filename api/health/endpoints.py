@@ -11,7 +11,6 @@ from pydantic import BaseModel
 from api.deps import Resources, Service
 from domain import blobs
 from domain.hints import BROKER_OPTIONS
-from domain.ids import new_id
 from ledger.guard import require_intact
 
 logger = logging.getLogger(__name__)
@@ -42,7 +41,7 @@ def ready(service: Service, response: Response) -> Readiness:
     """Ledger whole and at this revision, blob store writable, broker reachable. Reasons are in the log."""
     checks: dict[str, Literal["ok", "warning", "failed"]] = {
         "database": "ok" if _works("database", lambda: _database(service)) else "failed",
-        "blobs": "ok" if _works("blobs", lambda: _blobs(service)) else "failed",
+        "blobs": "ok" if _works("blobs", lambda: blobs.probe(service.store)) else "failed",
         "broker": "ok" if _works("broker", lambda: _broker(service)) else "warning",
     }
     failed = "failed" in checks.values()
@@ -62,12 +61,6 @@ def _works(name: str, check: Callable[[], None]) -> bool:
 def _database(service: Resources) -> None:
     with service.engine.connect() as connection:
         require_intact(connection)
-
-
-def _blobs(service: Resources) -> None:
-    key = f"probes/{new_id('probe')}"
-    blobs.put_bytes(service.store, key, b"ok")
-    blobs.delete(service.store, key)
 
 
 def _broker(service: Resources) -> None:

@@ -16,6 +16,7 @@ from domain.blobs import open_store
 from domain.settings import ApiSettings
 from domain.tables import file
 from tests.api.conftest import CSV, JOBS, PRIVATE, ROWS, World, free_port, wait_for
+from tests.conftest import MASTER_KEY
 
 CANARY = "canary-51c0"
 USER = {"privacy_budget[unit]": "user", "privacy_budget[max_records_per_user]": "2", "columns[user]": "who"}
@@ -191,7 +192,7 @@ def test_an_api_killed_in_mid_upload_leaves_nothing_behind(world: World, tmp_pat
 
 
 def test_a_start_leaves_the_uploads_of_others_alone(world: World) -> None:
-    store = open_store(world.settings.blobs)
+    store = open_store(world.settings, world.engine("api"))
     with scratch.part(store, "file-0") as part:
         assert scratch.sweep(store) == []
         assert part.path.exists()
@@ -204,6 +205,7 @@ def environment(settings: ApiSettings) -> dict[str, str]:
         "TACIT_DATABASE_URL": settings.database_url.get_secret_value(),
         "TACIT_BROKER_URL": settings.broker_url.get_secret_value(),
         "TACIT_BLOBS": settings.blobs,
+        "TACIT_MASTER_KEY": MASTER_KEY,
         "TACIT_KEY_PEPPER": settings.key_pepper.get_secret_value(),
         "TACIT_FINGERPRINT_KEY": settings.fingerprint_key.get_secret_value(),
         "TACIT_SIGNING_KEY": settings.signing_key.get_secret_value(),

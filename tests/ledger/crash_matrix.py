@@ -21,7 +21,7 @@ import worker.attempt
 import worker.lease
 import worker.reconciler
 from domain import jobs, tables
-from domain.blobs import Store, open_store
+from domain.blobs import Store
 from domain.database import make_engine
 from domain.ids import new_id
 from domain.planning import Draft
@@ -35,7 +35,7 @@ from ledger.budgets import balance
 from ledger.tables import phase, reservation
 from ledger.tables import work as work_table
 from ledger.verify import verify_budget
-from tests.conftest import Database
+from tests.conftest import Database, blob_store
 from tests.ledger.worlds import World
 
 PLAN = Plan(
@@ -164,8 +164,8 @@ class Service:
         self.world.admin, self.world.api = make_engine(self.database.admin_url), make_engine(self.database.api_url)
         self.api, self.worker = make_engine(self.database.api_url), make_engine(self.database.worker_url)
         self.tracer = Tracer(self.world.admin, [self.api, self.worker])
-        self.store = open_store(str(self.folder))
-        self.settings = SimpleNamespace(lease_seconds=500, blobs=str(self.folder), max_attempts=5)
+        self.store = blob_store(self.folder, self.world.admin)
+        self.settings = SimpleNamespace(lease_seconds=500, max_attempts=5)
 
     def close(self) -> None:
         for engine in (self.api, self.worker, self.world.api, self.world.admin):
@@ -204,6 +204,7 @@ class Service:
                 ),
                 (worker.attempt._Attempt, "_records", lambda *_: None),
                 (worker.attempt.results, "store_adapter", self._adapter),
+                (worker.attempt, "open_store", lambda *_: self.store),
                 (worker.lease, "MOST_SECONDS_BETWEEN_BEATS", 1e6),
             ):
                 stack.enter_context(mock.patch.object(target, name, stand_in))

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cli.embedded.processes import PROC
-from domain.blobs import open_store, put_file
+from domain.blobs import put_file
 from domain.hints import send_hint
 from domain.ids import new_id
 from domain.rows import RowWriter
@@ -24,7 +24,7 @@ from dpcore.spec.methods import get_method
 from ledger.budgets import Reference, open_budget
 from ledger.reserve import Charge, Phase, reserve
 from ledger.tables import entry, phase, reservation, work
-from tests.conftest import Database
+from tests.conftest import MASTER_KEY, Database, blob_store
 from tests.worker import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ class Service:
     def __post_init__(self) -> None:
         self.api = sa.create_engine(self.database.api_url)
         self.admin = sa.create_engine(self.database.admin_url)  # the tests may look at everything
-        self.store = open_store(str(self.folder / "blobs"))
+        self.store = blob_store(self.folder / "blobs", self.api)
         with self.api.begin() as c:
             c.execute(tenant.insert().values(id="tenant_a", name="a"))
             c.execute(
@@ -235,6 +235,7 @@ class Worker:
             "TACIT_DATABASE_URL": service.database.worker_url,
             "TACIT_BROKER_URL": service.broker,
             "TACIT_BLOBS": str(service.folder / "blobs"),
+            "TACIT_MASTER_KEY": MASTER_KEY,
             "TACIT_MODELS": f'{{"tiny": "{service.model}"}}',
             "TACIT_LEASE_SECONDS": str(lease_seconds),
             "TACIT_RECONCILE_SECONDS": "0.5",

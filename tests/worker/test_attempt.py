@@ -13,6 +13,7 @@ from domain.tables import checkpoint, job, job_event
 from dpcore.train import Outcome
 from ledger.errors import StaleFence
 from ledger.work import authorise, claim, drop, request_stop
+from tests.conftest import MASTER_KEY
 from tests.worker import tiny
 from tests.worker.service import Service
 from worker import attempt as module
@@ -32,6 +33,7 @@ def settings(service: Service) -> WorkerSettings:
         database_url=service.database.worker_url,
         broker_url=service.broker,
         blobs=str(service.folder / "blobs"),
+        master_key=MASTER_KEY,
         models={"tiny": service.model},
         device="cpu",
     )

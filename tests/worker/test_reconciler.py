@@ -7,6 +7,7 @@ from domain.settings import WorkerSettings
 from domain.tables import checkpoint, job
 from ledger.tables import reservation
 from ledger.work import Lease, authorise, claim, drop, request_stop
+from tests.conftest import MASTER_KEY
 from tests.worker.service import Service
 from worker.checkpoints import save
 from worker.reconciler import reconcile
@@ -23,6 +24,7 @@ class Desk:
         self.settings = WorkerSettings(
             database_url=service.database.worker_url,
             blobs=str(service.folder / "blobs"),
+            master_key=MASTER_KEY,
             **{"broker_url": service.broker, "lease_seconds": 10, **more},
         )
 

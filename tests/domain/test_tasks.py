@@ -1,0 +1,122 @@
+"""Files of every task: which columns they have, and what makes two of their rows the same."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from domain.ingest.check import Report, Request, check
+from domain.ingest.fingerprint import SIZE
+from domain.rows import LABELLED, TASK_COLUMNS, Rows, parse_rows
+
+CANARY = "canary-1d4e"
+KEY = "33" * 32
+USER = {"role": "user", "content": "why?"}
+ANSWER = {"role": "assistant", "content": "so."}
+
+
+def run(folder: Path, task: str, rows: list[dict[str, Any]], **more: Any) -> tuple[Report, Rows]:
+    source = folder / "source"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    names = [*TASK_COLUMNS[task], *(["label"] if task in LABELLED else []), *more.pop("also", [])]
+    report = check(
+        Request(
+            source=source,
+            target=folder / "rows",
+            format="jsonl",
+            task=task,
+            columns={name: name for name in names},
+            labels=["no", "yes"] if task in LABELLED else None,
+            declared_size=None,
+            key=KEY,
+            marks={"record": folder / "records", "user": folder / "users"},
+            **more,
+        )
+    )
+    return report, parse_rows(folder / "rows")
+
+
+SAMPLES: dict[str, list[dict[str, Any]]] = {
+    "classification": [{"text": "a", "label": "no"}, {"text": "b", "label": "yes"}],
+    "pair": [{"text": "a", "text_pair": "b", "label": "no"}, {"text": "a b", "text_pair": "c", "label": "yes"}],
+    "completion": [{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": "c"}],
+    "chat": [{"messages": [USER, ANSWER]}, {"messages": [{"role": "system", "content": "s"}, USER, ANSWER]}],
+    "text": [{"text": "a"}, {"text": "b"}],
+}
+
+
+@pytest.mark.parametrize("task", TASK_COLUMNS)
+def test_rows_of_a_task(tmp_path: Path, task: str) -> None:
+    rows = SAMPLES[task]
+    report, kept = run(tmp_path, task, [*rows, *rows])
+    assert (report.problems, report.units, report.labels) == ([], 2, ["no", "yes"] if task in LABELLED else None)
+    assert list(kept.columns) == list(TASK_COLUMNS[task])
+    if task == "chat":
+        assert [json.loads(messages) for messages in kept.columns["messages"]] == [row["messages"] for row in rows]
+    else:
+        assert kept.columns == {name: [row[name] for row in rows] for name in TASK_COLUMNS[task]}
+    assert kept.labels == ([0, 1] if task in LABELLED else None)
+    assert (tmp_path / "records").stat().st_size == 2 * SIZE
+
+
+@pytest.mark.parametrize("task", TASK_COLUMNS)
+def test_users_of_a_task(tmp_path: Path, task: str) -> None:
+    rows = [{**row, "user": who} for row in SAMPLES[task] for who in ("Ann", "Bob", " ann ")]
+    report, kept = run(tmp_path, task, rows, also=["user"], max_records_per_user=1)
+    assert (report.problems, report.units) == ([], 2)
+    assert kept.users == [0, 1]
+
+
+def test_where_one_text_ends_matters(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "a b", "completion": "c"},
+        {"prompt": "a", "completion": "b c"},
+        {"prompt": "A  b", "completion": "C"},
+    ]
+    assert run(tmp_path, "completion", rows)[0].units == 2
+    rows = [{"prompt": "a\x1fb", "completion": "c"}, {"prompt": "a", "completion": "b\x1fc"}]
+    assert run(tmp_path, "completion", rows)[0].units == 2
+
+
+def test_a_conversation_is_the_same_however_it_is_written(tmp_path: Path) -> None:
+    turned = [dict(reversed(message.items())) for message in (USER, ANSWER)]
+    rows = [{"messages": [USER, ANSWER]}, {"messages": turned}, {"messages": json.dumps(turned, indent=1)}]
+    assert run(tmp_path, "chat", rows)[0].units == 1
+
+
+@pytest.mark.parametrize(
+    ("messages", "words"),
+    [
+        (CANARY, "not a list of messages"),
+        ([], "not a list of messages"),
+        ({"role": "user", "content": CANARY}, "not a list of messages"),
+        ([USER], "no message of the assistant"),
+        ([CANARY, ANSWER], "not an object"),
+        ([USER, {"role": "tool", "content": CANARY}, ANSWER], "tools, which are not supported"),
+        ([USER, {**ANSWER, "tool_calls": [CANARY]}], "tools, which are not supported"),
+        ([{"role": CANARY, "content": "x"}, ANSWER], "role that is not one of"),
+        ([{"role": ["user"], "content": CANARY}, ANSWER], "role that is not one of"),
+        ([{**USER, CANARY: 1}, ANSWER], "other keys than role and content"),
+        ([{"role": "user"}, ANSWER], "other keys than role and content"),
+        ([USER, {"role": "system", "content": CANARY}, ANSWER], "system message that is not the first"),
+        ([USER, {**ANSWER, "content": " "}], "content is not a text"),
+        ([USER, {**ANSWER, "content": None}], "content is not a text"),
+        ([USER, {**ANSWER, "content": f"{CANARY}\0"}], "content is not a text"),
+        ([USER, {**ANSWER, "content": f"{CANARY}\ud800"}], "content is not a text"),
+        ("[" * 100_000, "not a list of messages"),
+    ],
+)
+def test_conversations_that_teach_nothing(tmp_path: Path, messages: Any, words: str) -> None:
+    report, _ = run(tmp_path, "chat", [*SAMPLES["chat"], {"messages": messages}])
+    assert [(p.line, p.code) for p in report.problems] == [(3, "bad_messages")]
+    assert words in report.problems[0].message
+    assert CANARY not in report.model_dump_json()
+
+
+@pytest.mark.parametrize(("task", "column"), [("pair", "text_pair"), ("completion", "prompt"), ("text", "text")])
+@pytest.mark.parametrize("bad", ["", " ", None, 7, ["x"]])
+def test_texts_that_are_none(tmp_path: Path, task: str, column: str, bad: Any) -> None:
+    report, _ = run(tmp_path, task, [SAMPLES[task][0] | {column: bad}])
+    assert [(p.line, p.code) for p in report.problems] == [(1, "bad_text")]
+    assert f"'{column}'" in report.problems[0].message
