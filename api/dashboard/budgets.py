@@ -24,7 +24,6 @@ from api.grants.schemas import NewGrant
 from api.jobs.schemas import Job, job_of
 from api.pages import After, fetch
 from domain import jobs
-from domain.files import PRIVATE
 from domain.tables import job, job_file
 
 router = APIRouter(prefix="/budgets")
@@ -103,7 +102,7 @@ def bar(budget: Budget) -> list[tuple[float, float]]:
 
 def private_files(caller: Caller, connection: sa.Connection) -> list[File]:
     """The private files that the caller may see, newest first."""
-    return files_api.index(caller, connection, limit=FILES, purpose=PRIVATE).data
+    return files_api.index(caller, connection, limit=FILES, purpose="fine-tune").data
 
 
 def jobs_of(budget_id: str, caller: Caller, service: Resources, connection: sa.Connection) -> list[Job]:

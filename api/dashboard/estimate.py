@@ -19,7 +19,6 @@ from api.deps import Resources, Service, Transaction
 from api.files import endpoints as files_api
 from api.jobs import endpoints as jobs_api
 from api.jobs.schemas import Estimate, NewJob
-from domain.files import PUBLIC
 from domain.refusals import Refusal
 from dpcore.spec.methods import DEFAULT_METHOD, method_names
 
@@ -59,7 +58,7 @@ def plan(request: Request, visit: Visit, service: Service, connection: Transacti
         status=400 if problem else 200,
         asked={name: asked.get(name, "") for name in FIELDS},
         files=private_files(visit.caller, connection),
-        evaluations=files_api.index(visit.caller, connection, limit=1000, purpose=PUBLIC).data,
+        evaluations=files_api.index(visit.caller, connection, limit=1000, purpose="evals").data,
         models=service.models,
         methods=method_names(),
         made=made,

@@ -1,7 +1,6 @@
 """Jobs: how far they are, what they cost, and what they released."""
 
 import json
-import pprint
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -173,7 +172,7 @@ def curl(base: str, body: Mapping[str, Any]) -> str:
         f"curl {base}/v1/fine_tuning/jobs \\\n"
         '  -H "Authorization: Bearer $TACIT_KEY" \\\n'
         "  -H 'Content-Type: application/json' \\\n"
-        f"  -d {shlex.quote(json.dumps(body, indent=1))}"
+        f"  -d {shlex.quote(json.dumps(body, indent=2))}"
     )
 
 
@@ -195,5 +194,10 @@ def python(base: str, body: Mapping[str, Any]) -> str:
     )
 
 
-def _literal(value: Any) -> str:
-    return pprint.pformat(value, width=84, sort_dicts=False).replace("\n", "\n        ")
+def _literal(value: Any, depth: int = 1) -> str:
+    """A Python literal, a line for each member."""
+    if not isinstance(value, dict) or not value:
+        return repr(value)
+    inner = "    " * (depth + 1)
+    members = "".join(f"{inner}{name!r}: {_literal(member, depth + 1)},\n" for name, member in value.items())
+    return "{\n" + members + "    " * depth + "}"

@@ -35,8 +35,18 @@ def left(epsilon: float) -> str:
     return f"{math.floor(epsilon * 1000) / 1000:,.3f}".rstrip("0").rstrip(".")
 
 
+def change(epsilon: float) -> str:
+    """By how much a total moved, to the nearest thousandth."""
+    return f"{epsilon:+.3f}".rstrip("0").rstrip(".").replace("-", "−") if abs(epsilon) >= 0.0005 else "0"
+
+
+def short(id: str) -> str:
+    """Enough of an id to tell it from its neighbours."""
+    return id if len(id) < 20 else f"{id[:14]}…"
+
+
 def minute(timestamp: int) -> str:
-    """22 November 2026, 13:30 UTC."""
+    """22 Nov 2026, 13:30 UTC."""
     at = datetime.fromtimestamp(timestamp, UTC)
     return f"{at.day} {at:%b %Y, %H:%M} UTC"
 
@@ -63,7 +73,15 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_environment.filters |= {"spent": spent, "left": left, "minute": minute, "iso": iso, "size": size}
+_environment.filters |= {
+    "spent": spent,
+    "left": left,
+    "change": change,
+    "short": short,
+    "minute": minute,
+    "iso": iso,
+    "size": size,
+}
 _environment.globals |= {"root": PATH, "static": _ADDRESS}
 
 
