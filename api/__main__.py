@@ -1,11 +1,11 @@
 """`python -m api --host H --port P`: the API under uvicorn, settings from TACIT_* variables."""
 
 import argparse
-import os
 
 import uvicorn
 
 from api.app import create_app
+from domain.process import protect
 from domain.settings import ApiSettings, BadSettings, from_environment
 
 
@@ -14,7 +14,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     arguments = parser.parse_args()
-    os.umask(0o077)  # uploads hold private rows
+    protect()
     try:
         settings = from_environment(ApiSettings)
     except BadSettings as error:

@@ -16,6 +16,7 @@ from domain.blobs import BadStore, Store, open_store, require_usable
 from domain.database import UnsafeLogin, make_engine, require_safe_login
 from domain.masters import NoMasterKey
 from domain.models import base_models
+from domain.process import protect
 from domain.settings import BadSettings, WorkerSettings, from_environment
 from ledger.guard import TamperedDatabase, require_intact
 from worker.app import make_app
@@ -34,7 +35,7 @@ def main() -> int:
     parser.add_argument("what", nargs="?", choices=("run", "profile", "ping"), default="run")
     parser.add_argument("--again", action="store_true", help="profile: also what has been measured before")
     arguments = parser.parse_args()
-    os.umask(0o077)  # what a job writes follows from private rows; the pool's processes inherit it
+    protect()  # the pool's processes inherit it
     try:
         settings = from_environment(WorkerSettings)
     except BadSettings as error:

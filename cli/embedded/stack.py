@@ -18,6 +18,7 @@ from cli.embedded import lock, postgres, redis, secrets, services
 from cli.embedded.errors import StackError
 from cli.embedded.processes import BEAT, Process, marked, tail
 from cli.embedded.supervisor import Kept, keep
+from domain.process import protect
 
 DATABASE = "tacit"
 API_START = 120.0  # seconds until the API must answer
@@ -53,7 +54,7 @@ class Stack:
 
         Raises StackError when something on this machine is in the way.
         """
-        os.umask(0o077)
+        protect()  # every server is a child of this process
         prepare(self.data)
         with lock.hold(self.data):
             handle(self._asked)

@@ -4,10 +4,11 @@ A failure prints the kind of exception and nothing else: its words might hold co
 """
 
 import ctypes
-import os
 import resource
 import signal
 import sys
+
+from domain.process import protect
 
 MEMORY = 4 * 2**30
 """Bytes of address space; most of it is only reserved."""
@@ -20,8 +21,7 @@ def limit() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would hold rows
-    os.umask(0o077)
+    protect()
 
 
 def main() -> int:
