@@ -18,7 +18,7 @@ from obstore.store import LocalStore, from_url
 
 from domain.ids import new_id
 from domain.masters import read_masters
-from domain.sealing import CHUNK, KEY, Sealed, seal
+from domain.sealing import CHUNK, KEY, MAGIC, Sealed, seal
 from domain.settings import ServiceSettings
 from domain.vault import Vault, open_vault
 
@@ -103,6 +103,18 @@ def open_blob(store: Store, key: str) -> IO[bytes]:
 def size(store: Store, key: str) -> int:
     """Bytes of a blob. Raises FileNotFoundError."""
     return _open(store, key).size
+
+
+def encrypt_plain(store: Store, key: str) -> bool:
+    """Encrypt a blob that is not; False where there is none, or one whose key was destroyed."""
+    try:
+        plain = bytes(obstore.get(store.objects, key).bytes())
+    except (FileNotFoundError, NotFoundError):
+        return False
+    if plain.startswith(MAGIC):
+        return False
+    put_bytes(store, key, plain)
+    return True
 
 
 def delete(store: Store, key: str) -> None:

@@ -15,7 +15,7 @@ from domain.grants import Viewer, sees_file
 from domain.ids import new_id
 from domain.planning import reference_job
 from domain.refusals import Conflict, Invalid, NotFound
-from domain.tables import file, job, job_file
+from domain.tables import checkpoint, data_key, file, job, job_file
 from dpcore.spec.facts import ModelFacts
 from dpcore.spec.tasks import TaskKind
 from ledger.policy import record_overlap
@@ -225,6 +225,18 @@ def delete(connection: sa.Connection, store: Store, viewer: Viewer, file_id: str
     connection.execute(sa.update(file).where(file.c.id == file_id).values(deleted_at=sa.func.now()))
     if row.blob is not None:
         blobs.delete(store, row.blob)
+
+
+def encrypt_old(engine: sa.Engine, store: Store) -> int:
+    """Encrypt what an earlier version stored as it was; answers how many blobs. Needs the worker's login."""
+    stored = sa.union(
+        sa.select(file.c.blob).where(file.c.blob.is_not(None), file.c.deleted_at.is_(None)),
+        sa.select(checkpoint.c.blob),
+    ).subquery()
+    without_key = sa.select(stored.c.blob).where(stored.c.blob.not_in(sa.select(data_key.c.blob)))
+    with engine.connect() as connection:
+        names = connection.execute(without_key).scalars().all()
+    return sum(blobs.encrypt_plain(store, name) for name in names)
 
 
 def forget_dead_uploads(engine: sa.Engine, store: Store) -> None:

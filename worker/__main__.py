@@ -14,6 +14,7 @@ from celery.signals import celeryd_init, worker_shutting_down
 
 from domain.blobs import BadStore, Store, open_store, require_usable
 from domain.database import UnsafeLogin, make_engine, require_safe_login
+from domain.files import encrypt_old
 from domain.masters import NoMasterKey
 from domain.models import base_models
 from domain.process import protect
@@ -22,6 +23,7 @@ from ledger.guard import TamperedDatabase, require_intact
 from worker.app import make_app
 from worker.drain import pass_on
 from worker.idle import IdleProfiler
+from worker.log import log
 from worker.reconciler import Reconciler
 
 # Inherited by the pool's processes: nothing is fetched while a job runs, and no library reports on its rows.
@@ -49,6 +51,8 @@ def main() -> int:
             require_intact(connection)
         store = open_store(settings, engine)
         require_usable(store)
+        if done := encrypt_old(engine, store):
+            log.warning("encrypted %d blobs that an earlier version had stored as they were", done)
         models = base_models(settings)  # may download, where the operator allows it: never later
     except (UnsafeLogin, TamperedDatabase, BadStore, NoMasterKey) as error:
         return _refuse(str(error))

@@ -1,11 +1,15 @@
 """Files: what is stored, who sees what of it, and what is left when an upload goes wrong."""
 
 import http.client
+import io
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
@@ -55,6 +59,46 @@ def test_evaluation_sets_are_public(world: World) -> None:
     assert world.get(f"/v1/files/{made['id']}/content").text.count("\n") == 3
     assert made["id"] in world.get("/v1/files", params={"purpose": "evals"}).text
     assert made["id"] not in world.get("/v1/files", params={"purpose": "fine-tune"}).text
+
+
+TURNS = [{"role": "user", "content": "why?"}, {"role": "assistant", "content": "so."}]
+OF_TASK: list[tuple[str, dict[str, str], dict[str, object]]] = [
+    ("pair", {"columns[text_pair]": "other", "labels": "0,1"}, {"text": "a", "other": "b", "label": 1}),
+    ("completion", {"columns[prompt]": "question"}, {"question": "a", "completion": "b"}),
+    ("chat", {"columns[messages]": "messages"}, {"messages": TURNS}),
+    ("text", {"task": "text"}, {"text": "a"}),
+]
+
+
+@pytest.mark.parametrize(("task", "form", "row"), OF_TASK)
+@pytest.mark.parametrize("purpose", ["fine-tune", "evals"])
+@pytest.mark.parametrize("format", ["jsonl", "parquet"])
+def test_files_of_every_task(
+    world: World, quick_checks: None, task: str, form: dict[str, str], row: dict[str, object], purpose: str, format: str
+) -> None:
+    tag = f" of {purpose} as {format}"  # private rows that nobody has sent before
+    row = json.loads(json.dumps(row).replace('"a"', f'"a{tag}"').replace('"why?"', f'"why{tag}?"'))
+    base = {k: v for k, v in PRIVATE.items() if k != "labels"} if purpose == "fine-tune" else {"purpose": purpose}
+    content = io.BytesIO(json.dumps(row).encode())
+    if format == "parquet":
+        pq.write_table(pa.Table.from_pylist([row]), content)
+    answer = world.upload(content.getvalue(), base | form, f"rows.{format}")
+    assert answer.status_code == 201, answer.text
+    made = answer.json()
+    assert (made["task"], made["labels"]) == (task, ["0", "1"] if task == "pair" else None)
+    assert world.get(f"/v1/files/{made['id']}").json()["task"] == task
+    names = {"other": "text_pair", "question": "prompt"}
+    kept = {names.get(name, name): str(value) if name == "label" else value for name, value in row.items()}
+    assert world.get(f"/v1/files/{made['id']}/content", "steward").json() == kept
+
+
+def test_a_bad_row_of_a_parquet_file_is_named_by_its_number(world: World, quick_checks: None) -> None:
+    content = io.BytesIO()
+    pq.write_table(pa.table({"text": ["a", CANARY], "label": [0, 7]}), content)
+    answer = world.upload(content.getvalue(), PRIVATE, "rows.parquet")
+    assert answer.status_code == 400
+    assert "row 2: the label is not one of the public labels" in answer.json()["detail"]
+    assert CANARY not in answer.text
 
 
 def test_count_publishes_the_number_of_units(world: World) -> None:

@@ -15,9 +15,11 @@ from moto.server import ThreadedMotoServer
 
 from domain import blobs
 from domain.blobs import AT_ONCE, BadStore, Store, open_store, require_usable
+from domain.files import encrypt_old
 from domain.rows import RowWriter, read_rows
 from domain.sealing import CHUNK, Tampered
 from domain.settings import ServiceSettings
+from domain.tables import file
 from tests.conftest import MASTER_KEY, Database
 
 SECRET = b"canary-30ac " * 1000
@@ -146,6 +148,27 @@ def test_what_is_deleted_stays_deleted_though_the_bytes_come_back(store: Store) 
     obstore.put(store.objects, "files/back", backup)
     with pytest.raises(FileNotFoundError):
         blobs.get_bytes(store, "files/back")
+
+
+def test_blobs_of_an_earlier_version_are_encrypted_once(store: Store, module_database: Database) -> None:
+    name = f"files/{'s3' if store.folder is None else 'folder'}/rows.parquet"
+    obstore.put(store.objects, name, SECRET)
+    admin, worker = (
+        sa.create_engine(url, poolclass=sa.NullPool) for url in (module_database.admin_url, module_database.worker_url)
+    )
+    with admin.begin() as connection:
+        connection.execute(sa.text("INSERT INTO tenant (id, name) VALUES ('t', 't') ON CONFLICT DO NOTHING"))
+        connection.execute(file.insert().values(id=name, tenant_id="t", purpose="evals", filename="f", blob=name))
+        connection.execute(file.insert().values(id=f"{name}0", tenant_id="t", purpose="evals", filename="f", blob="no"))
+    assert [encrypt_old(worker, store), encrypt_old(worker, store)] == [1, 0]
+    assert blobs.get_bytes(store, name) == SECRET
+    assert SECRET[:12] not in bytes(obstore.get(store.objects, name).bytes())
+    backup = bytes(obstore.get(store.objects, name).bytes())
+    blobs.delete(store, name)
+    obstore.put(store.objects, name, backup)
+    assert encrypt_old(worker, store) == 0
+    with admin.begin() as connection:
+        connection.execute(file.delete())
 
 
 @pytest.mark.parametrize(
