@@ -111,9 +111,12 @@ def _rows(file: Path, names: Mapping[str, str]) -> list[dict[str, str]]:
             rows.append(dict(zip(names, values, strict=True)))
     if problems.listed:
         worst = problems.listed[0]
+        if worst.code == "missing_column":
+            fix = ", ".join(f"--{name.replace('_', '-')}" for name in names)
+            wanted = " and ".join(f"'{name}'" for name in names.values())
+            raise StackError(f"{file} has no column {wanted} for this adapter.\n  fix: name other columns with {fix}")
         place = "" if worst.line is None else f" line {worst.line}:"
-        fix = ", ".join(f"--{name.replace('_', '-')}" for name in names)
-        raise StackError(f"{file}:{place} {worst.message}\n  fix: name other columns with {fix}")
+        raise StackError(f"{file}:{place} {worst.message}")
     if not rows:
         raise StackError(f"{file} has no rows.")
     return rows

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from domain.models import BaseModelFacts
 from domain.tables import model_profile
@@ -50,7 +51,7 @@ def newest(connection: sa.Connection, model: BaseModelFacts) -> list[Profile]:
     table, apart = model_profile.c, (model_profile.c.method, model_profile.c.task, model_profile.c.device)
     rows = connection.execute(
         sa.select(*apart, table.max_length, table.tokens_per_second, table.peak_bytes, table.measured_at)
-        .distinct(*apart)
+        .ext(distinct_on(*apart))
         .where(table.revision == model.revision)
         .order_by(*apart, table.measured_at.desc(), table.id.desc())
     )

@@ -104,7 +104,7 @@ def host(tmp_path: Path, short_folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(postgres, "PORT", ports["postgres:5432"])
     database = _started(
         lambda: postgres.start(
-            short_folder / "deploy" / "postgres",
+            short_folder / "postgres-tcp",
             password=(secrets / "postgres_password").read_text().strip(),
             log=tmp_path / "postgres.log",
             options=["listen_addresses=127.0.0.1", "fsync=off"],

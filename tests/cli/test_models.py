@@ -1,0 +1,200 @@
+"""Base models of the hub: pinned, from the cache, weights that cannot run code; and what is measured about any model."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from fastapi.testclient import TestClient
+
+from api.app import create_app
+from domain import hub
+from domain.models import base_models, describe
+from domain.settings import BadSettings, HubModel, ModelSettings, from_environment
+from tests.api.conftest import JOBS, World, make_keys, make_settings
+from tests.conftest import Database
+from tests.worker import tiny
+from worker import profile
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+MODEL = HubModel("owner/tiny", REVISION)
+
+
+@pytest.fixture(scope="module")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny.save_model(folder)
+    return folder
+
+
+def cache(folder: Path, files: dict[str, bytes]) -> None:
+    """A cache as huggingface_hub lays it out: blobs by their hash, a snapshot of links."""
+    place = folder / "models--owner--tiny"
+    snapshot, blobs = place / "snapshots" / REVISION, place / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for name, content in files.items():
+        blob = blobs / hashlib.sha256(content).hexdigest()
+        blob.write_bytes(content)
+        (snapshot / name).symlink_to(blob)
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_a_pinned_model_is_read_from_the_cache_and_nothing_else_is(hub_cache: Path, tiny_folder: Path) -> None:
+    settings = ModelSettings(models={"own": f"hub:owner/tiny@{REVISION}"})
+    with pytest.raises(FileNotFoundError, match=r"tacit models pull"):
+        base_models(settings)
+    cache(hub_cache, {path.name: path.read_bytes() for path in tiny_folder.iterdir()})
+    found = base_models(settings)["own"]
+    assert (found.source, found.revision) == (str(MODEL), describe("x", tiny_folder).revision)
+
+
+def test_weights_that_could_run_code_are_refused(hub_cache: Path, tiny_folder: Path) -> None:
+    cache(hub_cache, {"config.json": (tiny_folder / "config.json").read_bytes(), "pytorch_model.bin": b"pickle"})
+    with pytest.raises(ValueError, match=r"no weights as model\.safetensors; it has pytorch_model\.bin"):
+        hub.cached(MODEL)
+
+
+@pytest.mark.parametrize(
+    "source", ["hub:owner/tiny", "hub:owner/tiny@main", "hub:owner/tiny@0123456", "hub:tiny@" + REVISION]
+)
+def test_a_revision_that_can_move_is_refused(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TACIT_MODELS", json.dumps({"own": source}))
+    with pytest.raises(BadSettings, match=r"^TACIT_MODELS: own: .*(pinned revision|hub:owner/name@revision)"):
+        from_environment(ModelSettings)
+
+
+def test_a_setting_can_be_in_a_file_and_not_in_two_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models").write_text(json.dumps({"own": str(tmp_path)}) + "\n")
+    monkeypatch.setenv("TACIT_MODELS_FILE", str(tmp_path / "models"))
+    assert from_environment(ModelSettings).models == {"own": tmp_path}
+    monkeypatch.setenv("TACIT_MODELS", "{}")
+    with pytest.raises(BadSettings, match="TACIT_MODELS and TACIT_MODELS_FILE are both set"):
+        from_environment(ModelSettings)
+    monkeypatch.delenv("TACIT_MODELS")
+    monkeypatch.setenv("TACIT_MODELS_FILE", str(tmp_path / "nowhere"))
+    with pytest.raises(BadSettings, match=r"TACIT_MODELS_FILE: .* cannot be read"):
+        from_environment(ModelSettings)
+
+
+@pytest.fixture
+def fake_hub(tiny_folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """A hub with one repository: its address, and what was fetched from it."""
+    files = {path.name: path.read_bytes() for path in tiny_folder.iterdir()}
+    files |= {"modeling_tiny.py": b"import os", "pytorch_model.bin": b"pickle", "README.md": b"read me"}
+    fetched: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = self.path.partition("?")[0]
+            if path == f"/api/models/owner/tiny/tree/{REVISION}":
+                listing = [
+                    {"type": "file", "path": n, "size": len(c), "oid": hashlib.sha1(c).hexdigest()}
+                    for n, c in files.items()
+                ]
+                return self.answer(json.dumps(listing).encode(), {"content-type": "application/json"})
+            name = path.removeprefix(f"/owner/tiny/resolve/{REVISION}/")
+            if name not in files:
+                self.send_response(404)
+                self.send_header("content-length", "0")
+                return self.end_headers()
+            if self.command == "GET":
+                fetched.append(name)
+            etag = f'"{hashlib.sha1(files[name]).hexdigest()}"'
+            self.answer(files[name], {"etag": etag, "x-repo-commit": REVISION})
+
+        do_HEAD = do_GET
+
+        def answer(self, content: bytes, headers: dict[str, str]) -> None:
+            self.send_response(200)
+            for key, value in (headers | {"content-length": str(len(content))}).items():
+                self.send_header(key, value)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", fetched
+    server.shutdown()
+    server.server_close()
+
+
+def test_pull_fetches_weights_configuration_and_tokenizer_but_no_code(
+    fake_hub: tuple[str, list[str]], tmp_path: Path
+) -> None:
+    address, fetched = fake_hub
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("TACIT_", "HF_"))} | {
+        "TACIT_MODELS": json.dumps({"own": str(MODEL)}),
+        "HF_ENDPOINT": address,
+        "HF_HOME": str(tmp_path),
+        "HF_HUB_OFFLINE": "1",  # as the services have it: this command goes online all the same
+        "NO_PROXY": "127.0.0.1",
+    }
+
+    def run(*words: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, *words], env=environment, capture_output=True, text=True, check=False, timeout=120
+        )
+
+    done = run("-m", "cli", "models", "pull")
+    assert done.returncode == 0, done.stderr
+    assert sorted(set(fetched)) == ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+    code = (
+        "from domain.models import base_models; from domain.settings import *;"
+        "print(base_models(from_environment(ModelSettings))['own'].source)"
+    )
+    offline = run("-c", code)
+    assert offline.stdout.strip() == str(MODEL), offline.stderr
+
+
+@pytest.fixture
+def world(database: Database, redis_server: str, tmp_path: Path, tiny_folder: Path) -> Iterator[World]:
+    settings = make_settings(database, redis_server, tmp_path).model_copy(update={"models": {"tiny": tiny_folder}})
+    keys = make_keys(database, settings)
+    with TestClient(create_app(settings)) as client:
+        yield World(database, settings, client, keys)
+
+
+def test_what_a_worker_measured_is_what_estimates_reckon_with(
+    world: World, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = world.private_file(max_length="16")
+    body = {"model": "tiny", "training_file": file["id"], "privacy": {"epsilon": 3}}
+    assert world.post(f"{JOBS}/estimate", body, scope="admin").json()["seconds"] is None
+
+    monkeypatch.setattr(profile, "_in_own_process", profile.measure)
+    model = {"tiny": describe("tiny", tiny_folder)}
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    worker = world.engine("worker")
+    made = profile.profile_models(worker, model, "cpu")
+    assert {m.method for m in made} == {"bitfit", "full", "lora", "lora-fa"}
+    assert all(m.tokens_per_second > 0 and m.peak_bytes > 10**6 for m in made)
+    assert profile.profile_models(worker, model, "cpu") == []  # what is known is not measured again
+
+    (shown,) = [m for m in world.get("/v1/models").json()["data"] if m["id"] == "tiny"]
+    assert (shown["source"], shown["tasks"]) == ("folder", ["classification", "pair"])
+    assert {one["method"] for one in shown["profile"]} == {m.method for m in made}
+    estimate = world.post(f"{JOBS}/estimate", body, scope="admin").json()
+    numbers = estimate["method"]["lora"]["hyperparameters"]
+    (lora,) = [m for m in made if m.method == "lora"]
+    expected = numbers["steps"] * numbers["batch_size"] * 16 / lora.tokens_per_second
+    assert estimate["seconds"] == pytest.approx(expected)
+
+    api = world.engine("api")
+    with api.begin() as connection, pytest.raises(sa.exc.ProgrammingError, match="permission denied"):
+        profile.profiles.record(connection, model["tiny"], lora)

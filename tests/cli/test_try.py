@@ -1,0 +1,104 @@
+"""`tacit try` on what every method leaves."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from cli.main import app
+from domain.models import describe
+from dpcore.export import About
+from dpcore.methods import get_method
+from dpcore.models import build_model, load_tokenizer
+from dpcore.spec.methods import method_names
+from dpcore.tasks import make_task
+from tests.worker import tiny
+
+TEXTS = ["apple and pear", "iron, of old zinc", "the lead"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    tiny.save_model(folder)
+    return folder
+
+
+def trained(base: Path, folder: Path, method: str) -> list[list[float]]:
+    """Export a model that differs from its base; returns the probabilities of TEXTS."""
+    tokenizer = load_tokenizer(base)
+    model = build_model("classification", base, tiny.LABELS, seed=0)
+    model = get_method(method).attach(model, {}, task="classification", seed=0)
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(3)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += torch.randn_like(parameter) / 3
+    about = About("tiny", describe("tiny", base).revision, method, "classification", tiny.LABELS, 16)
+    get_method(method).export(model, folder, about, tokenizer=tokenizer)
+    task = make_task("classification", tokenizer, labels=tiny.LABELS, max_length=16)
+    return task.logits(model, {"text": TEXTS}).softmax(1).tolist()
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["sentence"], *([text] for text in TEXTS)])
+    return path
+
+
+def tacit_try(*arguments: str | Path):
+    return CliRunner().invoke(app, ["try", *map(str, arguments)])
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_the_answers_are_the_trained_models_own(method: str, base: Path, rows: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    expected = trained(base, folder, method)
+    archive = shutil.make_archive(str(tmp_path / "zipped"), "zip", folder)
+    out = tmp_path / "answers.jsonl"
+    done = tacit_try(archive, rows, "--base", base, "--text", "sentence", "-o", out)
+    assert done.exit_code == 0, done.output
+    answers = [json.loads(line) for line in out.read_text().splitlines()]
+    for answer, shares in zip(answers, expected, strict=True):
+        assert list(answer["probabilities"].values()) == pytest.approx(shares, abs=1e-5)
+        assert answer["label"] == tiny.LABELS[shares.index(max(shares))]
+
+
+def test_what_is_wrong_is_named(base: Path, rows: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    trained(base, folder, "lora")
+    said = tacit_try(folder, rows, "--base", base).output
+    assert "'text'" in said
+    assert "--text" in said
+    other = tmp_path / "other"
+    shutil.copytree(base, other)
+    weights = bytearray((other / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (other / "model.safetensors").write_bytes(weights)
+    assert (
+        "is not the base model of this adapter" in tacit_try(folder, rows, "--text", "sentence", "--base", other).output
+    )
+    assert "There is no base model 'tiny' here" in tacit_try(folder, rows, "--text", "sentence").output
+    assert "no usable tacit.json" in tacit_try(base, rows).output
+
+
+def test_a_language_model_goes_on_from_its_prompt(tmp_path: Path) -> None:
+    causal_base = tmp_path / "base"
+    causal_base.mkdir()
+    tiny.save_writer(causal_base)
+    tokenizer = load_tokenizer(causal_base)
+    model = get_method("lora").attach(build_model("completion", causal_base, (), seed=0), {}, task="completion", seed=0)
+    about = About("tiny", describe("tiny", causal_base).revision, "lora", "completion", (), 16)
+    get_method("lora").export(model, tmp_path / "adapter", about, tokenizer=tokenizer)
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(json.dumps({"prompt": "apple and"}) + "\n" + json.dumps({"prompt": "iron"}) + "\n")
+    done = tacit_try(tmp_path / "adapter", prompts, "--base", causal_base, "--max-new-tokens", "3")
+    assert done.exit_code == 0, done.output
+    answers = [json.loads(line)["completion"] for line in done.stdout.splitlines()]
+    assert [len(answer.split()) for answer in answers] == [3, 3]
