@@ -310,10 +310,11 @@ def _stock(task: Task, private: dict[str, Any], adapter: Path, scratch: Path) ->
     """Measure in a process that has only stock libraries."""
     console.print("Loaded by stock libraries, in a process that imports nothing of Tacit:")
     base, labels = _base_model(task.model).folder, private["labels"] or []
-    about = {"labels": labels, "max_length": private.get("max_length") or 128, "causal": not labels}
+    max_length = int(private.get("max_length") or 128)
+    about = {"labels": labels, "max_length": max_length, "causal": not labels}
     rows = scratch / "evaluation.jsonl"
     with rows.open("w", encoding="utf-8") as file:
-        for row in _tokens(task, base, about["max_length"]) if not labels else _records(task, task.evaluation):
+        for row in _tokens(task, base, max_length) if not labels else _records(task, task.evaluation):
             file.write(json.dumps(row) + "\n")
     command = [sys.executable, "-I", str(STOCK), str(base), str(adapter), str(rows), json.dumps(about)]
     waiting = (SpinnerColumn(), TextColumn("measuring"), TimeElapsedColumn())
