@@ -19,12 +19,10 @@ from api.jobs.schemas import (
     Job,
     NewJob,
     Rejection,
-    SubmittedJob,
     estimate_of,
     event_of,
     event_prefix,
     job_of,
-    submitted_of,
 )
 from api.pages import After, Limit, Order, Page, fetch, fetch_numbered, page
 from domain import events, jobs
@@ -57,14 +55,14 @@ def create(
     after_commit: BackgroundTasks,
     response: Response,
     idempotency_key: IdempotencyKey = None,
-) -> SubmittedJob:
+) -> Job:
     """Submit a job. Its price is reserved in the ledger in the same transaction, or it is refused."""
     job_id = new_id("ftjob", "-")
     if idempotency_key is not None:
         known = idempotency.claim(connection, caller, idempotency_key, body, job_id)
         if known is not None:
             response.headers["idempotent-replayed"] = "true"
-            return submitted_of(jobs.require(connection, caller, known), service.signer, None)
+            return job_of(jobs.require(connection, caller, known), service.signer)
     planned = jobs.plan_job(connection, caller, service.models, body.wanted())
     jobs.submit(
         connection,
@@ -77,7 +75,7 @@ def create(
     after_commit.add_task(service.keeper.tell_witness)
     if made.status_detail != WAITING:
         after_commit.add_task(_hint, service, job_id)
-    return submitted_of(made, service.signer, planned.finished_twin)
+    return job_of(made, service.signer).model_copy(update={"finished_twin": planned.finished_twin})
 
 
 @router.get("")

@@ -218,12 +218,9 @@ class Job(BaseModel):
     privacy: JobPrivacy
     progress: Progress
     receipt: Receipt
-
-
-class SubmittedJob(Job):
-    """The answer to a submission."""
-
-    finished_twin: str | None = Field(description="a job that had succeeded with the same numbers already")
+    finished_twin: str | None = Field(
+        default=None, description="when submitted: a job that had succeeded with the same numbers already"
+    )
 
 
 class Approval(Body):
@@ -308,11 +305,6 @@ def estimate_of(planned: Planned) -> Estimate:
         finished_twin=planned.finished_twin,
         seconds=planned.seconds,
     )
-
-
-def submitted_of(row: sa.Row[Any], key: Ed25519PrivateKey, finished_twin: str | None) -> SubmittedJob:
-    """A row of domain.jobs.of_tenant that was just submitted."""
-    return SubmittedJob(**job_of(row, key).model_dump(), finished_twin=finished_twin)
 
 
 def _grant_use(grant: Grant | None) -> GrantUse | None:

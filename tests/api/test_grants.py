@@ -1,0 +1,175 @@
+"""Grants over HTTP: who may use a budget, how much of it, and what waits for a steward."""
+
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from domain.expiry import end_expired
+from domain.tables import job
+from ledger.tables import reservation
+from tests.api.conftest import JOBS, PROJECT, World, job_body
+from tests.api.test_jobs import finish
+
+pytestmark = pytest.mark.usefixtures("quick_checks")
+
+
+@pytest.fixture
+def hidden(world: World) -> dict[str, Any]:
+    """A private file with a budget of 8 that no analyst may use yet."""
+    return world.upload(granted=False).json()
+
+
+def second_steward(world: World) -> str:
+    """The name of a tenant entry whose steward is another key of tenant one."""
+    made = world.post("/v1/keys", {"name": "second", "scopes": ["steward"]}, "admin").json()
+    world.keys["second"] = world.keys["one"] | {"steward": made["key"]}
+    return "second"
+
+
+def test_a_grant_opens_a_budget_and_its_revocation_closes_it(world: World, hidden: dict[str, Any]) -> None:
+    budget, body = f"/v1/budgets/{hidden['budget']}", job_body(hidden["id"], 1.0)
+    closed = [("GET", budget), ("GET", f"/v1/files/{hidden['id']}"), ("GET", f"{budget}/grants")]
+    assert {world.call(*call, "analyst").status_code for call in closed} == {404}
+    assert world.post(f"{JOBS}/estimate", body).status_code == world.post(JOBS, body).status_code == 404
+    grant = world.grant(hidden["budget"])
+    assert (grant["project"], grant["key"], grant["epsilon"], grant["revoked_at"]) == (PROJECT, None, None, None)
+    assert {world.call(*call, "analyst").status_code for call in closed} == {200}
+    made = world.submit(hidden["id"], 1.0)
+    assert hidden["budget"] in world.get("/v1/budgets").text
+    revoked = world.call("DELETE", f"{budget}/grants/{grant['id']}", "steward").json()
+    assert revoked["revoked_at"]
+    assert world.call("DELETE", f"{budget}/grants/{grant['id']}", "steward").json() == revoked
+    assert {world.call(*call, "analyst").status_code for call in closed} == {404}
+    assert world.post(JOBS, job_body(hidden["id"], 1.1)).status_code == 404
+    assert world.get(f"{JOBS}/{made['id']}").status_code == 404
+    assert world.get(f"{JOBS}/{made['id']}", "steward").json()["status"] == "queued"  # it goes on
+    kinds = [e["kind"] for e in world.get(f"{budget}/entries", "auditor").json()["data"]]
+    assert kinds == ["open", "grant", "reserve", "revoke"]
+    assert world.post(f"{budget}/verify", scope="auditor").json()["ok"] is True
+
+
+def test_a_refused_sub_limit_says_so_and_names_what_fits(world: World, hidden: dict[str, Any]) -> None:
+    grant = world.grant(hidden["budget"], epsilon=2)
+    first = world.post(JOBS, {k: v for k, v in job_body(hidden["id"]).items() if k != "privacy"}).json()
+    assert first["privacy"]["epsilon"] == pytest.approx(2, abs=1e-3)  # all of an untouched grant
+    world.post(f"{JOBS}/{first['id']}/cancel")
+    world.submit(hidden["id"], 1.5)
+    estimate = world.post(f"{JOBS}/estimate", job_body(hidden["id"], 1.6)).json()
+    assert (estimate["fits"], estimate["grant"]["id"], estimate["grant"]["epsilon"]) == (False, grant["id"], 2)
+    refused = world.post(JOBS, job_body(hidden["id"], 1.6))
+    problem = refused.json()
+    assert (refused.status_code, problem["error"]["code"]) == (403, "grant_limit_exceeded")
+    assert refused.headers["x-should-retry"] == "false"
+    assert "the grant's sub-limit" in problem["detail"]
+    assert problem["grant"] == grant["id"]
+    assert 0 < problem["largest_epsilon"] == estimate["largest_epsilon"] < 1.6
+    assert problem["grant_left"] < 0.6 < 6 < problem["budget_left"]
+    world.submit(hidden["id"], problem["largest_epsilon"])
+    assert world.post(JOBS, job_body(hidden["id"], 3.0), "admin").status_code == 201  # the budget has room
+    (shown,) = world.get(f"/v1/budgets/{hidden['budget']}/grants").json()["data"]
+    assert shown["epsilon_left"] < 0.2
+    assert shown["epsilon_reserved"] > 1.5
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code", "param"),
+    [
+        ({"project": None}, 400, "invalid_request", "key"),
+        ({"key": "key_x"}, 400, "invalid_request", "key"),
+        ({"project": None, "key": "key_" + "0" * 32}, 404, "not_found", "key"),
+        ({"project": "a b"}, 400, "invalid_request", "project"),
+        ({"epsilon": 9}, 400, "invalid_request", "epsilon"),
+        ({"epsilon": 0.01}, 400, "epsilon_too_small", "epsilon"),
+        ({"epsilon": -1}, 400, "invalid_request", "epsilon"),
+        ({"approval_above": 0}, 400, "invalid_request", "approval_above"),
+        ({"spent": []}, 400, "invalid_request", "spent"),
+    ],
+)
+def test_bad_grants_are_refused_by_field(
+    world: World, change: dict[str, Any], status: int, code: str, param: str
+) -> None:
+    budget = world.post("/v1/budgets", {"name": "b", "epsilon": 8, "delta": 1e-5}, "steward").json()["id"]
+    answer = world.post(f"/v1/budgets/{budget}/grants", {"project": "p"} | change, "steward")
+    assert (answer.status_code, answer.json()["error"]["code"], answer.json()["error"]["param"]) == (
+        status,
+        code,
+        param,
+    ), answer.text
+    if "smallest_epsilon" in answer.json():
+        least = {"project": "p", "epsilon": answer.json()["smallest_epsilon"]}
+        assert world.post(f"/v1/budgets/{budget}/grants", least, "steward").status_code == 201
+        again = world.post(f"/v1/budgets/{budget}/grants", least, "steward")
+        assert (again.status_code, again.json()["error"]["code"]) == (409, "already_granted")
+
+
+def test_a_large_job_waits_for_a_steward_who_did_not_submit_it(world: World, hidden: dict[str, Any]) -> None:
+    other, path = second_steward(world), f"/v1/budgets/{hidden['budget']}"
+    world.grant(hidden["budget"])
+    rules = {"approval_above": 2, "queue_days": 3, "reason": "large jobs are looked at"}
+    assert world.post(f"{path}/rules", rules, "analyst").status_code == 403
+    assert world.post(f"{path}/rules", rules, "steward").json()["approval_above"] == 2
+    assert world.post(f"{JOBS}/estimate", job_body(hidden["id"], 2.0)).json()["needs_approval"] is False
+    assert world.post(f"{JOBS}/estimate", job_body(hidden["id"], 2.1)).json()["needs_approval"] is True
+    small = world.submit(hidden["id"], 2.0)
+    assert (small["status"], small["status_detail"]) == ("queued", None)
+    large = world.submit(hidden["id"], 2.1)
+    assert (large["status"], large["status_detail"], large["queue_position"]) == (
+        "queued",
+        "waiting_for_approval",
+        None,
+    )
+    with world.engine("admin").connect() as connection:
+        hinted = sa.select(job.c.id).where(job.c.hinted_at.is_not(None), job.c.id.in_([small["id"], large["id"]]))
+        assert connection.execute(hinted).scalars().all() == [small["id"]]
+    assert world.post(f"{JOBS}/{large['id']}/approve").status_code == 403
+    assert world.post(f"{JOBS}/{large['id']}/approve", scope="steward").json()["status_detail"] is None
+    again = world.post(f"{JOBS}/{large['id']}/approve", scope="steward")
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "not_waiting")
+    own = world.post(JOBS, job_body(hidden["id"], 2.2), "admin").json()
+    refused = world.post(f"{JOBS}/{own['id']}/approve", scope="admin")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "own_job")
+    assert world.post(f"{JOBS}/{own['id']}/approve", {"reason": "fine"}, "steward", tenant=other).status_code == 200
+    dropped = world.submit(hidden["id"], 2.3)
+    left = world.get(path, "steward").json()["epsilon_reserved"]
+    ended = world.post(f"{JOBS}/{dropped['id']}/reject", {"reason": "too much for this"}, "steward").json()
+    assert (ended["status"], ended["status_detail"]) == ("cancelled", "rejected")
+    assert world.get(path, "steward").json()["epsilon_reserved"] < left
+    assert "too much for this" in world.get(f"{JOBS}/{dropped['id']}/events").text
+    assert world.post(f"{JOBS}/{dropped['id']}/approve", scope="steward").status_code == 409
+    assert world.post(f"{path}/verify", scope="auditor").json()["ok"] is True
+
+
+def test_a_job_that_nobody_begins_in_time_ends_as_expired(world: World, hidden: dict[str, Any]) -> None:
+    world.grant(hidden["budget"])
+    made = [world.submit(hidden["id"], 1.0, queue_days=days)["id"] for days in (1, 30)]
+    with world.engine("admin").begin() as connection:
+        days = sa.func.round(sa.extract("epoch", reservation.c.starts_by - reservation.c.created_at) / 86400)
+        found = connection.execute(sa.select(reservation.c.job_id, days).where(reservation.c.job_id.in_(made))).all()
+        assert {id: int(n) for id, n in found} == {made[0]: 1, made[1]: 7}  # at most the budget's
+        late = sa.update(reservation).where(reservation.c.job_id == made[0])
+        connection.execute(late.values(starts_by=sa.func.now()))
+    assert made[0] in end_expired(world.engine("api"))
+    ended = world.get(f"{JOBS}/{made[0]}").json()
+    assert (ended["status"], ended["status_detail"]) == ("cancelled", "expired")
+    assert ended["finished_at"]
+    assert "no worker began" in world.get(f"{JOBS}/{made[0]}/events").json()["data"][0]["message"]
+    assert world.get(f"{JOBS}/{made[1]}").json()["status"] == "queued"
+
+
+def test_the_same_job_is_not_paid_for_twice_unless_asked(world: World, hidden: dict[str, Any]) -> None:
+    world.grant(hidden["budget"])
+    body = job_body(hidden["id"])
+    with world.engine("worker").connect() as at_work:
+        done = finish(world, hidden, at_work)
+    assert world.post(f"{JOBS}/estimate", body).json()["finished_twin"] == done
+    refused = world.post(JOBS, body | {"seed": 5})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "same_job_finished")
+    assert (refused.json()["job"], refused.headers["x-should-retry"]) == (done, "false")
+    assert world.get(refused.json()["adapter"]).status_code == 200
+    for change in ({"privacy": {"epsilon": 1.0}}, {"method": {"type": "lora", "lora": {"r": 2}}}):
+        assert world.post(f"{JOBS}/estimate", body | change).json()["finished_twin"] is None
+    headers = {"Idempotency-Key": "twice"}
+    asked = [world.post(JOBS, body | {"allow_duplicate": True}, headers=headers).json() for _ in range(2)]
+    assert asked[0]["finished_twin"] == done
+    assert asked[0]["id"] == asked[1]["id"] != done
