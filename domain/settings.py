@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
@@ -59,6 +59,7 @@ def _model_source(value: Any) -> Any:
     return HubModel(repository, revision)
 
 
+ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,99}$")]
 ModelSource = Annotated[Path | HubModel, BeforeValidator(_model_source)]
 
 
@@ -132,7 +133,7 @@ class KeySettings(FileSettings):
 class ModelSettings(FileSettings):
     """The allow-list of base models."""
 
-    models: dict[str, ModelSource] = Field(default_factory=dict)
+    models: dict[ModelName, ModelSource] = Field(default_factory=dict)
     """Base models beside the built-in ones: name to local folder, or to `hub:owner/name@revision`."""
     hub_online: bool = False
     """Whether a hub model that is not in the local cache may be downloaded at start."""

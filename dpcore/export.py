@@ -4,7 +4,6 @@ Every folder has tacit.json, which says what the weights belong to, and loads wi
 """
 
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,7 +33,7 @@ class About:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a path as the base model's name: it means nothing elsewhere."""
-        if self.base_model.startswith((".", "/", "~")) or os.path.exists(self.base_model):
+        if self.base_model.startswith((".", "/", "~")):  # what lies in the working folder says nothing about a name
             raise ValueError(f"the base model needs a public name, not the path {self.base_model!r}")
 
 
