@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -154,7 +155,7 @@ def _known_as(model: str) -> str:
         if name or Path(folder).is_dir():
             options.fail(f"--model: {folder} holds no model: it has no config.json")
         return model
-    name = name or Path(folder).resolve().name
+    name = name or re.sub("[^A-Za-z0-9_-]", "-", Path(folder).resolve().name)
     known = json.loads(os.environ.get("TACIT_MODELS", "{}"))
     os.environ["TACIT_MODELS"] = json.dumps(known | {name: str(Path(folder).resolve())})
     return name

@@ -92,9 +92,7 @@ def _about(folder: Path) -> "About":
     try:
         return read_about(folder)
     except (OSError, ValueError, KeyError, TypeError):
-        raise StackError(
-            f"{folder} is no adapter of this service: it has no tacit.json that says what it is."
-        ) from None
+        raise StackError(f"{folder} is no adapter of this service: it has no usable tacit.json.") from None
 
 
 def _rows(file: Path, names: Mapping[str, str]) -> list[dict[str, str]]:

@@ -59,7 +59,7 @@ def _model_source(value: Any) -> Any:
     return HubModel(repository, revision)
 
 
-ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,99}$")]
+ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,80}$")]
 ModelSource = Annotated[Path | HubModel, BeforeValidator(_model_source)]
 
 
