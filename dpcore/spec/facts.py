@@ -48,6 +48,8 @@ _NAMES = {
     "vocab_size": ("vocab_size",),
     "max_positions": ("max_position_embeddings", "n_positions"),
 }
+_COUNT_FROM_PADDING = ("camembert", "roberta", "xlm-roberta")
+"""Models whose first position comes after that of the padding token: RoBERTa's 514 positions hold 512 tokens."""
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 _HEADER_BYTES = 100_000_000
 """safetensors' own limit on a header."""
@@ -65,6 +67,8 @@ def read_facts(folder: str | Path) -> ModelFacts:
         if found is None:
             raise ValueError(f"config.json of the model gives no {name}")
         values[name] = found
+    if values["model_type"] in _COUNT_FROM_PADDING:
+        values["max_positions"] -= config.get("pad_token_id", 1) + 1
     return ModelFacts(
         **values,
         causal_lm=any(str(name).endswith(_CAUSAL) for name in config.get("architectures") or ()),

@@ -30,35 +30,7 @@ CASES = [
     if (method, base) != ("bitfit", "llama-lm")  # it has no biases
 ]
 
-STOCK = """
-import json, sys
-import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
-
-method, base, adapter, texts, cut, labels = sys.argv[1], sys.argv[2], sys.argv[3], *map(json.loads, sys.argv[4:])
-torch.manual_seed(0)
-def stock(folder):
-    if labels:
-        return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=labels).eval()
-    return AutoModelForCausalLM.from_pretrained(folder).eval()
-if method in ("lora", "lora-fa"):
-    from peft import PeftModel
-    model = PeftModel.from_pretrained(stock(base), adapter).eval()
-elif method == "bitfit":
-    sys.path.insert(0, adapter)
-    from load import load
-    model = load(base)
-else:
-    model = stock(adapter)
-tokenizer = AutoTokenizer.from_pretrained(adapter)
-out = []
-for text in texts:
-    encoded = tokenizer(text, truncation=True, max_length=cut, return_tensors="pt")
-    with torch.no_grad():
-        out.append(model(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]).logits[0].tolist())
-ours = [m for m in sys.modules if m.split(".")[0] in ("api", "worker", "dpcore", "ledger", "domain", "cli")]
-print(json.dumps({"logits": out, "ours": ours}))
-"""
+STOCK = Path(__file__).parents[1] / "stock.py"
 
 
 class Trained:
@@ -114,19 +86,8 @@ def test_every_export_loads_outside_with_equal_logits(train_it, tmp_path, method
     """What a reader does, in a process without any module of Tacit's; and our own way back."""
     trained = train_it(method, base)
     expected, folder = trained.logits(trained.model), trained.export(tmp_path / "export")
-    texts, labels = json.dumps(TEXTS), json.dumps(len(trained.about.labels))
-    (tmp_path / "stock.py").write_text(STOCK)
-    command = [
-        sys.executable,
-        "-I",
-        "stock.py",
-        method,
-        str(trained.folder),
-        str(folder),
-        texts,
-        str(MAX_LENGTH),
-        labels,
-    ]
+    labels = str(len(trained.about.labels))
+    command = [sys.executable, "-I", STOCK, method, trained.folder, folder, json.dumps(TEXTS), str(MAX_LENGTH), labels]
     stock = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
     seen = json.loads(stock.stdout)
     assert seen["ours"] == []

@@ -199,4 +199,6 @@ def test_facts_of_models_that_name_things_differently(tmp_path):
         read_facts(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text()) | {"max_position_embeddings": 64}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert read_facts(tmp_path).hidden_size == 8
+    assert (read_facts(tmp_path).hidden_size, read_facts(tmp_path).max_positions) == (8, 64)
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "roberta", "pad_token_id": 1}))
+    assert read_facts(tmp_path).max_positions == 62

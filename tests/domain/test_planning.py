@@ -1,0 +1,94 @@
+"""From a request and public values to a plan: what cannot work is refused before anything is charged."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from domain.models import BaseModelFacts
+from domain.planning import Dataset, Draft, draft, reference_job
+from domain.refusals import Invalid
+from dpcore.spec import accounting
+from dpcore.spec.facts import ModelFacts
+from dpcore.spec.tasks import TaskKind
+from ledger.budgets import Balance
+
+SHAPE = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "layers": 2,
+    "heads": 2,
+    "vocab_size": 100,
+    "max_positions": 128,
+}
+READER = ModelFacts(model_type="bert", biases=500, **SHAPE)
+WRITER = ModelFacts(model_type="llama", causal_lm=True, biases=0, **SHAPE)
+CHATTER = WRITER.model_copy(update={"chat_template": True})
+WEIGHTS = accounting.reference_weights(8.0, 1e-5, 0.05, 100)
+
+
+def plan(facts: ModelFacts, task: TaskKind, *, method: str = "lora", unit: str = "record") -> Draft:
+    budget = Balance(
+        id="budget",
+        tenant_id="tenant",
+        epsilon=8.0,
+        delta=1e-5,
+        unit=unit,
+        max_records_per_user=2 if unit == "user" else None,
+        weights=WEIGHTS,
+        cap=accounting.caps(8.0, 1e-5, WEIGHTS),
+        spent=accounting.EMPTY,
+        reserved=accounting.EMPTY,
+        frozen_reason=None,
+    )
+    labels = 2 if task in ("classification", "pair") else 0
+    asked: dict[str, Any] = {"steps": 100, "batch_size": 50}
+    return draft(
+        method=method,
+        options={},
+        hyperparameters=asked,
+        epsilon=3.0,
+        delta=None,
+        seed=0,
+        model=BaseModelFacts("base", Path("/nowhere"), facts, "0" * 64, 0),
+        dataset=Dataset(task, 1000, labels, 64),
+        budget=budget,
+    )
+
+
+@pytest.mark.parametrize(
+    ("facts", "task", "method", "code", "param"),
+    [
+        (READER, "completion", "lora", "unsupported_task", "model"),
+        (READER, "text", "full", "unsupported_task", "model"),
+        (READER, "chat", "lora", "unsupported_task", "model"),
+        (WRITER, "chat", "lora", "no_chat_template", "model"),
+        (WRITER, "text", "bitfit", "unsupported_method", "method.type"),
+        (WRITER, "classification", "bitfit", "unsupported_method", "method.type"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_the_field_that_asks_for_it(facts, task, method, code, param):
+    with pytest.raises(Invalid) as caught:
+        plan(facts, task, method=method)
+    assert (caught.value.code, caught.value.param) == (code, param)
+
+
+@pytest.mark.parametrize("task", get_args(TaskKind))
+@pytest.mark.parametrize("method", ["lora", "lora-fa", "full"])
+def test_a_language_model_with_a_template_fits_every_task(task, method):
+    made = plan(CHATTER, task, method=method)
+    assert made.method["type"] == made.plan.method == method
+    assert made.memory > 0
+
+
+def test_a_budget_for_users_is_planned_in_users():
+    """The declared size counts users, so the rate is that of a user in a draw, at the same price."""
+    by_user, by_record = plan(READER, "classification", unit="user"), plan(READER, "classification")
+    assert (by_user.plan.unit, by_record.plan.unit) == ("user", "record")
+    assert by_user.plan.sample_rate == by_user.plan.expected_batch / 1000
+    assert by_user.cost == by_record.cost
+
+
+def test_the_reference_job_is_that_of_the_task():
+    read, wrote = (reference_job(42_000, 8.0, WRITER, task) for task in ("classification", "completion"))
+    assert wrote != read

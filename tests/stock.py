@@ -1,0 +1,42 @@
+"""What a reader of an export does, as a program of its own: stock transformers and peft, or the loader in the folder.
+
+stock.py METHOD BASE EXPORT TEXTS CUT LABELS: prints each text's logits, and which modules of Tacit's were loaded.
+"""
+
+import json
+import sys
+
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+method, base, export = sys.argv[1:4]
+texts, cut, labels = json.loads(sys.argv[4]), int(sys.argv[5]), int(sys.argv[6])
+
+
+def stock(folder: str) -> torch.nn.Module:
+    if labels:
+        return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=labels).eval()
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+torch.manual_seed(0)
+if method in ("lora", "lora-fa"):
+    from peft import PeftModel
+
+    model = PeftModel.from_pretrained(stock(base), export).eval()
+elif method == "bitfit":
+    sys.path.insert(0, export)
+    from load import load
+
+    model = load(base)
+else:
+    model = stock(export)
+tokenizer = AutoTokenizer.from_pretrained(export)
+logits = []
+for text in texts:
+    encoded = tokenizer(text, truncation=True, max_length=cut, return_tensors="pt")
+    with torch.no_grad():
+        output = model(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"])
+    logits.append(output.logits[0].tolist())
+ours = [m for m in sys.modules if m.split(".")[0] in ("api", "worker", "dpcore", "ledger", "domain", "cli")]
+print(json.dumps({"logits": logits, "ours": ours}))
