@@ -2,7 +2,8 @@
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from fastapi import APIRouter, BackgroundTasks, Request, Response
@@ -18,7 +19,7 @@ from api.errors import ApiError
 from api.fields import Id
 from api.files import endpoints as files_api
 from api.jobs import endpoints as jobs_api
-from api.jobs.schemas import Approval, Job, Rejection
+from api.jobs.schemas import Approval, Event, Job, Rejection
 from api.ledger import endpoints as ledger_api
 from api.pages import After
 from domain.approvals import WAITING
@@ -66,7 +67,7 @@ def show(job_id: Id, request: Request, visit: Visit, service: Service, connectio
         job=job,
         open=open,
         waits=job.status_detail == WAITING,
-        events=jobs_api.list_events(job_id, visit.caller, connection, limit=EVENTS, order="asc").data,
+        timeline=timeline(jobs_api.list_events(job_id, visit.caller, connection, limit=EVENTS, order="asc").data),
         results=[files_api.show(id, visit.caller, connection) for id in job.result_files],
         receipts=ledger_api.job_receipts(job_id, visit.caller, service, connection),
         next=NEXT.get(job.error.code, "Submit it again; if it fails again, tell the operator.") if job.error else "",
@@ -134,6 +135,15 @@ def result(
     if file_id not in job.result_files:
         raise ApiError(404, "not_found", f"no such {RESULT} file")
     return files_api.content(file_id, visit.caller, request, service, connection)
+
+
+def timeline(events: Sequence[Event]) -> list[tuple[Event, list[Event]]]:
+    """What happened, in order; chunks of steps that follow each other are one item, the last of them before all."""
+    items: list[tuple[Event, list[Event]]] = []
+    for chunks, run in groupby(events, lambda event: event.type == "metrics"):
+        found = list(run)
+        items += [(found[-1], found)] if chunks else [(event, []) for event in found]
+    return items
 
 
 def request_of(job: Job) -> dict[str, Any]:
