@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,9 +26,12 @@ class Part:
 
 
 def folder(store: Store) -> Path:
-    """Beside the blobs where they are a folder, so that finished rows move without a copy."""
+    """Beside the blobs where they are a folder, otherwise in TMPDIR. Raises PermissionError when others may look."""
     path = store.folder / "uploads" if store.folder is not None else Path(tempfile.gettempdir()) / "tacit-uploads"
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = path.lstat()
+    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077 or not stat.S_ISDIR(found.st_mode):
+        raise PermissionError(f"{path} must be a folder of this user's alone: uploads pass through it")
     return path
 
 

@@ -94,7 +94,7 @@ class House:
     def wait(self, job_id: str, status: str) -> None:
         end = time.monotonic() + PATIENCE
         while (now := self.status(job_id)) != status:
-            assert now in ("queued", "running"), self.world.get(f"{JOBS}/{job_id}").text
+            assert now in ("queued", "running"), (self.folder / "worker.log").read_text()[-3000:]
             assert time.monotonic() < end, f"{job_id} is {now}"
             time.sleep(0.2)
 
@@ -225,6 +225,7 @@ def holders(found: dict[str, bytes], words: tuple[str, ...]) -> list[tuple[str, 
     ]
 
 
+@pytest.mark.slow
 def test_what_is_private_is_found_nowhere(house: House, short_folder: Path) -> None:
     world, blobs = house.world, house.folder / "blobs"
     for name, (filename, content, change) in spoilt().items():
