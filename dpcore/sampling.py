@@ -1,10 +1,29 @@
-"""Poisson sampling over a whole file."""
+"""Poisson sampling of units over a whole file, and which records are whose."""
 
 import math
 
 import numpy as np
 
 from dpcore.keystream import Keystream
+
+
+class Owners:
+    """The records of each user. `owners`: int64 [n], the user of each record, numbered from 0."""
+
+    def __init__(self, owners: np.ndarray) -> None:
+        """Raises ValueError for a negative number."""
+        if len(owners) and owners.min() < 0:
+            raise ValueError("users are numbered from 0")
+        self._order = np.argsort(owners, kind="stable")
+        self._ends = np.cumsum(np.bincount(owners))
+
+    def __len__(self) -> int:
+        """How many users there are."""
+        return len(self._ends)
+
+    def records(self, user: int) -> np.ndarray:
+        """Indices of all records of a user, ascending: int64 [k]."""
+        return self._order[self._ends[user - 1] if user else 0 : self._ends[user]]
 
 
 def poisson(stream: Keystream, population: int, rate: float) -> np.ndarray:

@@ -17,14 +17,17 @@ from dpcore import checkpoint as checkpoints
 from dpcore import optimise
 from dpcore.clipping import ClippedSum
 from dpcore.engine.per_example import PerExample
+from dpcore.engine.per_user import UserGradient
+from dpcore.engine.rehearsal import require_exact
+from dpcore.engine.tape import Gradients
 from dpcore.keystream import Streams
 from dpcore.noise import noised_mean
-from dpcore.sampling import poisson
+from dpcore.sampling import Owners, poisson
 from dpcore.spec.plan import Plan, Speed
 
 
 class Records(Protocol):
-    """Encoded records of a file; one record is one unit."""
+    """Encoded records of a file."""
 
     def __len__(self) -> int: ...
 
@@ -34,6 +37,10 @@ class Records(Protocol):
 
 
 R = TypeVar("R", bound=Records)
+T = TypeVar("T")
+
+_CHECKED, _CHECKED_TOKENS = 3, 32
+"""Stand-in records whose gradients are compared with plain autograd's, and their length at most."""
 
 
 class Task(Protocol[R]):
@@ -70,6 +77,7 @@ def train(
     save: Callable[[bytes], None],
     should_stop: Callable[[], bool],
     checkpoint: bytes | None = None,
+    owners: np.ndarray | None = None,
     speed: Speed | None = None,
     streams: Streams | None = None,
 ) -> Outcome:
@@ -79,15 +87,16 @@ def train(
     save(data): called after every chunk, and at a stop, with a checkpoint.
     should_stop(): asked before every step and micro-batch; the step it interrupts is thrown away, and stays paid for.
     checkpoint: what an earlier attempt saved; sampling and noise are drawn afresh.
+    owners: the user of each record, numbered from 0: int64 [n]; needed when the plan's unit is the user, and only then.
     streams: for tests alone. Left out, the randomness comes from the operating system.
 
-    Raises PlanMismatch for a checkpoint of another plan, UnseenParameter or BatchShape before the first step when the
-    model cannot be trained exactly, and whatever the callables raise.
+    Raises PlanMismatch for a checkpoint of another plan; UnseenParameter, BatchShape or InexactGradient before the
+    first step when the model cannot be trained exactly; and whatever the callables raise.
     """
-    run = _Run(model, task, records, plan, should_stop, speed or Speed(), streams or Streams())
+    run = _Run(model, task, records, plan, owners, should_stop, speed or Speed(), streams or Streams())
+    run.rehearse()
     if checkpoint is not None:
         run.restore(checkpoint)
-    run.rehearse()
     while run.step < plan.steps:
         if should_stop():
             return Outcome(run.step, "stopped")
@@ -114,14 +123,18 @@ class _Run(Generic[R]):
         task: Task[R],
         records: R,
         plan: Plan,
+        owners: np.ndarray | None,
         should_stop: Callable[[], bool],
         speed: Speed,
         streams: Streams,
     ) -> None:
         if task.max_length != plan.max_length:
             raise ValueError(f"the task cuts at {task.max_length} tokens, the plan says {plan.max_length}")
+        if (owners is None) != (plan.unit == "record") or (owners is not None and len(owners) != len(records)):
+            raise ValueError("a plan whose unit is the user needs the owner of each record; another plan has none")
         self.step = 0
         self._model, self._task, self._records, self._plan = model, task, records, plan
+        self._owners = None if owners is None else Owners(owners)
         self._should_stop, self._speed, self._streams = should_stop, speed, streams
         self._engine = PerExample(model)
         self._parameters = self._engine.parameters
@@ -129,35 +142,75 @@ class _Run(Generic[R]):
         multiple = speed.length_multiple
         # A record's padded length follows from that record alone, so its gradient does not depend on its neighbours.
         self._padded = np.minimum(-(-records.lengths // multiple) * multiple, task.max_length)
-        row_bytes = 4 * self._engine.width
-        self._most_examples = max(1, speed.buffer_bytes // row_bytes)
+        self._most_examples = max(1, speed.buffer_bytes // max(1, self._engine.row_bytes))
         self._shrink = 1  # doubled when memory runs out
 
     def rehearse(self) -> None:
-        """Run the largest public shape on stand-in records: what cannot be trained fails here, before any step."""
+        """Run public stand-in records, the largest shape too: what cannot be trained fails here, before any step.
+
+        The weights are still the public ones, so that no refusal depends on what an earlier attempt has learnt.
+        """
+        length = min(_CHECKED_TOKENS, self._task.max_length)
+        some = self._task.synthetic(_CHECKED, length)
+        require_exact(
+            self._engine, self._model, lambda now: self._task.losses(self._model, some, now, length), _CHECKED
+        )
         length = self._task.max_length
         count = self._examples(length)
         public = self._task.synthetic(count, length)
-        self._engine.gradients(lambda: self._task.losses(self._model, public, np.arange(count), length), count)
+        total = self._zero()
+        total.add(
+            self._engine.gradients(lambda: self._task.losses(self._model, public, np.arange(count), length), count)
+        )
 
     def iterate(self) -> None:
         """One iteration: one draw, one noise."""
         plan = self._plan
-        drawn = poisson(self._streams.at("sampling", self.step), len(self._records), plan.sample_rate)
-        total = ClippedSum.zero(
-            self._engine.width,
-            clip_norm=plan.clip_norm,
-            clipping=plan.clipping,
-            expected_batch=plan.expected_batch,
-            device=self._engine.device,
-        )
+        units = len(self._records) if self._owners is None else len(self._owners)
+        drawn = poisson(self._streams.at("sampling", self.step), units, plan.sample_rate)
+        total = self._zero()
         if self._should_stop():
             raise _Stopped
-        for length, indices in self._buckets(drawn):
-            self._add_clipped(total, indices, length)
+        if self._owners is None:
+            self._add_records(total, drawn)
+        else:
+            for user in drawn:
+                self._add_user(total, self._owners.records(user))
         mean = noised_mean(total, plan.noise_multiplier, plan.expected_batch, self._streams.at("noise", self.step))
         optimise.step(self._optimiser, self._parameters, self._engine.unflatten(mean), plan=plan, done=self.step)
         self.step += 1
+
+    def _zero(self) -> ClippedSum:
+        """The sum over no units."""
+        return ClippedSum.zero(
+            self._engine.width,
+            clip_norm=self._plan.clip_norm,
+            clipping=self._plan.clipping,
+            expected_batch=self._plan.expected_batch,
+            device=self._engine.device,
+        )
+
+    def _add_records(self, total: ClippedSum, drawn: np.ndarray) -> None:
+        """Add the drawn records to the sum, each a unit of its own."""
+        for length, indices in self._buckets(drawn):
+
+            def gradients(now: np.ndarray, length: int = length) -> Gradients:
+                return self._engine.gradients(
+                    lambda: self._task.losses(self._model, self._records, now, length), len(now)
+                )
+
+            self._in_pieces(indices, length, gradients, total.add)
+
+    def _add_user(self, total: ClippedSum, records: np.ndarray) -> None:
+        """Add one user to the sum: all of its records together are the unit."""
+        user = UserGradient(self._engine)
+        for length, indices in self._buckets(records):
+
+            def gradient(now: np.ndarray, length: int = length) -> Tensor:
+                return user.of(lambda: self._task.losses(self._model, self._records, now, length))
+
+            self._in_pieces(indices, length, gradient, user.add)
+        total.add(user.gradients())
 
     def _buckets(self, drawn: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """The draw by padded length, longest first, so that the largest buffer is made once."""
@@ -165,25 +218,27 @@ class _Run(Generic[R]):
         for length in np.unique(padded)[::-1]:
             yield int(length), drawn[padded == length]
 
-    def _add_clipped(self, total: ClippedSum, indices: np.ndarray, length: int) -> None:
-        """Add records of one padded length to the sum, in micro-batches; out of memory, go on with smaller ones."""
+    def _in_pieces(
+        self, indices: np.ndarray, length: int, compute: Callable[[np.ndarray], T], take: Callable[[T], None]
+    ) -> None:
+        """Compute on records of one padded length in micro-batches; out of memory, go on with smaller ones.
+
+        Only what was computed to its end is taken, and taken once: a sum that was half added cannot be tried again.
+        """
         while len(indices):
             if self._should_stop():
                 raise _Stopped
             size = self._examples(length)
-            now = indices[:size]
             try:
-                gradients = self._engine.gradients(
-                    lambda now=now: self._task.losses(self._model, self._records, now, length),  # type: ignore[misc]
-                    len(now),
-                )
-                total.add(gradients)
+                computed = compute(indices[:size])
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if size == 1 or not _out_of_memory(error):
                     raise
                 self._shrink *= 2
                 self._engine.release()
                 continue
+            take(computed)
+            del computed  # its memory is needed for the next
             indices = indices[size:]
 
     def _examples(self, length: int) -> int:

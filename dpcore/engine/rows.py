@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_PIECE = 2**13
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -14,7 +16,9 @@ class Rows:
 
     def norms(self) -> Tensor:
         """L2 norm of each row: [m]."""
-        norms: Tensor = torch.linalg.vector_norm(self.rows, dim=1)
+        # In one go over 22.7 million numbers torch's float32 norm comes out 1.2e-3 too small on a CPU.
+        parts = [torch.linalg.vector_norm(part, dim=1) for part in torch.split(self.rows, _PIECE, dim=1)]
+        norms: Tensor = torch.linalg.vector_norm(torch.stack(parts), dim=0)
         return norms
 
     def add_weighted(self, value: Tensor, factors: Tensor) -> None:

@@ -30,7 +30,7 @@ class Plan(BaseModel):
     clip_norm: float = Field(gt=0, le=1e6, description="C: bound on the L2 norm of a unit's contribution")
     clipping: Literal["automatic", "flat"] = "automatic"
     expected_batch: int = Field(ge=1, description="public divisor of the noised sum; never the size of a draw")
-    unit: Literal["record"] = "record"
+    unit: Literal["record", "user"] = "record"
     relation: Literal["add_or_remove_one"] = "add_or_remove_one"
 
     # What is trained, and how the noised sums are used: post-processing.

@@ -1,116 +1,234 @@
 """The clipped sum equals the one-by-one sum by plain autograd, whatever the architecture, clip and micro-batches."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dpcore.clipping import AUTOMATIC_OFFSET, ClippedSum
-from dpcore.engine.buffer import BatchShape, UnseenParameter
+from dpcore.clipping import AUTOMATIC_OFFSET, ROUNDING_SLACK, ClippedSum
+from dpcore.engine import layout
+from dpcore.engine.errors import BatchShape, InexactGradient, UnseenParameter
 from dpcore.engine.per_example import PerExample
+from dpcore.engine.rehearsal import require_exact
+from dpcore.engine.rows import Rows
 
-LENGTH = 16
+from .architectures import ARCHITECTURES, TRAINING, Examples, alone, make
 
-
-def oracle(model, task, records, clip_norm, clipping):
-    """Loop over the records with plain autograd; clip the whole vector; sum. Also how many were clipped."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    total, bound = 0, 0
-    for i in range(len(records)):
-        loss = task.losses(model, records, np.array([i]), LENGTH)[0]
-        gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
-        norm = gradient.norm()
-        bound += int(norm > clip_norm)
-        factor = min(1.0, clip_norm / norm) if clipping == "flat" else clip_norm / (norm + AUTOMATIC_OFFSET)
-        total = total + factor * gradient
-    return total, bound
+RECORDS = 7
+LENGTHS = (5, 10, 16)
+"""Gram matrices for all weights, for some, for none: 16 x 16 weights change over at 8 tokens, embeddings at 11."""
 
 
-def clipped(model, task, records, clip_norm, clipping, sizes):
-    engine = PerExample(model)
-    total = ClippedSum.zero(
-        engine.width, clip_norm=clip_norm, clipping=clipping, expected_batch=1, device=engine.device
-    )
-    for part in np.split(np.arange(len(records)), np.cumsum(sizes)[:-1]):
-        total.add(engine.gradients(lambda part=part: task.losses(model, records, part, LENGTH), len(part)))
-    return total.value
+@pytest.fixture(autouse=True)
+def _tiny_matrices_are_wide(monkeypatch):
+    monkeypatch.setattr(layout, "THIN_SIDE", 4)
+
+
+@cache
+def expected_rows(name, training, length):
+    """Gradients of the records one by one: by parameter, [RECORDS, *shape]."""
+    model, examples = make(name, training), Examples(RECORDS, length, causal=ARCHITECTURES[name].causal)
+    return alone(model, lambda i: examples.losses(model, i), RECORDS)
+
+
+def flat_rows(engine, by_name):
+    return torch.cat([by_name[name].flatten(1) for name in engine.parameters], dim=1)
+
+
+def rows_of(gradients, engine, m):
+    """The engine's gradients one by one: [m, P]."""
+    rows = torch.zeros(m, engine.width, dtype=torch.float64)
+    for i in range(m):
+        gradients.add_weighted(rows[i], torch.eye(m, dtype=gradients.norms().dtype)[i])
+    return rows
 
 
 @pytest.mark.parametrize("clipping", ["flat", "automatic"])
 @pytest.mark.parametrize("clip", ["never", "partly", "always"])
-@pytest.mark.parametrize("name", ["bert", "distilbert", "roberta"])
-def test_clipped_sum_equals_the_one_by_one_oracle(make_model, make_records, task, name, clip, clipping):
-    model, records = make_model(name, layers=2, dtype=torch.float64), make_records(9)
+@pytest.mark.parametrize("training", TRAINING)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_clipped_sum_equals_the_one_by_one_oracle(name, training, clip, clipping):
+    model = make(name, training)
     engine = PerExample(model)
-    gradients = engine.gradients(lambda: task.losses(model, records, np.arange(9), LENGTH), 9).rows.clone()
-    norms = gradients.norm(dim=1)
-    clip_norm = {"never": 10 * norms.max(), "partly": norms.median(), "always": 0.5 * norms.min()}[clip].item()
-    expected, bound = oracle(model, task, records, clip_norm, clipping)
-    assert {"never": bound == 0, "partly": 0 < bound < 9, "always": bound == 9}[clip]
-    for sizes in ([9], [4, 5], [1] * 9):
-        error = (clipped(model, task, records, clip_norm, clipping, sizes) - expected).norm() / expected.norm()
-        assert error <= 1e-6, sizes
-    for parameter_name, part in engine.unflatten(gradients.abs().sum(0)).items():
-        assert part.sum() > 0, f"{parameter_name} has no gradient: the comparison would not notice its loss"
+    for length in LENGTHS:
+        examples = Examples(RECORDS, length, causal=ARCHITECTURES[name].causal)
+        by_name = expected_rows(name, training, length)
+        rows = flat_rows(engine, by_name)
+        norms = rows.norm(dim=1)
+        clip_norm = {"never": 10 * norms.max(), "partly": norms.median(), "always": 0.5 * norms.min()}[clip].item()
+        scale = (clip_norm / norms).clamp(max=1) if clipping == "flat" else clip_norm / (norms + AUTOMATIC_OFFSET)
+        expected = scale @ rows
+        for sizes in ([7], [3, 4], [1] * 7):
+            total = ClippedSum.zero(
+                engine.width, clip_norm=clip_norm, clipping=clipping, expected_batch=1, device=engine.device
+            )
+            for part in np.split(np.arange(RECORDS), np.cumsum(sizes)[:-1]):
+                total.add(engine.gradients(lambda part=part, e=examples: e.losses(model, part), len(part)))
+            assert (total.value - expected).norm() / expected.norm() <= 1e-6, (length, sizes)
+        # The softmax does not see a key's bias. Any other gradient that is zero would hide its own loss.
+        zero = {n for n, g in by_name.items() if g.norm() < 1e-12 * rows.norm()}
+        assert all(n.endswith(("key.bias", "k_lin.bias")) for n in zero)
 
 
-def test_float32_gradients_move_by_less_than_the_stated_slack_when_a_record_leaves(make_model, make_records, task):
+def test_oracle_covers_every_way_to_take_a_gradient():
+    """Wide matrices by Gram matrices and as a whole, embeddings and a tied one: all of them are in the models above."""
+    kinds = set()
+    for name in ("bert", "gpt2"):
+        model = make(name, "full")
+        engine = PerExample(model)
+        for length in LENGTHS:
+            examples = Examples(2, length, causal=ARCHITECTURES[name].causal)
+            gradients = engine.gradients(lambda e=examples, model=model: e.losses(model, np.arange(2)), 2)
+            kinds |= {
+                (part._whole is not None, bool(part._left), part._merged is not None)
+                for part in gradients._wide.values()
+            }
+    whole, gram, embedding, tied = (True, False, False), (False, True, False), (False, False, True), (False, True, True)
+    assert kinds == {whole, gram, embedding, tied}
+
+
+@pytest.mark.parametrize(("name", "training"), [("bert", "lora"), ("bert", "full"), ("gpt2", "full")])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_non_finite_record_contributes_zero_and_changes_nothing_else(name, training, length):
+    model, examples = make(name, training), Examples(RECORDS, length, causal=ARCHITECTURES[name].causal)
+    engine = PerExample(model)
+    for poison in (float("nan"), float("inf")):
+        weight = torch.ones(RECORDS, dtype=torch.float64)
+        weight[2] = poison
+        total = ClippedSum.zero(engine.width, clip_norm=1.0, clipping="flat", expected_batch=1, device=engine.device)
+        total.add(engine.gradients(lambda w=weight: examples.losses(model, np.arange(RECORDS)) * w, RECORDS))
+        rows = flat_rows(engine, expected_rows(name, training, length))[[0, 1, 3, 4, 5, 6]]
+        expected = (1 / rows.norm(dim=1)).clamp(max=1) @ rows
+        assert (total.value - expected).norm() <= 1e-9 * expected.norm()
+
+
+@pytest.mark.parametrize(
+    ("name", "training"), [("bert", "lora"), ("bert", "full"), ("gpt2", "full"), ("llama", "full")]
+)
+@pytest.mark.parametrize("length", LENGTHS)
+def test_float32_gradients_move_by_less_than_the_stated_slack_when_a_record_leaves(name, training, length):
     """The sensitivity's slack is 1e-6 C for every expected record: other records move by less than that."""
-    model, records = make_model(layers=2), make_records(64)
+    model = make(name, training, dtype=torch.float32)
+    examples = Examples(64, length, causal=ARCHITECTURES[name].causal)
     engine = PerExample(model)
 
-    def rows(indices):
-        gradients = engine.gradients(lambda: task.losses(model, records, indices, LENGTH), len(indices)).rows.double()
-        return gradients / gradients.norm(dim=1, keepdim=True)
+    def clipped(indices):
+        gradients = engine.gradients(lambda: examples.losses(model, indices), len(indices))
+        return rows_of(gradients, engine, len(indices)) / gradients.norms()[:, None]
 
-    whole, without = rows(np.arange(64)).clone(), rows(np.arange(1, 64))
-    assert (whole[1:] - without).norm(dim=1).max() < 1e-6
+    whole, without = clipped(np.arange(64)), clipped(np.arange(1, 64))
+    assert (whole[1:] - without).norm(dim=1).max() < ROUNDING_SLACK
 
 
-def test_parameter_used_several_times_is_summed_exactly(task):
+def test_float32_norms_are_never_too_small():
+    """Long vectors, and gradients whose outer products nearly cancel: a norm too small would be clipped too little."""
+    flat = torch.rand(1, 2**23, generator=torch.Generator().manual_seed(0))
+    assert Rows(flat).norms().double() >= flat.double().norm() * (1 - 1e-6)
+    layer = nn.Linear(64, 64, bias=False)
+    x = torch.randn(8, 1, 64, generator=torch.Generator().manual_seed(1)).repeat(1, 16, 1)
+    x += 1e-3 * torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
+    sign = torch.tensor([1.0, -1.0]).repeat(8)[None, :, None]
+    engine = PerExample(layer)
+    gradients = engine.gradients(lambda: (layer(x) * sign).sum((1, 2)), 8)
+    assert next(iter(gradients._wide.values()))._left, "by Gram matrices"
+    exact = (sign.double() * x.double()).sum(1).norm(dim=1) * 8
+    uncancelled = x.double().norm(dim=2).sum(1) * 8
+    assert (exact < 1e-3 * uncancelled).all()
+    assert (gradients.norms() >= exact).all()
+
+
+def test_parameter_used_several_times_is_summed_exactly():
     """Shared layers write once and add after that."""
 
     class Shared(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.layer = nn.Linear(5, 5).double()
+            self.layer, self.thin, self.gain = nn.Linear(6, 6), nn.Linear(6, 4), nn.Parameter(torch.ones(6))
 
         def forward(self, x):
-            return self.layer(torch.tanh(self.layer(x))).pow(2).sum((1, 2))
+            x = self.gain * torch.tanh(self.layer(torch.tanh(self.layer(x)))) * self.gain + self.gain
+            return (self.thin(x) + self.thin(x.square())).pow(2).sum((1, 2))
 
-    model = Shared()
-    x = torch.randn(4, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    gradients = PerExample(model).gradients(lambda: model(x), 4).rows
-    for i in range(4):
-        one = torch.autograd.grad(model(x[i : i + 1]).sum(), list(model.parameters()))
-        torch.testing.assert_close(gradients[i], torch.cat([g.flatten() for g in one]), rtol=1e-9, atol=1e-12)
+    model = Shared().double()
+    engine = PerExample(model)
+    for tokens in (1, 2, 5):  # of two uses each; 6 x 6 weights change over at 3
+        x = torch.randn(4, tokens, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        gradients = engine.gradients(lambda x=x: model(x), 4)
+        expected = flat_rows(engine, alone(model, lambda i, x=x: model(x[i]), 4))
+        torch.testing.assert_close(rows_of(gradients, engine, 4), expected, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(gradients.norms(), expected.norm(dim=1), rtol=1e-9, atol=0)
 
 
-def test_model_is_left_as_it_was(make_model, make_records, task):
-    model, records = make_model(), make_records(6)
+@pytest.mark.parametrize("side", [4, 0])
+@pytest.mark.parametrize("columns", [3, 9])
+def test_embedding_norms(monkeypatch, side, columns):
+    """A token that is looked up twice has one row; padding has no gradient; ids may be the same for all records."""
+    monkeypatch.setattr(layout, "THIN_SIDE", side)
+    table = nn.Embedding(12, columns, padding_idx=0).double()
+    ids = torch.tensor([[1, 1, 5, 0], [2, 0, 2, 2], [3, 4, 5, 6]])
+    weights = torch.randn(3, 4, columns, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    engine = PerExample(table)
+
+    def losses(i):
+        return ((table(ids[i]) + table(ids[:1] + 1)) * weights[i]).sum((1, 2))
+
+    gradients = engine.gradients(lambda: losses(np.arange(3)), 3)
+    expected = alone(table, losses, 3)["weight"].flatten(1)
+    torch.testing.assert_close(rows_of(gradients, engine, 3), expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(gradients.norms(), expected.norm(dim=1), rtol=1e-9, atol=0)
+
+
+def test_model_is_left_as_it_was():
+    model, examples = make("gpt2", "full"), Examples(6, 9, causal=True)
     before = {n: p.clone() for n, p in model.named_parameters()}
-    logits = task._forward(model, records, np.arange(6), LENGTH)
-    PerExample(model).gradients(lambda: task.losses(model, records, np.arange(6), LENGTH), 6)
+    losses = examples.losses(model, np.arange(6))
+    PerExample(model).gradients(lambda: examples.losses(model, np.arange(6)), 6)
     assert all(torch.equal(before[n], p) and p.grad is None for n, p in model.named_parameters())
-    assert torch.equal(logits, task._forward(model, records, np.arange(6), LENGTH))
+    assert torch.equal(losses, examples.losses(model, np.arange(6)))
 
 
-@pytest.mark.parametrize("name", ["LayerNorm.weight", "position_embeddings.weight"])
-def test_unseen_trainable_parameter_is_an_error_that_names_it(make_model, make_records, task, name):
-    model, records = make_model(), make_records(4)
-    chosen = next(n for n, _ in model.named_parameters() if n.endswith(name))
-    model.get_parameter(chosen).requires_grad_()
-    with pytest.raises(UnseenParameter, match=chosen):
-        PerExample(model).gradients(lambda: task.losses(model, records, np.arange(4), LENGTH), 4)
+def test_frozen_layers_keep_no_input_when_only_their_bias_trains():
+    """That is what makes it cheap: of a wide layer's input nothing is saved for the backward pass."""
+    for trained in (True, False):
+        layer, kept = nn.Linear(8, 8), []
+        layer.weight.requires_grad_(trained)
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=kept: kept.append(t.shape) or t, lambda t: t):
+            PerExample(layer).gradients(lambda layer=layer: layer(torch.ones(3, 5, 8)).sum((1, 2)), 3)
+        assert (torch.Size([3, 5, 8]) in kept) == trained
 
 
-def test_bare_parameter_beside_a_seen_use_is_an_error():
-    """A weight used by a linear layer and once more by a bare product: the seen part alone would be wrong."""
+def test_autograd_computes_no_weight_gradient_itself():
+    """No product of the size of a whole micro-batch's weight gradient is computed in the backward pass."""
+    model, examples = make("gpt2", "full"), Examples(6, 9, causal=True)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True) as profile:
+        PerExample(model).gradients(lambda: examples.losses(model, np.arange(6)), 6)
+    shapes = [event.input_shapes for event in profile.events() if event.name == "aten::mm"]
+    assert shapes
+    assert not [pair for pair in shapes if len(pair) >= 2 and pair[0] and pair[0][-1] == 6 * 9]
+
+
+@pytest.mark.parametrize("use", ["bare product", "power", "slice", "loop in place"])
+def test_unseen_use_of_a_trainable_parameter_is_an_error_that_names_it(use):
+    """Even beside a seen use: the seen part alone would be wrong."""
     layer = nn.Linear(3, 3)
     x = torch.ones(2, 3)
+    uses = {
+        "bare product": lambda: x @ layer.weight,
+        "power": lambda: x @ layer.weight.square(),
+        "slice": lambda: F.linear(x, layer.weight[:2]),
+        "loop in place": lambda: x.clone().mul_(layer.weight[0]),
+    }
     with pytest.raises(UnseenParameter, match="weight"):
-        PerExample(layer).gradients(lambda: (layer(x) + x @ layer.weight).sum(1), 2)
+        PerExample(layer).gradients(lambda: layer(x).sum(1) + uses[use]().sum(1), 2)
+
+
+def test_embedding_that_rescales_its_rows_is_an_error():
+    table = nn.Embedding(5, 3, max_norm=1.0)
+    with pytest.raises(UnseenParameter, match="weight"):
+        PerExample(table).gradients(lambda: table(torch.tensor([[1], [2]])).sum((1, 2)), 2)
 
 
 def test_parameter_without_a_gradient_is_an_error():
@@ -124,14 +242,65 @@ def test_parameter_without_a_gradient_is_an_error():
         PerExample(model).gradients(lambda: model.used(torch.ones(2, 3)).squeeze(1), 2)
 
 
-def test_examples_must_be_in_the_first_dimension():
-    layer = nn.Linear(3, 1)
-    x = torch.ones(2, 4, 3)
+@pytest.mark.parametrize("kind", ["linear", "norm", "gain", "embedding"])
+def test_examples_must_be_in_the_first_dimension(kind):
+    layer = {"linear": nn.Linear(3, 3), "norm": nn.LayerNorm(3), "gain": nn.RMSNorm(3), "embedding": nn.Embedding(9, 3)}
+    layer = layer[kind]
+    x = torch.arange(8) if kind == "embedding" else torch.ones(8, 3)
+    run = (lambda: x * layer.weight) if kind == "gain" else (lambda: layer(x))
     with pytest.raises(BatchShape, match="weight"):
-        PerExample(layer).gradients(lambda: layer(x.flatten(0, 1)).view(2, 4).sum(1), 2)
+        PerExample(layer).gradients(lambda: run().view(2, 4, 3).sum((1, 2)), 2)
 
 
 def test_losses_must_be_one_for_each_example():
     layer = nn.Linear(3, 1)
     with pytest.raises(ValueError, match="one loss for each of 2"):
         PerExample(layer).gradients(lambda: F.mse_loss(layer(torch.ones(2, 3)), torch.zeros(2, 1)), 2)
+
+
+class Flattens(nn.Module):
+    """Lays tokens out one after the other for torch.addmm, example by example or token by token."""
+
+    def __init__(self, *, tokens_first: bool) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(6, 5)), nn.Parameter(torch.zeros(5))
+        self.tokens_first = tokens_first
+
+    def forward(self, x):
+        x = x.transpose(0, 1) if self.tokens_first else x
+        y = torch.addmm(self.bias, x.reshape(-1, 6), self.weight).view(*x.shape[:2], 5)
+        return torch.tanh(y).square().sum((0 if self.tokens_first else 1, 2))
+
+
+class Mixes(nn.Module):
+    """Looks at the other examples of the batch, as batch norm does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 5)
+
+    def forward(self, x):
+        y = self.layer(x)
+        return torch.tanh(y - y.mean(0)).square().sum((1, 2))
+
+
+def check(model, x):
+    require_exact(PerExample(model), model, lambda i: model(x[i]), len(x))
+
+
+def test_rehearsal_refuses_what_only_the_numbers_show(monkeypatch):
+    x = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(0))
+    check(Flattens(tokens_first=False), x)
+    with pytest.raises(InexactGradient, match="weight"):
+        check(Flattens(tokens_first=True), x)
+    with pytest.raises(InexactGradient):
+        check(Mixes(), x)
+    with pytest.raises(InexactGradient, match="nothing can be compared"):
+        check(Flattens(tokens_first=False), x * float("nan"))
+
+
+def test_rehearsal_leaves_dropout_as_it_was():
+    model = nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.5), nn.Linear(6, 1))
+    model[0].eval()
+    check(nn.Sequential(model, nn.Flatten(), nn.Linear(4, 1), nn.Flatten(0)), torch.randn(3, 4, 6))
+    assert [m.training for m in model] == [False, True, True]

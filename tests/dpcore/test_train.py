@@ -8,10 +8,11 @@ import torch
 
 from dpcore import train as loop
 from dpcore.checkpoint import PlanMismatch, loads, read_step
-from dpcore.clipping import ClippedSum
-from dpcore.engine.buffer import UnseenParameter
+from dpcore.clipping import AUTOMATIC_OFFSET, ClippedSum
+from dpcore.engine.errors import InexactGradient, UnseenParameter
 from dpcore.engine.rows import Rows
 from dpcore.keystream import Streams
+from dpcore.sampling import poisson
 from dpcore.spec.plan import Plan, Speed
 from dpcore.train import Outcome, train
 
@@ -165,19 +166,24 @@ def test_micro_batches_change_neither_the_draw_nor_the_noise(make_model, make_re
             torch.testing.assert_close(other[name], value, rtol=1e-6, atol=1e-9)
 
 
-def test_out_of_memory_goes_on_with_the_same_draw_in_smaller_micro_batches(make_model, make_records, task, monkeypatch):
+@pytest.mark.parametrize("unit", ["record", "user"])
+def test_out_of_memory_goes_on_with_the_same_draw_in_smaller_micro_batches(
+    make_model, make_records, task, monkeypatch, unit
+):
     reference, model, records = make_model(dtype=torch.float64), make_model(dtype=torch.float64), make_records(40)
-    Host().run(reference, task, records, make_plan(steps=2), streams=secret())
+    plan, owners = make_plan(steps=2, unit=unit, sample_rate=0.5), np.arange(40) // 20 if unit == "user" else None
+    Host().run(reference, task, records, plan, owners=owners, streams=secret())
     sizes, original = [], task.losses
 
     def tight(model, records, indices, length):
-        sizes.append(len(indices))
-        if len(sizes) > 1 and len(indices) > 2:  # the rehearsal passes
-            raise torch.OutOfMemoryError("no memory for more than two")
+        if len(records) == 40:  # the rehearsal passes
+            sizes.append(len(indices))
+            if len(indices) > 2:
+                raise torch.OutOfMemoryError("no memory for more than two")
         return original(model, records, indices, length)
 
     monkeypatch.setattr(task, "losses", tight)
-    assert Host().run(model, task, records, make_plan(steps=2), streams=secret()).step == 2
+    assert Host().run(model, task, records, plan, owners=owners, streams=secret()).step == 2
     assert max(sizes) > 2
     for name, value in trained(reference).items():
         torch.testing.assert_close(trained(model)[name], value, rtol=1e-6, atol=1e-9)
@@ -204,9 +210,24 @@ def test_divisor_is_public_and_the_same_for_every_draw(make_model, make_records,
 
 def test_unseen_parameter_stops_the_run_before_anything_is_authorised(make_model, make_records, task):
     model, host = make_model(), Host()
-    model.get_parameter("base_model.model.bert.embeddings.LayerNorm.weight").requires_grad_()
-    with pytest.raises(UnseenParameter, match="LayerNorm"):
+    model.idle = torch.nn.Parameter(torch.zeros(3))
+    with pytest.raises(UnseenParameter, match="idle"):
         host.run(model, task, make_records(10), make_plan())
+    assert host.asked == []
+
+
+def test_model_that_mixes_its_examples_stops_the_run_before_anything_is_authorised(
+    make_model, make_records, task, monkeypatch
+):
+    original, host = task.losses, Host()
+
+    def shared_out(*args):
+        losses = original(*args)
+        return losses / losses.detach().sum()
+
+    monkeypatch.setattr(task, "losses", shared_out)
+    with pytest.raises(InexactGradient):
+        host.run(make_model(), task, make_records(10), make_plan())
     assert host.asked == []
 
 
@@ -312,6 +333,67 @@ def test_every_step_draws_from_all_records_and_sums_only_its_draw(make_model, ma
     Host().run(make_model(), task, make_records(40), plan, speed=Speed(tokens=32), streams=secret())
     assert [sorted(s) for s in seen] == [d.tolist() for d in drawn]
     assert len(set().union(*seen)) == 40
+
+
+@pytest.mark.parametrize("clipping", ["flat", "automatic"])
+@pytest.mark.parametrize("training", ["lora", "full"])
+def test_users_gradients_are_summed_before_the_norm(
+    make_model, make_base, make_records, task, monkeypatch, training, clipping
+):
+    """Against plain autograd, record by record, grouped by user; users have from one to many records."""
+    model = make_model(dtype=torch.float64) if training == "lora" else make_base(dtype=torch.float64)
+    records, owners, means = make_records(25), np.array([3, 0, 1, 1, 3, *[2] * 11, 1, 0, 3, *[1] * 6]), []
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    names = [n for n, p in model.named_parameters() if p.requires_grad]
+    sums = [torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64) for _ in range(4)]
+    for i, user in enumerate(owners):
+        length = -(-int(records.lengths[i]) // 4) * 4
+        loss = task.losses(model, records, np.array([i]), length)[0]
+        sums[user] += torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
+    norms = torch.stack(sums).norm(dim=1)
+    clip_norm = norms.median().item()  # some users are clipped, some are not
+    scale = (clip_norm / norms).clamp(max=1) if clipping == "flat" else clip_norm / (norms + AUTOMATIC_OFFSET)
+    expected = scale @ torch.stack(sums)
+
+    def keep(_, __, mean, **___):
+        means.append(torch.cat([flat(mean[name]) for name in names]))
+
+    monkeypatch.setattr(loop.optimise, "step", keep)
+    plan = make_plan(
+        unit="user", sample_rate=1.0, steps=1, clip_norm=clip_norm, clipping=clipping, noise_multiplier=1e-12
+    )
+    Host().run(model, task, records, plan, owners=owners, speed=Speed(tokens=32), streams=secret())
+    assert (means[0] * plan.expected_batch - expected).norm() <= 1e-6 * expected.norm()
+
+
+def test_a_user_is_drawn_with_all_records_or_none(make_model, make_records, task, monkeypatch):
+    seen, original = [], task.losses
+    owners = np.random.default_rng(0).integers(6, size=40)
+
+    def losses(model, records, indices, length):
+        if len(records) == 40:
+            seen[-1].extend(indices.tolist())
+        return original(model, records, indices, length)
+
+    def draw(stream, population, rate):
+        assert population == 6
+        seen.append([])
+        return poisson(stream, population, rate)
+
+    monkeypatch.setattr(task, "losses", losses)
+    monkeypatch.setattr(loop, "poisson", draw)
+    Host().run(make_model(), task, make_records(40), make_plan(unit="user", sample_rate=0.5, steps=12), owners=owners)
+    assert len({len(step) for step in seen}) > 3
+    for step in seen:
+        users = set(owners[step])
+        assert sorted(step) == [i for i in range(40) if owners[i] in users]
+
+
+def test_owners_come_with_a_plan_for_users_and_with_no_other(make_model, make_records, task):
+    records = make_records(10)
+    for unit, owners in (("user", None), ("record", np.arange(10)), ("user", np.arange(9))):
+        with pytest.raises(ValueError, match="owner of each record"):
+            Host().run(make_model(), task, records, make_plan(unit=unit), owners=owners)
 
 
 def test_padded_length_of_a_record_depends_on_that_record_alone(make_model, make_records, task, monkeypatch):

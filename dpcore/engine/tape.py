@@ -1,0 +1,113 @@
+"""What the layers of one backward pass leave behind: a gradient of every trainable parameter for every example."""
+
+import torch
+from torch import Tensor
+
+from dpcore.engine.errors import BatchShape, UnseenParameter
+from dpcore.engine.layout import Layout
+from dpcore.engine.rows import Rows
+from dpcore.engine.wide import Wide
+
+
+class Tape:
+    """Gradients of one micro-batch of `examples`, by parameter. Each use of a parameter adds to its gradients.
+
+    buffer: float [m, layout.thin], overwritten; it holds what belongs to thin parameters.
+    """
+
+    def __init__(self, layout: Layout, buffer: Tensor, examples: int) -> None:
+        self.owns = layout.owns
+        self.examples = examples
+        self._layout, self._buffer = layout, buffer
+        self._seen: set[str] = set()
+        self._wide = {name: Wide(p.shape) for name, p in layout.parameters.items() if not layout.is_thin(p)}
+
+    def require_batch(self, tensor: Tensor, parameter: Tensor) -> None:
+        """Raises BatchShape unless dimension 0 of a layer's input runs over the examples."""
+        if tensor.dim() < 2 or tensor.shape[0] != self.examples:
+            raise BatchShape(
+                f"{self._layout.name(parameter)}: the layer's input has shape {tuple(tensor.shape)}, but its first "
+                f"dimension must run over the {self.examples} examples of the micro-batch"
+            )
+
+    def write(self, parameter: Tensor, gradients: Tensor) -> None:
+        """Take the gradients [m, *parameter.shape] of one use."""
+        if not self._layout.is_thin(parameter):
+            self._of(parameter).add_whole(gradients.to(self._layout.dtype))
+        elif self._see(parameter):
+            self._slice(parameter).add_(gradients)
+        else:
+            self._slice(parameter).copy_(gradients)
+
+    def write_products(self, parameter: Tensor, left: Tensor, right: Tensor) -> None:
+        """Take left^T right, of [m, T, rows] and [m, T, columns], as the gradients of one use of a matrix."""
+        if self._layout.is_thin(parameter):
+            self.write(parameter, torch.bmm(left.transpose(1, 2), right))
+        else:
+            # Detached: an input that knows its history would keep the whole graph alive.
+            dtype = self._layout.dtype
+            self._of(parameter).add_products(left.detach().to(dtype), right.detach().to(dtype))
+
+    def write_lookups(self, parameter: Tensor, tokens: Tensor, rows: Tensor) -> None:
+        """Take gradients `rows` [m, S, columns] of those rows of a matrix that `tokens` [m, S] name."""
+        rows = rows.to(self._layout.dtype)
+        if self._layout.is_thin(parameter):
+            part = self._slice(parameter)
+            if not self._see(parameter):
+                part.zero_()
+            each = torch.arange(self.examples, device=tokens.device).unsqueeze(1)
+            part.index_put_((each, tokens), rows, accumulate=True)
+        else:
+            self._of(parameter).add_lookups(tokens, rows)
+
+    def finish(self) -> "Gradients":
+        """The gradients of the micro-batch.
+
+        Raises UnseenParameter when autograd computed a gradient itself, or nothing was written: some use of the
+        parameter was not seen, and its per-example gradient is incomplete.
+        """
+        parameters = self._layout.parameters
+        names = [name for name, p in parameters.items() if p.grad is not None or name not in self._seen]
+        for p in parameters.values():
+            p.grad = None
+        if names:
+            raise UnseenParameter(f"no per-example gradient for trainable parameters: {', '.join(names)}")
+        return Gradients(self._layout, self._buffer, self._wide)
+
+    def _see(self, parameter: Tensor) -> bool:
+        """Note a use; whether there was one before."""
+        name = self._layout.name(parameter)
+        known = name in self._seen
+        self._seen.add(name)
+        return known
+
+    def _of(self, parameter: Tensor) -> Wide:
+        self._see(parameter)
+        return self._wide[self._layout.name(parameter)]
+
+    def _slice(self, parameter: Tensor) -> Tensor:
+        """A thin parameter's part of the buffer: [m, *shape]."""
+        return self._buffer[:, self._layout.place(parameter)].view(self.examples, *parameter.shape)
+
+
+class Gradients:
+    """Gradients of the examples of a micro-batch, over all trainable parameters.
+
+    `thin`: float [m, layout.thin], rows for the thin parameters.
+    """
+
+    def __init__(self, layout: Layout, thin: Tensor, wide: dict[str, Wide]) -> None:
+        self.thin = thin
+        self._layout, self._wide = layout, wide
+        parts = [Rows(thin).norms(), *(part.norms() for part in wide.values())]
+        self._norms = torch.stack(parts).norm(dim=0) if wide else parts[0]
+
+    def norms(self) -> Tensor:
+        """L2 norm of each example's gradient: [m]."""
+        return self._norms
+
+    def add_weighted(self, value: Tensor, factors: Tensor) -> None:
+        """Add the sum of factors [m] times the gradients to `value`, float64 [P]; a zero factor adds nothing."""
+        Rows(self.thin).add_weighted(value[: self._layout.thin], factors)
+        for name, part in self._wide.items():
+            part.add_weighted(value[self._layout.place(self._layout.parameters[name])], factors)
