@@ -126,6 +126,7 @@ class _Attempt:
                 save=self._save,
                 should_stop=self._should_stop,
                 checkpoint=checkpoint,
+                owners=owners,
             )
         except (LedgerError, Unavailable):
             raise

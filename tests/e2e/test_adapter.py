@@ -1,16 +1,18 @@
-"""The whole way over HTTP, and what a user does with the result: nothing of Tacit is needed to use an adapter."""
+"""The whole way over HTTP, and what a user does with the result: nothing of Tacit is needed to use an export."""
 
 import hashlib
 import json
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+import torch
 from fastapi.testclient import TestClient
 
 from api.app import create_app
@@ -20,95 +22,116 @@ from tests.conftest import Database
 from tests.worker import tiny
 from worker import attempt, results
 
+STOCK = Path(__file__).parents[1] / "stock.py"
+MAX_LENGTH = 16
 HELD_OUT = [" ".join(text.split()[: 1 + i % 12]) for i, text in enumerate(tiny.rows(64, seed=9)[0])]
-
-STOCK = """
-import json, sys
-import torch
-from peft import PeftModel
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-base_folder, adapter, texts = sys.argv[1], sys.argv[2], json.load(open(sys.argv[3]))
-torch.manual_seed(0)
-base = AutoModelForSequenceClassification.from_pretrained(base_folder, num_labels=2).eval()
-tokenizer = AutoTokenizer.from_pretrained(adapter)
-
-def logits(model):
-    out = []
-    for text in texts:
-        with torch.no_grad():
-            out.append(model(**tokenizer(text, return_tensors="pt", return_token_type_ids=False)).logits[0].tolist())
-    return out
-
-before = logits(base)
-after = logits(PeftModel.from_pretrained(base, adapter).eval())
-ours = [m for m in sys.modules if m.split(".")[0] in ("api", "worker", "dpcore", "ledger", "domain", "cli")]
-print(json.dumps({"before": before, "after": after, "ours": ours}))
-"""
 
 
 @pytest.fixture
-def world(database: Database, redis_server: str, tmp_path: Path) -> World:
-    base = tmp_path / "base"
-    base.mkdir()
-    tiny.save_model(base)
-    settings = make_settings(database, redis_server, tmp_path).model_copy(update={"models": {"tiny": base}})
+def world(database: Database, redis_server: str, tmp_path: Path) -> Iterator[World]:
+    models = {"reader": tmp_path / "reader", "writer": tmp_path / "writer"}
+    tiny.save_model(models["reader"])
+    tiny.save_writer(models["writer"])
+    settings = make_settings(database, redis_server, tmp_path).model_copy(update={"models": models})
     keys = make_keys(database, settings)
     with TestClient(create_app(settings)) as client:
         yield World(database, settings, client, keys)
 
 
-def test_the_downloaded_adapter_is_the_model_that_was_trained(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def records(model: str, count: int, seed: int) -> bytes:
+    """Rows for a classifier, or the same as prompts and completions of two users' rows each."""
+    texts, labels = tiny.rows(count, seed)
+    rows = [(text, tiny.LABELS[label]) for text, label in zip(texts, labels, strict=True)]
+    if model == "reader":
+        return "\n".join(json.dumps({"text": text, "label": label}) for text, label in rows).encode()
+    lines = ({"prompt": text, "completion": label, "who": f"user {i // 2}"} for i, (text, label) in enumerate(rows))
+    return "\n".join(json.dumps(line) for line in lines).encode()
+
+
+def upload(world: World, model: str) -> tuple[str, str]:
+    """A private file and a public one; the writer's has a budget for users."""
+    form = {"purpose": "fine-tune", "privacy_budget[epsilon]": "8", "declared_size": "400", "max_length": "16"}
+    public = {"purpose": "evals"}
+    if model == "reader":
+        form["labels"] = public["labels"] = ",".join(tiny.LABELS)
+    else:
+        public["task"] = "completion"
+        form |= {
+            "task": "completion",
+            "columns[user]": "who",
+            "privacy_budget[unit]": "user",
+            "privacy_budget[max_records_per_user]": "2",
+            "declared_size": "200",
+        }
+    ids = []
+    for fields, rows in ((form, records(model, 400, 1)), (public, records(model, 60, 2))):
+        answer = world.upload(rows, fields, name="rows.jsonl")
+        assert answer.status_code == 201, answer.text
+        ids.append(answer.json()["id"])
+    return ids[0], ids[1]
+
+
+def logits(model: Any, tokenizer: Any) -> list[Any]:
+    """Of each text alone."""
+    out = []
+    for text in HELD_OUT:
+        ids = torch.tensor([tokenizer(text)["input_ids"][:MAX_LENGTH]])
+        with torch.no_grad():
+            out.append(model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0].tolist())
+    return out
+
+
+@pytest.mark.parametrize(
+    ("method", "model"), [("lora", "reader"), ("bitfit", "reader"), ("lora-fa", "writer"), ("full", "writer")]
+)
+def test_what_is_downloaded_is_the_model_that_was_trained(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, model: str
 ) -> None:
-    texts, labels = tiny.rows(400, seed=1)
-    lines = [json.dumps({"text": t, "label": tiny.LABELS[k]}) for t, k in zip(texts, labels, strict=True)]
-    form = {
-        "purpose": "fine-tune",
-        "privacy_budget[epsilon]": "8",
-        "declared_size": "400",
-        "labels": ",".join(tiny.LABELS),
-        "max_length": "16",
+    private, public = upload(world, model)
+    numbers = {"steps": 30, "batch_size": 100, "learning_rate": 0.05}
+    body = {
+        "model": model,
+        "training_file": private,
+        "validation_file": public,
+        "method": {"type": method, method: {"hyperparameters": numbers}},
     }
-    uploaded = world.upload("\n".join(lines).encode(), form, name="rows.jsonl")
-    assert uploaded.status_code == 201, uploaded.text
-    options = {"r": 4, "hyperparameters": {"steps": 30, "batch_size": 100, "learning_rate": 0.05}}
-    body = {"model": "tiny", "training_file": uploaded.json()["id"], "method": {"type": "lora", "lora": options}}
-    job = world.post(JOBS, body).json()
+    submitted = world.post(JOBS, body)
+    assert submitted.status_code == 201, submitted.text
+    job = submitted.json()
 
     expected: dict[str, Any] = {}
     store_adapter = results.store_adapter
 
     def keep_logits(store: Any, lease: Any, assignment: Any, built: Any) -> Any:
-        expected["logits"] = built.task.logits(built.model, HELD_OUT).tolist()
+        expected["logits"] = logits(built.model, built.tokenizer)
         return store_adapter(store, lease, assignment, built)
 
     monkeypatch.setattr(results, "store_adapter", keep_logits)
-    settings = WorkerSettings(
-        database_url=world.database.worker_url,
-        broker_url=world.settings.broker_url,
-        blobs=world.settings.blobs,
-        models=world.settings.models,
-    )
+    shared = {name: getattr(world.settings, name) for name in ("broker_url", "blobs", "models", "master_key")}
+    settings = WorkerSettings(database_url=world.database.worker_url, **shared)
     engine = sa.create_engine(world.database.worker_url, poolclass=sa.NullPool)
     attempt.attempt(engine, settings, job["id"])
 
     done = world.get(f"{JOBS}/{job['id']}").json()
     assert (done["status"], done["progress"]["fraction"]) == ("succeeded", 1.0), done["error"]
+    assert done["privacy"]["unit"] == ("record" if model == "reader" else "user")
     answer = world.get(f"{JOBS}/{job['id']}/adapter")
     assert answer.headers["x-content-sha256"] == hashlib.sha256(answer.content).hexdigest()
-    adapter = tmp_path / "adapter"
-    zipfile.ZipFile(BytesIO(answer.content)).extractall(adapter)
-    (tmp_path / "texts.json").write_text(json.dumps(HELD_OUT))
-    (tmp_path / "stock.py").write_text(STOCK)
-    command = [sys.executable, "-I", "stock.py", str(tmp_path / "base"), str(adapter), "texts.json"]
+    export = tmp_path / "export"
+    zipfile.ZipFile(BytesIO(answer.content)).extractall(export)
+    labels = str(len(tiny.LABELS)) if model == "reader" else "0"
+    base = world.settings.models[model]
+    command = [sys.executable, "-I", STOCK, method, base, export, json.dumps(HELD_OUT), str(MAX_LENGTH), labels]
     stock = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
     seen = json.loads(stock.stdout)
     assert seen["ours"] == []
-    differences = [
-        abs(a - b) for x, y in zip(seen["after"], expected["logits"], strict=True) for a, b in zip(x, y, strict=True)
-    ]
-    assert len(differences) == 128
-    assert max(differences) <= 1e-5
-    moved = [abs(a - b) for x, y in zip(seen["after"], seen["before"], strict=True) for a, b in zip(x, y, strict=True)]
-    assert min(max(moved[2 * i : 2 * i + 2]) for i in range(64)) > 1e-2
+    for ours, theirs in zip(expected["logits"], seen["logits"], strict=True):
+        torch.testing.assert_close(torch.tensor(theirs), torch.tensor(ours), rtol=0, atol=1e-5)
+
+    (report,) = [f for f in done["result_files"] if f != done["result_files"][0]]
+    metrics = world.get(f"/v1/files/{report}/content").json()["metrics"]["validation"]
+    if model == "reader":
+        assert 0 <= metrics["untrained"]["accuracy"] <= 1
+        assert 0 <= metrics["accuracy"] <= 1
+    else:
+        assert metrics["perplexity"] < 0.7 * metrics["untrained"]["perplexity"]

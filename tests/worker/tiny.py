@@ -1,4 +1,4 @@
-"""A base model of one layer with random weights, and a task that it can learn: is a text about fruit or about metal?"""
+"""Base models of one layer with random weights, and a task that they can learn: is a text about fruit or about metal?"""
 
 import random
 from pathlib import Path
@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 LABELS = ("fruit", "metal")
 TOPICS = (("apple", "pear", "plum", "cherry"), ("iron", "zinc", "copper", "lead"))
@@ -41,6 +41,26 @@ def save_model(folder: Path) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(1)
         BertModel(config).save_pretrained(folder)
+
+
+def save_writer(folder: Path) -> None:
+    """The same for a language model, whose words include the labels; it has no padding token."""
+    words = ["[UNK]", "[END]", *FILLER, *TOPICS[0], *TOPICS[1], *LABELS]
+    tokenizer = Tokenizer(WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", eos_token="[END]").save_pretrained(folder)
+    config = GPT2Config(
+        vocab_size=len(words),
+        n_embd=32,
+        n_layer=1,
+        n_head=2,
+        n_positions=32,
+        bos_token_id=None,
+        eos_token_id=1,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        GPT2LMHeadModel(config).save_pretrained(folder)
 
 
 def rows(count: int, seed: int) -> tuple[list[str], list[int]]:
