@@ -29,7 +29,7 @@ class IdleProfiler:
 
     def _run(self) -> None:
         while self._wait_for_idleness():
-            process = subprocess.Popen(["nice", "-n", "19", sys.executable, "-m", "worker", "profile"])
+            process = subprocess.Popen(["nice", "-n", "19", sys.executable, "-P", "-m", "worker", "profile"])
             while process.poll() is None and not self._end.wait(LOOK):
                 if state.active_requests:
                     break

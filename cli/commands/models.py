@@ -82,6 +82,6 @@ def profile(
         environment = dict(os.environ)  # a worker's own, in a deployment
     else:
         environment = stack.worker_environment(data.absolute())
-    command = [sys.executable, "-m", "worker", "profile", *(["--again"] if again else [])]
+    command = [sys.executable, "-P", "-m", "worker", "profile", *(["--again"] if again else [])]
     if subprocess.run(command, env=environment, check=False).returncode:
         raise ApiError("Measuring failed; the reason is above.")
