@@ -1,0 +1,116 @@
+"""Everybody can use the pages: labels, landmarks, headings, contrast, phones, dark rooms."""
+
+import itertools
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.dashboard.conftest import House, Open
+
+SEEDS = itertools.count(31)
+AUDIT = """() => {
+  const problems = [];
+  const say = (what, element) => problems.push(what + ": " + (element ? element.outerHTML.slice(0, 120) : ""));
+  const seen = (e) => e.checkVisibility && e.checkVisibility() && !e.closest(".unseen, .skip");
+  if (document.documentElement.lang !== "en") say("no language");
+  if (document.querySelectorAll("h1").length !== 1) say("not one h1");
+  for (const place of ["header", "main", "footer"])
+    if (document.querySelectorAll("body > " + place).length !== 1) say("landmark " + place);
+  let last = 0;
+  for (const h of document.querySelectorAll("h1, h2, h3, h4")) {
+    const level = Number(h.tagName[1]);
+    if (level > last + 1) say("heading skips a level", h);
+    last = level;
+  }
+  for (const e of document.querySelectorAll("input:not([type=hidden]), select, textarea"))
+    if (!e.labels.length || !e.labels[0].textContent.trim()) say("no label", e);
+  for (const e of document.querySelectorAll("a, button, summary"))
+    if (!(e.textContent.trim() || e.getAttribute("aria-label"))) say("no name", e);
+  for (const t of document.querySelectorAll("table")) {
+    if (!t.caption) say("no caption", t);
+    for (const th of t.querySelectorAll("th")) if (!th.scope) say("no scope", th);
+  }
+  for (const e of document.querySelectorAll("svg"))
+    if (e.getAttribute("aria-hidden") !== "true" && !(e.getAttribute("role") === "img" &&
+        (e.getAttribute("aria-label") || document.getElementById(e.getAttribute("aria-labelledby"))))) say("no text", e);
+  for (const e of document.querySelectorAll("[aria-labelledby], [aria-describedby]"))
+    for (const name of ["aria-labelledby", "aria-describedby"])
+      for (const id of (e.getAttribute(name) || "").split(" ").filter(Boolean))
+        if (!document.getElementById(id)) say("points nowhere", e);
+  const ids = [...document.querySelectorAll("[id]")].map((e) => e.id);
+  if (new Set(ids).size !== ids.length) say("an id twice");
+
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgb = (colour) => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const luminance = (c) => {
+    const [r, g, b] = c.slice(0, 3).map((v) => ((v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (e) => {
+    for (let at = e; at; at = at.parentElement) {
+      const colour = rgb(getComputedStyle(at).backgroundColor);
+      if (colour[3] === 255) return colour;
+    }
+    return rgb(getComputedStyle(document.documentElement).backgroundColor);
+  };
+  let worst = 21, texts = 0;
+  for (const e of document.querySelectorAll("body *")) {
+    const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+    if (!own || !seen(e) || e.closest("svg, noscript, script")) continue;
+    const style = getComputedStyle(e);
+    const [a, b] = [luminance(rgb(style.color)), luminance(behind(e))].sort((x, y) => y - x);
+    const contrast = (a + 0.05) / (b + 0.05);
+    worst = Math.min(worst, contrast);
+    texts += 1;
+    if (contrast < 4.5) say("contrast " + contrast.toFixed(2), e);
+  }
+  return { problems, worst, texts, wide: document.documentElement.scrollWidth - document.documentElement.clientWidth };
+}"""
+
+
+def everywhere(house: House, page: Page) -> dict[str, Any]:
+    """What the audit finds on every kind of page."""
+    file = house.tickets(next(SEEDS))
+    done, failed, queued = (house.job(file["id"], 1.0, suffix=name)["id"] for name in ("done", "failed", "queued"))
+    house.work(done)
+    house.post(f"/v1/fine_tuning/jobs/{failed}/cancel")
+    house.job(file["id"], 1.5, metadata={"a-note-with-a-long-name": "and-long-text-without-a-single-blank-" * 4})
+    form = f"estimate?training_file={file['id']}&model=tiny"
+    paths = {
+        "budgets": "budgets",
+        "budget": f"budgets/{file['budget']}",
+        "jobs": "jobs",
+        "done": f"jobs/{done}",
+        "cancelled": f"jobs/{failed}",
+        "queued": f"jobs/{queued}",
+        "form": "estimate",
+        "fits": f"{form}&epsilon=1&steps=20",
+        "does not fit": f"{form}&epsilon=50&steps=20",
+        "wrong": f"{form}&epsilon=x",
+        "missing": "nothing",
+    }
+    found = {}
+    for name, path in paths.items():
+        page.goto(f"/dashboard/{path}")
+        found[name] = page.evaluate(AUDIT)
+        assert found[name]["texts"] > 3
+    page.get_by_role("button", name="Log out").click() if name != "missing" else page.goto("/dashboard/login")
+    found["login"] = page.evaluate(AUDIT)
+    return found
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_name_their_parts_and_can_be_read(house: House, open_page: Open, scheme: str) -> None:
+    found = everywhere(house, open_page(color_scheme=scheme, viewport={"width": 1200, "height": 900}))
+    assert {name: page["problems"] for name, page in found.items() if page["problems"]} == {}
+
+
+def test_a_phone_needs_no_sideways_scrolling(house: House, open_page: Open) -> None:
+    found = everywhere(house, open_page(viewport={"width": 360, "height": 740}))
+    assert {name: page["wide"] for name, page in found.items() if page["wide"] > 0} == {}

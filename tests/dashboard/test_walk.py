@@ -1,0 +1,200 @@
+"""What people do on the dashboard, in a real browser: plan, submit, watch, download, be refused, approve."""
+
+import hashlib
+import re
+
+from playwright.sync_api import Page, expect
+
+from tests.dashboard.conftest import House, Open, working
+
+
+def test_a_job_is_planned_submitted_watched_and_downloaded(house: House, open_page: Open) -> None:
+    file = house.tickets(1)
+    page = open_page("analyst")
+    page.goto("/dashboard/estimate")
+    page.get_by_label("Private file").select_option(file["id"])
+    page.get_by_label("Base model").select_option("tiny")
+    numbers = {"Epsilon": "2", "Steps": "20", "Expected batch": "100", "Learning rate": "0.05"}
+    fill(page, numbers | {"Name": "first try"})
+    page.get_by_role("button", name="Estimate").click()
+    expect(page.get_by_role("heading", name="This job fits")).to_be_visible()
+    rows = page.get_by_role("table", name="This plan and its neighbours").get_by_role("row")
+    sigmas = [float(rows.nth(i).locator("td").nth(3).inner_text()) for i in (1, 2, 3)]
+    assert sigmas[1] < sigmas[0] < sigmas[2]  # half the steps, this plan, double the steps
+    page.get_by_role("button", name="Submit this job").click()
+
+    expect(page.get_by_role("heading", name="first try")).to_be_visible()
+    job_id = page.url.rpartition("/")[2]
+    expect(page.locator("#state")).to_contain_text("Place 1 in your queue")
+    page.evaluate("window.stayed = true")
+    with working(house, job_id) as gate:
+        gate.open(5)
+        expect(page.locator("#state")).to_contain_text("Step 5 of 20")
+        expect(page.locator("#said")).to_have_text("Job running, 25 percent of the steps")
+    expect(page.locator("#state .badge")).to_have_text("succeeded")
+    expect(page.locator("#events")).to_contain_text("the adapter is released")
+    assert page.evaluate("window.stayed")  # nothing was loaded anew
+    with page.expect_download() as started:
+        page.get_by_role("link", name="Download the adapter").click()
+    digest = hashlib.sha256(started.value.path().read_bytes()).hexdigest()
+    expect(page.locator("#results")).to_contain_text(digest)
+    expect(page.locator("#receipt")).to_contain_text("settle")
+    key = house.keys["one"]["analyst"]
+    assert key not in page.content()
+    expect(page.locator("#curl")).to_contain_text("Bearer $TACIT_KEY")
+    page.goto(f"/dashboard/budgets/{file['budget']}")
+    expect(page.get_by_role("table", name=re.compile("Used as each job"))).to_contain_text("first try")
+
+
+def test_the_snippets_ask_for_the_same_job(house: House, open_page: Open) -> None:
+    job = house.job(house.tickets(2)["id"], suffix="it's <b>quoted</b>", metadata={"team": "o'hara"})
+    page = open_page("analyst")
+    page.goto(f"/dashboard/jobs/{job['id']}")
+    source = page.locator("#python").inner_text()
+    sent: dict = {}
+
+    class OpenAI:
+        def __init__(self, **_: object) -> None:
+            self.fine_tuning = self.jobs = self
+
+        def create(self, *, extra_body: dict, **body: object) -> None:
+            sent.update(body, **extra_body)
+
+    exec(source.replace("from openai import OpenAI", "").replace('os.environ["TACIT_KEY"]', "''"), {"OpenAI": OpenAI})
+    again = house.post("/v1/fine_tuning/jobs/estimate", sent).json()
+    assert again["privacy"]["noise_multiplier"] == job["privacy"]["noise_multiplier"]
+    assert again["method"] == job["method"]
+    assert (sent["suffix"], sent["metadata"]) == (job["suffix"], job["metadata"])
+
+
+def test_a_refusal_says_what_is_left_and_leads_to_what_fits(house: House, open_page: Open) -> None:
+    file = house.tickets(3)
+    page = open_page("analyst")
+    page.goto(f"/dashboard/estimate?training_file={file['id']}&model=tiny&epsilon=6&steps=20&batch_size=100")
+    expect(page.get_by_role("heading", name="This job fits")).to_be_visible()
+    house.job(file["id"], epsilon=7)  # somebody else comes first
+    page.get_by_role("button", name="Submit this job").click()
+    expect(page.get_by_role("heading", name="The budget has no room for this job")).to_be_visible()
+    expect(page.get_by_role("main")).to_contain_text("Nothing was charged")
+    page.get_by_role("link", name=re.compile("Plan it with epsilon")).click()
+    expect(page.get_by_role("heading", name="This job fits")).to_be_visible()
+    assert 0 < float(page.get_by_label("Epsilon", exact=True).input_value()) < 6
+    page.get_by_role("button", name="Submit this job").dblclick()  # a second click is the same job
+    expect(page.locator("#state .badge")).to_have_text("queued")
+    assert len([j for j in house.get("/v1/fine_tuning/jobs").json()["data"] if j["training_file"] == file["id"]]) == 2
+
+
+def test_a_wrong_field_is_named(house: House, open_page: Open) -> None:
+    file = house.tickets(4)
+    page = open_page("analyst")
+    page.goto(f"/dashboard/estimate?training_file={file['id']}&model=tiny&epsilon=two")
+    expect(page.get_by_label("Epsilon", exact=True)).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_label("Epsilon", exact=True)).to_have_accessible_description(re.compile("valid number"))
+
+
+def test_a_job_is_cancelled(house: House, open_page: Open) -> None:
+    job = house.job(house.tickets(5)["id"])
+    page = open_page("analyst")
+    page.goto(f"/dashboard/jobs/{job['id']}")
+    page.get_by_text("Cancel this job").click()
+    page.get_by_role("button", name="Cancel the job").click()
+    expect(page.locator("#state .badge")).to_have_text("cancelled")
+    expect(page.get_by_text("Cancel this job")).to_have_count(0)
+
+
+def test_a_steward_approves_what_waits_and_grants_and_revokes(house: House, open_page: Open) -> None:
+    file = house.tickets(6)
+    page = open_page("steward")
+    page.goto(f"/dashboard/budgets/{file['budget']}")
+    page.get_by_role("button", name="Revoke the grant of lab").click()
+    assert house.get(f"/v1/budgets/{file['budget']}").status_code == 404
+    page.get_by_text("Let someone use this budget").click()
+    fill(page, {"or project": "lab", "Sub-limit": "7", "Approval above": "1"})
+    page.get_by_role("button", name="Grant", exact=True).click()
+    expect(page.get_by_role("table", name="Who may use this budget")).to_contain_text("project lab")
+    job = house.job(file["id"], epsilon=2)
+    page.goto(f"/dashboard/jobs/{job['id']}")
+    expect(page.locator("#state")).to_contain_text("waits for a steward's approval")
+    page.get_by_role("button", name="Approve and run").click()
+    expect(page.locator("#state")).to_contain_text("Place")
+    assert house.get(f"/v1/fine_tuning/jobs/{job['id']}").json()["status_detail"] is None
+
+
+def test_the_whole_way_by_keyboard(house: House, open_page: Open) -> None:
+    file = house.tickets(7)
+    page = open_page("")
+    page.goto("/dashboard/")
+    expect(page.get_by_label("API key")).to_be_focused()
+    page.keyboard.type(house.keys["one"]["analyst"])
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Budgets", level=1).wait_for()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to content"
+    tab_to(page, "New job")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Plan a job").wait_for()
+    tab_to(page, "training_file")
+    page.keyboard.type("file-")  # selects by the first letters
+    page.get_by_label("Private file").select_option(file["id"])
+    tab_to(page, "model")
+    page.keyboard.type("tiny")
+    for name, text in (("epsilon", "1"), ("steps", "20")):
+        tab_to(page, name)
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+        page.keyboard.type(text)
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="This job fits").wait_for()
+    tab_to(page, "submit")
+    page.keyboard.press("Enter")
+    page.locator("#state").wait_for()
+    tab_to(page, "cancel-ask")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator("#state .badge")).to_have_text("cancelled")
+
+
+def test_it_works_without_javascript(house: House, open_page: Open) -> None:
+    file = house.tickets(8)
+    page = open_page("analyst", java_script_enabled=False)
+    page.goto(f"/dashboard/estimate?training_file={file['id']}&model=tiny&epsilon=1&steps=20")
+    page.get_by_role("button", name="Submit this job").click()
+    expect(page.locator("#state .badge")).to_have_text("queued")
+    assert page.locator('noscript meta[http-equiv="refresh"]').count() == 1
+
+
+def test_a_hidden_tab_asks_for_nothing_and_an_unchanged_page_costs_304(house: House, open_page: Open) -> None:
+    job = house.job(house.tickets(9)["id"])
+    page = open_page("analyst")
+    answers: list[int] = []
+    page.goto(f"/dashboard/jobs/{job['id']}")
+    page.on("response", lambda answer: answers.append(answer.status))
+    page.clock.install()
+    page.reload()
+    for _ in range(3):
+        with page.expect_response(lambda answer: answer.url.endswith(job["id"])):
+            page.clock.run_for(4_000)
+    assert answers[-1] == 304
+    page.evaluate("Object.defineProperty(document, 'hidden', {get: () => true, configurable: true})")
+    before = len(answers)
+    page.clock.run_for(30_000)
+    page.wait_for_timeout(200)
+    assert len(answers) == before
+    page.evaluate("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait_for_timeout(500)
+    assert len(answers) == before + 1
+
+
+def fill(page: Page, values: dict[str, str]) -> None:
+    for label, value in values.items():
+        page.get_by_label(label, exact=True).fill(value)
+
+
+def tab_to(page: Page, target: str) -> None:
+    """Press Tab until the element with this id or text has the focus."""
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        here = page.evaluate("[document.activeElement.id, document.activeElement.textContent.trim()]")
+        if target in here:
+            return
+    raise AssertionError(f"the keyboard does not reach {target}")
