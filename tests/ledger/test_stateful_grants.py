@@ -80,7 +80,7 @@ class GrantLife(RuleBasedStateMachine):
 
     @initialize()
     def open(self) -> None:
-        self.budget = self.world.budget("6")
+        self.budget = self.world.budget("4")
         self.file = self.world.file(self.budget)
         self.balance = self.world.balance(self.budget)
         self.people = {
