@@ -13,7 +13,7 @@ __all__ = ["Hyperparameters", "Options", "Request", "check", "memory", "phases",
 
 _one = OnePhase(
     "lora",
-    classifier=Defaults(steps=125, batch_size=2048, learning_rate=1e-2),
+    classifier=Defaults(steps=200, batch_size=1024, learning_rate=1e-2),
     causal_lm=Defaults(steps=60, batch_size=512, learning_rate=5e-3),
 )
 resolve, phases, plan = _one.resolve, _one.phases, _one.plan
