@@ -122,8 +122,9 @@ INSERT INTO job (id, tenant_id, created_by, model, method, plan, privacy, seed, 
   FROM generate_series(1, {pairs}) AS i;
 INSERT INTO job_file SELECT '{budget}-j' || i, '{file}', '{budget}' FROM generate_series(1, {pairs}) AS i;
 INSERT INTO ledger.work (job_id) SELECT '{budget}-j' || i FROM generate_series(1, {pairs}) AS i;
-INSERT INTO ledger.reservation (id, job_id, file_id, budget_id, state)
-  SELECT '{budget}-r' || i, '{budget}-j' || i, '{file}', '{budget}', 'settled' FROM generate_series(1, {pairs}) AS i;
+INSERT INTO ledger.reservation (id, job_id, file_id, budget_id, state, starts_by)
+  SELECT '{budget}-r' || i, '{budget}-j' || i, '{file}', '{budget}', 'settled', now()
+  FROM generate_series(1, {pairs}) AS i;
 INSERT INTO ledger.phase (reservation_id, ordinal, sample_rate, noise_multiplier, steps_max, step_cost, reserved)
   SELECT '{budget}-r' || i, 0, {q}, {sigma}, {steps}, c.cost, ledger.times(c.cost, {steps})
   FROM generate_series(1, {pairs}) AS i, (SELECT ledger.poisson_gaussian_curve({sigma}, {q}) AS cost OFFSET 0) AS c;
