@@ -132,7 +132,12 @@ def demo(
         figures = _run(wanted, (data or scratch / "data").absolute(), scratch)
     if json_file is not None:
         json_file.write_text(json.dumps(figures, indent=1) + "\n")
-    if made_up and figures["accuracy"] < LEARNT + max(figures["majority"], figures["accuracy_untrained"]):
+    # The made-up job's few steps were chosen for LoRA.
+    if (
+        made_up
+        and method == "lora"
+        and figures["accuracy"] < LEARNT + max(figures["majority"], figures["accuracy_untrained"])
+    ):
         options.fail("the model has not learnt the task")
 
 
