@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Any
 
 import httpx
@@ -144,6 +145,8 @@ def _filled(method: str, path: str, own: Ids) -> Call:
 
 def attacks(method: str, path: str, needs: Dependant | None, own: Ids, others: Ids, unknown: Ids) -> Iterator[Any]:
     """(column, call with what is another's, the same call with what never was, the ids that differ)."""
+    if (method, path) in PUBLIC:
+        return
     plain = _filled(method, path, own)
     named = [n.removesuffix("_id") for n in re.findall(r"\{(\w+)\}", path) if n not in PLAIN]
     for kind in named:
@@ -159,7 +162,7 @@ def attacks(method: str, path: str, needs: Dependant | None, own: Ids, others: I
             yield kind, *(_with(plain, name, id) for id in (theirs, nothing)), (theirs, nothing)
     if needs is not None:
         asked = {parameter.alias for parameter in needs.query_params}
-        assert asked <= KNOWN_QUERY or (method, path) in PUBLIC, f"no attack knows the query {asked} of {path}"
+        assert asked <= KNOWN_QUERY, f"no attack knows the query {asked} of {path}"
         if "after" in asked:
             for kind in KINDS:
                 for theirs, nothing in zip(others.cursors(kind), unknown.cursors(kind), strict=True):
@@ -222,18 +225,21 @@ def _token(page: str) -> str:
     return found[1]
 
 
-def same(answer: httpx.Response, other: httpx.Response, *ids: tuple[str, str]) -> bool:
-    """Whether two answers are the same but for the ids that were sent, and for the number of the request."""
-    return _bare(answer, [a for a, _ in ids]) == _bare(other, [b for _, b in ids])
+def difference(answer: httpx.Response, other: httpx.Response, *ids: tuple[str, str]) -> str:
+    """Where two answers part but for the ids that were sent, and for the number of the request; empty: nowhere."""
+    one, two = _bare(answer, [a for a, _ in ids]), _bare(other, [b for _, b in ids])
+    return next((f"{a!r} instead of {b!r}" for a, b in zip_longest(one, two) if a != b), "")
 
 
-def _bare(answer: httpx.Response, ids: list[str]) -> tuple[int, bytes, list[tuple[str, str]]]:
+def _bare(answer: httpx.Response, ids: list[str]) -> list[str]:
+    """Status, headers and body, line by line."""
+
     def clean(text: str) -> str:
         for number, id in enumerate(ids):
             text = text.replace(id, f"<{number}>").replace(id.partition("-")[2] or id, f"<{number}>")
+        # A form that may be sent twice carries a number of its own.
+        text = re.sub(r'(name="once"[^>]*value=")[0-9a-f]+', r"\1", text)
         return re.sub(r"req_[0-9a-f]{32}", "<request>", text)
 
-    # A form that may be sent twice carries a number of its own.
-    body = re.sub(r'(name="once"[^>]*value=")[0-9a-f]+', r"\1", clean(answer.text))
-    headers = sorted((k, clean(v)) for k, v in answer.headers.items() if k != "date")
-    return answer.status_code, body.encode(), headers
+    headers = sorted(f"{k}: {clean(v)}" for k, v in answer.headers.items() if k != "date")
+    return [str(answer.status_code), *headers, *clean(answer.text).splitlines()]

@@ -202,7 +202,7 @@ class Service:
                     "build",
                     lambda *_: SimpleNamespace(model=None, task=None, base_model_sha256="00" * 32),
                 ),
-                (worker.attempt._Attempt, "_records", lambda *_: None),
+                (worker.attempt._Attempt, "_records", lambda *_: (None, None)),
                 (worker.attempt.results, "store_adapter", self._adapter),
                 (worker.attempt, "open_store", lambda *_: self.store),
                 (worker.lease, "MOST_SECONDS_BETWEEN_BEATS", 1e6),
