@@ -83,7 +83,7 @@ def _allowed(field: pa.Field) -> bool:
 
 def _is_text(type: pa.DataType) -> bool:
     values = type.value_type if pa.types.is_dictionary(type) else type
-    return pa.types.is_string(values) or pa.types.is_large_string(values) or pa.types.is_string_view(values)
+    return bool(pa.types.is_string(values) or pa.types.is_large_string(values) or pa.types.is_string_view(values))
 
 
 def _values(batch: pa.RecordBatch) -> Iterable[tuple[Any, ...] | None]:
