@@ -29,7 +29,7 @@ lint: $(STAMP) ## ruff, mypy and the direction of imports
 	$(BIN)/lint-imports
 
 test: lint ## lint and the tests, a fixed sample of the big matrices
-	$(BIN)/pytest -m 'not verify'
+	$(BIN)/pytest -n 2 --dist loadfile -m 'not verify'
 
 verify: $(STAMP) ## the whole matrices
 	$(BIN)/pytest
