@@ -29,7 +29,7 @@ def test_a_job_ends_the_measuring_and_idleness_begins_it_again(monkeypatch: pyte
 
     monkeypatch.setattr(idle, "LOOK", 0.01)
     monkeypatch.setattr(subprocess, "Popen", start)
-    job = Exception()  # anything that a weak set can hold
+    job = subprocess.CompletedProcess([], 0)  # anything that a weak set can hold
     state.active_requests.add(job)
     profiler = idle.IdleProfiler(after=0.1)
     try:

@@ -131,7 +131,6 @@ def test_what_is_downloaded_is_the_model_that_was_trained(
     (report,) = [f for f in done["result_files"] if f != done["result_files"][0]]
     metrics = world.get(f"/v1/files/{report}/content").json()["metrics"]["validation"]
     if model == "reader":
-        assert 0 <= metrics["untrained"]["accuracy"] <= 1
-        assert 0 <= metrics["accuracy"] <= 1
+        assert {metrics["accuracy"], metrics["untrained"]["accuracy"]} <= {i / 60 for i in range(61)}
     else:
-        assert metrics["perplexity"] < 0.7 * metrics["untrained"]["perplexity"]
+        assert metrics["perplexity"] < 0.9 * metrics["untrained"]["perplexity"]
