@@ -68,6 +68,9 @@ def s3() -> Iterator["Server"]:
     key = iam.create_access_key(UserName="tacit")["AccessKey"]
     httpx.post(f"{address}/moto-api/reset-auth", content="0")  # from now on signatures are checked
     yield Server(address, key["AccessKeyId"], key["SecretAccessKey"])
+    # moto keeps its state in the process: other tests start from nothing.
+    httpx.post(f"{address}/moto-api/reset-auth", content="inf")
+    httpx.post(f"{address}/moto-api/reset")
     server.stop()
 
 

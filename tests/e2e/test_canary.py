@@ -275,7 +275,7 @@ def test_what_is_private_is_found_nowhere(house: House, short_folder: Path) -> N
     assert {oct(path.stat().st_mode & 0o777) for path in written} == {"0o600", "0o700"}
 
     assert world.call("DELETE", f"/v1/files/{file}", "steward").status_code == 200
-    stored.parent.mkdir(exist_ok=True)
+    stored.parent.mkdir(parents=True, exist_ok=True)
     stored.write_bytes(whole)  # a backup of the blobs brings nothing back
     with world.engine("admin").connect() as connection:
         keys = connection.execute(sa.text("SELECT count(*) FROM data_key WHERE blob LIKE 'files/%'")).scalar_one()
