@@ -5,12 +5,11 @@ like any other; a step runs only after it was authorised; what a step computed b
 loss, norm or batch size is reported.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Literal, Protocol, TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from dpcore import checkpoint as checkpoints
@@ -21,6 +20,7 @@ from dpcore.engine.per_user import UserGradient
 from dpcore.engine.rehearsal import require_exact
 from dpcore.engine.tape import Gradients
 from dpcore.keystream import Streams
+from dpcore.micro_batches import MicroBatches, Stopped
 from dpcore.noise import noised_mean
 from dpcore.sampling import Owners, poisson
 from dpcore.spec.plan import Plan, Speed
@@ -37,7 +37,6 @@ class Records(Protocol):
 
 
 R = TypeVar("R", bound=Records)
-T = TypeVar("T")
 
 _CHECKED, _CHECKED_TOKENS = 3, 32
 """Stand-in records whose gradients are compared with plain autograd's, and their length at most."""
@@ -61,10 +60,6 @@ class Outcome:
 
     step: int
     ended: Literal["finished", "used_up", "stopped"]
-
-
-class _Stopped(Exception):
-    pass
 
 
 def train(
@@ -107,7 +102,7 @@ def train(
         try:
             for _ in range(min(allowed, asked)):
                 run.iterate()
-        except _Stopped:
+        except Stopped:
             save(run.dumps())
             return Outcome(run.step, "stopped")
         save(run.dumps())
@@ -135,15 +130,18 @@ class _Run(Generic[R]):
         self.step = 0
         self._model, self._task, self._records, self._plan = model, task, records, plan
         self._owners = None if owners is None else Owners(owners)
-        self._should_stop, self._speed, self._streams = should_stop, speed, streams
+        self._should_stop, self._streams = should_stop, streams
         self._engine = PerExample(model)
         self._parameters = self._engine.parameters
         self._optimiser = optimise.adamw(self._parameters, plan)
-        multiple = speed.length_multiple
-        # A record's padded length follows from that record alone, so its gradient does not depend on its neighbours.
-        self._padded = np.minimum(-(-records.lengths // multiple) * multiple, task.max_length)
-        self._most_examples = max(1, speed.buffer_bytes // max(1, self._engine.row_bytes))
-        self._shrink = 1  # doubled when memory runs out
+        self._micro_batches = MicroBatches(
+            records.lengths,
+            max_length=task.max_length,
+            row_bytes=self._engine.row_bytes,
+            speed=speed,
+            release=self._engine.release,
+            should_stop=should_stop,
+        )
 
     def rehearse(self) -> None:
         """Run public stand-in records, the largest shape too: what cannot be trained fails here, before any step.
@@ -156,7 +154,7 @@ class _Run(Generic[R]):
             self._engine, self._model, lambda now: self._task.losses(self._model, some, now, length), _CHECKED
         )
         length = self._task.max_length
-        count = self._examples(length)
+        count = self._micro_batches.examples(length)
         public = self._task.synthetic(count, length)
         total = self._zero()
         total.add(
@@ -170,7 +168,7 @@ class _Run(Generic[R]):
         drawn = poisson(self._streams.at("sampling", self.step), units, plan.sample_rate)
         total = self._zero()
         if self._should_stop():
-            raise _Stopped
+            raise Stopped
         if self._owners is None:
             self._add_records(total, drawn)
         else:
@@ -192,58 +190,21 @@ class _Run(Generic[R]):
 
     def _add_records(self, total: ClippedSum, drawn: np.ndarray) -> None:
         """Add the drawn records to the sum, each a unit of its own."""
-        for length, indices in self._buckets(drawn):
 
-            def gradients(now: np.ndarray, length: int = length) -> Gradients:
-                return self._engine.gradients(
-                    lambda: self._task.losses(self._model, self._records, now, length), len(now)
-                )
+        def gradients(now: np.ndarray, length: int) -> Gradients:
+            return self._engine.gradients(lambda: self._task.losses(self._model, self._records, now, length), len(now))
 
-            self._in_pieces(indices, length, gradients, total.add)
+        self._micro_batches.each(drawn, gradients, total.add)
 
     def _add_user(self, total: ClippedSum, records: np.ndarray) -> None:
         """Add one user to the sum: all of its records together are the unit."""
         user = UserGradient(self._engine)
-        for length, indices in self._buckets(records):
 
-            def gradient(now: np.ndarray, length: int = length) -> Tensor:
-                return user.of(lambda: self._task.losses(self._model, self._records, now, length))
+        def gradient(now: np.ndarray, length: int) -> Tensor:
+            return user.of(lambda: self._task.losses(self._model, self._records, now, length))
 
-            self._in_pieces(indices, length, gradient, user.add)
+        self._micro_batches.each(records, gradient, user.add)
         total.add(user.gradients())
-
-    def _buckets(self, drawn: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """The draw by padded length, longest first, so that the largest buffer is made once."""
-        padded = self._padded[drawn]
-        for length in np.unique(padded)[::-1]:
-            yield int(length), drawn[padded == length]
-
-    def _in_pieces(
-        self, indices: np.ndarray, length: int, compute: Callable[[np.ndarray], T], take: Callable[[T], None]
-    ) -> None:
-        """Compute on records of one padded length in micro-batches; out of memory, go on with smaller ones.
-
-        Only what was computed to its end is taken, and taken once: a sum that was half added cannot be tried again.
-        """
-        while len(indices):
-            if self._should_stop():
-                raise _Stopped
-            size = self._examples(length)
-            try:
-                computed = compute(indices[:size])
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if size == 1 or not _out_of_memory(error):
-                    raise
-                self._shrink *= 2
-                self._engine.release()
-                continue
-            take(computed)
-            del computed  # its memory is needed for the next
-            indices = indices[size:]
-
-    def _examples(self, length: int) -> int:
-        """Examples in a micro-batch of this padded length."""
-        return max(1, min(self._speed.tokens // length, self._most_examples) // self._shrink)
 
     def dumps(self) -> bytes:
         return checkpoints.dumps(self.step, self._plan, self._parameters, self._optimiser)
@@ -252,9 +213,3 @@ class _Run(Generic[R]):
         saved = checkpoints.loads(data)
         checkpoints.restore(saved, self._plan, self._parameters, self._optimiser)
         self.step = saved.step
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return "can't allocate memory" in str(error)  # torch's allocator for the CPU raises a bare RuntimeError
