@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from cli.embedded.errors import StackError
-from dpcore.export import About, load_export
+from dpcore.export import About
+from dpcore.methods import load_export
 from dpcore.models import load_tokenizer
 from dpcore.tasks import make_task
 

@@ -142,7 +142,7 @@ def _base_folder(folder: Path, about: "About", base: str | None) -> Path:
     from domain.models import base_models, describe
     from domain.settings import ModelSettings
 
-    if about.method == "full":
+    if (folder / "config.json").is_file():
         return folder
     try:
         if base is not None and Path(base).is_dir():

@@ -7,9 +7,11 @@ import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 
 from peft import PeftModel
 from safetensors.torch import save_file
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dpcore import loader
@@ -50,13 +52,22 @@ def export_peft(
 
 
 def export_trained(
-    model: PreTrainedModel, folder: str | Path, about: About, *, tokenizer: PreTrainedTokenizerBase | None = None
+    model: nn.Module,
+    folder: str | Path,
+    about: About,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    loader: ModuleType = loader,
 ) -> None:
-    """Write trained.safetensors, the trained tensors by their names in the base model, and load.py, which loads it."""
+    """Write trained.safetensors, the trained tensors by their names in the model, and load.py, which loads them.
+
+    loader: the module that leaves as load.py; it imports nothing of Tacit.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     trained = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
     save_file(trained, folder / TRAINED, metadata={"format": "pt"})
+    assert loader.__file__ is not None
     shutil.copyfile(loader.__file__, folder / "load.py")
     _complete(folder, about, tokenizer)
 
@@ -70,16 +81,20 @@ def export_whole(
     _complete(folder, about, tokenizer)
 
 
-def load_export(folder: str | Path, base_folder: str | Path) -> tuple[PreTrainedModel | PeftModel, About]:
-    """An exported model for inference, and what it is; the base model is not needed where all of it was exported."""
-    folder = Path(folder)
-    about = read_about(folder)
-    if (folder / TRAINED).exists():
-        return loader.load(str(base_folder), folder), about
-    if not (folder / "adapter_config.json").exists():
-        return build_model(about.task, folder, about.labels, seed=0), about
+def load_peft(folder: Path, base_folder: Path, about: About) -> PeftModel:
+    """What `export_peft` wrote, for inference."""
     base = build_model(about.task, base_folder, about.labels, seed=0)
-    return PeftModel.from_pretrained(base, str(folder)).eval(), about
+    return PeftModel.from_pretrained(base, str(folder)).eval()
+
+
+def load_trained(folder: Path, base_folder: Path, about: About) -> PreTrainedModel:
+    """What `export_trained` wrote, for inference."""
+    return loader.load(str(base_folder), folder)  # type: ignore[no-any-return]
+
+
+def load_whole(folder: Path, base_folder: Path, about: About) -> PreTrainedModel:
+    """What `export_whole` wrote, for inference; the base model is not needed."""
+    return build_model(about.task, folder, about.labels, seed=0)
 
 
 def read_about(folder: str | Path) -> About:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import torch
-from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from domain.models import base_models
 from domain.settings import WorkerSettings
@@ -20,7 +20,7 @@ from worker.log import log
 class Built:
     """A model ready to be trained, on the device that it is trained on."""
 
-    model: PreTrainedModel | PeftModel
+    model: nn.Module
     task: Task
     tokenizer: PreTrainedTokenizerBase
     base_model_sha256: str

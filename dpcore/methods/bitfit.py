@@ -6,11 +6,12 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from dpcore.export import export_trained as export
+from dpcore.export import load_trained as load
 from dpcore.methods.heads import head_modules
 from dpcore.spec.methods.bitfit import Options
 from dpcore.spec.tasks import CAUSAL_LM, TaskKind
 
-__all__ = ["attach", "export"]
+__all__ = ["attach", "export", "load"]
 
 
 def attach(model: PreTrainedModel, options: Mapping[str, Any], *, task: TaskKind, seed: int) -> PreTrainedModel:

@@ -6,10 +6,11 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from dpcore.export import export_whole as export
+from dpcore.export import load_whole as load
 from dpcore.spec.methods.full import Options
 from dpcore.spec.tasks import TaskKind
 
-__all__ = ["attach", "export"]
+__all__ = ["attach", "export", "load"]
 
 
 def attach(model: PreTrainedModel, options: Mapping[str, Any], *, task: TaskKind, seed: int) -> PreTrainedModel:

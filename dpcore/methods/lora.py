@@ -10,12 +10,13 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from dpcore.export import export_peft as export
+from dpcore.export import load_peft as load
 from dpcore.methods.heads import head_modules
 from dpcore.models import seeded
 from dpcore.spec.methods.lora import Options
 from dpcore.spec.tasks import CAUSAL_LM, TaskKind
 
-__all__ = ["attach", "export"]
+__all__ = ["attach", "export", "load"]
 
 _AUTO = {"query", "value", "q_lin", "v_lin", "q_proj", "v_proj", "c_attn"}
 """Attention's query and value, as BERT, DistilBERT and Llama name them; GPT-2 has them in one layer with the key."""

@@ -7,10 +7,11 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from dpcore.export import export_peft as export
+from dpcore.export import load_peft as load
 from dpcore.methods import lora
 from dpcore.spec.tasks import TaskKind
 
-__all__ = ["attach", "export"]
+__all__ = ["attach", "export", "load"]
 
 
 def attach(model: PreTrainedModel, options: Mapping[str, Any], *, task: TaskKind, seed: int) -> PeftModel:

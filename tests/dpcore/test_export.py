@@ -13,8 +13,8 @@ import torch
 from peft import AutoPeftModelForSequenceClassification
 from safetensors.torch import load_file
 
-from dpcore.export import About, load_export
-from dpcore.methods import get_method
+from dpcore.export import About
+from dpcore.methods import get_method, load_export
 from dpcore.models import build_model, load_tokenizer
 from dpcore.tasks import make_task
 

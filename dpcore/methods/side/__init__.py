@@ -1,0 +1,37 @@
+"""A narrow network beside the frozen model. network.py leaves with every export, as its loader."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from dpcore.export import About, export_trained
+from dpcore.methods.side import network
+from dpcore.models import seeded
+from dpcore.spec.methods.side import Options
+from dpcore.spec.tasks import CAUSAL_LM, TaskKind
+
+__all__ = ["attach", "export", "load"]
+
+export = partial(export_trained, loader=network)
+
+
+def attach(model: PreTrainedModel, options: Mapping[str, Any], *, task: TaskKind, seed: int) -> nn.Module:
+    """The network and a classifier's head train, all else is frozen. The seed drives the initialisation only.
+
+    A classifier's own head is left behind: a mean over tokens and one layer take its place.
+    """
+    width = Options.model_validate(options).width(int(model.config.hidden_size))
+    with seeded(seed):
+        if task in CAUSAL_LM:
+            return network.writer(model, width)  # type: ignore[no-any-return]
+        labels = [model.config.id2label[i] for i in range(len(model.config.id2label))]
+        return network.classifier(model.base_model, width, labels)
+
+
+def load(folder: Path, base_folder: Path, about: About) -> nn.Module:
+    """The model of an export, in evaluation mode."""
+    return network.load(str(base_folder), folder)  # type: ignore[no-any-return]
