@@ -3,8 +3,10 @@
 A gradient is a sum over tokens of outer products, left_t right_t^T: output gradients and inputs of a linear layer. An
 embedding's left is one-hot and kept as its token numbers. From these pieces follow the norm, by Gram matrices, and the
 clipped sum, by one product with the factors folded in (Li et al. 2022; Bu et al. 2023). Once the tokens are so many
-that the gradients themselves cost less, T > pd / (p + d), they are computed and the pieces dropped.
+that the gradients themselves cost less, they are computed and the pieces dropped.
 """
+
+from math import sqrt
 
 import torch
 from torch import Tensor
@@ -16,12 +18,23 @@ ROUNDING = 4
 none cancelled another. Rounding must not make a norm too small, and a cancelled sum keeps the error of its terms."""
 
 
+def most_tokens(rows: int, columns: int) -> float:
+    """Tokens of an example above which its gradient is computed: with h = pd / (p + d), 10 sqrt(h), within [h / 2, h].
+
+    Keeping the pieces takes T (p + d) numbers and 2 T^2 (p + d) operations more; the gradient takes pd numbers, read
+    and written thrice. Arithmetic alone changes over near 10 sqrt(h) on a processor. Above h the gradient is smaller
+    too; below h / 2 it is not worth its memory.
+    """
+    half = rows * columns / (rows + columns)
+    return min(half, max(half / 2, 10 * sqrt(half)))
+
+
 class Wide:
     """Gradients [m, rows, columns] of one matrix in a micro-batch; every use of the matrix adds to them."""
 
     def __init__(self, shape: torch.Size) -> None:
         self._shape = shape
-        self._most_tokens = shape[0] * shape[1] / (shape[0] + shape[1])
+        self._most_tokens = most_tokens(*shape)
         self._left: list[Tensor] = []
         self._right: list[Tensor] = []
         self._tokens: list[Tensor] = []
