@@ -1,8 +1,14 @@
-"""Gaussian noise for clipped sums.
+"""Gaussian noise for sums over a draw, safe against attacks on the low bits of floating-point numbers.
 
-What floating point leaves open: samples are float64 Box-Muller values, not draws from the real-valued Gaussian; their
-tail ends at 9.4 deviations (missed mass below 1e-20), and the sum keeps their low bits. The noised mean is rounded to
-float32 before anything else is done with it, and only optimiser iterates leave the process.
+The sum S and the noise N are each rounded to whole steps of the sum's public grid g and added as integers. As
+round(S/g) + round(N/g) = round(round(S/g) + N/g), the result is a rounding of a Gaussian mechanism on the rounded sum,
+whose sensitivity the sum carries. Every integer can come out whatever S is, so that, unlike with S + N in floating
+point, the set of possible outputs tells nothing about the data (Mironov 2012; Haney et al. 2022).
+
+What remains: N comes from Box-Muller in float64 on 64-bit uniforms. Its tail ends at 9.4 deviations (missed mass below
+1e-20). Each value is off by a few 2^-53 of itself before it is rounded, so that the edges of the grid's cell n lie off
+by about n * 2^-52 cells, at most 2^-20 at 9.4 deviations for a multiplier of one: probabilities, not the support,
+are that little off.
 """
 
 import math
@@ -11,10 +17,14 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from dpcore.clipping import ClippedSum
+from dpcore.bounded_sum import BoundedSum
 from dpcore.keystream import Keystream
 
 _AT_ONCE = 2**18
+
+_MOST_STEPS = 2.0**51
+"""Sums are cut here, which brings no two of them further apart; with the noise they stay below 2^53, exact in float64.
+Two million units that all pull at one single parameter come this far."""
 
 
 def gaussian(stream: Keystream, count: int) -> Iterator[torch.Tensor]:
@@ -32,16 +42,19 @@ def gaussian(stream: Keystream, count: int) -> Iterator[torch.Tensor]:
         yield torch.cat([radius * angle.cos(), radius * angle.sin()])[:wanted]
 
 
-def noised_mean(total: ClippedSum, noise_multiplier: float, expected_batch: int, stream: Keystream) -> torch.Tensor:
-    """(sum + noise) / expected_batch: float64 [P], the only thing of a step that may be used afterwards.
+def noised_mean(total: BoundedSum, noise_multiplier: float, expected_batch: int, stream: Keystream) -> torch.Tensor:
+    """(sum + noise) / expected_batch: float64 [n], the only thing of a step that may be used afterwards.
 
     It takes the place of the sum in memory: a large vector is not needed twice, and the sum exists no longer.
-    Guarantee: the noise deviation is `noise_multiplier` times the sensitivity that the sum itself carries, and the
-    divisor is the public expected batch, whatever was drawn.
+    Guarantee: before the division the result is a multiple of the sum's grid, its noise has a deviation of
+    `noise_multiplier` times the sensitivity that the sum itself carries, and the divisor is the public expected batch,
+    whatever was drawn.
     """
+    deviation = noise_multiplier * total.sensitivity / total.grid
     start = 0
     for noise in gaussian(stream, total.value.numel()):
         part = total.value[start : start + len(noise)]
-        part.add_(noise.to(part.device), alpha=noise_multiplier * total.sensitivity).div_(expected_batch)
+        part.mul_(1 / total.grid).round_().clamp_(-_MOST_STEPS, _MOST_STEPS)
+        part.add_(noise.mul_(deviation).round_().to(part.device)).mul_(total.grid / expected_batch)
         start += len(noise)
     return total.value

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Generic, Literal, Protocol, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
+from dpcore import adaptive, optimise
 from dpcore import checkpoint as checkpoints
-from dpcore import optimise
-from dpcore.clipping import ClippedSum
+from dpcore.clipping import ClippedSum, by_module
 from dpcore.engine.per_example import PerExample
 from dpcore.engine.per_user import UserGradient
 from dpcore.engine.rehearsal import require_exact
@@ -85,6 +86,9 @@ def train(
     owners: the user of each record, numbered from 0: int64 [n]; needed when the plan's unit is the user, and only then.
     streams: for tests alone. Left out, the randomness comes from the operating system.
 
+    When the run ends for good, the model holds what the plan asks for: the last iterate, or the average of all. A run
+    that was stopped leaves the last iterate, and both in the checkpoint.
+
     Raises PlanMismatch for a checkpoint of another plan; UnseenParameter, BatchShape or InexactGradient before the
     first step when the model cannot be trained exactly; and whatever the callables raise.
     """
@@ -98,7 +102,7 @@ def train(
         asked = min(plan.chunk, plan.steps - run.step)
         allowed = authorise(asked)
         if allowed <= 0:
-            return Outcome(run.step, "used_up")
+            return run.finish("used_up")
         try:
             for _ in range(min(allowed, asked)):
                 run.iterate()
@@ -106,7 +110,7 @@ def train(
             save(run.dumps())
             return Outcome(run.step, "stopped")
         save(run.dumps())
-    return Outcome(run.step, "finished")
+    return run.finish("finished")
 
 
 class _Run(Generic[R]):
@@ -133,7 +137,10 @@ class _Run(Generic[R]):
         self._should_stop, self._streams = should_stop, streams
         self._engine = PerExample(model)
         self._parameters = self._engine.parameters
-        self._optimiser = optimise.adamw(self._parameters, plan)
+        self._optimiser = optimise.make(self._parameters, plan)
+        self._averages = optimise.averages(self._parameters) if plan.weight_averaging else {}
+        self._clip_norm = plan.clip_norm
+        self._groups = by_module(self._parameters)
         self._micro_batches = MicroBatches(
             records.lengths,
             max_length=task.max_length,
@@ -174,18 +181,38 @@ class _Run(Generic[R]):
         else:
             for user in drawn:
                 self._add_user(total, self._owners.records(user))
-        mean = noised_mean(total, plan.noise_multiplier, plan.expected_batch, self._streams.at("noise", self.step))
-        optimise.step(self._optimiser, self._parameters, self._engine.unflatten(mean), plan=plan, done=self.step)
+        mean, deviation = self._noised(total)
+        optimise.step(
+            self._optimiser,
+            self._parameters,
+            self._engine.unflatten(mean),
+            plan=plan,
+            done=self.step,
+            deviation=deviation,
+        )
         self.step += 1
+        if self._averages:
+            optimise.average(self._averages, self._parameters, decay=plan.weight_averaging, done=self.step)
+
+    def _noised(self, total: ClippedSum) -> tuple[Tensor, float]:
+        """The step's noised mean [P] and the deviation of its noise. A clip norm that adapts moves on."""
+        plan, stream, noise = self._plan, self._streams.at("noise", self.step), self._plan.noise_multiplier
+        if total.below is not None:
+            noise, count_noise = adaptive.split(noise)
+            score = noised_mean(total.below, count_noise, plan.expected_batch, stream)
+            self._clip_norm = adaptive.next_clip_norm(self._clip_norm, score.item())
+        deviation = noise * total.sensitivity / plan.expected_batch
+        return noised_mean(total, noise, plan.expected_batch, stream), deviation
 
     def _zero(self) -> ClippedSum:
         """The sum over no units."""
         return ClippedSum.zero(
             self._engine.width,
-            clip_norm=self._plan.clip_norm,
+            clip_norm=self._clip_norm,
             clipping=self._plan.clipping,
             expected_batch=self._plan.expected_batch,
             device=self._engine.device,
+            groups=self._groups,
         )
 
     def _add_records(self, total: ClippedSum, drawn: np.ndarray) -> None:
@@ -207,9 +234,25 @@ class _Run(Generic[R]):
         total.add(user.gradients())
 
     def dumps(self) -> bytes:
-        return checkpoints.dumps(self.step, self._plan, self._parameters, self._optimiser)
+        """The run as it is, for another attempt to go on from."""
+        return checkpoints.dumps(
+            self.step,
+            self._plan,
+            self._parameters,
+            self._optimiser,
+            averages=self._averages,
+            clip_norm=self._clip_norm,
+        )
 
     def restore(self, data: bytes) -> None:
         saved = checkpoints.loads(data)
-        checkpoints.restore(saved, self._plan, self._parameters, self._optimiser)
-        self.step = saved.step
+        checkpoints.restore(saved, self._plan, self._parameters, self._optimiser, self._averages)
+        self.step, self._clip_norm = saved.step, saved.clip_norm
+
+    def finish(self, ended: Literal["finished", "used_up"]) -> Outcome:
+        """Leave in the model what the run was for. A run without a step has no average."""
+        if self.step:
+            with torch.no_grad():
+                for name, average in self._averages.items():
+                    self._parameters[name].copy_(average)
+        return Outcome(self.step, ended)

@@ -26,6 +26,14 @@ class Rows:
         rows, kept = select(factors, self.rows)
         value.add_(kept @ rows)
 
+    def norms_at(self, place: slice) -> Tensor:
+        """L2 norm of each row's part at this place: [m]."""
+        return Rows(self.rows[:, place]).norms()
+
+    def add_weighted_at(self, place: slice, value: Tensor, factors: Tensor) -> None:
+        """Add the weighted sum of the rows' parts at this place to the same place of `value`, float64 [P]."""
+        Rows(self.rows[:, place]).add_weighted(value[place], factors)
+
 
 def select(factors: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """The rows [k, ...] whose factor is not zero, and their factors [k]: 0 x NaN is NaN, so zeros are left out."""

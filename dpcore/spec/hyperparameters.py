@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dpcore.spec.facts import ModelFacts
-from dpcore.spec.plan import Phase, Plan
+from dpcore.spec.plan import Clipping, Optimizer, Phase, Plan
 from dpcore.spec.tasks import CAUSAL_LM, TaskKind
 
 
@@ -22,6 +22,27 @@ class Request(BaseModel):
     steps: Literal["auto"] | Annotated[int, Field(ge=1, le=1_000_000)] = "auto"
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=10_000_000)] = "auto"
     learning_rate: Literal["auto"] | Annotated[float, Field(gt=0, le=10)] = "auto"
+    clipping: Clipping = Field(
+        default="automatic",
+        description=(
+            "automatic: every unit's gradient is scaled to about clip_norm; flat: longer ones are cut to it; "
+            "per-layer: cut within each layer, to clip_norm over the root of the number of layers; adaptive: flat, at "
+            "a norm that begins at clip_norm and follows the median"
+        ),
+    )
+    clip_norm: float = Field(
+        default=1.0,
+        ge=1e-6,
+        le=1e6,
+        description="under automatic clipping it scales all steps of sgd, and changes nothing for the others",
+    )
+    optimizer: Optimizer = Field(
+        default="adamw",
+        description="adam-bc: Adam without the noise's share of its second moment; sgd: with momentum 0.9",
+    )
+    weight_averaging: float = Field(
+        default=0.0, ge=0, lt=1, description="decay of an exponential average of the weights, such as 0.99; 0: none"
+    )
 
 
 class Hyperparameters(BaseModel):
@@ -33,7 +54,9 @@ class Hyperparameters(BaseModel):
     batch_size: int
     learning_rate: float
     clip_norm: float = 1.0
-    clipping: Literal["automatic", "flat"] = "automatic"
+    clipping: Clipping = "automatic"
+    optimizer: Optimizer = "adamw"
+    weight_averaging: float = 0.0
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
 
@@ -60,16 +83,23 @@ class OnePhase:
     ) -> Hyperparameters:
         """Numbers for a job on a file of `declared_size` units at `epsilon`; all that they depend on is public.
 
-        Raises ValueError when the batch asked for is larger than the declared size: the rate cannot exceed one.
+        Raises ValueError when the batch asked for is larger than the declared size: the rate cannot exceed one; and
+        for sgd without a learning rate: the defaults are Adam's, whose steps do not shrink with the gradient.
         """
         if request.batch_size != "auto" and request.batch_size > declared_size:
             raise ValueError(f"batch_size {request.batch_size} is larger than the declared size {declared_size}")
+        if request.optimizer == "sgd" and request.learning_rate == "auto":
+            raise ValueError("sgd needs a learning_rate: the default is for adamw and adam-bc")
         default = self.causal_lm if task in CAUSAL_LM else self.classifier
         batch = min(default.batch_size, max(1, declared_size // 4))
         return Hyperparameters(
             steps=default.steps if request.steps == "auto" else request.steps,
             batch_size=batch if request.batch_size == "auto" else request.batch_size,
             learning_rate=default.learning_rate if request.learning_rate == "auto" else request.learning_rate,
+            clip_norm=request.clip_norm,
+            clipping=request.clipping,
+            optimizer=request.optimizer,
+            weight_averaging=request.weight_averaging,
         )
 
     def phases(self, hyperparameters: Hyperparameters, *, declared_size: int) -> tuple[Phase, ...]:
@@ -100,7 +130,9 @@ class OnePhase:
             unit=unit,
             method=self.method,
             options=options.model_dump(mode="json"),
+            optimizer=hyperparameters.optimizer,
             learning_rate=hyperparameters.learning_rate,
+            weight_averaging=hyperparameters.weight_averaging,
             weight_decay=hyperparameters.weight_decay,
             betas=hyperparameters.betas,
             max_length=max_length,

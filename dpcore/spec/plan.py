@@ -8,6 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 CHUNKS = 20
 """A run asks for its steps in at most this many chunks, so that progress tells no more than the public schedule."""
 
+Clipping = Literal["automatic", "flat", "per-layer", "adaptive"]
+"""How a unit's gradient is bounded: `dpcore/clipping.py`."""
+
+Optimizer = Literal["adamw", "adam-bc", "sgd"]
+"""What is done with the noised means: `dpcore/optimise.py`."""
+
 
 class Plan(BaseModel):
     """What is trained and with which mechanism. Public, fixed before the first record is read, never changed.
@@ -27,8 +33,10 @@ class Plan(BaseModel):
     sample_rate: float = Field(gt=0, le=1, description="q: each unit is in a draw with this probability")
     noise_multiplier: float = Field(gt=0, le=1e6, description="sigma: noise deviation over sensitivity")
     steps: int = Field(ge=1, le=10_000_000, description="most iterations that may ever run")
-    clip_norm: float = Field(gt=0, le=1e6, description="C: bound on the L2 norm of a unit's contribution")
-    clipping: Literal["automatic", "flat"] = "automatic"
+    clip_norm: float = Field(
+        ge=1e-6, le=1e6, description="C: bound on the L2 norm of a unit's contribution; adaptive: at the first step"
+    )
+    clipping: Clipping = "automatic"
     expected_batch: int = Field(ge=1, description="public divisor of the noised sum; never the size of a draw")
     unit: Literal["record", "user"] = "record"
     relation: Literal["add_or_remove_one"] = "add_or_remove_one"
@@ -36,9 +44,13 @@ class Plan(BaseModel):
     # What is trained, and how the noised sums are used: post-processing.
     method: str
     options: dict[str, JsonValue] = Field(default_factory=dict)
+    optimizer: Optimizer = "adamw"
     learning_rate: float = Field(gt=0, description="at the first step; falls linearly to zero at the last")
     weight_decay: float = Field(default=0.0, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
+    weight_averaging: float = Field(
+        default=0.0, ge=0, lt=1, description="decay of the exponential average of the iterates; 0: the last one is kept"
+    )
     max_length: int = Field(ge=2, description="tokens of a record after truncation, special tokens included")
     seed: int = Field(default=0, ge=0, lt=2**63, description="drives initialisation only, never sampling or noise")
 
