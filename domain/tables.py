@@ -88,6 +88,7 @@ job_event = sa.Table(
     sa.Column("seq", sa.BigInteger, sa.Identity(always=True), primary_key=True),
     sa.Column("level", sa.Text),
     sa.Column("type", sa.Text),
+    sa.Column("name", sa.Text),
     sa.Column("message", sa.Text),
     sa.Column("data", JSONB),
     sa.Column("created_at", sa.DateTime(timezone=True)),

@@ -55,6 +55,10 @@ class NotWaiting(LedgerError):
     """The job does not wait for a steward (TC009)."""
 
 
+class PauseRequested(LedgerError):
+    """The job is paused: nobody claims it and nothing more is authorised (TC010)."""
+
+
 class AlreadyGranted(LedgerError):
     """The key or the project has a grant of the budget (one_grant_of_a_key, one_grant_of_a_project)."""
 
@@ -68,6 +72,7 @@ _BY_STATE: dict[str, type[LedgerError]] = {
     "TC007": NotGranted,
     "TC008": WaitsForApproval,
     "TC009": NotWaiting,
+    "TC010": PauseRequested,
 }
 _BY_CONSTRAINT: dict[str, type[LedgerError]] = {
     "never_overspent": BudgetExceeded,

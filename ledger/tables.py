@@ -87,6 +87,8 @@ work = sa.Table(
     sa.Column("owner", sa.Text),
     sa.Column("lease_until", sa.DateTime(timezone=True)),
     sa.Column("stop_requested", sa.Boolean),
+    sa.Column("paused_at", sa.DateTime(timezone=True)),
+    sa.Column("excused_fence", sa.BigInteger),
 )
 
 authorisation = sa.Table(

@@ -17,14 +17,15 @@ class Lease:
 
 
 def claim(connection: sa.Connection, job_id: str, owner: str, seconds: float) -> Lease | None:
-    """Take the lease if nobody holds it, the job is not settled and no steward is waited for: the fence grows by one.
-    None otherwise."""
+    """Take the lease if nobody holds it, the job is neither settled nor paused and no steward is waited for: the fence
+    grows by one. None otherwise."""
     of_job = sa.exists().where(reservation.c.job_id == work.c.job_id)
     fence = connection.execute(
         sa.update(work)
         .where(
             work.c.job_id == job_id,
             sa.or_(work.c.lease_until.is_(None), work.c.lease_until < sa.func.clock_timestamp()),
+            work.c.paused_at.is_(None),
             of_job.where(reservation.c.state == "reserved"),
             ~of_job.where(reservation.c.waits),
         )
@@ -35,16 +36,16 @@ def claim(connection: sa.Connection, job_id: str, owner: str, seconds: float) ->
 
 
 def renew(connection: sa.Connection, lease: Lease, seconds: float) -> bool:
-    """Extend the lease; answers whether the job was asked to stop. Raises StaleFence when the lease is lost."""
-    stop: bool | None = connection.execute(
+    """Extend the lease; answers whether the job was asked to stop or to pause. Raises StaleFence when the lease is lost."""
+    asked: bool | None = connection.execute(
         sa.update(work)
         .where(*_held(lease), work.c.lease_until > sa.func.clock_timestamp())
         .values(lease_until=_after(seconds))
-        .returning(work.c.stop_requested)
+        .returning(sa.or_(work.c.stop_requested, work.c.paused_at.is_not(None)))
     ).scalar_one_or_none()
-    if stop is None:
+    if asked is None:
         raise StaleFence(f"the lease on {lease.job_id} under fence {lease.fence} is lost")
-    return stop
+    return asked
 
 
 def drop(connection: sa.Connection, lease: Lease) -> None:
@@ -57,11 +58,40 @@ def request_stop(connection: sa.Connection, job_id: str) -> None:
     connection.execute(sa.update(work).where(work.c.job_id == job_id).values(stop_requested=True))
 
 
+def stop_requested(connection: sa.Connection, job_id: str) -> bool:
+    """Whether the job was asked to stop; that is never taken back."""
+    return connection.execute(sa.select(work.c.stop_requested).where(work.c.job_id == job_id)).scalar_one()
+
+
+def pause(connection: sa.Connection, job_id: str) -> bool:
+    """Hold a job with its reservation: from here on nobody claims it and nothing more is authorised. Answers whether a
+    worker holds the lease, who is to let go. A pause that lasts already stays as it is."""
+    return _pause(connection, job_id, sa.func.clock_timestamp())
+
+
+def resume(connection: sa.Connection, job_id: str) -> bool:
+    """End a pause; harmless without one. Answers whether a worker still holds the lease."""
+    return _pause(connection, job_id, sa.null())
+
+
+def _pause(connection: sa.Connection, job_id: str, since: sa.ColumnElement[object]) -> bool:
+    leased = sa.func.coalesce(work.c.lease_until > sa.func.clock_timestamp(), sa.false())
+    changed = sa.update(work).where(work.c.job_id == job_id).values(paused_at=since).returning(leased)
+    return bool(connection.execute(changed).scalar_one())
+
+
+def excuse(connection: sa.Connection, lease: Lease) -> bool:
+    """When a worker lets go: whether that is because of a pause. The attempt then does not count as one that failed,
+    and until the caller commits nobody resumes the job."""
+    paused = sa.update(work).where(*_held(lease), work.c.paused_at.is_not(None)).values(excused_fence=work.c.fence)
+    return connection.execute(paused).rowcount == 1
+
+
 def authorise(connection: sa.Connection, lease: Lease, ordinal: int, steps: int) -> int:
     """Authorise up to `steps` more steps of a phase in every budget of the job; the caller commits before they run.
 
     Returns how many were authorised: fewer when the reservation runs out, 0 when it is used up.
-    Raises StaleFence, StopRequested, BudgetFrozen, ReservationExpired or AlreadySettled.
+    Raises StaleFence, StopRequested, PauseRequested, BudgetFrozen, ReservationExpired or AlreadySettled.
     """
     with translated():
         phases = connection.execute(
