@@ -1,0 +1,134 @@
+"""Models of the benchmarks: random weights from a configuration, the methods on them, and a loss for each record."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+)
+
+from dpcore.methods import get_method
+
+Family = Literal["bert", "gpt2"]
+
+
+@dataclass(frozen=True)
+class Size:
+    """A transformer: layers, width d, attention heads, inner width, vocabulary."""
+
+    layers: int
+    width: int
+    heads: int
+    inner: int
+    vocabulary: int
+
+    def __str__(self) -> str:
+        return f"{self.layers} layers of {self.width}/{self.inner}, vocabulary {self.vocabulary}"
+
+
+MINILM = Size(6, 384, 12, 1536, 30522)
+GPT2_SMALL = Size(12, 768, 12, 3072, 50257)
+GPT2_NARROW = Size(6, 384, 6, 1536, 50257)
+"""GPT-2's vocabulary over MiniLM's layers: what a machine without a GPU can train with every baseline."""
+TINY = Size(2, 32, 2, 64, 500)
+
+LABELS = 2
+ADAPTED: dict[Family, tuple[str, ...]] = {"bert": ("query", "value"), "gpt2": ("c_attn",)}
+"""Attention's query and value in all layers; GPT-2 has them in one layer with the key."""
+
+
+def make_model(family: Family, size: Size, positions: int, *, tied: bool = True) -> PreTrainedModel:
+    """A classifier (bert) or a causal language model (gpt2), float32, the same weights every time; no dropout.
+
+    tied: whether the language model's head is its embedding.
+    """
+    torch.manual_seed(0)
+    if family == "bert":
+        return BertForSequenceClassification(
+            BertConfig(
+                vocab_size=size.vocabulary,
+                hidden_size=size.width,
+                num_hidden_layers=size.layers,
+                num_attention_heads=size.heads,
+                intermediate_size=size.inner,
+                max_position_embeddings=max(512, positions),
+                hidden_dropout_prob=0.0,
+                attention_probs_dropout_prob=0.0,
+                num_labels=LABELS,
+            )
+        )
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=size.vocabulary,
+            n_embd=size.width,
+            n_layer=size.layers,
+            n_head=size.heads,
+            n_inner=size.inner,
+            n_positions=max(1024, positions),
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            tie_word_embeddings=tied,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+    )
+
+
+def attach(model: PreTrainedModel, family: Family, method: str, *, everywhere: bool = True) -> nn.Module:
+    """The service's own method on the model, in training mode, which Opacus needs; there is no dropout to tell.
+
+    everywhere: LoRA on all layers; otherwise where the service puts it by default, a classifier's upper half.
+    """
+    lora = method.startswith("lora")
+    options = {"target_modules": ADAPTED[family]} if lora and everywhere else {}
+    task = "classification" if family == "bert" else "text"
+    attached: nn.Module = get_method(method).attach(model, options, task=task, seed=0)
+    return attached.train()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Records without padding: ids int64 [m, T]; labels int64 [m], which language models do not need."""
+
+    ids: Tensor
+    labels: Tensor
+
+    @property
+    def positions(self) -> Tensor:
+        """int64 [m, T], each record's own: libraries with hooks cannot take positions that records share."""
+        return torch.arange(self.ids.shape[1], device=self.ids.device).repeat(len(self.ids), 1)
+
+
+def make_batch(size: Size, examples: int, length: int, device: torch.device) -> Batch:
+    """The same made-up records every time."""
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(1, size.vocabulary, (examples, length), generator=generator)
+    return Batch(ids.to(device), (torch.arange(examples) % LABELS).to(device))
+
+
+def record_losses(model: Callable[..., object], family: Family, batch: Batch, *, positions: bool = False) -> Tensor:
+    """One loss for each record [m]: cross entropy of the label, or its mean over the record's own next tokens.
+
+    positions: whether to pass each record's positions; otherwise the model makes one row for all.
+    """
+    given = {"position_ids": batch.positions} if positions else {}
+    mask = torch.ones_like(batch.ids)
+    if family == "bert":
+        segments = torch.zeros_like(batch.ids)
+        output = model(input_ids=batch.ids, attention_mask=mask, token_type_ids=segments, **given)
+        return F.cross_entropy(output.logits, batch.labels, reduction="none")  # type: ignore[attr-defined]
+    output = model(input_ids=batch.ids, attention_mask=mask, use_cache=False, **given)
+    following = torch.full_like(batch.ids, -100)
+    following[:, :-1] = batch.ids[:, 1:]
+    logits: Tensor = output.logits  # type: ignore[attr-defined]
+    each = F.cross_entropy(logits.flatten(0, 1), following.flatten(), reduction="none")
+    return each.view_as(batch.ids).sum(1) / (batch.ids.shape[1] - 1)

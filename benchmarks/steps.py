@@ -1,0 +1,264 @@
+"""One training step by each contender: forward, backward, clip, noise, AdamW. All from the same weights and records."""
+
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from benchmarks.models import Batch, Family, Size, attach, make_batch, make_model, record_losses
+from benchmarks.processes import Commands, Refused, available, clock, peak, resident
+from dpcore import optimise
+from dpcore.clipping import ClippedSum
+from dpcore.engine.per_example import PerExample
+from dpcore.keystream import Streams
+from dpcore.noise import noised_mean
+from dpcore.spec.plan import Plan
+
+NONPRIVATE, OURS, HOOKS, GHOST, FASTDP = "nonprivate", "ours", "opacus-hooks", "opacus-ghost", "fastdp"
+RATE = 1e-4
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a contender trains on; fastdp: the folder with its package."""
+
+    family: Family
+    size: Size
+    examples: int
+    length: int
+    device: str
+    fastdp: Path | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """run: takes one step and returns its seconds of noise. release: gives back what is kept for the next step."""
+
+    run: Callable[[], float]
+    release: Callable[[], None] = lambda: None
+
+
+def commands(setting: Setting, method: str, contender: str) -> Commands:
+    """What a process with this contender answers.
+
+    time(n): seconds of n steps, and those of their noise. memory(): bytes of one step above the level before it, and
+    of weights and optimiser. trainable(): numbers that train.
+    """
+    device = torch.device(setting.device)
+    before = resident(device)
+    model = _model(setting, method, contender)
+    batch = make_batch(setting.size, setting.examples, setting.length, device)
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    step = _MAKE[contender](model, setting, batch)
+
+    def time(steps: int) -> tuple[float, float]:
+        began = clock(device)
+        noise = sum(step.run() for _ in range(steps))
+        return clock(device) - began, noise
+
+    def memory() -> tuple[int, int]:
+        step.release()
+        state = resident(device) - before
+        return peak(step.run, device), state
+
+    return {"time": time, "memory": memory, "trainable": lambda: trainable}
+
+
+def _model(setting: Setting, method: str, contender: str) -> nn.Module:
+    """Ghost clipping refuses a head that is the embedding, fastDP counts it wrong: theirs are two where both train.
+    Opacus knows no Conv1D: its GPT-2 has the same layers as Linear."""
+    tied = method != "full" or contender not in (GHOST, FASTDP)
+    model = make_model(setting.family, setting.size, setting.length, tied=tied)
+    if contender in (HOOKS, GHOST):
+        _linear(model)
+    return attach(model, setting.family, method).to(setting.device)
+
+
+def _linear(model: nn.Module) -> None:
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, Conv1D):
+                linear = nn.Linear(*child.weight.shape)
+                linear.weight.data, linear.bias.data = child.weight.data.T.contiguous(), child.bias.data
+                setattr(module, name, linear)
+
+
+def _plan(setting: Setting) -> Plan:
+    return Plan(
+        sample_rate=0.01,
+        noise_multiplier=1.0,
+        steps=10**6,
+        clip_norm=1.0,
+        expected_batch=setting.examples,
+        method="any",
+        learning_rate=RATE,
+        max_length=setting.length,
+    )
+
+
+def _nonprivate(model: nn.Module, setting: Setting, batch: Batch) -> Step:
+    optimiser = _adamw(model)
+
+    def run() -> float:
+        record_losses(model, setting.family, batch).mean().backward()
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        return 0.0
+
+    return Step(run)
+
+
+def _adamw(model: nn.Module) -> torch.optim.AdamW:
+    """The optimiser of all contenders, as dpcore makes it."""
+    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=RATE, weight_decay=0.0)
+
+
+def _ours(model: nn.Module, setting: Setting, batch: Batch) -> Step:
+    """The pieces of dpcore's loop, for a draw that is one micro-batch."""
+    plan, streams = _plan(setting), Streams()
+    engine = PerExample(model)
+    optimiser = optimise.make(engine.parameters, plan)
+    done = 0
+
+    def run() -> float:
+        nonlocal done
+        total = ClippedSum.zero(
+            engine.width,
+            clip_norm=plan.clip_norm,
+            clipping=plan.clipping,
+            expected_batch=plan.expected_batch,
+            device=engine.device,
+        )
+        total.add(engine.gradients(lambda: record_losses(model, setting.family, batch), setting.examples))
+        began = clock(engine.device)
+        mean = noised_mean(total, plan.noise_multiplier, plan.expected_batch, streams.at("noise", done))
+        noise = clock(engine.device) - began
+        optimise.step(
+            optimiser,
+            engine.parameters,
+            engine.unflatten(mean),
+            plan=plan,
+            done=done,
+            deviation=plan.noise_multiplier * total.sensitivity / plan.expected_batch,
+        )
+        done += 1
+        return noise
+
+    return Step(run, engine.release)
+
+
+def _opacus_hooks(model: nn.Module, setting: Setting, batch: Batch) -> Step:
+    from opacus import GradSampleModule
+    from opacus.optimizers import DPOptimizer
+
+    _require_memory(model, setting)
+    private = GradSampleModule(model, loss_reduction="mean")
+    optimiser = DPOptimizer(
+        _adamw(model), noise_multiplier=1.0, max_grad_norm=1.0, expected_batch_size=setting.examples
+    )
+    noise = _Timed(optimiser, "add_noise", torch.device(setting.device))
+
+    def run() -> float:
+        record_losses(private, setting.family, batch, positions=True).mean().backward()
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        return noise.taken()
+
+    return Step(run)
+
+
+def _opacus_ghost(model: nn.Module, setting: Setting, batch: Batch) -> Step:
+    from opacus.grad_sample import GradSampleModuleFastGradientClipping
+    from opacus.optimizers import DPOptimizerFastGradientClipping
+    from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
+
+    private = GradSampleModuleFastGradientClipping(model, loss_reduction="mean", max_grad_norm=1.0)
+    optimiser = DPOptimizerFastGradientClipping(
+        _adamw(model), noise_multiplier=1.0, max_grad_norm=1.0, expected_batch_size=setting.examples
+    )
+    noise = _Timed(optimiser, "add_noise", torch.device(setting.device))
+
+    def run() -> float:
+        losses = record_losses(private, setting.family, batch, positions=True)
+        DPTensorFastGradientClipping(private, optimiser, losses, "mean").backward()
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        return noise.taken()
+
+    return Step(run)
+
+
+def _fastdp(model: nn.Module, setting: Setting, batch: Batch) -> Step:
+    assert setting.fastdp is not None
+    sys.path.insert(0, str(setting.fastdp))
+    from fastDP import PrivacyEngine, transformers_support
+
+    # It would replace forward passes by those of an older transformers, for positions that every record has of its own.
+    transformers_support.forward_swapper = lambda module: None
+    every_weight = all(p.requires_grad for p in model.parameters())
+    optimiser: Any = _adamw(model)
+    with redirect_stdout(StringIO()):  # it prints what it does
+        engine = PrivacyEngine(
+            model,
+            batch_size=setting.examples,
+            sample_size=100 * setting.examples,
+            num_steps=1000,
+            noise_multiplier=1.0,
+            clipping_mode="MixOpt",
+            loss_reduction="mean",
+            # Its trick against computing gradients twice: the embeddings alone ask autograd for any.
+            origin_params=["_embeddings", "wte", "wpe"] if every_weight else None,
+        )
+        engine.attach(optimiser)
+
+    def run() -> float:
+        record_losses(model, setting.family, batch, positions=True).mean().backward()
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        return 0.0  # it adds its noise while it clips
+
+    return Step(run)
+
+
+def _require_memory(model: nn.Module, setting: Setting) -> None:
+    """Raises Refused before the machine would begin to swap, or kill."""
+    needed = 4 * setting.examples * sum(p.numel() for p in model.parameters() if p.requires_grad)
+    if 2 * needed > available(torch.device(setting.device)):
+        raise Refused(
+            f"gradients of {setting.examples} records need {needed / 2**30:.1f} GiB, and as much to work with"
+        )
+
+
+class _Timed:
+    """Seconds spent in a method of an object since they were last asked for."""
+
+    def __init__(self, owner: object, name: str, device: torch.device) -> None:
+        self._seconds = 0.0
+        method = getattr(owner, name)
+
+        def timed() -> None:
+            began = clock(device)
+            method()
+            self._seconds += clock(device) - began
+
+        setattr(owner, name, timed)
+
+    def taken(self) -> float:
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
+
+
+_MAKE: dict[str, Callable[[nn.Module, Setting, Batch], Step]] = {
+    NONPRIVATE: _nonprivate,
+    OURS: _ours,
+    HOOKS: _opacus_hooks,
+    GHOST: _opacus_ghost,
+    FASTDP: _fastdp,
+}
