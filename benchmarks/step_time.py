@@ -32,9 +32,9 @@ if __name__ == "__main__":  # run as a file
 import torch
 
 from benchmarks.common import Figure, median, parser, report, spread, versions
-from benchmarks.models import GPT2_NARROW, GPT2_SMALL, MINILM, TINY
-from benchmarks.processes import Child, Refused
-from benchmarks.steps import FASTDP, GHOST, HOOKS, NONPRIVATE, OURS, Setting, commands
+from benchmarks.training.models import GPT2_NARROW, GPT2_SMALL, MINILM, TINY
+from benchmarks.training.processes import Child, Refused
+from benchmarks.training.steps import FASTDP, GHOST, HOOKS, NONPRIVATE, OURS, Setting, commands
 
 NAME = "step_time"
 METHODS = ("full", "lora", "bitfit")

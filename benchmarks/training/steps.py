@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from benchmarks.models import Batch, Family, Size, attach, make_batch, make_model, record_losses
-from benchmarks.processes import Commands, Refused, available, clock, peak, resident
+from benchmarks.training.models import Batch, Family, Size, attach, make_batch, make_model, record_losses
+from benchmarks.training.processes import Commands, Refused, available, clock, peak, resident
 from dpcore import optimise
 from dpcore.clipping import ClippedSum
 from dpcore.engine.per_example import PerExample
