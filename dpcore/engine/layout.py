@@ -52,6 +52,11 @@ class Layout:
         """Whether the parameter's per-example gradients are kept as they are."""
         return bool(self.place(parameter).stop <= self.thin)
 
+    @staticmethod
+    def matrix(parameter: Tensor) -> tuple[int, int]:
+        """Rows and columns of the parameter as a matrix: a convolution's rows are its output channels."""
+        return parameter.shape[0], parameter.shape[1:].numel()
+
     def unflatten(self, flat: Tensor) -> dict[str, Tensor]:
         """A vector [P] as one tensor for each parameter, by name."""
         parts = torch.split(flat, self.sizes)
@@ -59,4 +64,6 @@ class Layout:
 
 
 def _is_wide(parameter: Tensor) -> bool:
-    return parameter.dim() == 2 and (min(parameter.shape) > THIN_SIDE or parameter.numel() > THIN_SIZE)
+    if parameter.dim() < 2:
+        return False
+    return min(Layout.matrix(parameter)) > THIN_SIDE or parameter.numel() > THIN_SIZE

@@ -5,34 +5,54 @@ that kind of use; all other calls go through. A use that no file knows leaves a 
 none at all, and is an error.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from dpcore.engine import elementwise, embedding, layer_norm, linear
+from dpcore.engine import elementwise, embedding, layer_norm, linear, rms_norm
 from dpcore.engine.layout import Layout
 from dpcore.engine.tape import Gradients, Tape
 
-_HANDLERS = linear.HANDLERS | embedding.HANDLERS | layer_norm.HANDLERS | elementwise.HANDLERS
+# What these make of parameters alone may still have the examples in it: their ids, or how many there are.
+_WITH_EXAMPLES = embedding.HANDLERS | elementwise.COPIES
+_HANDLERS = linear.HANDLERS | layer_norm.HANDLERS | rms_norm.HANDLERS | elementwise.HANDLERS | _WITH_EXAMPLES
 
 
 class _Intercept(TorchFunctionMode):
-    def __init__(self, tape: Tape) -> None:
+    """constants: by identity, the tensors that are the same for every example, trainable or not."""
+
+    def __init__(self, tape: Tape, constants: Mapping[int, Tensor]) -> None:
         super().__init__()
-        self._tape = tape
+        self._tape, self._constants = tape, constants
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        kwargs = kwargs or {}
+        tape = self._tape
+        tensors = list(_tensors((args, tuple(kwargs.values()))))
+        trained = [tensor for tensor in tensors if tape.owns(tensor)]
+        if not trained:
+            return func(*args, **kwargs)
+        # Whether examples take part is told by what the tensors are, never by a shape, which can coincide.
+        alone = all(id(tensor) in self._constants or tape.owns(tensor) for tensor in tensors)
+        if alone and func not in _WITH_EXAMPLES:
+            return tape.derived.compute(func, args, kwargs, ", ".join(dict.fromkeys(map(tape.name, trained))))
         handler = _HANDLERS.get(func)
-        if handler is not None:
-            output = handler(self._tape, *args, **(kwargs or {}))
-            if output is not None:
-                return output
-        return func(*args, **(kwargs or {}))
+        output = None if handler is None else handler(tape, *args, **kwargs)
+        return func(*args, **kwargs) if output is None else output
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors among arguments, also inside lists."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from _tensors(part)
 
 
 class PerExample:
@@ -48,6 +68,8 @@ class PerExample:
         self.width = self._layout.width
         self.device = self._layout.device
         self.row_bytes = self._layout.thin * self._layout.dtype.itemsize
+        # Kept alive, so that no other tensor can take the identity of one.
+        self._constants: dict[int, Tensor] = {id(t): t for t in (*model.parameters(), *model.buffers())}
         self._buffer = self._no_rows()
 
     def gradients(self, losses: Callable[[], Tensor], examples: int) -> Gradients:
@@ -60,7 +82,7 @@ class PerExample:
             self.release()
             self._buffer = self._buffer.new_empty(examples, self._layout.thin)
         tape = Tape(self._layout, self._buffer[:examples], examples)
-        with _Intercept(tape):
+        with _Intercept(tape, self._constants):
             loss = losses()
             if loss.shape != (examples,):
                 raise ValueError(f"expected one loss for each of {examples} examples, got shape {tuple(loss.shape)}")

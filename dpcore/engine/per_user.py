@@ -1,16 +1,30 @@
 """Gradients of users: what all of a user's records ask for together, summed before its norm is taken.
 
-One user at a time, by plain autograd: its records' gradients are not needed one by one, and no other user's numbers
-take part in the sum, not even in rounding.
+Where all trainable parameters are thin, the records of many users share micro-batches, and their rows are summed by
+user. Otherwise users are computed one at a time, by plain autograd: their records' gradients are not needed one by one.
+
+Rounding: in shared micro-batches a record's row moves when other users come or go, by at most a share of its own norm.
+A user's gradient may be small where its records' gradients cancel, and clipping must not blow that error up. So its
+norm counts as at least 1 / CANCELLING of the sum of its records' norms, and rounding moves a clipped user by at most
+CANCELLING times what it moves a clipped record by.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dpcore.engine.per_example import PerExample
 from dpcore.engine.rows import Rows
+from dpcore.engine.tape import Gradients
+
+CANCELLING = 16
+"""Records whose gradients point in independent directions cancel this far when there are CANCELLING^2 of them."""
+
+USER_BYTES = 8
+"""Of a trainable value, for each user whose gradient is summed in shared micro-batches."""
 
 
 class UserGradient:
@@ -33,3 +47,32 @@ class UserGradient:
     def gradients(self) -> Rows:
         """The user's gradient as a micro-batch of one unit."""
         return Rows(self._row)
+
+
+class UserGradients:
+    """The gradients of several users' summed losses, filled in from micro-batches that hold records of any of them."""
+
+    def __init__(self, engine: PerExample, users: int) -> None:
+        self._rows = torch.zeros(users, engine.width, dtype=torch.float64, device=engine.device)
+        self._uncancelled = torch.zeros(users, dtype=torch.float64, device=engine.device)
+
+    def add(self, gradients: Gradients, users: np.ndarray) -> None:
+        """Add the gradients of m records, each to its user's: int64 [m], out of range(users)."""
+        where = torch.from_numpy(users).to(self._rows.device)
+        self._rows.index_add_(0, where, gradients.thin.double())
+        self._uncancelled.index_add_(0, where, gradients.norms().double())
+
+    def gradients(self) -> "UserRows":
+        """The users as a micro-batch of units."""
+        return UserRows(self._rows, self._uncancelled / CANCELLING)
+
+
+@dataclass(frozen=True)
+class UserRows(Rows):
+    """One flat gradient for each user, and what its norm counts as at least: [m]."""
+
+    least: Tensor
+
+    def norms(self) -> Tensor:
+        """Norm of each user's gradient, or the least that it counts as: [m]; not finite where a record's is not."""
+        return torch.maximum(super().norms(), self.least)
