@@ -11,3 +11,7 @@ class BatchShape(RuntimeError):
 
 class InexactGradient(RuntimeError):
     """The engine's gradients are not those of each example alone."""
+
+
+class MixedExamples(RuntimeError):
+    """Records meet inside the model, or it remembers earlier ones."""

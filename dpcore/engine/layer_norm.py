@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dpcore.engine.precision import as_norm_input, summed
 from dpcore.engine.tape import Tape
 
 
@@ -43,7 +44,7 @@ class _LayerNorm(torch.autograd.Function):
 
 def _by_example(terms: Tensor, parameter: Tensor) -> Tensor:
     """The sum over each example's tokens: [m, *parameter.shape]."""
-    return terms.reshape(len(terms), -1, *parameter.shape).sum(1)
+    return summed(terms.reshape(len(terms), -1, *parameter.shape))
 
 
 def _layer_norm(
@@ -56,7 +57,7 @@ def _layer_norm(
 ) -> Tensor | None:
     if tape.owns(weight) or tape.owns(bias):
         tape.require_batch(input, weight if tape.owns(weight) else bias)  # type: ignore[arg-type]
-        return _LayerNorm.apply(input, normalized_shape, weight, bias, eps, tape)  # type: ignore[no-any-return, no-untyped-call]
+        return _LayerNorm.apply(as_norm_input(input), normalized_shape, weight, bias, eps, tape)  # type: ignore[no-any-return, no-untyped-call]
     return None
 
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dpcore.engine.precision import as_product_input, summed
 from dpcore.engine.tape import Tape
 
 
@@ -22,7 +23,9 @@ class _Linear(torch.autograd.Function):
         ctx.save_for_backward(x if tape.owns(weight) else None)
         # Parameters are known by identity, which hooks on saved tensors would not keep.
         ctx.weight, ctx.bias, ctx.transposed, ctx.tape = weight, bias, transposed, tape
-        return torch.addmm(bias, x, weight) if transposed else F.linear(x, weight, bias)  # type: ignore[arg-type]
+        # Cast here and not by autocast: it would keep a copy that has lost its parameter, for others to use.
+        w, b = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
+        return torch.addmm(b, x, w) if transposed else F.linear(x, w, b)  # type: ignore[arg-type]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None, None]:
@@ -35,15 +38,17 @@ class _Linear(torch.autograd.Function):
             inputs = x.reshape(tape.examples, -1, x.shape[-1])  # [m, T, d]
             tape.write_products(weight, *((inputs, rows) if ctx.transposed else (rows, inputs)))
         if bias is not None and tape.owns(bias):
-            tape.write(bias, rows.sum(1))
-        back = weight.T if ctx.transposed else weight
-        return grad @ back if ctx.needs_input_grad[0] else None, None, None, None, None
+            tape.write(bias, summed(rows))
+        if not ctx.needs_input_grad[0]:
+            return None, None, None, None, None
+        back = weight.to(grad.dtype)
+        return grad @ (back.T if ctx.transposed else back), None, None, None, None
 
 
 def _linear(tape: Tape, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
     if tape.owns(weight) or tape.owns(bias):
         tape.require_batch(input, weight if tape.owns(weight) else bias)  # type: ignore[arg-type]
-        return _Linear.apply(input, weight, bias, False, tape)  # type: ignore[no-any-return, no-untyped-call]
+        return _Linear.apply(as_product_input(input), weight, bias, False, tape)  # type: ignore[no-any-return, no-untyped-call]
     return None
 
 
@@ -52,7 +57,7 @@ def _addmm(tape: Tape, input: Tensor, mat1: Tensor, mat2: Tensor, **scales: Any)
     if (tape.owns(mat2) or tape.owns(input)) and not scales:
         if mat1.shape[0] % tape.examples:
             tape.require_batch(mat1, mat2 if tape.owns(mat2) else input)
-        return _Linear.apply(mat1, mat2, input, True, tape)  # type: ignore[no-any-return, no-untyped-call]
+        return _Linear.apply(as_product_input(mat1), mat2, input, True, tape)  # type: ignore[no-any-return, no-untyped-call]
     return None
 
 

@@ -6,19 +6,22 @@ none at all, and is an error.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
-from dpcore.engine import elementwise, embedding, layer_norm, linear, rms_norm
+from dpcore.engine import conv, elementwise, embedding, layer_norm, linear, rms_norm
 from dpcore.engine.layout import Layout
 from dpcore.engine.tape import Gradients, Tape
 
 # What these make of parameters alone may still have the examples in it: their ids, or how many there are.
 _WITH_EXAMPLES = embedding.HANDLERS | elementwise.COPIES
-_HANDLERS = linear.HANDLERS | layer_norm.HANDLERS | rms_norm.HANDLERS | elementwise.HANDLERS | _WITH_EXAMPLES
+_HANDLERS = (
+    linear.HANDLERS | conv.HANDLERS | layer_norm.HANDLERS | rms_norm.HANDLERS | elementwise.HANDLERS | _WITH_EXAMPLES
+)
 
 
 class _Intercept(TorchFunctionMode):
@@ -46,6 +49,22 @@ class _Intercept(TorchFunctionMode):
         return func(*args, **kwargs) if output is None else output
 
 
+class _Again:
+    """Interception in a thread that has none."""
+
+    def __init__(self, tape: Tape, constants: Mapping[int, Tensor]) -> None:
+        self._mode, self._entered = _Intercept(tape, constants), False
+
+    def __enter__(self) -> None:
+        if not any(isinstance(mode, _Intercept) for mode in _get_current_function_mode_stack()):
+            self._mode.__enter__()
+            self._entered = True
+
+    def __exit__(self, *error: Any) -> None:
+        if self._entered:
+            self._mode.__exit__(*error)
+
+
 def _tensors(value: Any) -> Iterator[Tensor]:
     """The tensors among arguments, also inside lists."""
     if isinstance(value, Tensor):
@@ -59,7 +78,8 @@ class PerExample:
     """Per-example gradients of a model's trainable parameters.
 
     `parameters`: the trainable ones by name, in the order of the flat vector; `width`: P, its length; `row_bytes`: what
-    one more example in a micro-batch needs beside the pieces of wide matrices, which grow with its tokens.
+    one more example in a micro-batch needs beside the pieces of wide matrices, which grow with its tokens; `thin`:
+    whether there are none of these.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -68,9 +88,11 @@ class PerExample:
         self.width = self._layout.width
         self.device = self._layout.device
         self.row_bytes = self._layout.thin * self._layout.dtype.itemsize
+        self.thin = self._layout.thin == self.width
         # Kept alive, so that no other tensor can take the identity of one.
         self._constants: dict[int, Tensor] = {id(t): t for t in (*model.parameters(), *model.buffers())}
         self._buffer = self._no_rows()
+        self._tape: Tape | None = None
 
     def gradients(self, losses: Callable[[], Tensor], examples: int) -> Gradients:
         """Gradients of each example's own loss; valid until the next call.
@@ -81,14 +103,24 @@ class PerExample:
         if examples > len(self._buffer):
             self.release()
             self._buffer = self._buffer.new_empty(examples, self._layout.thin)
-        tape = Tape(self._layout, self._buffer[:examples], examples)
-        with _Intercept(tape, self._constants):
-            loss = losses()
-            if loss.shape != (examples,):
-                raise ValueError(f"expected one loss for each of {examples} examples, got shape {tuple(loss.shape)}")
-            # The sum's gradient with respect to example i's share of the graph is that of loss i.
-            torch.autograd.backward(loss.sum())
+        tape = self._tape = Tape(self._layout, self._buffer[:examples], examples)
+        try:
+            with _Intercept(tape, self._constants):
+                loss = losses()
+                if loss.shape != (examples,):
+                    shape = tuple(loss.shape)
+                    raise ValueError(f"expected one loss for each of {examples} examples, got shape {shape}")
+                # The sum's gradient with respect to example i's share of the graph is that of loss i.
+                with torch.autocast(self.device.type, enabled=False):
+                    torch.autograd.backward(loss.sum())
+        finally:
+            self._tape = None
         return tape.finish()
+
+    def recomputing(self) -> tuple[AbstractContextManager[object], AbstractContextManager[object]]:
+        """`context_fn` for torch.utils.checkpoint without re-entry: what is computed again is intercepted as it was the
+        first time, also where the backward pass has a thread of its own."""
+        return nullcontext(), nullcontext() if self._tape is None else _Again(self._tape, self._constants)
 
     def release(self) -> None:
         """Give the buffer's memory back until the next micro-batch."""

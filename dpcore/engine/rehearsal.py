@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dpcore.engine.errors import InexactGradient
 from dpcore.engine.per_example import PerExample
+from dpcore.engine.separate import require_separate
 
 _NORM_ABOVE = 0.01
 """A norm may come out too large by this much: that costs a little signal, never privacy."""
@@ -19,8 +20,9 @@ def require_exact(engine: PerExample, model: nn.Module, losses: Callable[[np.nda
 
     losses(indices): one loss for each index out of range(examples), differentiable. Raises InexactGradient naming the
     parameters whose gradients differ by more than half the digits of their type, as they would if a model mixed its
-    examples, or laid them out in a way that a layer's shape does not show.
+    examples, or laid them out in a way that a layer's shape does not show; MixedExamples as `require_separate` does.
     """
+    require_separate(model, lambda: losses(np.arange(examples)))
     parameters = list(engine.parameters.values())
     with _evaluating(model):
         gradients = engine.gradients(lambda: losses(np.arange(examples)), examples)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dpcore.engine.elementwise import expanded
+from dpcore.engine.precision import as_norm_input
 from dpcore.engine.tape import Tape
 
 
@@ -17,7 +18,7 @@ def _rms_norm(
         return None
     tape.require_batch(input, weight)
     leaf = expanded(tape, weight, input.dim())
-    return None if leaf is None else F.rms_norm(input, normalized_shape, None, eps) * leaf
+    return None if leaf is None else F.rms_norm(as_norm_input(input), normalized_shape, None, eps) * leaf
 
 
 HANDLERS: dict[Callable[..., Any], Callable[..., Tensor | None]] = {F.rms_norm: _rms_norm}

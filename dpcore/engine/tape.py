@@ -31,9 +31,9 @@ class Tape:
         """The name of what the tape owns."""
         return self._layout.name(parameter) if self._layout.owns(parameter) else self.derived.name(parameter)
 
-    def require_batch(self, tensor: Tensor, parameter: Tensor) -> None:
-        """Raises BatchShape unless dimension 0 of a layer's input runs over the examples."""
-        if tensor.dim() < 2 or tensor.shape[0] != self.examples:
+    def require_batch(self, tensor: Tensor, parameter: Tensor, *, least: int = 2) -> None:
+        """Raises BatchShape unless dimension 0 of a layer's input, of `least` dimensions, runs over the examples."""
+        if tensor.dim() < least or tensor.shape[0] != self.examples:
             raise BatchShape(
                 f"{self.name(parameter)}: the layer's input has shape {tuple(tensor.shape)}, but its first "
                 f"dimension must run over the {self.examples} examples of the micro-batch"

@@ -1,0 +1,77 @@
+"""Convolutions over two dimensions: the patches of a vision transformer."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dpcore.engine.precision import as_product_input, summed
+from dpcore.engine.tape import Tape
+
+Pair = tuple[int, int]
+
+
+class _Conv2d(torch.autograd.Function):
+    """torch's own convolution of x [m, C, H, W]; seen as a linear layer of each patch, [m, L, C * kh * kw], its
+    gradients by example go to the tape."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: Pair,
+        padding: Pair,
+        dilation: Pair,
+        tape: Tape,
+    ) -> Tensor:
+        ctx.save_for_backward(x if tape.owns(weight) else None)
+        ctx.shape, ctx.weight, ctx.bias, ctx.tape = x.shape, weight, bias, tape
+        ctx.how = {"stride": stride, "padding": padding, "dilation": dilation}
+        b = None if bias is None else bias.to(x.dtype)
+        return F.conv2d(x, weight.to(x.dtype), b, **ctx.how)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None, None, None, None]:
+        (grad,) = grads
+        (x,) = ctx.saved_tensors
+        weight, bias, how = ctx.weight, ctx.bias, ctx.how
+        tape: Tape = ctx.tape
+        rows = grad.flatten(2).transpose(1, 2)  # [m, L, O]
+        if x is not None:
+            tape.write_products(weight, rows, F.unfold(x, weight.shape[2:], **how).transpose(1, 2))
+        if bias is not None and tape.owns(bias):
+            tape.write(bias, summed(rows))
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = torch.nn.grad.conv2d_input(ctx.shape, weight.to(grad.dtype), grad, **how)
+        return grad_x, None, None, None, None, None, None
+
+
+def _conv2d(
+    tape: Tape,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | str = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Tensor | None:
+    if groups != 1 or isinstance(padding, str) or not (tape.owns(weight) or tape.owns(bias)):
+        return None
+    tape.require_batch(input, weight if tape.owns(weight) else bias, least=4)
+    how = (_pair(stride), _pair(padding), _pair(dilation))
+    return _Conv2d.apply(as_product_input(input), weight, bias, *how, tape)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _pair(value: int | Sequence[int]) -> Pair:
+    first, second = (value, value) if isinstance(value, int) else value if len(value) == 2 else value * 2
+    return first, second
+
+
+HANDLERS: dict[Callable[..., Any], Callable[..., Tensor | None]] = {F.conv2d: _conv2d}
+"""By torch function: the output when a trainable parameter is used; None to leave the call alone."""
