@@ -49,6 +49,12 @@ def report(figures: Sequence[Figure], json_file: Path | None, notes: Sequence[st
         json_file.write_text("".join(lines))
 
 
+def progress(figures: Sequence[Figure], notes: Sequence[str] = ()) -> None:
+    """Say on stderr what is known already: some benchmarks take an hour."""
+    lines = [*(f"{f.figure} {f.value:.4g}" for f in figures), *notes]
+    sys.stderr.write("".join(f"{line}\n" for line in lines))
+
+
 def median(values: Sequence[float]) -> float:
     """Middle of the values."""
     return statistics.median(values)

@@ -31,7 +31,7 @@ if __name__ == "__main__":  # run as a file
 
 import torch
 
-from benchmarks.common import Figure, median, parser, report, spread, versions
+from benchmarks.common import Figure, median, parser, progress, report, spread, versions
 from benchmarks.training.models import GPT2_NARROW, GPT2_SMALL, MINILM, TINY
 from benchmarks.training.processes import Child, Refused
 from benchmarks.training.steps import FASTDP, GHOST, HOOKS, NONPRIVATE, OURS, Setting, commands
@@ -200,6 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found, more = measure(
                 f"{family}-{length}", setting, method, contenders, rounds=rounds, threads=options.threads
             )
+            progress(found, more)
             figures, notes = figures + found, notes + more
     used = versions("torch", "transformers", "opacus")
     report([replace(f, detail=f.detail | used) for f in figures], options.json, notes)

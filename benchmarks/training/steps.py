@@ -4,12 +4,13 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from benchmarks.training.models import Batch, Family, Size, attach, make_batch, make_model, record_losses
@@ -39,17 +40,19 @@ class Setting:
 
 @dataclass(frozen=True)
 class Step:
-    """run: takes one step and returns its seconds of noise. release: gives back what is kept for the next step."""
+    """run: takes one step and returns its seconds of noise. release: gives back what is kept for the next step, but
+    for `kept` bytes."""
 
     run: Callable[[], float]
     release: Callable[[], None] = lambda: None
+    kept: int = 0
 
 
 def commands(setting: Setting, method: str, contender: str) -> Commands:
     """What a process with this contender answers.
 
-    time(n): seconds of n steps, and those of their noise. memory(): bytes of one step above the level before it, and
-    of weights and optimiser. trainable(): numbers that train.
+    time(n): seconds of n steps, and those of their noise. memory(): bytes that a step needs at its peak, and those of
+    weights and optimiser. trainable(): numbers that train.
     """
     device = torch.device(setting.device)
     before = resident(device)
@@ -66,22 +69,23 @@ def commands(setting: Setting, method: str, contender: str) -> Commands:
     def memory() -> tuple[int, int]:
         step.release()
         state = resident(device) - before
-        return peak(step.run, device), state
+        # What is kept from step to step belongs to the step, not to the weights.
+        return peak(step.run, device) + step.kept, state - step.kept
 
     return {"time": time, "memory": memory, "trainable": lambda: trainable}
 
 
 def _model(setting: Setting, method: str, contender: str) -> nn.Module:
-    """Ghost clipping refuses a head that is the embedding, fastDP counts it wrong: theirs are two where both train.
-    Opacus knows no Conv1D: its GPT-2 has the same layers as Linear."""
+    """Ghost clipping refuses a head that is the embedding, fastDP counts it wrong: theirs are two where both train."""
     tied = method != "full" or contender not in (GHOST, FASTDP)
     model = make_model(setting.family, setting.size, setting.length, tied=tied)
     if contender in (HOOKS, GHOST):
-        _linear(model)
+        without_conv1d(model)
     return attach(model, setting.family, method).to(setting.device)
 
 
-def _linear(model: nn.Module) -> None:
+def without_conv1d(model: nn.Module) -> None:
+    """GPT-2's layers as the same in Linear, since Opacus has no rule for Conv1D, and its general one is slow."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, Conv1D):
@@ -90,21 +94,22 @@ def _linear(model: nn.Module) -> None:
                 setattr(module, name, linear)
 
 
-def _plan(setting: Setting) -> Plan:
+def make_plan(*, examples: int, length: int) -> Plan:
+    """A plan of which a benchmark needs no more than that it is one."""
     return Plan(
         sample_rate=0.01,
         noise_multiplier=1.0,
         steps=10**6,
         clip_norm=1.0,
-        expected_batch=setting.examples,
+        expected_batch=examples,
         method="any",
         learning_rate=RATE,
-        max_length=setting.length,
+        max_length=length,
     )
 
 
 def _nonprivate(model: nn.Module, setting: Setting, batch: Batch) -> Step:
-    optimiser = _adamw(model)
+    optimiser = adamw(model)
 
     def run() -> float:
         record_losses(model, setting.family, batch).mean().backward()
@@ -115,30 +120,27 @@ def _nonprivate(model: nn.Module, setting: Setting, batch: Batch) -> Step:
     return Step(run)
 
 
-def _adamw(model: nn.Module) -> torch.optim.AdamW:
+def adamw(model: nn.Module) -> torch.optim.AdamW:
     """The optimiser of all contenders, as dpcore makes it."""
     return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=RATE, weight_decay=0.0)
 
 
 def _ours(model: nn.Module, setting: Setting, batch: Batch) -> Step:
     """The pieces of dpcore's loop, for a draw that is one micro-batch."""
-    plan, streams = _plan(setting), Streams()
+    plan, streams = make_plan(examples=setting.examples, length=setting.length), Streams()
     engine = PerExample(model)
     optimiser = optimise.make(engine.parameters, plan)
+    memory = torch.empty(engine.width, dtype=torch.float64, device=engine.device)
     done = 0
 
     def run() -> float:
         nonlocal done
-        total = ClippedSum.zero(
-            engine.width,
-            clip_norm=plan.clip_norm,
-            clipping=plan.clipping,
-            expected_batch=plan.expected_batch,
-            device=engine.device,
-        )
+        total = empty_sum(engine, plan, memory)
         total.add(engine.gradients(lambda: record_losses(model, setting.family, batch), setting.examples))
         began = clock(engine.device)
-        mean = noised_mean(total, plan.noise_multiplier, plan.expected_batch, streams.at("noise", done))
+        mean = noised_mean(
+            total, plan.noise_multiplier, plan.expected_batch, streams.at("noise", done), dtype=torch.float32
+        )
         noise = clock(engine.device) - began
         optimise.step(
             optimiser,
@@ -151,48 +153,61 @@ def _ours(model: nn.Module, setting: Setting, batch: Batch) -> Step:
         done += 1
         return noise
 
-    return Step(run, engine.release)
+    return Step(run, engine.release, memory.nbytes)
 
 
-def _opacus_hooks(model: nn.Module, setting: Setting, batch: Batch) -> Step:
-    from opacus import GradSampleModule
-    from opacus.optimizers import DPOptimizer
-
-    _require_memory(model, setting)
-    private = GradSampleModule(model, loss_reduction="mean")
-    optimiser = DPOptimizer(
-        _adamw(model), noise_multiplier=1.0, max_grad_norm=1.0, expected_batch_size=setting.examples
+def empty_sum(engine: PerExample, plan: Plan, memory: Tensor | None = None) -> ClippedSum:
+    """The clipped sum over nothing, as dpcore's loop begins a draw."""
+    return ClippedSum.zero(
+        engine.width,
+        clip_norm=plan.clip_norm,
+        clipping=plan.clipping,
+        expected_batch=plan.expected_batch,
+        device=engine.device,
+        memory=memory,
     )
-    noise = _Timed(optimiser, "add_noise", torch.device(setting.device))
+
+
+def _opacus(model: nn.Module, setting: Setting, batch: Batch, *, ghost: bool) -> Step:
+    if not ghost:
+        _require_memory(model, setting)
+    opacus = Opacus(model, ghost=ghost, expected_batch=setting.examples)
+    noise = _Timed(opacus.optimiser, "add_noise", torch.device(setting.device))
 
     def run() -> float:
-        record_losses(private, setting.family, batch, positions=True).mean().backward()
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        opacus.backward(record_losses(opacus.model, setting.family, batch, positions=True))
+        opacus.optimiser.step()
+        opacus.optimiser.zero_grad(set_to_none=True)
         return noise.taken()
 
     return Step(run)
 
 
-def _opacus_ghost(model: nn.Module, setting: Setting, batch: Batch) -> Step:
-    from opacus.grad_sample import GradSampleModuleFastGradientClipping
-    from opacus.optimizers import DPOptimizerFastGradientClipping
-    from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
+class Opacus:
+    """Opacus' model and optimiser in one of its two modes. Losses are [m], its mean over them."""
 
-    private = GradSampleModuleFastGradientClipping(model, loss_reduction="mean", max_grad_norm=1.0)
-    optimiser = DPOptimizerFastGradientClipping(
-        _adamw(model), noise_multiplier=1.0, max_grad_norm=1.0, expected_batch_size=setting.examples
-    )
-    noise = _Timed(optimiser, "add_noise", torch.device(setting.device))
+    def __init__(self, model: nn.Module, *, ghost: bool, expected_batch: int) -> None:
+        from opacus import GradSampleModule
+        from opacus.grad_sample import GradSampleModuleFastGradientClipping
+        from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 
-    def run() -> float:
-        losses = record_losses(private, setting.family, batch, positions=True)
-        DPTensorFastGradientClipping(private, optimiser, losses, "mean").backward()
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        return noise.taken()
+        self._ghost = ghost
+        self.model: Any
+        if ghost:
+            self.model = GradSampleModuleFastGradientClipping(model, loss_reduction="mean", max_grad_norm=1.0)
+        else:
+            self.model = GradSampleModule(model, loss_reduction="mean")
+        kind = DPOptimizerFastGradientClipping if ghost else DPOptimizer
+        self.optimiser = kind(adamw(model), noise_multiplier=1.0, max_grad_norm=1.0, expected_batch_size=expected_batch)
 
-    return Step(run)
+    def backward(self, losses: Tensor) -> None:
+        """Ghost clipping goes through the model twice: once for the norms, once for the sum."""
+        from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
+
+        if self._ghost:
+            DPTensorFastGradientClipping(self.model, self.optimiser, losses, "mean").backward()
+        else:
+            losses.mean().backward()
 
 
 def _fastdp(model: nn.Module, setting: Setting, batch: Batch) -> Step:
@@ -203,7 +218,7 @@ def _fastdp(model: nn.Module, setting: Setting, batch: Batch) -> Step:
     # It would replace forward passes by those of an older transformers, for positions that every record has of its own.
     transformers_support.forward_swapper = lambda module: None
     every_weight = all(p.requires_grad for p in model.parameters())
-    optimiser: Any = _adamw(model)
+    optimiser: Any = adamw(model)
     with redirect_stdout(StringIO()):  # it prints what it does
         engine = PrivacyEngine(
             model,
@@ -258,7 +273,7 @@ class _Timed:
 _MAKE: dict[str, Callable[[nn.Module, Setting, Batch], Step]] = {
     NONPRIVATE: _nonprivate,
     OURS: _ours,
-    HOOKS: _opacus_hooks,
-    GHOST: _opacus_ghost,
+    HOOKS: partial(_opacus, ghost=False),
+    GHOST: partial(_opacus, ghost=True),
     FASTDP: _fastdp,
 }

@@ -1,0 +1,165 @@
+"""How much memory does each method need for a micro-batch of private gradients, by depth and length?
+
+{bert,gpt2}/d{6,12,24}/t{128,512}/{full,lora,lora-fa,bitfit,side}/bytes   what autograd saves for the backward pass
+                                   (storages, each once, weights left out) and the per-unit gradients that it leaves,
+                                   found on 2 records and scaled to the batch; the detail has both, and the peak of
+                                   resident memory (on a GPU: allocated) over the level before, on the whole batch
+.../lora-default/bytes             LoRA where the service puts it by default: in a classifier's upper half
+.../side_below_lora                bytes of lora over bytes of side; its detail has the peaks' ratio
+
+Random weights, float32, width 384 (see --width), vocabulary 30,522 (bert) or 50,257 (gpt2). LoRA is r 8 on query and
+value of all layers: the usual DP-LoRA. A case that does not fit into what memory is free is named in a note.
+"""
+
+import gc
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+if __name__ == "__main__":  # run as a file
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import torch
+from torch import Tensor
+
+from benchmarks.common import Figure, parser, progress, report, versions
+from benchmarks.training.models import (
+    GPT2_NARROW,
+    MINILM,
+    TINY,
+    Family,
+    Size,
+    attach,
+    make_batch,
+    make_model,
+    record_losses,
+)
+from benchmarks.training.processes import Child, Commands, Refused, available, peak
+from benchmarks.training.steps import empty_sum, make_plan
+from dpcore.engine.per_example import PerExample
+
+NAME = "memory"
+METHODS = ("full", "lora", "lora-default", "lora-fa", "bitfit", "side")
+FEW = 2
+ROOM = 1.5
+"""A micro-batch may need this many times the bytes that it keeps: what an operation works with comes on top."""
+
+
+def commands(family: Family, size: Size, method: str, examples: int, length: int, device_name: str) -> Commands:
+    """held(): bytes saved for the backward pass, and of per-unit gradients. peak(): of a clipped micro-batch."""
+    device = torch.device(device_name)
+    everywhere = method != "lora-default"
+    model = make_model(family, size, length)
+    model = attach(model, family, "lora" if method == "lora-default" else method, everywhere=everywhere).to(device)
+    engine = PerExample(model)
+    plan = make_plan(examples=examples, length=length)
+
+    def held() -> tuple[int, int]:
+        batch = make_batch(size, FEW, length, device)
+        engine.release()
+        before = set(_storages())
+        saved: dict[int, torch.UntypedStorage] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in before:
+                saved[storage.data_ptr()] = storage
+            return tensor.detach()
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            gradients = engine.gradients(lambda: record_losses(model, family, batch), FEW)
+        left = {at: size for at, size in _storages().items() if at not in before and at not in saved}
+        del gradients
+        return tuple(sum(sizes) * examples // FEW for sizes in ((s.nbytes() for s in saved.values()), left.values()))
+
+    def highest() -> int:
+        batch = make_batch(size, examples, length, device)
+        engine.release()
+
+        def run() -> None:
+            gradients = engine.gradients(lambda: record_losses(model, family, batch), examples)
+            empty_sum(engine, plan).add(gradients)
+
+        needed = ROOM * sum(held())
+        if needed > available(device):
+            raise Refused(f"needs about {needed / 2**30:.0f} GiB, {available(device) / 2**30:.0f} are free")
+        engine.release()
+        return peak(run, device)
+
+    return {"held": held, "peak": highest}
+
+
+def _storages() -> dict[int, int]:
+    """Bytes of all tensors that live, by address: each storage once."""
+    gc.collect()
+    live = [o.untyped_storage() for o in gc.get_objects() if isinstance(o, Tensor)]
+    return {storage.data_ptr(): storage.nbytes() for storage in live}
+
+
+def measure(
+    case: str, family: Family, size: Size, methods: Sequence[str], examples: int, length: int, device: str, threads: int
+) -> tuple[list[Figure], list[str]]:
+    """The figures of one model at one length, and notes."""
+    kept: dict[str, int] = {}
+    peaks: dict[str, int] = {}
+    figures, notes = [], []
+    for method in methods:
+        if method == "lora-default" and family == "gpt2":
+            continue  # the service adapts all layers of a language model
+        child = Child(commands, family, size, method, examples, length, device, threads=threads)
+        detail: dict[str, object] = {"batch": f"{examples} x {length}", "size": str(size), "device": device}
+        try:
+            child.ready()
+            saved, units = child.ask("held")
+            kept[method] = saved + units
+            detail |= {"saved_mib": saved >> 20, "per_unit_mib": units >> 20}
+            peaks[method] = child.ask("peak")
+            detail |= {"peak_mib": peaks[method] >> 20}
+        except Refused as reason:
+            notes.append(f"{case}/{method}: {reason}")
+        finally:
+            child.stop()
+        if method in kept:
+            figures.append(Figure(NAME, f"{case}/{method}/bytes", kept[method], "bytes", None, detail))
+    if "side" in kept and "lora" in kept:
+        both = "side" in peaks and "lora" in peaks
+        more: dict[str, object] = {"by_peak": round(peaks["lora"] / peaks["side"], 2)} if both else {}
+        figures.append(Figure(NAME, f"{case}/side_below_lora", kept["lora"] / kept["side"], "times", None, more))
+    return figures, notes
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    made = parser(__doc__)
+    made.add_argument("--models", nargs="+", default=["bert", "gpt2"], choices=("bert", "gpt2"), help="which to run")
+    made.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS, help="which to run")
+    made.add_argument("--depths", nargs="+", type=int, default=[6, 12, 24], help="layers (default 6 12 24)")
+    made.add_argument("--lengths", nargs="+", type=int, default=[128, 512], help="tokens (default 128 512)")
+    made.add_argument("--batch", type=int, default=16, help="records (default %(default)s)")
+    made.add_argument("--width", type=int, default=MINILM.width, help="a multiple of 64 (default %(default)s)")
+    made.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default %(default)s")
+    made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = made.parse_args(arguments)
+
+    figures: list[Figure] = []
+    notes: list[str] = []
+    depths, lengths = (options.depths[:1], options.lengths[:1]) if options.quick else (options.depths, options.lengths)
+    for family, depth, length in product(options.models, depths, lengths):
+        size = MINILM if family == "bert" else GPT2_NARROW
+        width = options.width
+        size = replace(
+            size, layers=depth, width=width, inner=4 * width, heads=width // (64 if family == "gpt2" else 32)
+        )
+        if options.quick:
+            size = replace(TINY, layers=2)
+        case = f"{family}/d{depth}/t{length}"
+        batch = 4 if options.quick else options.batch
+        found, more = measure(case, family, size, options.methods, batch, length, options.device, options.threads)
+        progress(found, more)
+        figures, notes = figures + found, notes + more
+    report([replace(f, detail=f.detail | versions("torch", "transformers")) for f in figures], options.json, notes)
+
+
+if __name__ == "__main__":
+    main()
