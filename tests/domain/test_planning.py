@@ -27,7 +27,7 @@ CHATTER = WRITER.model_copy(update={"chat_template": True})
 WEIGHTS = accounting.reference_weights(8.0, 1e-5, 0.05, 100)
 
 
-def plan(facts: ModelFacts, task: TaskKind, *, method: str = "lora", unit: str = "record") -> Draft:
+def plan(facts: ModelFacts, task: TaskKind, *, method: str = "lora", unit: str = "record", **numbers: Any) -> Draft:
     budget = Balance(
         id="budget",
         tenant_id="tenant",
@@ -42,7 +42,7 @@ def plan(facts: ModelFacts, task: TaskKind, *, method: str = "lora", unit: str =
         frozen_reason=None,
     )
     labels = 2 if task in ("classification", "pair") else 0
-    asked: dict[str, Any] = {"steps": 100, "batch_size": 50}
+    asked: dict[str, Any] = {"steps": 100, "batch_size": 50, **numbers}
     return draft(
         method=method,
         options={},
@@ -79,6 +79,32 @@ def test_a_language_model_with_a_template_fits_every_task(task, method):
     made = plan(CHATTER, task, method=method)
     assert made.method["type"] == made.plan.method == method
     assert made.memory > 0
+
+
+def test_what_is_done_with_gradients_changes_no_price():
+    """Clipping, optimiser and averaging as asked for, at the same cost; the job says them all."""
+    asked = {"clipping": "adaptive", "clip_norm": 0.5, "optimizer": "adam-bc", "weight_averaging": 0.99}
+    made, usual = plan(READER, "classification", **asked), plan(READER, "classification")
+    assert asked.items() <= made.plan.model_dump().items()
+    assert asked.items() <= made.method["lora"]["hyperparameters"].items()
+    assert (made.cost, made.epsilon) == (usual.cost, usual.epsilon)
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"clip_norm": 0}, "hyperparameters.clip_norm: Input should be greater than or equal to 0.000001"),
+        ({"weight_averaging": 1}, "hyperparameters.weight_averaging: Input should be less than 1"),
+        (
+            {"clipping": "none"},
+            "hyperparameters.clipping: Input should be 'automatic', 'flat', 'per-layer' or 'adaptive'",
+        ),
+        ({"optimizer": "sgd"}, "sgd needs a learning_rate"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_by_name(asked, says):
+    with pytest.raises(Invalid, match=says):
+        plan(READER, "classification", **asked)
 
 
 def test_a_budget_for_users_is_planned_in_users():

@@ -5,6 +5,8 @@ import pytest
 import torch
 from scipy import stats
 
+from dpcore import bounded_sum
+from dpcore.bounded_sum import BoundedSum
 from dpcore.clipping import ClippedSum
 from dpcore.keystream import Streams
 from dpcore.noise import _AT_ONCE, gaussian, noised_mean
@@ -65,6 +67,63 @@ def test_noise_deviation_is_multiplier_times_sensitivity_over_the_public_batch()
     mean = noised_mean(zero, 2.0, 50_000, Streams(test_secret=b"level").at("noise", 0))
     expected = 2.0 * 3.0 * 1.05 / 50_000
     assert abs(mean.std().item() / expected - 1) < 0.01
+
+
+CPU = torch.device("cpu")
+
+
+def noised(value, *, bound=1.0, sigma=1.0, batch=1):
+    """The mean of a sum with these numbers, always with the same noise."""
+    total = bounded_sum.zero(len(value), bound=bound, device=CPU)
+    total.value.copy_(value)
+    return noised_mean(total, sigma, batch, Streams(test_secret=b"grid").at("noise", 0)), total
+
+
+@pytest.mark.parametrize(("bound", "sigma"), [(1.0, 1.0), (3e-4, 0.2), (1e6, 1e6)])
+def test_what_leaves_lies_on_a_public_grid(bound, sigma):
+    """Low bits of the sum, which only its own data could have, are gone; the same outputs can come of any sum."""
+    value = bound * torch.rand(5000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    mean, total = noised(value, bound=bound, sigma=sigma)
+    steps = mean / total.grid
+    assert torch.equal(steps, steps.round())
+    assert (steps % 2).mean().item() == pytest.approx(0.5, abs=0.05)
+    assert total.grid <= bound * 2.0**-28
+    means = noised(value, bound=bound, sigma=sigma, batch=7)[0]  # the divisor comes after
+    torch.testing.assert_close(means, mean / 7, rtol=1e-15, atol=0)
+
+
+@pytest.mark.parametrize("steps", [1, -1, 3, 2**40])
+def test_a_sum_that_is_steps_higher_comes_out_those_steps_higher(steps):
+    """With the same noise, to the last bit: sum and noise are added as integers, so none of the sum's bits is lost."""
+    value = torch.linspace(-2, 2, 1001, dtype=torch.float64)
+    grid = bounded_sum.grid_of(1.0)
+    value = (value / grid).round() * grid
+    low, high = (noised(v, sigma=1000.0)[0] for v in (value, value + steps * grid))
+    assert torch.equal(high - low, torch.full_like(low, steps * grid))
+
+
+def test_noise_has_the_same_steps_whatever_the_sum_is():
+    """Not so in floating point, where the sum's size decides which of the noise's low bits are left (Mironov 2012)."""
+    value = torch.tensor([0.0, 1e-12, 0.3, 1.0, 77.7], dtype=torch.float64)
+    grid = bounded_sum.grid_of(1.0)
+    alone = noised(torch.zeros(5, dtype=torch.float64))[0] / grid
+    assert torch.equal(noised(value)[0] / grid - (value / grid).round(), alone)
+
+
+def test_a_sum_too_large_for_the_grid_is_cut_before_the_noise():
+    value = torch.tensor([1e30, -1e30, 2.0**60], dtype=torch.float64)
+    grid = bounded_sum.grid_of(1.0)
+    noise = noised(torch.zeros(3, dtype=torch.float64))[0] / grid
+    cut = torch.tensor([2.0**51, -(2.0**51), 2.0**51], dtype=torch.float64)
+    assert torch.equal(noised(value)[0] / grid, cut + noise)
+
+
+def test_a_step_has_one_noise_for_each_number_and_no_bit_of_it_twice():
+    """Two sums of one draw take their noise from one stream, one after the other."""
+    stream = Streams(test_secret=b"two").at("noise", 0)
+    sums = [BoundedSum(torch.zeros(4, dtype=torch.float64), 1.0, 2.0**-28) for _ in range(2)]
+    first, second = (noised_mean(total, 1.0, 1, stream).tolist() for total in sums)
+    assert not set(first) & set(second)
 
 
 def test_streams_never_repeat():

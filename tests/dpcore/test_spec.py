@@ -49,6 +49,9 @@ def test_spec_loads_without_torch():
         {"relation": "replace_one"},
         {"learning_rate": float("nan")},
         {"betas": (0.9, 1.0)},
+        {"optimizer": "adagrad"},
+        {"weight_averaging": 1.0},
+        {"weight_averaging": -0.1},
         {"noise": 1.0},
     ],
 )
@@ -118,8 +121,25 @@ def test_what_is_asked_for_is_taken_or_refused(name):
     for bad in ({"steps": 0}, {"batch_size": -1}, {"learning_rate": float("nan")}, {"steps": "many"}, {"epochs": 3}):
         with pytest.raises(ValidationError):
             method.Request(**bad)
+    for bad in ({"clip_norm": 0.0}, {"weight_averaging": 1.0}, {"clipping": "none"}, {"optimizer": "adam"}):
+        with pytest.raises(ValidationError):
+            method.Request(**bad)
     with pytest.raises(ValidationError):
         method.Options(rank=3)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_is_done_with_gradients_goes_into_the_plan(name):
+    method = get_method(name)
+    wishes = {"clipping": "adaptive", "clip_norm": 0.3, "optimizer": "sgd", "weight_averaging": 0.99}
+    public = {"task": "classification", "declared_size": 500, "epsilon": 3.0, "facts": FACTS}
+    numbers = method.resolve(method.Request(learning_rate=0.5, **wishes), **public)
+    plan = method.plan(
+        method.Options(), numbers, declared_size=500, noise_multiplier=1.0, max_length=64, seed=0
+    ).model_dump()
+    assert {wish: plan[wish] for wish in wishes} == wishes
+    with pytest.raises(ValueError, match="learning_rate"):
+        method.resolve(method.Request(optimizer="sgd"), **public)
 
 
 def test_memory_grows_with_what_needs_it():

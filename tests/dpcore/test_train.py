@@ -249,8 +249,21 @@ def test_one_bad_record_changes_nothing_else(make_model, make_records, task, mon
         torch.testing.assert_close(results[0][name], value, rtol=1e-9, atol=1e-12)
 
 
-def test_resumed_run_equals_the_run_without_a_break_under_a_test_secret(make_model, make_records, task):
-    records, plan = make_records(40), make_plan(steps=8)
+@pytest.mark.parametrize(
+    ("optimizer", "clipping", "averaging"),
+    [
+        ("adamw", "automatic", 0.0),
+        ("adamw", "adaptive", 0.5),
+        ("adam-bc", "flat", 0.0),
+        ("adam-bc", "adaptive", 0.9),
+        ("sgd", "per-layer", 0.9),
+    ],
+)
+def test_resumed_run_equals_the_run_without_a_break_under_a_test_secret(
+    make_model, make_records, task, optimizer, clipping, averaging
+):
+    records = make_records(40)
+    plan = make_plan(steps=8, optimizer=optimizer, clipping=clipping, weight_averaging=averaging)
     whole, first, second = make_model(), make_model(), make_model()
     Host().run(whole, task, records, plan, streams=secret())
     host = Host(grants=[1, 1, 1, 0])
@@ -259,6 +272,82 @@ def test_resumed_run_equals_the_run_without_a_break_under_a_test_secret(make_mod
     assert again.run(second, task, records, plan, checkpoint=host.saved[-1], streams=secret()) == Outcome(8, "finished")
     assert sum(again.asked) == 5
     assert equal(trained(whole), trained(second))
+
+
+def test_a_run_stopped_before_its_first_step_is_resumed(make_model, make_records, task):
+    model, records, plan = make_model(), make_records(20), make_plan(steps=2, weight_averaging=0.9)
+    host = Host(stop_at_call=4)
+    assert host.run(model, task, records, plan, speed=Speed(tokens=1)) == Outcome(0, "stopped")
+    assert Host().run(make_model(), task, records, plan, checkpoint=host.saved[-1]) == Outcome(2, "finished")
+
+
+@pytest.mark.parametrize("steps", [1, 2, 8])
+def test_the_average_of_the_iterates_is_what_a_run_ends_with(make_model, make_records, task, steps):
+    """Against its definition; without the bias of few steps, and the same for a run that was paid for no further."""
+    records, decay, seen = make_records(20), 0.8, []
+    plan = make_plan(steps=20, weight_averaging=decay)
+    host = Host(grants=[1] * steps + [0])
+    model = make_model()
+    host.run(model, task, records, plan, streams=secret())
+    seen = [loads(data).weights for data in host.saved]
+    weights = [decay ** (steps - i - 1) for i in range(steps)]
+    for name, value in trained(model).items():
+        expected = sum(w * iterate[name] for w, iterate in zip(weights, seen, strict=True)) / sum(weights)
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
+    # Resumed with nothing left to spend, another model comes out the same.
+    again = make_model()
+    Host(grants=[0]).run(again, task, records, plan, checkpoint=host.saved[-1])
+    assert equal(trained(model), trained(again))
+
+
+def test_a_run_that_stops_keeps_the_last_iterate(make_model, make_records, task):
+    """What is averaged goes on from the iterate, not from the average."""
+    model, host, plan = make_model(), Host(stop_at_call=20), make_plan(weight_averaging=0.9)
+    assert host.run(model, task, make_records(20), plan, speed=Speed(tokens=10_000)).ended == "stopped"
+    saved = loads(host.saved[-1])
+    assert saved.step > 1
+    assert equal(saved.weights, trained(model))
+    assert not equal(saved.averages, saved.weights)
+
+
+def test_the_noise_of_a_step_costs_what_was_priced(make_model, make_records, task, monkeypatch):
+    """Whatever is noised in a step, gradients and count: the noises of one draw make up the plan's multiplier."""
+    multipliers, original = [], loop.noised_mean
+
+    def noised(total, multiplier, *rest, **more):
+        multipliers.append(multiplier)
+        return original(total, multiplier, *rest, **more)
+
+    monkeypatch.setattr(loop, "noised_mean", noised)
+    for clipping, sums in (("automatic", 1), ("flat", 1), ("per-layer", 1), ("adaptive", 2)):
+        multipliers.clear()
+        Host().run(make_model(), task, make_records(20), make_plan(steps=1, clipping=clipping, noise_multiplier=0.7))
+        assert len(multipliers) == sums
+        assert sum(1 / m**2 for m in multipliers) == pytest.approx(1 / 0.7**2, rel=1e-12)
+
+
+def test_an_adaptive_clip_norm_is_noised_public_and_moves(make_model, make_records, task):
+    """It differs between two runs on the same draws with other noise, and what is saved is the norm of the next step."""
+    records, plan = make_records(40), make_plan(steps=6, clipping="adaptive", clip_norm=5.0, noise_multiplier=3.0)
+    norms = []
+    for name in (b"one", b"two"):
+        host = Host()
+        host.run(make_model(), task, records, plan, streams=secret(name))
+        norms.append([loads(data).clip_norm for data in host.saved])
+    assert not set(norms[0]) & set(norms[1])
+    assert len({*norms[0], 5.0}) == 7
+    header = json.loads(host.saved[-1][8 : 8 + int.from_bytes(host.saved[-1][:8], "little")])
+    assert set(header["__metadata__"]) == {"format", "step", "plan", "clip_norm"}
+
+
+def test_an_adaptive_clip_norm_finds_the_gradients(make_model, make_records, task):
+    """From a thousand times too large, with little noise; the divisor stays public while the norm moves."""
+    plan = make_plan(
+        steps=60, sample_rate=1.0, expected_batch=40, clipping="adaptive", clip_norm=1e3, noise_multiplier=0.01
+    )
+    host = Host()
+    host.run(make_model(), task, make_records(40), plan, streams=secret())
+    assert loads(host.saved[-1]).clip_norm < 20
 
 
 def test_resumed_run_draws_afresh(make_model, make_records, task):
@@ -293,13 +382,24 @@ def test_resume_refuses_another_plan_and_another_model(make_model, make_records,
         Host().run(model, task, make_records(10), make_plan(noise_multiplier=0.4), checkpoint=host.saved[-1])
     with pytest.raises(PlanMismatch):
         Host().run(make_model(r=3), task, make_records(10), make_plan(), checkpoint=host.saved[-1])
+    for other in ({"optimizer": "sgd"}, {"clipping": "adaptive"}, {"weight_averaging": 0.9}):
+        with pytest.raises(PlanMismatch):
+            Host().run(model, task, make_records(10), make_plan(**other), checkpoint=host.saved[-1])
     assert equal(before, trained(model))
     with pytest.raises(ValueError, match="not a checkpoint"):
         loads(b"\x10\0\0\0\0\0\0\0not json at all!")
 
 
-def test_checkpoint_holds_noised_iterates_and_public_values_only(make_model, make_records, task):
-    model, host, plan = make_model(), Host(grants=[1, 1, 0]), make_plan()
+@pytest.mark.parametrize(
+    ("optimizer", "kinds"),
+    [
+        ("adamw", {"weight", "exp_avg", "exp_avg_sq", "step"}),
+        ("adam-bc", {"weight", "exp_avg", "exp_avg_sq", "step", "noise_sq"}),
+        ("sgd", {"weight", "momentum_buffer"}),
+    ],
+)
+def test_checkpoint_holds_noised_iterates_and_public_values_only(make_model, make_records, task, optimizer, kinds):
+    model, host, plan = make_model(), Host(grants=[1, 1, 0]), make_plan(optimizer=optimizer)
     host.run(model, task, make_records(40), plan)
     data = host.saved[-1]
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
@@ -307,7 +407,6 @@ def test_checkpoint_holds_noised_iterates_and_public_values_only(make_model, mak
     assert set(metadata) == {"format", "step", "plan"}
     assert Plan.model_validate_json(metadata["plan"]) == plan
     names = {n for n, p in model.named_parameters() if p.requires_grad}
-    kinds = ("weight", "exp_avg", "exp_avg_sq", "step")
     assert set(header) == {f"{kind}/{n}" for kind in kinds for n in names}
     assert equal(loads(data).weights, trained(model))
 
