@@ -27,6 +27,7 @@ from cli.client import ApiError, Client
 from cli.commands import adapters, jobs
 from cli.embedded import lock
 from cli.embedded.errors import StackError
+from dpcore.spec.methods import method_names
 
 if TYPE_CHECKING:
     from dpcore.spec.tasks import TaskKind
@@ -82,7 +83,7 @@ def demo(
     model: Annotated[
         str, typer.Option(help="The base model: a name, a folder, or NAME=FOLDER for the demo's own stack.")
     ] = "minilm-l6",
-    method: Annotated[str, typer.Option(help="What is trained: lora, lora-fa, bitfit or full.")] = "lora",
+    method: Annotated[str, typer.Option(help=f"What is trained: {', '.join(method_names())}.")] = "lora",
     steps: Annotated[int | None, typer.Option(min=1)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
     learning_rate: Annotated[float | None, typer.Option()] = None,

@@ -1,16 +1,17 @@
 """What a reader of an export does, as a program of its own: stock transformers and peft, or the loader in the folder.
 
-stock.py METHOD BASE EXPORT TEXTS CUT LABELS: prints each text's logits, and which modules of Tacit's were loaded.
+stock.py BASE EXPORT TEXTS CUT LABELS: prints each text's logits, and which modules of Tacit's were loaded.
 """
 
 import json
 import sys
+from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-method, base, export = sys.argv[1:4]
-texts, cut, labels = json.loads(sys.argv[4]), int(sys.argv[5]), int(sys.argv[6])
+base, export = sys.argv[1:3]
+texts, cut, labels = json.loads(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
 
 
 def stock(folder: str) -> torch.nn.Module:
@@ -20,11 +21,11 @@ def stock(folder: str) -> torch.nn.Module:
 
 
 torch.manual_seed(0)
-if method in ("lora", "lora-fa"):
+if (Path(export) / "adapter_config.json").exists():
     from peft import PeftModel
 
     model = PeftModel.from_pretrained(stock(base), export).eval()
-elif method == "bitfit":
+elif (Path(export) / "load.py").exists():
     sys.path.insert(0, export)
     from load import load
 

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cli import options, output
 from cli.client import Client, connect
+from dpcore.spec.methods import method_names
 
 app = options.group("Private fine-tuning jobs.")
 PATH = "/v1/fine_tuning/jobs"
@@ -54,7 +55,8 @@ def _requested(
     model: Annotated[str, typer.Option(help="A base model: `tacit models` lists them.")] = "minilm-l6",
     validation_file: Annotated[str | None, typer.Option(help="A public file to measure on.")] = None,
     method: Annotated[
-        str, typer.Option(help="What is trained: lora, lora-fa, bitfit, full; `supervised` is the default method.")
+        str,
+        typer.Option(help=f"What is trained: {', '.join(method_names())}; `supervised` is the default method."),
     ] = "supervised",
     option: Annotated[
         list[str] | None, typer.Option("--option", help="A method's own option, such as r=8; repeatable.")

@@ -88,14 +88,15 @@ def test_what_is_wrong_is_named(base: Path, rows: Path, tmp_path: Path) -> None:
     assert "no usable tacit.json" in tacit_try(base, rows).output
 
 
-def test_a_language_model_goes_on_from_its_prompt(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["lora", "side"])
+def test_a_language_model_goes_on_from_its_prompt(method: str, tmp_path: Path) -> None:
     causal_base = tmp_path / "base"
     causal_base.mkdir()
     tiny.save_writer(causal_base)
     tokenizer = load_tokenizer(causal_base)
-    model = get_method("lora").attach(build_model("completion", causal_base, (), seed=0), {}, task="completion", seed=0)
-    about = About("tiny", describe("tiny", causal_base).revision, "lora", "completion", (), 16)
-    get_method("lora").export(model, tmp_path / "adapter", about, tokenizer=tokenizer)
+    model = get_method(method).attach(build_model("completion", causal_base, (), seed=0), {}, task="completion", seed=0)
+    about = About("tiny", describe("tiny", causal_base).revision, method, "completion", (), 16)
+    get_method(method).export(model, tmp_path / "adapter", about, tokenizer=tokenizer)
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text(json.dumps({"prompt": "apple and"}) + "\n" + json.dumps({"prompt": "iron"}) + "\n")
     done = tacit_try(tmp_path / "adapter", prompts, "--base", causal_base, "--max-new-tokens", "3")

@@ -25,7 +25,7 @@ TEXTS = [" ".join(WORDS[i : i + n]) for i, n in enumerate([1, 2, 5, 9, 13, 30])]
 NAME, SHA256 = "example/tiny-model", "0" * 64
 CASES = [
     (method, base)
-    for method in ("lora", "lora-fa", "bitfit", "full")
+    for method in ("lora", "lora-fa", "bitfit", "full", "side")
     for base in ("bert", "gpt2-lm", "llama-lm")
     if (method, base) != ("bitfit", "llama-lm")  # it has no biases
 ]
@@ -87,7 +87,7 @@ def test_every_export_loads_outside_with_equal_logits(train_it, tmp_path, method
     trained = train_it(method, base)
     expected, folder = trained.logits(trained.model), trained.export(tmp_path / "export")
     labels = str(len(trained.about.labels))
-    command = [sys.executable, "-I", STOCK, method, trained.folder, folder, json.dumps(TEXTS), str(MAX_LENGTH), labels]
+    command = [sys.executable, "-I", STOCK, trained.folder, folder, json.dumps(TEXTS), str(MAX_LENGTH), labels]
     stock = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
     seen = json.loads(stock.stdout)
     assert seen["ours"] == []
@@ -98,7 +98,7 @@ def test_every_export_loads_outside_with_equal_logits(train_it, tmp_path, method
     assert far(trained.logits(trained.untouched()), expected) > 1e-2
 
 
-@pytest.mark.parametrize("method", ["lora", "lora-fa", "bitfit"])
+@pytest.mark.parametrize("method", ["lora", "lora-fa", "bitfit", "side"])
 def test_an_export_holds_the_trained_tensors(train_it, tmp_path, method):
     """And nothing of the base model; LoRA-FA's frozen matrices are needed too, because a seed is no weight."""
     trained = train_it(method)
@@ -119,7 +119,7 @@ def test_frozen_matrices_are_those_of_the_seed(train_it):
     assert all(torch.equal(p, trained.model.get_parameter(n)) for n, p in frozen.items())
 
 
-@pytest.mark.parametrize("method", ["lora", "bitfit", "full"])
+@pytest.mark.parametrize("method", ["lora", "bitfit", "full", "side"])
 def test_nothing_names_a_path(train_it, tmp_path, method):
     trained = train_it(method)
     folder = trained.export(tmp_path / "export")
@@ -135,7 +135,7 @@ def test_nothing_names_a_path(train_it, tmp_path, method):
         About(str(trained.folder), SHA256, method, "classification", LABELS, MAX_LENGTH)
 
 
-@pytest.mark.parametrize("method", ["lora", "bitfit", "full"])
+@pytest.mark.parametrize("method", ["lora", "bitfit", "full", "side"])
 def test_file_modes_follow_the_umask(train_it, tmp_path, method):
     trained = train_it(method)
     before = os.umask(0o027)
@@ -147,8 +147,9 @@ def test_file_modes_follow_the_umask(train_it, tmp_path, method):
     assert modes == {0o640}
 
 
-def test_the_loader_refuses_another_base(train_it, make_base, tmp_path):
-    trained = train_it("bitfit")
+@pytest.mark.parametrize("method", ["bitfit", "side"])
+def test_the_loader_refuses_another_base(train_it, make_base, tmp_path, method):
+    trained = train_it(method)
     folder = trained.export(tmp_path / "export")
     other = tmp_path / "other"
     make_base("bert", layers=1).base_model.save_pretrained(other)

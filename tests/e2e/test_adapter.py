@@ -82,7 +82,15 @@ def logits(model: Any, tokenizer: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("method", "model"), [("lora", "reader"), ("bitfit", "reader"), ("lora-fa", "writer"), ("full", "writer")]
+    ("method", "model"),
+    [
+        ("lora", "reader"),
+        ("bitfit", "reader"),
+        ("lora-fa", "writer"),
+        ("full", "writer"),
+        ("side", "reader"),
+        ("side", "writer"),
+    ],
 )
 def test_what_is_downloaded_is_the_model_that_was_trained(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, model: str
@@ -121,7 +129,7 @@ def test_what_is_downloaded_is_the_model_that_was_trained(
     zipfile.ZipFile(BytesIO(answer.content)).extractall(export)
     labels = str(len(tiny.LABELS)) if model == "reader" else "0"
     base = world.settings.models[model]
-    command = [sys.executable, "-I", STOCK, method, base, export, json.dumps(HELD_OUT), str(MAX_LENGTH), labels]
+    command = [sys.executable, "-I", STOCK, base, export, json.dumps(HELD_OUT), str(MAX_LENGTH), labels]
     stock = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
     seen = json.loads(stock.stdout)
     assert seen["ours"] == []

@@ -49,7 +49,7 @@ def writer(model: Any, width: int) -> Any:
     """A causal language model with a network beside its layers: in place, its head and its `generate` are its own."""
     model.requires_grad_(False)
     network = SideNetwork(model.base_model, width, causal=True)
-    setattr(model, model.base_model_prefix, network.to(model.device))
+    setattr(model, model.base_model_prefix, network)
     if model.can_generate():
         model.generation_config.use_cache = False
     return model.eval()
@@ -59,7 +59,7 @@ class SideNetwork(nn.Module):
     """A frozen model, and a ladder of narrow layers that reads what its layers give; it stands where the model stood.
 
     No backward pass enters the frozen model, so nothing of it is kept but what the ladder reads: the embeddings' and
-    each layer's output, [m, T, d]. Its state z is [m, T, width] (Sung et al. 2022; DP-MemArc, Liu et al. 2024):
+    each layer's output, [m, T, d]. The state z is [m, T, width] (Sung et al. 2022; DP-MemArc, Liu et al. 2024):
 
     z = Down_0(h_0);  z = Layer_l(mu z + (1 - mu) Down_l(h_l)), mu = sigmoid(gate_l / TEMPERATURE);  h_L + Up(z)
 
@@ -115,8 +115,7 @@ class SideLayer(nn.Module):
 
     def forward(self, z: Tensor, read: Tensor, mask: Tensor | None) -> Tensor:
         """z, read: [m, T, width]; mask: [m, T], 0 on padding."""
-        # Times a tensor that has the records in its first dimension, so that each gets a gradient of its own.
-        mu = torch.sigmoid(self.gate * z.new_full((len(z), 1, 1), 1 / TEMPERATURE))
+        mu = torch.sigmoid(self.gate / TEMPERATURE)
         z = read + mu * (z - read)
         z = z + self.attended(self._attention(self.query_key_value(F.layer_norm(z, z.shape[-1:])), mask))
         # ReLU is its own memory of where it was zero.

@@ -1,0 +1,62 @@
+"""A new method is two files found by their name: nothing else knows it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import dpcore.methods
+import dpcore.spec.methods
+from dpcore.export import About
+from dpcore.methods import get_method, load_export
+from dpcore.models import build_model, load_tokenizer
+from dpcore.spec.methods import get_method as get_spec
+from dpcore.spec.methods import method_names
+from dpcore.tasks import make_task
+
+from .conftest import LABELS, MAX_LENGTH
+from .test_train import Host, make_plan
+
+SPEC = '''
+"""A classifier's last layer."""
+from dpcore.spec.methods.bitfit import Hyperparameters, Options, Request, check, memory, phases, plan, resolve, trainable
+'''
+METHOD = """
+from dpcore.export import export_trained as export, load_trained as load
+from dpcore.methods.heads import head_modules
+
+
+def attach(model, options, *, task, seed):
+    model.requires_grad_(False)
+    for name in head_modules(model):
+        model.get_submodule(name).requires_grad_(True)
+    return model
+"""
+
+
+@pytest.fixture
+def two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package, code in ((dpcore.spec.methods, SPEC), (dpcore.methods, METHOD)):
+        folder = tmp_path / package.__name__
+        folder.mkdir()
+        (folder / "last_layer.py").write_text(code)
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
+
+
+def test_two_files_are_a_method(two_files, base_folder, make_records, task, tmp_path):
+    assert "last-layer" in method_names()
+    assert get_spec("last-layer").Options().model_dump() == {}
+    base = build_model("classification", base_folder, LABELS, seed=0)
+    model = get_method("last-layer").attach(base, {}, task="classification", seed=0)
+    host = Host()
+    host.run(model, task, make_records(40), make_plan(steps=2, method="last-layer", learning_rate=0.1))
+    assert len(host.saved) == 2
+    about = About("example/tiny", "0" * 64, "last-layer", "classification", LABELS, MAX_LENGTH)
+    get_method("last-layer").export(model, tmp_path / "export", about, tokenizer=load_tokenizer(base_folder))
+    loaded, read = load_export(tmp_path / "export", base_folder)
+    assert read == about
+    columns = {"text": ["w1 w2", "w3"]}
+    again = make_task("classification", load_tokenizer(tmp_path / "export"), labels=LABELS, max_length=MAX_LENGTH)
+    torch.testing.assert_close(again.logits(loaded, columns), task.logits(model, columns))
+    untouched = build_model("classification", base_folder, LABELS, seed=0)
+    assert (task.logits(untouched, columns) - task.logits(model, columns)).abs().max() > 1e-3
