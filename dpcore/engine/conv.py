@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_input
 
 from dpcore.engine.precision import as_product_input, summed
 from dpcore.engine.tape import Tape
@@ -47,7 +48,7 @@ class _Conv2d(torch.autograd.Function):
             tape.write(bias, summed(rows))
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = torch.nn.grad.conv2d_input(ctx.shape, weight.to(grad.dtype), grad, **how)
+            grad_x = conv2d_input(ctx.shape, weight.to(grad.dtype), grad, **how)
         return grad_x, None, None, None, None, None, None
 
 
@@ -63,14 +64,13 @@ def _conv2d(
 ) -> Tensor | None:
     if groups != 1 or isinstance(padding, str) or not (tape.owns(weight) or tape.owns(bias)):
         return None
-    tape.require_batch(input, weight if tape.owns(weight) else bias, least=4)
+    tape.require_batch(input, weight if tape.owns(weight) else bias, least=4)  # type: ignore[arg-type]
     how = (_pair(stride), _pair(padding), _pair(dilation))
     return _Conv2d.apply(as_product_input(input), weight, bias, *how, tape)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _pair(value: int | Sequence[int]) -> Pair:
-    first, second = (value, value) if isinstance(value, int) else value if len(value) == 2 else value * 2
-    return first, second
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])
 
 
 HANDLERS: dict[Callable[..., Any], Callable[..., Tensor | None]] = {F.conv2d: _conv2d}

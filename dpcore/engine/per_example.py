@@ -56,13 +56,13 @@ class _Again:
         self._mode, self._entered = _Intercept(tape, constants), False
 
     def __enter__(self) -> None:
-        if not any(isinstance(mode, _Intercept) for mode in _get_current_function_mode_stack()):
-            self._mode.__enter__()
+        if not any(isinstance(mode, _Intercept) for mode in _get_current_function_mode_stack()):  # type: ignore[no-untyped-call]
+            self._mode.__enter__()  # type: ignore[no-untyped-call]
             self._entered = True
 
     def __exit__(self, *error: Any) -> None:
         if self._entered:
-            self._mode.__exit__(*error)
+            self._mode.__exit__(*error)  # type: ignore[no-untyped-call]
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

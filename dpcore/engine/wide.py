@@ -32,7 +32,7 @@ def most_tokens(rows: int, columns: int) -> float:
 class Wide:
     """Gradients [m, rows, columns] of one matrix in a micro-batch; every use of the matrix adds to them."""
 
-    def __init__(self, shape: torch.Size) -> None:
+    def __init__(self, shape: tuple[int, int]) -> None:
         self._shape = shape
         self._most_tokens = most_tokens(*shape)
         self._left: list[Tensor] = []

@@ -1,7 +1,9 @@
-"""Tiny random models of the usual architectures, each with three sets of trainable parameters, and records for them."""
+"""Tiny random models of the usual architectures, each with four sets of trainable parameters, and records for them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,8 +21,16 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     RobertaConfig,
     RobertaForSequenceClassification,
+    T5Config,
+    T5ForConditionalGeneration,
+    ViTConfig,
+    ViTForImageClassification,
 )
 
 VOCABULARY = 40
@@ -54,22 +64,67 @@ def _distilbert() -> nn.Module:
     return DistilBertForSequenceClassification(config)
 
 
-def _gpt2() -> nn.Module:
+def _gpt2(*, tied: bool) -> nn.Module:
     config = GPT2Config(
-        vocab_size=VOCABULARY, n_embd=16, n_layer=2, n_head=2, n_positions=32, bos_token_id=1, eos_token_id=1
+        vocab_size=VOCABULARY,
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        n_positions=32,
+        bos_token_id=1,
+        eos_token_id=1,
+        tie_word_embeddings=tied,
     )
     return GPT2LMHeadModel(config)
 
 
-def _llama() -> nn.Module:
-    return LlamaForCausalLM(LlamaConfig(**_ENCODER, num_key_value_heads=1, tie_word_embeddings=True))
+def _llama(*, tied: bool) -> nn.Module:
+    return LlamaForCausalLM(LlamaConfig(**_ENCODER, num_key_value_heads=1, tie_word_embeddings=tied))
+
+
+def _qwen2(*, tied: bool) -> nn.Module:
+    return Qwen2ForCausalLM(Qwen2Config(**_ENCODER, num_key_value_heads=1, tie_word_embeddings=tied))
+
+
+def _qwen3(*, tied: bool) -> nn.Module:
+    return Qwen3ForCausalLM(Qwen3Config(**_ENCODER, num_key_value_heads=1, head_dim=8, tie_word_embeddings=tied))
+
+
+def _vit() -> nn.Module:
+    config = ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        image_size=IMAGE,
+        patch_size=2,
+        num_labels=3,
+    )
+    return ViTForImageClassification(config)
+
+
+def _t5(*, tied: bool) -> nn.Module:
+    config = T5Config(
+        vocab_size=VOCABULARY,
+        d_model=16,
+        d_kv=8,
+        d_ff=32,
+        num_layers=2,
+        num_heads=2,
+        relative_attention_num_buckets=8,
+        relative_attention_max_distance=16,
+        feed_forward_proj="gated-gelu",
+        decoder_start_token_id=0,
+        tie_word_embeddings=tied,
+    )
+    return T5ForConditionalGeneration(config)
 
 
 @dataclass(frozen=True)
 class _Architecture:
     build: Callable[[], nn.Module]
     adapted: list[str]
-    causal: bool = False
+    kind: Literal["classifier", "causal", "seq2seq", "image"] = "classifier"
 
 
 ARCHITECTURES = {
@@ -77,54 +132,94 @@ ARCHITECTURES = {
     "distilbert": _Architecture(_distilbert, ["q_lin", "v_lin"]),
     "roberta": _Architecture(_roberta, ["query", "value"]),
     "albert": _Architecture(_albert, ["query", "value"]),  # its layers share their weights
-    "gpt2": _Architecture(_gpt2, ["c_attn"], causal=True),  # Conv1D; embedding and head are one
-    "llama": _Architecture(_llama, ["q_proj", "v_proj"], causal=True),  # RMS norms; embedding and head are one
+    "vit": _Architecture(_vit, ["q_proj", "v_proj"], "image"),  # convolution, class token, table of positions
+    "gpt2": _Architecture(partial(_gpt2, tied=True), ["c_attn"], "causal"),  # Conv1D; embedding and head are one
+    "gpt2-untied": _Architecture(partial(_gpt2, tied=False), ["c_attn"], "causal"),
+    "llama": _Architecture(partial(_llama, tied=True), ["q_proj", "v_proj"], "causal"),  # RMS norms
+    "llama-untied": _Architecture(partial(_llama, tied=False), ["q_proj", "v_proj"], "causal"),
+    "qwen2": _Architecture(partial(_qwen2, tied=True), ["q_proj", "v_proj"], "causal"),
+    "qwen2-untied": _Architecture(partial(_qwen2, tied=False), ["q_proj", "v_proj"], "causal"),
+    "qwen3": _Architecture(partial(_qwen3, tied=True), ["q_proj", "v_proj"], "causal"),  # norms in each head
+    "t5": _Architecture(partial(_t5, tied=True), ["q", "v"], "seq2seq"),  # its positions are shared by all examples
+    "t5-untied": _Architecture(partial(_t5, tied=False), ["q", "v"], "seq2seq"),
 }
-TRAINING = ("lora", "bitfit", "full")
+TRAINING = ("lora", "lora-fa", "bitfit", "full")
 
 
-def make(name: str, training: str, *, dtype: torch.dtype = torch.float64) -> nn.Module:
+def make(
+    name: str, training: str, *, dtype: torch.dtype = torch.float64, attention: str = "sdpa", dropout: float = 0.0
+) -> nn.Module:
     """A random model in evaluation mode; every trainable parameter has random values, so that none has zero gradient."""
     known = ARCHITECTURES[name]
     with torch.random.fork_rng():
         torch.manual_seed(7)
         model = known.build()
-        if training == "lora":
-            config = LoraConfig(r=2, target_modules=known.adapted, fan_in_fan_out=name == "gpt2")
+        model.set_attn_implementation(attention)
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = dropout
+        if training.startswith("lora"):
+            config = LoraConfig(
+                r=2, target_modules=known.adapted, fan_in_fan_out=name.startswith("gpt2"), lora_dropout=dropout
+            )
             model = get_peft_model(model, config)
+            if training == "lora-fa":
+                for parameter_name, p in model.named_parameters():
+                    p.requires_grad_("lora_B" in parameter_name)
         for parameter_name, p in model.named_parameters():
-            if training != "lora":
-                kinds = ("bias", "norm", "ln_", "LayerNorm", "classifier")
-                p.requires_grad_(training == "full" or any(kind in parameter_name for kind in kinds))
+            if not training.startswith("lora"):
+                kinds = ("bias", "norm", "ln_", "classifier")
+                trained = any(kind in parameter_name.lower() for kind in kinds)
+                p.requires_grad_(training == "full" or (trained and "attention_bias" not in parameter_name))
             if p.requires_grad:
                 p.data += 0.2 * torch.randn(p.shape)
     return model.to(dtype).eval()
 
 
-class Examples:
-    """Random records of one padded length, with repeated tokens and different numbers of padding tokens (0)."""
+IMAGE = 8
+_IGNORED = -100
 
-    def __init__(self, count: int, length: int, *, causal: bool, seed: int = 0) -> None:
+
+class Examples:
+    """Random records of one padded length, with repeated tokens, different numbers of padding tokens (0) and, for
+    language models, of masked labels (-100)."""
+
+    def __init__(self, count: int, length: int, *, kind: str, seed: int = 0) -> None:
         generator = torch.Generator().manual_seed(seed)
         self.ids = torch.randint(1, VOCABULARY, (count, length), generator=generator)
         self.ids[:, 1] = self.ids[:, 2]
         self.mask = torch.ones_like(self.ids)
-        for row in range(1, count, 2):
-            padding = row % (length - 3)
-            self.ids[row, length - padding :] = 0
-            self.mask[row, length - padding :] = 0
+        self.targets = self.ids.clone()
+        for row in range(count):
+            self.targets[row, : row % 3] = _IGNORED
+            if row % 2:
+                padding = row % (length - 3)
+                self.ids[row, length - padding :] = 0
+                self.mask[row, length - padding :] = 0
+                self.targets[row, length - padding :] = _IGNORED
         self.labels = torch.randint(3, (count,), generator=generator)
-        self._causal = causal
+        self.pixels = torch.randn((count, 3, IMAGE, IMAGE), generator=generator)
+        self._kind = kind
 
     def losses(self, model: nn.Module, indices: np.ndarray) -> Tensor:
-        """One loss for each record: cross entropy of its label, or mean over its own next tokens."""
+        """One loss for each record: cross entropy of its label, or mean over its own labels that are not masked."""
         now = torch.from_numpy(indices)
-        ids, mask = self.ids[now], self.mask[now]
-        logits = model(input_ids=ids, attention_mask=mask).logits
-        if not self._causal:
+        ids, mask, targets = self.ids[now], self.mask[now], self.targets[now]
+        if self._kind == "image":
+            pixels = self.pixels[now].to(next(model.parameters()).dtype)
+            return F.cross_entropy(model(pixel_values=pixels).logits, self.labels[now], reduction="none")
+        if self._kind == "classifier":
+            logits = model(input_ids=ids, attention_mask=mask).logits
             return F.cross_entropy(logits, self.labels[now], reduction="none")
-        each = F.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none")
-        return (each * mask[:, 1:]).sum(1) / mask[:, 1:].sum(1)
+        if self._kind == "seq2seq":
+            # One token shorter than the input, so that no dimension stands for another.
+            targets = targets[:, 1:].contiguous()
+            logits = model(input_ids=ids, attention_mask=mask, labels=targets).logits
+        else:
+            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
+            targets = targets[:, 1:].contiguous()
+        each = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none", ignore_index=_IGNORED)
+        return each.sum(1) / (targets != _IGNORED).sum(1)
 
 
 def alone(model: nn.Module, losses: Callable[[np.ndarray], Tensor], count: int) -> dict[str, Tensor]:

@@ -31,9 +31,18 @@ from dpcore.methods import get_method
 from dpcore.tasks.records import Records
 from dpcore.tasks.sequence_classification import SequenceClassification
 
+from . import error_table
+
 LABELS = ("no", "yes", "perhaps")
 WORDS = [f"w{i}" for i in range(60)]
 MAX_LENGTH = 16
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """With -s: how far the engine's sums were from the oracle's. Processes of pytest-xdist say nothing."""
+    if config.getoption("capture") == "no" and (lines := error_table.lines()):
+        terminalreporter.section("largest relative error against one by one")
+        terminalreporter.write("\n".join([*lines, ""]))
 
 
 @pytest.fixture(autouse=True)

@@ -8,18 +8,24 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dpcore.clipping import AUTOMATIC_OFFSET, ROUNDING_SLACK, ClippedSum
+from dpcore.bounded_sum import ROUNDING_SLACK
+from dpcore.clipping import AUTOMATIC_OFFSET, ClippedSum
 from dpcore.engine import layout
 from dpcore.engine.errors import BatchShape, InexactGradient, UnseenParameter
+from dpcore.engine.one_by_one import OneByOne
 from dpcore.engine.per_example import PerExample
 from dpcore.engine.rehearsal import require_exact
 from dpcore.engine.rows import Rows
 
 from .architectures import ARCHITECTURES, TRAINING, Examples, alone, make
+from .engine_rows import flat_rows, rows_of
+from .error_table import ERRORS
 
 RECORDS = 7
 LENGTHS = (5, 10, 16)
-"""Gram matrices for all weights, for some, for none: 16 x 16 weights change over at 8 tokens, embeddings at 11."""
+"""Gram matrices for all weights, for some, for none."""
+ONE_BY_ONE = {("t5", "full"), ("t5-untied", "full")}
+"""What the fast engine refuses: T5 looks its distances up by a table [from, to] that has no examples in it."""
 
 
 @pytest.fixture(autouse=True)
@@ -27,50 +33,65 @@ def _tiny_matrices_are_wide(monkeypatch):
     monkeypatch.setattr(layout, "THIN_SIDE", 4)
 
 
+def examples_for(name, length, count=RECORDS):
+    return Examples(count, length, kind=ARCHITECTURES[name].kind)
+
+
 @cache
 def expected_rows(name, training, length):
     """Gradients of the records one by one: by parameter, [RECORDS, *shape]."""
-    model, examples = make(name, training), Examples(RECORDS, length, causal=ARCHITECTURES[name].causal)
+    model, examples = make(name, training), examples_for(name, length)
     return alone(model, lambda i: examples.losses(model, i), RECORDS)
 
 
-def flat_rows(engine, by_name):
-    return torch.cat([by_name[name].flatten(1) for name in engine.parameters], dim=1)
+def clip_norms(norms):
+    """No record is clipped, some and not all are, all are."""
+    found = {"never": 10 * norms.max(), "partly": norms.median(), "always": 0.5 * norms.min()}
+    assert 0 < (norms > found["partly"]).sum() < len(norms)
+    return [clip_norm.item() for clip_norm in found.values()]
 
 
-def rows_of(gradients, engine, m):
-    """The engine's gradients one by one: [m, P]."""
-    rows = torch.zeros(m, engine.width, dtype=torch.float64)
-    for i in range(m):
-        gradients.add_weighted(rows[i], torch.eye(m, dtype=gradients.norms().dtype)[i])
-    return rows
+def no_gradient(name):
+    """Zero by mathematics: the softmax does not see what a key's bias adds to all of a query's scores."""
+    return name.endswith(("key.bias", "k_lin.bias", "k_proj.bias")) and "qwen" not in name
 
 
-@pytest.mark.parametrize("clipping", ["flat", "automatic"])
-@pytest.mark.parametrize("clip", ["never", "partly", "always"])
 @pytest.mark.parametrize("training", TRAINING)
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_clipped_sum_equals_the_one_by_one_oracle(name, training, clip, clipping):
+def test_clipped_sum_equals_the_one_by_one_oracle(name, training):
+    slow = (name, training) in ONE_BY_ONE
     model = make(name, training)
-    engine = PerExample(model)
+    engine = OneByOne(model) if slow else PerExample(model)
+    worst = 0.0
     for length in LENGTHS:
-        examples = Examples(RECORDS, length, causal=ARCHITECTURES[name].causal)
+        examples = examples_for(name, length)
         by_name = expected_rows(name, training, length)
+        if slow:
+            with pytest.raises(BatchShape, match="relative_attention_bias"):
+                PerExample(model).gradients(lambda e=examples: e.losses(model, np.arange(RECORDS)), RECORDS)
         rows = flat_rows(engine, by_name)
-        norms = rows.norm(dim=1)
-        clip_norm = {"never": 10 * norms.max(), "partly": norms.median(), "always": 0.5 * norms.min()}[clip].item()
-        scale = (clip_norm / norms).clamp(max=1) if clipping == "flat" else clip_norm / (norms + AUTOMATIC_OFFSET)
-        expected = scale @ rows
-        for sizes in ([7], [3, 4], [1] * 7):
-            total = ClippedSum.zero(
-                engine.width, clip_norm=clip_norm, clipping=clipping, expected_batch=1, device=engine.device
-            )
-            for part in np.split(np.arange(RECORDS), np.cumsum(sizes)[:-1]):
-                total.add(engine.gradients(lambda part=part, e=examples: e.losses(model, part), len(part)))
-            assert (total.value - expected).norm() / expected.norm() <= 1e-6, (length, sizes)
-        # The softmax does not see a key's bias. Any other gradient that is zero would hide its own loss.
+        # A gradient that is zero would hide its own loss.
         zero = {n for n, g in by_name.items() if g.norm() < 1e-12 * rows.norm()}
-        assert all(n.endswith(("key.bias", "k_lin.bias")) for n in zero)
+        assert not zero or all(map(no_gradient, zero)), zero
+        norms = rows.norm(dim=1)
+        for sizes in [[1] * 7] if slow else ([7], [3, 4], [1] * 7):
+            totals = []
+            for clip_norm in clip_norms(norms):
+                for clipping in ("flat", "automatic"):
+                    total = ClippedSum.zero(
+                        engine.width, clip_norm=clip_norm, clipping=clipping, expected_batch=1, device=engine.device
+                    )
+                    flat = (clip_norm / norms).clamp(max=1)
+                    scale = flat if clipping == "flat" else clip_norm / (norms + AUTOMATIC_OFFSET)
+                    totals.append((total, scale @ rows))
+            for part in np.split(np.arange(RECORDS), np.cumsum(sizes)[:-1]):
+                gradients = engine.gradients(lambda part=part, e=examples: e.losses(model, part), len(part))
+                for total, _ in totals:
+                    total.add(gradients)
+            for total, expected in totals:
+                worst = max(worst, ((total.value - expected).norm() / expected.norm()).item())
+    ERRORS[name, training] = worst, "*" * slow
+    assert worst <= 1e-6
 
 
 def test_oracle_covers_every_way_to_take_a_gradient():
@@ -80,7 +101,7 @@ def test_oracle_covers_every_way_to_take_a_gradient():
         model = make(name, "full")
         engine = PerExample(model)
         for length in LENGTHS:
-            examples = Examples(2, length, causal=ARCHITECTURES[name].causal)
+            examples = examples_for(name, length, 2)
             gradients = engine.gradients(lambda e=examples, model=model: e.losses(model, np.arange(2)), 2)
             kinds |= {
                 (part._whole is not None, bool(part._left), part._merged is not None)
@@ -93,7 +114,7 @@ def test_oracle_covers_every_way_to_take_a_gradient():
 @pytest.mark.parametrize(("name", "training"), [("bert", "lora"), ("bert", "full"), ("gpt2", "full")])
 @pytest.mark.parametrize("length", LENGTHS)
 def test_non_finite_record_contributes_zero_and_changes_nothing_else(name, training, length):
-    model, examples = make(name, training), Examples(RECORDS, length, causal=ARCHITECTURES[name].causal)
+    model, examples = make(name, training), examples_for(name, length)
     engine = PerExample(model)
     for poison in (float("nan"), float("inf")):
         weight = torch.ones(RECORDS, dtype=torch.float64)
@@ -112,7 +133,7 @@ def test_non_finite_record_contributes_zero_and_changes_nothing_else(name, train
 def test_float32_gradients_move_by_less_than_the_stated_slack_when_a_record_leaves(name, training, length):
     """The sensitivity's slack is 1e-6 C for every expected record: other records move by less than that."""
     model = make(name, training, dtype=torch.float32)
-    examples = Examples(64, length, causal=ARCHITECTURES[name].causal)
+    examples = examples_for(name, length, 64)
     engine = PerExample(model)
 
     def clipped(indices):
@@ -182,7 +203,7 @@ def test_embedding_norms(monkeypatch, side, columns):
 
 
 def test_model_is_left_as_it_was():
-    model, examples = make("gpt2", "full"), Examples(6, 9, causal=True)
+    model, examples = make("gpt2", "full"), examples_for("gpt2", 9, 6)
     before = {n: p.clone() for n, p in model.named_parameters()}
     losses = examples.losses(model, np.arange(6))
     PerExample(model).gradients(lambda: examples.losses(model, np.arange(6)), 6)
@@ -202,7 +223,7 @@ def test_frozen_layers_keep_no_input_when_only_their_bias_trains():
 
 def test_autograd_computes_no_weight_gradient_itself():
     """No product of the size of a whole micro-batch's weight gradient is computed in the backward pass."""
-    model, examples = make("gpt2", "full"), Examples(6, 9, causal=True)
+    model, examples = make("gpt2", "full"), examples_for("gpt2", 9, 6)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True) as profile:
         PerExample(model).gradients(lambda: examples.losses(model, np.arange(6)), 6)
     shapes = [event.input_shapes for event in profile.events() if event.name == "aten::mm"]
