@@ -23,6 +23,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -33,7 +34,7 @@ import torch
 
 from benchmarks.common import Figure, median, parser, progress, report, spread, versions
 from benchmarks.training.models import GPT2_NARROW, GPT2_SMALL, MINILM, TINY
-from benchmarks.training.processes import Child, Refused
+from benchmarks.training.processes import Child, Refused, interleaved
 from benchmarks.training.steps import FASTDP, GHOST, HOOKS, NONPRIVATE, OURS, Setting, commands
 
 NAME = "step_time"
@@ -127,15 +128,12 @@ def _rounds(children: Mapping[Name, Child], base: Name, rounds: int) -> dict[Nam
     first = {name: child.ask("time", 1)[0] for name, child in children.items()}
     steps = {name: max(1, int(TURN_SECONDS / taken)) for name, taken in first.items()}
     every = {name: 3 if taken > 2 * first[base] and rounds >= 12 else 1 for name, taken in first.items()}
-    seconds: dict[Name, dict[int, tuple[float, float]]] = {name: {} for name in children}
-    names = list(children)
-    for number in range(rounds):
-        turn = number % len(names)
-        for name in (*names[turn:], *names[:turn]):
-            if number % every[name] == 0:
-                whole, noise = children[name].ask("time", steps[name])
-                seconds[name][number] = whole / steps[name], noise / steps[name]
-    return seconds
+
+    def turn(name: Name) -> tuple[float, float]:
+        whole, noise = children[name].ask("time", steps[name])
+        return whole / steps[name], noise / steps[name]
+
+    return interleaved({name: partial(turn, name) for name in children}, rounds, every)
 
 
 def _across(

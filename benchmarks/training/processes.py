@@ -8,12 +8,15 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 Commands = Mapping[str, Callable[..., Any]]
 """What a contender can be asked for, by name."""
+
+N = TypeVar("N")
+T = TypeVar("T")
 
 _PRELOADED = ["torch", "transformers", "peft", "opacus", "dpcore.train", "dpcore.methods.lora"]
 
@@ -91,6 +94,41 @@ def clock(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+class Timed:
+    """Seconds spent in a function of an object, or of a module, since they were last asked for."""
+
+    def __init__(self, owner: object, name: str, device: torch.device) -> None:
+        self._seconds = 0.0
+        function = getattr(owner, name)
+
+        def timed(*arguments: Any, **more: Any) -> Any:
+            began = clock(device)
+            result = function(*arguments, **more)
+            self._seconds += clock(device) - began
+            return result
+
+        setattr(owner, name, timed)
+
+    def taken(self) -> float:
+        """The seconds; the next ones begin at zero."""
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
+
+
+def interleaved(
+    turns: Mapping[N, Callable[[], T]], rounds: int, every: Mapping[N, int] | None = None
+) -> dict[N, dict[int, T]]:
+    """What each contender's turns gave, by round, in an order that turns. every: some take part in every so manyth."""
+    taken: dict[N, dict[int, T]] = {name: {} for name in turns}
+    names = list(turns)
+    for number in range(rounds):
+        first = number % len(names)
+        for name in (*names[first:], *names[:first]):
+            if number % (every or {}).get(name, 1) == 0:
+                taken[name][number] = turns[name]()
+    return taken
 
 
 def resident(device: torch.device) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from benchmarks.training.models import Batch, Family, Size, attach, make_batch, make_model, record_losses
-from benchmarks.training.processes import Commands, Refused, available, clock, peak, resident
+from benchmarks.training.processes import Commands, Refused, Timed, available, clock, peak, resident
 from dpcore import optimise
 from dpcore.clipping import ClippedSum
 from dpcore.engine.per_example import PerExample
@@ -172,7 +172,7 @@ def _opacus(model: nn.Module, setting: Setting, batch: Batch, *, ghost: bool) ->
     if not ghost:
         _require_memory(model, setting)
     opacus = Opacus(model, ghost=ghost, expected_batch=setting.examples)
-    noise = _Timed(opacus.optimiser, "add_noise", torch.device(setting.device))
+    noise = Timed(opacus.optimiser, "add_noise", torch.device(setting.device))
 
     def run() -> float:
         opacus.backward(record_losses(opacus.model, setting.family, batch, positions=True))
@@ -249,25 +249,6 @@ def _require_memory(model: nn.Module, setting: Setting) -> None:
         raise Refused(
             f"gradients of {setting.examples} records need {needed / 2**30:.1f} GiB, and as much to work with"
         )
-
-
-class _Timed:
-    """Seconds spent in a method of an object since they were last asked for."""
-
-    def __init__(self, owner: object, name: str, device: torch.device) -> None:
-        self._seconds = 0.0
-        method = getattr(owner, name)
-
-        def timed() -> None:
-            began = clock(device)
-            method()
-            self._seconds += clock(device) - began
-
-        setattr(owner, name, timed)
-
-    def taken(self) -> float:
-        seconds, self._seconds = self._seconds, 0.0
-        return seconds
 
 
 _MAKE: dict[str, Callable[[nn.Module, Setting, Batch], Step]] = {
