@@ -1,7 +1,8 @@
 """What endpoints are given: the process's resources, and one transaction a request."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import sqlalchemy as sa
@@ -33,6 +34,8 @@ class Resources:
     keeper: Keeper
     signer: Ed25519PrivateKey
     """The service's key for receipts."""
+    streams: Counter[str] = field(default_factory=Counter)
+    """Event streams that are open now, by key; touched in the event loop alone."""
 
     @property
     def default_model(self) -> BaseModelFacts:

@@ -6,12 +6,12 @@ import sqlalchemy as sa
 from domain.events import append_event
 from domain.refusals import Conflict, Forbidden
 from domain.releases import rounded_now
+from domain.statuses import REJECTED, WAITING
 from domain.tables import job
 from ledger import grants, reserve
 from ledger.errors import AlreadySettled, NotWaiting, ReservationExpired
 from ledger.tables import reservation
 
-WAITING, REJECTED = "waiting_for_approval", "rejected"
 _NOT_WAITING = Conflict("the job does not wait for approval", code="not_waiting")
 
 
@@ -21,7 +21,7 @@ def show_waiting(connection: sa.Connection, job_id: str) -> None:
     if connection.execute(waits.limit(1)).first() is not None:
         connection.execute(sa.update(job).where(job.c.id == job_id).values(status_detail=WAITING))
         append_event(
-            connection, job_id, "info", "message", "Waiting: a job of this epsilon needs the approval of a steward."
+            connection, job_id, "job.waiting", "Waiting: a job of this epsilon needs the approval of a steward."
         )
 
 
@@ -38,7 +38,7 @@ def approve(connection: sa.Connection, row: sa.Row[tuple[object, ...]], by: str,
     except (NotWaiting, AlreadySettled, ReservationExpired) as error:
         raise _NOT_WAITING from error
     connection.execute(sa.update(job).where(job.c.id == row.id).values(status_detail=None))
-    append_event(connection, row.id, "info", "message", "Approved by a steward.")
+    append_event(connection, row.id, "job.approved", "Approved by a steward.")
 
 
 def reject(connection: sa.Connection, row: sa.Row[tuple[object, ...]], by: str, reason: str) -> None:
@@ -52,4 +52,4 @@ def reject(connection: sa.Connection, row: sa.Row[tuple[object, ...]], by: str, 
         raise _NOT_WAITING from error
     ended = {"status": "cancelled", "status_detail": REJECTED, "finished_at": rounded_now()}
     connection.execute(sa.update(job).where(job.c.id == row.id).values(**ended))
-    append_event(connection, row.id, "warn", "message", f"Rejected by a steward: {reason}")
+    append_event(connection, row.id, "job.rejected", f"Rejected by a steward: {reason}")

@@ -5,23 +5,45 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from domain.tables import job_event
+from domain.tables import job, job_event
 
-Level = Literal["info", "warn", "error"]
+Name = Literal[
+    "job.queued",
+    "job.waiting",
+    "job.approved",
+    "job.rejected",
+    "job.started",
+    "job.pausing",
+    "job.paused",
+    "job.resumed",
+    "job.cancelling",
+    "job.cancelled",
+    "job.expired",
+    "job.failed",
+    "job.succeeded",
+    "steps.authorised",
+]
+"""What an event is about, for programs."""
+_LEVELS = {"job.rejected": "warn", "job.expired": "warn", "job.failed": "error"}
 
 
 def append_event(
-    connection: sa.Connection,
-    job_id: str,
-    level: Level,
-    type: str,
-    message: str,
-    data: Mapping[str, Any] | None = None,
+    connection: sa.Connection, job_id: str, name: Name, message: str, data: Mapping[str, Any] | None = None
 ) -> None:
-    """Add an event to a job; the caller commits."""
+    """Add an event to a job; the caller commits.
+
+    The job is locked first, so that its events become visible in the order of their numbers: a stream that has passed
+    on number 5 has missed none before it.
+    """
+    connection.execute(sa.select(job.c.id).where(job.c.id == job_id).with_for_update(key_share=True))
     connection.execute(
         job_event.insert().values(
-            job_id=job_id, level=level, type=type, message=message, data=None if data is None else dict(data)
+            job_id=job_id,
+            name=name,
+            level=_LEVELS.get(name, "info"),
+            type="metrics" if name == "steps.authorised" else "message",
+            message=message,
+            data=None if data is None else dict(data),
         )
     )
 

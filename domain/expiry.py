@@ -1,21 +1,24 @@
-"""Jobs that nobody began in time, that no steward approved in time, or that never came to their end: given up, so that
-what they reserved goes back. Any process may do it, the API's included, for want of a worker is why most wait."""
+"""Jobs that nobody began in time, that no steward approved in time, that stayed paused or never came to their end:
+given up, so that what they reserved goes back. Any process may do it, the API's included, for want of a worker is why
+most wait."""
 
 import logging
 
 import sqlalchemy as sa
 
 from domain.events import append_event
+from domain.pauses import LONGEST
 from domain.releases import rounded_now
+from domain.statuses import EXPIRED
 from domain.tables import job
 from ledger.errors import LedgerError
 from ledger.reserve import settle
 from ledger.tables import reservation, work
 
-EXPIRED = "expired"
 _AT_ONCE = 100  # jobs in one look
 _now = sa.func.clock_timestamp()
 _unstarted = sa.and_(work.c.fence == 0, reservation.c.starts_by <= _now)
+_paused_long = sa.and_(work.c.paused_at.is_not(None), work.c.paused_at <= _now - LONGEST)
 logger = logging.getLogger(__name__)
 
 
@@ -23,15 +26,17 @@ def end_expired(engine: sa.Engine) -> list[str]:
     """Cancel open jobs that nobody works on and whose time is over; answers their ids. Steps that were authorised stay
     charged, the rest is given back."""
     late = (
-        sa.select(job.c.id, work.c.fence, sa.func.bool_or(reservation.c.waits).label("waits"))
+        sa.select(
+            job.c.id, work.c.fence, sa.func.bool_or(reservation.c.waits).label("waits"), _paused_long.label("paused")
+        )
         .join(work, work.c.job_id == job.c.id)
         .join(reservation, reservation.c.job_id == job.c.id)
         .where(
             reservation.c.state == "reserved",
-            sa.or_(_unstarted, reservation.c.expires_at <= _now),
+            sa.or_(_unstarted, reservation.c.expires_at <= _now, _paused_long),
             sa.or_(work.c.lease_until.is_(None), work.c.lease_until <= _now),
         )
-        .group_by(job.c.id, work.c.fence)
+        .group_by(job.c.id, work.c.fence, work.c.paused_at)
         .order_by(job.c.created_at, job.c.id)
         .limit(_AT_ONCE)
     )
@@ -41,7 +46,7 @@ def end_expired(engine: sa.Engine) -> list[str]:
     for row in found:
         try:
             with engine.begin() as connection:
-                _end(connection, row.id, _why(row.fence, row.waits))
+                _end(connection, row.id, *_why(row.fence, row.waits, row.paused))
         except LedgerError as error:  # claimed or settled in the meantime
             logger.info("job %s: left alone: %s", row.id, type(error).__name__)
         else:
@@ -49,15 +54,18 @@ def end_expired(engine: sa.Engine) -> list[str]:
     return ended
 
 
-def _why(fence: int, waits: bool) -> str:
+def _why(fence: int, waits: bool, paused: bool) -> tuple[str, str]:
+    """A code for programs, and the words."""
     if waits:
-        return "Expired: no steward approved the job in time. Everything that it reserved went back."
+        return "not_approved", "no steward approved the job in time. Everything that it reserved went back."
+    if paused:
+        return "paused_too_long", f"the job was paused for {LONGEST.days} days. Authorised steps stay charged."
     if fence == 0:
-        return "Expired: no worker began the job in time. Everything that it reserved went back."
-    return "Expired: the job was not finished before its reservation ran out. Authorised steps stay charged."
+        return "not_started", "no worker began the job in time. Everything that it reserved went back."
+    return "not_finished", "the job was not finished before its reservation ran out. Authorised steps stay charged."
 
 
-def _end(connection: sa.Connection, job_id: str, message: str) -> None:
+def _end(connection: sa.Connection, job_id: str, code: str, message: str) -> None:
     if not settle(connection, job_id, "cancelled"):
         return
     connection.execute(
@@ -65,4 +73,4 @@ def _end(connection: sa.Connection, job_id: str, message: str) -> None:
         .where(job.c.id == job_id)
         .values(status="cancelled", status_detail=EXPIRED, finished_at=rounded_now())
     )
-    append_event(connection, job_id, "warn", "message", message)
+    append_event(connection, job_id, "job.expired", f"Expired: {message}", {"code": code})

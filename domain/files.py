@@ -15,13 +15,13 @@ from domain.grants import Viewer, sees_file
 from domain.ids import new_id
 from domain.planning import reference_job
 from domain.refusals import Conflict, Invalid, NotFound
+from domain.statuses import OPEN
 from domain.tables import checkpoint, data_key, file, job, job_file
 from dpcore.spec.facts import ModelFacts
 from dpcore.spec.tasks import TaskKind
 from ledger.policy import record_overlap
 
 PRIVATE, PUBLIC, RESULT = "fine-tune", "evals", "fine-tune-results"
-OPEN = ("validating_files", "queued", "running")
 logger = logging.getLogger(__name__)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
-from domain import approvals, files
-from domain.approvals import WAITING, show_waiting
+from domain import approvals, files, pauses
+from domain.approvals import show_waiting
 from domain.events import append_event
 from domain.grants import Grant, Viewer, sees_job, used_by
 from domain.ids import new_id
@@ -18,6 +18,7 @@ from domain.planning import Dataset, Draft, draft, fits, guarantee, largest_epsi
 from domain.profiles import Profile, expected, seconds
 from domain.refusals import Conflict, Invalid, NotFound, OverBudget
 from domain.releases import rounded_now
+from domain.statuses import CANCELLING, HELD, OPEN
 from domain.tables import file, job, job_file, release
 from domain.twins import already_done, finished_twin
 from dpcore.spec import accounting
@@ -27,7 +28,6 @@ from ledger.errors import AlreadySettled, BudgetExceeded, GrantExceeded, NotGran
 from ledger.tables import budget as budget_table
 from ledger.tables import entry, phase, reservation
 
-CANCELLING = "cancelling"
 _CANCELLED = "Cancelled. Steps that were authorised stay charged; the rest went back to the budget."
 
 
@@ -260,8 +260,7 @@ def _insert(connection: sa.Connection, planned: Planned, job_id: str, viewer: Vi
     append_event(
         connection,
         job_id,
-        "info",
-        "message",
+        "job.queued",
         f"Queued. {rounded_up(planned.draft.epsilon):g} of epsilon is reserved; what the job does not use goes back.",
     )
     show_waiting(connection, job_id)
@@ -303,6 +302,12 @@ def of_tenant(viewer: Viewer) -> sa.Select[Any]:
         )
     ).where(entry.c.reservation_id == first, entry.c.kind == "reserve")
     training = sa.select(sa.func.min(job_file.c.file_id)).where(job_file.c.job_id == job.c.id)
+    source = file.alias()
+    task = (
+        sa.select(sa.func.min(source.c.task))
+        .join(job_file, job_file.c.file_id == source.c.id)
+        .where(job_file.c.job_id == job.c.id)
+    )
     results = (
         sa.select(sa.func.array_agg(aggregate_order_by(release.c.file_id, release.c.kind)))  # the adapter first
         .join(file, file.c.id == release.c.file_id)
@@ -312,19 +317,23 @@ def of_tenant(viewer: Viewer) -> sa.Select[Any]:
     position = sa.select(sa.func.count()).where(
         ahead.c.tenant_id == viewer.tenant_id,
         sees_job(viewer, ahead.c.id),
-        ahead.c.status == "queued",
-        ahead.c.status_detail.is_distinct_from(WAITING),
+        _in_line(ahead),
         sa.tuple_(ahead.c.created_at, ahead.c.id) <= sa.tuple_(job.c.created_at, job.c.id),
     )
-    in_line = sa.and_(job.c.status == "queued", job.c.status_detail.is_distinct_from(WAITING))
     return sa.select(
         job,
         training.scalar_subquery().label("training_file"),
+        task.scalar_subquery().label("task"),
         steps.scalar_subquery().label("steps_authorised"),
         charge.scalar_subquery().label("receipt"),
         results.scalar_subquery().label("result_files"),
-        sa.case((in_line, position.scalar_subquery())).label("queue_position"),
+        sa.case((_in_line(job), position.scalar_subquery())).label("queue_position"),
     ).where(job.c.tenant_id == viewer.tenant_id, sees_job(viewer, job.c.id))
+
+
+def _in_line(table: sa.FromClause) -> sa.ColumnElement[bool]:
+    """Whether a job waits for a worker and for nobody else."""
+    return sa.and_(table.c.status == "queued", sa.func.coalesce(table.c.status_detail, "").not_in(HELD))
 
 
 def require(connection: sa.Connection, viewer: Viewer, job_id: str) -> sa.Row[Any]:
@@ -342,7 +351,7 @@ def cancel(connection: sa.Connection, viewer: Viewer, job_id: str) -> None:
     """
     if require(connection, viewer, job_id).status == "cancelled":
         return
-    unfinished = sa.update(job).where(job.c.id == job_id, job.c.status.in_(files.OPEN))
+    unfinished = sa.update(job).where(job.c.id == job_id, job.c.status.in_(OPEN))
     try:
         with connection.begin_nested():
             settled = reserve.settle(connection, job_id, "cancelled")
@@ -350,16 +359,26 @@ def cancel(connection: sa.Connection, viewer: Viewer, job_id: str) -> None:
         work.request_stop(connection, job_id)
         asking = unfinished.where(job.c.status_detail.is_distinct_from(CANCELLING)).values(status_detail=CANCELLING)
         if connection.execute(asking).rowcount:
-            append_event(connection, job_id, "info", "message", "Cancelling: the worker stops before its next step.")
+            append_event(connection, job_id, "job.cancelling", "Cancelling: the worker stops before its next step.")
     except AlreadySettled:  # it ended while we were asked
         pass
     else:
         if settled:
             connection.execute(unfinished.values(status="cancelled", status_detail=None, finished_at=rounded_now()))
-            append_event(connection, job_id, "info", "message", _CANCELLED)
+            append_event(connection, job_id, "job.cancelled", _CANCELLED)
     now = require(connection, viewer, job_id).status
     if now in ("succeeded", "failed"):
         raise Conflict(f"the job has {now}; there is nothing to cancel", code="job_has_ended")
+
+
+def pause(connection: sa.Connection, viewer: Viewer, job_id: str) -> None:
+    """Hold a job until it is resumed; the caller commits. Raises NotFound or Conflict."""
+    pauses.pause(connection, require(connection, viewer, job_id).id)
+
+
+def resume(connection: sa.Connection, viewer: Viewer, job_id: str) -> bool:
+    """Let a paused job go on; the caller commits, then sends a hint if one is due. Raises NotFound or Conflict."""
+    return pauses.resume(connection, require(connection, viewer, job_id).id)
 
 
 def approve(connection: sa.Connection, viewer: Viewer, job_id: str, reason: str | None = None) -> None:

@@ -53,7 +53,7 @@ def publish(connection: sa.Connection, lease: Lease, tenant_id: str, results: Se
         .where(job.c.id == lease.job_id)
         .values(status="succeeded", status_detail=None, finished_at=rounded_now())
     )
-    append_event(connection, lease.job_id, "info", "message", "The job has been completed: the adapter is released.")
+    append_event(connection, lease.job_id, "job.succeeded", "The job has been completed: the adapter is released.")
     return receipts
 
 

@@ -1,6 +1,7 @@
 """The fence of a job's work: who may go on, and how many steps are paid for. Only the database's clock counts."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -36,7 +37,7 @@ def claim(connection: sa.Connection, job_id: str, owner: str, seconds: float) ->
 
 
 def renew(connection: sa.Connection, lease: Lease, seconds: float) -> bool:
-    """Extend the lease; answers whether the job was asked to stop or to pause. Raises StaleFence when the lease is lost."""
+    """Extend the lease; answers whether the job was asked to stop or pause. Raises StaleFence when it is lost."""
     asked: bool | None = connection.execute(
         sa.update(work)
         .where(*_held(lease), work.c.lease_until > sa.func.clock_timestamp())
@@ -60,7 +61,7 @@ def request_stop(connection: sa.Connection, job_id: str) -> None:
 
 def stop_requested(connection: sa.Connection, job_id: str) -> bool:
     """Whether the job was asked to stop; that is never taken back."""
-    return connection.execute(sa.select(work.c.stop_requested).where(work.c.job_id == job_id)).scalar_one()
+    return bool(connection.execute(sa.select(work.c.stop_requested).where(work.c.job_id == job_id)).scalar_one())
 
 
 def pause(connection: sa.Connection, job_id: str) -> bool:
@@ -74,7 +75,13 @@ def resume(connection: sa.Connection, job_id: str) -> bool:
     return _pause(connection, job_id, sa.null())
 
 
-def _pause(connection: sa.Connection, job_id: str, since: sa.ColumnElement[object]) -> bool:
+def paused(connection: sa.Connection, job_id: str) -> bool:
+    """Whether a job is paused; it stays so until the caller's transaction ends."""
+    since = sa.select(work.c.paused_at).where(work.c.job_id == job_id).with_for_update()
+    return connection.execute(since).scalar_one() is not None
+
+
+def _pause(connection: sa.Connection, job_id: str, since: sa.ColumnElement[Any]) -> bool:
     leased = sa.func.coalesce(work.c.lease_until > sa.func.clock_timestamp(), sa.false())
     changed = sa.update(work).where(work.c.job_id == job_id).values(paused_at=since).returning(leased)
     return bool(connection.execute(changed).scalar_one())

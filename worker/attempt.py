@@ -18,7 +18,15 @@ from dpcore.checkpoint import read_step
 from dpcore.tasks.records import Records
 from dpcore.train import Outcome, train
 from ledger import work
-from ledger.errors import AlreadySettled, BudgetFrozen, LedgerError, ReservationExpired, StaleFence, StopRequested
+from ledger.errors import (
+    AlreadySettled,
+    BudgetFrozen,
+    LedgerError,
+    PauseRequested,
+    ReservationExpired,
+    StaleFence,
+    StopRequested,
+)
 from ledger.work import Lease
 from worker import checkpoints, ends, results
 from worker.assignment import Assignment, read_assignment
@@ -43,13 +51,9 @@ def attempt(engine: sa.Engine, settings: WorkerSettings, job_id: str) -> None:
     with Heartbeat(engine, lease, settings.lease_seconds, claimed_at) as heartbeat:
         try:
             finished = _Attempt(engine, store, settings, lease, heartbeat).run()
-        except StopRequested:
-            with engine.begin() as connection:
-                ends.cancel(connection, job_id, lease.fence)
-            finished = True
         except ReservationExpired:
             with engine.begin() as connection:
-                ends.cancel(connection, job_id, lease.fence, ends.EXPIRED)
+                ends.expire(connection, job_id, lease.fence)
             finished = True
         except Refused as reason:
             log.error("job %s: refused: %s: %s", job_id, reason.code, reason.message)
@@ -58,14 +62,17 @@ def attempt(engine: sa.Engine, settings: WorkerSettings, job_id: str) -> None:
             finished = True
         except DataPhaseFailed as error:
             log.error("job %s: failed in the data phase: %s", job_id, describe(error))
-            ends.fail_privately(engine, lease)
-            finished = True
+            finished = ends.fail_privately(engine, lease)
         except (StaleFence, AlreadySettled):
             log.warning("job %s: somebody else has it; nothing of this attempt is kept", job_id)
             return
-        except (Unavailable, BudgetFrozen) as error:
+        except (StopRequested, PauseRequested, Unavailable, BudgetFrozen) as error:
             log.warning("job %s: let go: %s", job_id, describe(error))
             finished = False
+        try:
+            finished = finished or ends.let_go(engine, lease)
+        except (StaleFence, AlreadySettled):
+            log.warning("job %s: the lease ran out before it was given back", job_id)
     if finished:
         checkpoints.discard(engine, store, job_id)
     with engine.begin() as connection:
@@ -148,7 +155,7 @@ class _Attempt:
             if granted:
                 done = ends.steps_authorised(connection, self._lease.job_id)
                 message, data = f"Step {done} of {total}: authorised and charged.", {"step": done, "total_steps": total}
-                append_event(connection, self._lease.job_id, "info", "metrics", message, data)
+                append_event(connection, self._lease.job_id, "steps.authorised", message, data)
         self._begun = True
         return granted
 
@@ -160,11 +167,11 @@ class _Attempt:
         return draining() or self._heartbeat.stop_requested or not self._heartbeat.held
 
     def _require_wanted(self) -> None:
-        """Raises StaleFence or StopRequested when there is no point in going on."""
+        """Raises StaleFence or StopRequested (for a pause too) when there is no point in going on."""
         if not self._heartbeat.held:
             raise StaleFence(f"the lease on {self._lease.job_id} is lost")
         if self._heartbeat.stop_requested:
-            raise StopRequested(f"job {self._lease.job_id} was asked to stop")
+            raise StopRequested(f"job {self._lease.job_id} was asked to stop or pause")
 
     def _publish(self, assignment: Assignment, built: Built, before: dict[str, float] | None) -> None:
         metrics: dict[str, Any] = {}

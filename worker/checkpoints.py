@@ -7,13 +7,13 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from domain.blobs import Store, delete, delete_all, get_bytes, put_bytes
+from domain.statuses import ENDED
 from domain.tables import checkpoint, job
 from ledger.errors import translated
 from ledger.work import Lease
 from worker.errors import STORE_ERRORS
 from worker.log import log
 
-ENDED = ("succeeded", "failed", "cancelled")
 _EITHER_AWAY: tuple[type[Exception], ...] = (*STORE_ERRORS, sa.exc.SQLAlchemyError)
 
 

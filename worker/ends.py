@@ -1,13 +1,16 @@
-"""Ends of a job other than success: settled and shown in one transaction."""
+"""Ends of a job other than success, settled and shown in one transaction; and letting go of one that has not ended."""
 
 from typing import Literal
 
 import sqlalchemy as sa
 
 from domain.events import append_event
+from domain.pauses import show_paused
 from domain.releases import rounded_now
+from domain.statuses import EXPIRED
 from domain.tables import job
 from ledger import work
+from ledger.errors import PauseRequested, StopRequested
 from ledger.reserve import settle
 from ledger.tables import phase, reservation
 from ledger.work import Lease
@@ -18,15 +21,31 @@ TRAINING_FAILED = Refused(
 )
 
 
-CANCELLED = "The job was cancelled."
-EXPIRED = "The job was cancelled: it was not finished before its reservation ran out."
-
-
-def cancel(connection: sa.Connection, job_id: str, fence: int | None, message: str = CANCELLED) -> None:
+def cancel(connection: sa.Connection, job_id: str, fence: int | None) -> None:
     """Settle what was authorised, give the rest back. Without a fence: only while nobody holds the lease."""
     settle(connection, job_id, "cancelled", fence=fence)
-    _finish(connection, job_id, "cancelled", None)
-    append_event(connection, job_id, "info", "message", message)
+    _finish(connection, job_id, "cancelled")
+    append_event(connection, job_id, "job.cancelled", "The job was cancelled.")
+
+
+def expire(connection: sa.Connection, job_id: str, fence: int) -> None:
+    """Settle as cancelled, because the reservation is past its age."""
+    settle(connection, job_id, "cancelled", fence=fence)
+    _finish(connection, job_id, "cancelled", detail=EXPIRED)
+    message = "Expired: the job was not finished before its reservation ran out. Authorised steps stay charged."
+    append_event(connection, job_id, "job.expired", message, {"code": "not_finished"})
+
+
+def let_go(engine: sa.Engine, lease: Lease) -> bool:
+    """Leave a job to the next attempt; show it as paused or end it as cancelled where that was asked for. True when the
+    job has ended."""
+    with engine.begin() as connection:
+        stop = work.stop_requested(connection, lease.job_id)
+        if stop:
+            cancel(connection, lease.job_id, lease.fence)
+        elif work.excuse(connection, lease):
+            show_paused(connection, lease.job_id)
+    return stop
 
 
 def fail(connection: sa.Connection, job_id: str, fence: int | None, reason: Refused) -> None:
@@ -34,19 +53,24 @@ def fail(connection: sa.Connection, job_id: str, fence: int | None, reason: Refu
     is not shown, whatever it was."""
     shown = TRAINING_FAILED if steps_authorised(connection, job_id) else reason
     settle(connection, job_id, "failed", fence=fence)
-    _finish(connection, job_id, "failed", {"code": shown.code, "message": shown.message, "param": None})
-    append_event(connection, job_id, "error", "message", shown.message, {"code": shown.code})
+    _finish(connection, job_id, "failed", error={"code": shown.code, "message": shown.message, "param": None})
+    append_event(connection, job_id, "job.failed", shown.message, {"code": shown.code})
 
 
-def fail_privately(engine: sa.Engine, lease: Lease) -> None:
+def fail_privately(engine: sa.Engine, lease: Lease) -> bool:
     """A failure that the private rows may have caused tells something about them even before the first step: it costs
-    what the same failure would cost later, so one step is authorised first."""
-    with engine.begin() as connection:
-        if not steps_authorised(connection, lease.job_id):
-            work.authorise(connection, lease, 0, 1)
+    what the same failure would cost later, so one step is authorised first. False when nothing may be authorised any
+    more: then nothing of the failure is shown either."""
+    try:
+        with engine.begin() as connection:
+            if not steps_authorised(connection, lease.job_id):
+                work.authorise(connection, lease, 0, 1)
+    except (StopRequested, PauseRequested):
+        return False
     # A transaction of its own: settling locks the budget more strongly than authorising does.
     with engine.begin() as connection:
         fail(connection, lease.job_id, lease.fence, TRAINING_FAILED)
+    return True
 
 
 def steps_authorised(connection: sa.Connection, job_id: str) -> int:
@@ -62,10 +86,15 @@ def steps_authorised(connection: sa.Connection, job_id: str) -> int:
 
 
 def _finish(
-    connection: sa.Connection, job_id: str, status: Literal["cancelled", "failed"], error: dict[str, str | None] | None
+    connection: sa.Connection,
+    job_id: str,
+    status: Literal["cancelled", "failed"],
+    *,
+    detail: str | None = None,
+    error: dict[str, str | None] | None = None,
 ) -> None:
     connection.execute(
         sa.update(job)
         .where(job.c.id == job_id)
-        .values(status=status, status_detail=None, error=error, finished_at=rounded_now())
+        .values(status=status, status_detail=detail, error=error, finished_at=rounded_now())
     )

@@ -8,6 +8,7 @@ from types import TracebackType
 
 import sqlalchemy as sa
 
+from domain.events import append_event
 from domain.releases import rounded_now
 from domain.tables import job
 from ledger import work
@@ -28,6 +29,7 @@ def worth_claiming(connection: sa.Connection, job_id: str) -> bool:
             .where(
                 job.c.id == job_id,
                 job.c.status.in_(["queued", "running"]),
+                work_table.c.paused_at.is_(None),
                 ~sa.exists().where(reservation.c.job_id == job.c.id, reservation.c.waits),
                 sa.or_(work_table.c.lease_until.is_(None), work_table.c.lease_until < sa.func.clock_timestamp()),
             )
@@ -39,12 +41,15 @@ def worth_claiming(connection: sa.Connection, job_id: str) -> bool:
 def claim(connection: sa.Connection, job_id: str, seconds: float) -> Lease | None:
     """Take the lease and show the job as running; None when somebody else has it or there is nothing left to do."""
     lease = work.claim(connection, job_id, f"{socket.gethostname()}:{os.getpid()}", seconds)
-    if lease is not None:
-        connection.execute(
-            sa.update(job)
-            .where(job.c.id == job_id)
-            .values(status="running", started_at=sa.func.coalesce(job.c.started_at, rounded_now()))
-        )
+    if lease is None:
+        return None
+    mine = sa.update(job).where(job.c.id == job_id)
+    if connection.execute(
+        mine.where(job.c.started_at.is_(None)).values(status="running", started_at=rounded_now())
+    ).rowcount:
+        append_event(connection, job_id, "job.started", "Started: a worker has the job.")
+    else:  # that it is not the first attempt is nobody's business but the operator's
+        connection.execute(mine.values(status="running"))
     return lease
 
 
@@ -69,7 +74,7 @@ class Heartbeat:
 
     @property
     def stop_requested(self) -> bool:
-        """Whether the job was asked to stop, as of the last beat."""
+        """Whether the job was asked to stop or pause, as of the last beat."""
         return self._stop.is_set()
 
     def __enter__(self) -> "Heartbeat":

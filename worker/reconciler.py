@@ -8,7 +8,9 @@ import sqlalchemy as sa
 from domain.blobs import Store
 from domain.expiry import end_expired
 from domain.hints import HINT_ERRORS, send_hint, waiting
+from domain.pauses import show_paused
 from domain.settings import WorkerSettings
+from domain.statuses import PAUSING
 from domain.tables import checkpoint, job
 from ledger.errors import LedgerError
 from ledger.tables import budget, reservation, work
@@ -27,6 +29,7 @@ _now = sa.func.clock_timestamp()
 _unleased = sa.or_(work.c.lease_until.is_(None), work.c.lease_until <= _now)
 _waits = sa.exists().where(reservation.c.job_id == job.c.id, reservation.c.waits)
 _open = job.c.status.in_(["queued", "running"])
+_paused = work.c.paused_at.is_not(None)
 
 
 class Reconciler:
@@ -56,8 +59,10 @@ def reconcile(engine: sa.Engine, store: Store, settings: WorkerSettings) -> None
     """One look at all open jobs."""
     for job_id in _open_jobs(engine, work.c.stop_requested):
         _end(engine, job_id, lambda c, job_id: ends.cancel(c, job_id, None))
+    for job_id in _open_jobs(engine, _paused, job.c.status_detail == PAUSING):  # its worker died before it let go
+        _end(engine, job_id, show_paused)
     end_expired(engine)
-    for job_id in _open_jobs(engine, _fruitless >= settings.max_attempts):
+    for job_id in _open_jobs(engine, _fruitless >= settings.max_attempts, ~_paused):
         _end(engine, job_id, lambda c, job_id: ends.fail(c, job_id, None, GAVE_UP))
     _hint(engine, settings)
     checkpoints.tidy(engine, store)
@@ -108,7 +113,7 @@ def _hint(engine: sa.Engine, settings: WorkerSettings) -> None:
     )
     missing = sa.or_(job.c.hinted_at.is_(None), used_up, may_be_lost)
     with engine.begin() as connection:
-        wanted = _select(_unleased, ~work.c.stop_requested, ~frozen, ~_waits, missing)
+        wanted = _select(_unleased, ~work.c.stop_requested, ~frozen, ~_waits, ~_paused, missing)
         wanted = wanted.with_for_update(of=job, skip_locked=True)
         jobs = connection.execute(wanted).scalars().all()
         connection.execute(sa.update(job).where(job.c.id.in_(jobs)).values(hinted_at=_now))
@@ -122,13 +127,11 @@ def _hint(engine: sa.Engine, settings: WorkerSettings) -> None:
             return
 
 
-_last_fruitful = (
-    sa.select(sa.func.coalesce(sa.func.max(checkpoint.c.fence), 0))
-    .where(checkpoint.c.job_id == work.c.job_id)
-    .scalar_subquery()
+_last_checkpoint = sa.select(sa.func.max(checkpoint.c.fence)).where(checkpoint.c.job_id == work.c.job_id)
+_fruitless = work.c.fence - sa.func.coalesce(
+    sa.func.greatest(_last_checkpoint.scalar_subquery(), work.c.excused_fence), 0
 )
-_fruitless = work.c.fence - _last_fruitful
-"""Attempts since the last one that kept a checkpoint."""
+"""Attempts since the last one that kept a checkpoint, or was paused."""
 
 
 def _open_jobs(engine: sa.Engine, *conditions: sa.ColumnElement[bool]) -> list[str]:

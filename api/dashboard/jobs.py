@@ -19,29 +19,19 @@ from api.errors import ApiError
 from api.fields import Id
 from api.files import endpoints as files_api
 from api.jobs import endpoints as jobs_api
-from api.jobs.schemas import Approval, Event, Job, Rejection
+from api.jobs.schemas import Approval, Event, Job, Rejection, event_of
+from api.jobs.stream import fetch_events
 from api.ledger import endpoints as ledger_api
 from api.pages import After
-from domain.approvals import WAITING
 from domain.files import RESULT
 from domain.planning import rounded_up
+from domain.statuses import OPEN, PAUSED, PAUSING, WAITING
+from dpcore.spec.methods import get_method
 
 router = APIRouter(prefix="/jobs")
 _require = allowed("steward", "analyst")
 _steward = allowed("steward")
-_OPEN = ("validating_files", "queued", "running")
-_ASKED = ("steps", "batch_size", "learning_rate")
 EVENTS = 100
-NEXT = {
-    "training_failed": "The whole reservation is charged, because a failure can be something that the rows did. Before "
-    "you submit it again, ask the operator whether the worker is sound: its log has the cause.",
-    "out_of_memory": "Nothing was charged. Take a smaller model or a method that trains less (lora), or ask the "
-    "operator for a larger worker.",
-    "model_unavailable": "Nothing was charged. Ask the operator to give the workers this model, or choose another.",
-    "worker_lost": "Ask the operator why the workers went away, then submit the job again.",
-    "not_trainable": "Nothing was charged. Choose another method or model, or ask the steward about the file.",
-}
-"""What helps, by the code of the error."""
 
 
 @router.get("")
@@ -49,7 +39,7 @@ def index(request: Request, visit: Visit, service: Service, connection: Transact
     """The caller's jobs, newest first."""
     _require(visit.caller)
     found = jobs_api.index(request, visit.caller, service, connection, after=after, limit=20)
-    live = 5 if any(job.status in _OPEN for job in found.data) else 15
+    live = 5 if any(job.status in OPEN for job in found.data) else 15
     return page(request, "jobs.html", live=live, found=found)
 
 
@@ -58,7 +48,7 @@ def show(job_id: Id, request: Request, visit: Visit, service: Service, connectio
     """One job, from its plan to its receipt."""
     _require(visit.caller)
     job = jobs_api.show(job_id, visit.caller, service, connection)
-    open = job.status in _OPEN
+    open = job.status in OPEN
     body = request_of(job)
     return page(
         request,
@@ -67,10 +57,10 @@ def show(job_id: Id, request: Request, visit: Visit, service: Service, connectio
         job=job,
         open=open,
         waits=job.status_detail == WAITING,
-        timeline=timeline(jobs_api.list_events(job_id, visit.caller, connection, limit=EVENTS, order="asc").data),
+        timeline=timeline([event_of(row) for row in fetch_events(connection, job_id, limit=EVENTS, order="asc")[0]]),
         results=[files_api.show(id, visit.caller, connection) for id in job.result_files],
         receipts=ledger_api.job_receipts(job_id, visit.caller, service, connection),
-        next=NEXT.get(job.error.code, "Submit it again; if it fails again, tell the operator.") if job.error else "",
+        paused=job.status_detail in (PAUSED, PAUSING),
         curl=curl(origin(request), body),
         python=python(origin(request), body),
         again=query_of(job),
@@ -82,6 +72,29 @@ def cancel(job_id: Id, visit: Visit, posted: Posted, service: Service, connectio
     """Stop a job, as the API does."""
     _require(visit.caller)
     jobs_api.cancel(job_id, visit.caller, service, connection)
+    return RedirectResponse(f"{PATH}/jobs/{job_id}", 303)
+
+
+@router.post("/{job_id}/pause")
+def pause(job_id: Id, visit: Visit, posted: Posted, service: Service, connection: Transaction) -> Response:
+    """Hold a job, as the API does."""
+    _require(visit.caller)
+    jobs_api.pause(job_id, visit.caller, service, connection)
+    return RedirectResponse(f"{PATH}/jobs/{job_id}", 303)
+
+
+@router.post("/{job_id}/resume")
+def resume(
+    job_id: Id,
+    visit: Visit,
+    posted: Posted,
+    service: Service,
+    connection: Transaction,
+    after_commit: BackgroundTasks,
+) -> Response:
+    """Let a paused job go on."""
+    _require(visit.caller)
+    jobs_api.resume(job_id, visit.caller, service, connection, after_commit)
     return RedirectResponse(f"{PATH}/jobs/{job_id}", 303)
 
 
@@ -150,7 +163,10 @@ def request_of(job: Job) -> dict[str, Any]:
     """The body that asks for the same job again; epsilon as it is shown."""
     options = dict(job.method[job.method["type"]])
     numbers = options.pop("hyperparameters")
-    options["hyperparameters"] = {name: numbers[name] for name in _ASKED if name in numbers}
+    asked = get_method(job.method["type"]).Request.model_fields
+    options["hyperparameters"] = {
+        name: numbers[name] for name, field in asked.items() if name in numbers and numbers[name] != field.default
+    }
     optional = {"validation_file": job.validation_file, "suffix": job.suffix, "metadata": job.metadata or None}
     return {
         "model": job.model,

@@ -4,9 +4,9 @@ import logging
 from typing import Annotated
 
 import sqlalchemy as sa
-from fastapi import APIRouter, BackgroundTasks, Header, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Header, Query, Request, Response
 
-from api.auth import Analyst, Steward, StewardOrAnalyst
+from api.auth import Analyst, Caller, Steward, StewardOrAnalyst
 from api.deps import Resources, Service, Transaction
 from api.download import send_blob
 from api.fields import Id
@@ -21,14 +21,15 @@ from api.jobs.schemas import (
     Rejection,
     estimate_of,
     event_of,
-    event_prefix,
     job_of,
 )
-from api.pages import After, Limit, Order, Page, fetch, fetch_numbered, page
-from domain import events, jobs
-from domain.approvals import WAITING
+from api.jobs.stream import STREAM_ANSWERS, event_stream, fetch_events
+from api.pages import After, Limit, Order, Page, fetch, page, unknown_cursor
+from domain import jobs
 from domain.hints import HINT_ERRORS, send_hint
 from domain.ids import new_id
+from domain.progress import estimated_finishes
+from domain.statuses import WAITING
 from domain.tables import job
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ def create(
         known = idempotency.claim(connection, caller, idempotency_key, body, job_id)
         if known is not None:
             response.headers["idempotent-replayed"] = "true"
-            return job_of(jobs.require(connection, caller, known), service.signer)
+            return _shown(connection, caller, service, known)
     planned = jobs.plan_job(connection, caller, service.models, body.wanted())
     jobs.submit(
         connection,
@@ -71,11 +72,11 @@ def create(
         viewer=caller,
         check_first=service.check_first,
     )
-    made = jobs.require(connection, caller, job_id)
+    made = _shown(connection, caller, service, job_id)
     after_commit.add_task(service.keeper.tell_witness)
     if made.status_detail != WAITING:
         after_commit.add_task(_hint, service, job_id)
-    return job_of(made, service.signer).model_copy(update={"finished_twin": planned.finished_twin})
+    return made.model_copy(update={"finished_twin": planned.finished_twin})
 
 
 @router.get("")
@@ -101,20 +102,40 @@ def index(
     elif request.query_params.get("metadata") == "null":
         scoped = scoped.where(job.c.metadata == sa.cast({}, job.c.metadata.type))
     rows, more = fetch(connection, scoped, job, after=after, limit=limit, order=order)
-    return page([job_of(row, service.signer) for row in rows], more)
+    finishes = estimated_finishes(connection, service.models, rows)
+    return page([job_of(row, service.signer, finishes.get(row.id)) for row in rows], more)
 
 
 @router.get("/{job_id}")
 def show(job_id: Id, caller: StewardOrAnalyst, service: Service, connection: Transaction) -> Job:
     """One job."""
-    return job_of(jobs.require(connection, caller, job_id), service.signer)
+    return _shown(connection, caller, service, job_id)
 
 
 @router.post("/{job_id}/cancel")
 def cancel(job_id: Id, caller: StewardOrAnalyst, service: Service, connection: Transaction) -> Job:
     """Stop a job: steps that were authorised stay charged, the rest goes back to the budget."""
     jobs.cancel(connection, caller, job_id)
-    return job_of(jobs.require(connection, caller, job_id), service.signer)
+    return _shown(connection, caller, service, job_id)
+
+
+@router.post("/{job_id}/pause")
+def pause(job_id: Id, caller: StewardOrAnalyst, service: Service, connection: Transaction) -> Job:
+    """Hold a job. Its worker keeps a checkpoint and lets go; nothing is settled, and what is reserved stays reserved,
+    for 7 days at most: then the job is cancelled. `status` is `queued` and `status_detail` `paused`; `pausing` while a
+    worker still has it."""
+    jobs.pause(connection, caller, job_id)
+    return _shown(connection, caller, service, job_id)
+
+
+@router.post("/{job_id}/resume")
+def resume(
+    job_id: Id, caller: StewardOrAnalyst, service: Service, connection: Transaction, after_commit: BackgroundTasks
+) -> Job:
+    """Queue a paused job again: it goes on from its checkpoint, with fresh draws, within what it has reserved."""
+    if jobs.resume(connection, caller, job_id):
+        after_commit.add_task(_hint, service, job_id)
+    return _shown(connection, caller, service, job_id)
 
 
 @router.post("/{job_id}/approve")
@@ -130,44 +151,46 @@ def approve(
     jobs.approve(connection, caller, job_id, None if body is None else body.reason)
     after_commit.add_task(service.keeper.tell_witness)
     after_commit.add_task(_hint, service, job_id)
-    return job_of(jobs.require(connection, caller, job_id), service.signer)
+    return _shown(connection, caller, service, job_id)
 
 
 @router.post("/{job_id}/reject")
 def reject(job_id: Id, body: Rejection, caller: Steward, service: Service, connection: Transaction) -> Job:
     """Cancel a job that waits for approval; all that it reserved goes back."""
     jobs.reject(connection, caller, job_id, body.reason)
-    return job_of(jobs.require(connection, caller, job_id), service.signer)
+    return _shown(connection, caller, service, job_id)
 
 
-@router.get("/{job_id}/events")
+@router.get("/{job_id}/events", response_model=Page[Event], responses=STREAM_ANSWERS)
 def list_events(
     job_id: Id,
     caller: StewardOrAnalyst,
+    service: Service,
     connection: Transaction,
     after: After = None,
     limit: Limit = 20,
     order: Order = "desc",
-) -> Page[Event]:
-    """What has happened to a job, newest first."""
-    jobs.require(connection, caller, job_id)
-    scoped = events.numbered(job_id)
-    rows, more = fetch_numbered(
-        connection,
-        scoped,
-        scoped.selected_columns.number,
-        prefix=event_prefix(job_id),
-        after=after,
-        limit=limit,
-        order=order,
-    )
+    stream: Annotated[bool, Query(description="the same as `Accept: text/event-stream`")] = False,
+    accept: Annotated[str, Header(include_in_schema=False)] = "",
+    last_event_id: Annotated[str | None, Header(description="in a stream: go on right after this event")] = None,
+) -> Page[Event] | Response:
+    """What has happened to a job, newest first. As a stream: oldest first, from the beginning or right after
+    `Last-Event-ID` (or `after`), each event as it happens, until the job has ended; then 204 for whoever asks again."""
+    job = jobs.require(connection, caller, job_id)
+    if stream or "text/event-stream" in accept:
+        return event_stream(connection, service, caller, job, last_event_id or after)
+    rows, more = fetch_events(connection, job_id, after=after, limit=limit, order=order)
     return page([event_of(row) for row in rows], more)
 
 
 @router.get("/{job_id}/checkpoints")
-def checkpoints(job_id: Id, caller: StewardOrAnalyst, connection: Transaction) -> Page[Checkpoint]:
+def checkpoints(
+    job_id: Id, caller: StewardOrAnalyst, connection: Transaction, after: After = None, limit: Limit = 20
+) -> Page[Checkpoint]:
     """Always empty: only a finished job releases weights."""
     jobs.require(connection, caller, job_id)
+    if after is not None:
+        raise unknown_cursor()
     return page([], False)
 
 
@@ -180,6 +203,12 @@ def adapter(
     return send_blob(
         request, service.store, row.blob, sha256=row.sha256, filename=f"{job_id}.zip", media_type="application/zip"
     )
+
+
+def _shown(connection: sa.Connection, caller: Caller, service: Resources, job_id: str) -> Job:
+    """The job as it is now. Raises NotFound."""
+    row = jobs.require(connection, caller, job_id)
+    return job_of(row, service.signer, estimated_finishes(connection, service.models, [row]).get(job_id))
 
 
 def _hint(service: Resources, job_id: str) -> None:

@@ -7,6 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from api.fields import Body, Name, Reason, Reference
+from domain.faults import fault
 from domain.grants import Grant
 from domain.jobs import Planned, Wanted, budget_left
 from ledger.receipts import sign
@@ -171,11 +172,13 @@ class Progress(BaseModel):
 
 
 class JobError(BaseModel):
-    """Why a job failed."""
+    """Why a job failed, who can do something about it, and what. After the first authorised step no cause is shown."""
 
     code: str
     message: str
-    param: str | None = None
+    param: str | None
+    fault: Literal["user", "service"]
+    hint: str
 
 
 class Receipt(BaseModel):
@@ -197,10 +200,18 @@ class Job(BaseModel):
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
     created_at: int
     finished_at: int | None
-    estimated_finish: int | None = None
+    estimated_finish: int | None = Field(
+        description="unix seconds, a whole minute, of a running job: by the steps still to be authorised and what the "
+        "slowest worker measured on synthetic input, as if every record were as long as can be; null before that"
+    )
     status: Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
-    status_detail: str | None
-    queue_position: int | None
+    status_detail: str | None = Field(
+        description="what the six statuses leave open: waiting_for_approval and paused (queued, nobody begins it), "
+        "pausing and cancelling (running, until its worker lets go), rejected and expired (cancelled)"
+    )
+    queue_position: int | None = Field(
+        description="among the caller's own queued jobs; null for a job that runs, is held or has ended"
+    )
     model: str
     fine_tuned_model: str | None
     suffix: str | None
@@ -242,8 +253,9 @@ class Event(BaseModel):
     object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
     created_at: int
     level: Literal["info", "warn", "error"]
-    message: str
-    type: str
+    message: str = Field(description="for people")
+    type: Literal["message", "metrics"] = Field(description="metrics: steps were authorised")
+    name: str = Field(description="for programs: job.queued, steps.authorised, job.paused, job.succeeded, ...")
     data: dict[str, Any] | None
 
 
@@ -253,7 +265,7 @@ class Checkpoint(BaseModel):
     id: str
 
 
-def job_of(row: sa.Row[Any], key: Ed25519PrivateKey) -> Job:
+def job_of(row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | None = None) -> Job:
     """A row of domain.jobs.of_tenant."""
     plan, method, done = row.plan, row.method, int(row.steps_authorised)
     numbers = method[method["type"]]["hyperparameters"]
@@ -262,6 +274,7 @@ def job_of(row: sa.Row[Any], key: Ed25519PrivateKey) -> Job:
         id=row.id,
         created_at=int(row.created_at.timestamp()),
         finished_at=None if row.finished_at is None else int(row.finished_at.timestamp()),
+        estimated_finish=estimated_finish,
         status=row.status,
         status_detail=row.status_detail,
         queue_position=row.queue_position,
@@ -278,12 +291,19 @@ def job_of(row: sa.Row[Any], key: Ed25519PrivateKey) -> Job:
         ),
         seed=row.seed,
         metadata=row.metadata,
-        error=None if row.error is None else JobError(**row.error),
+        error=None if row.error is None else _error_of(row.error),
         privacy=JobPrivacy(**row.privacy, steps_authorised=done),
         progress=Progress(step=done, total_steps=plan["steps"], fraction=round(done / plan["steps"], 4)),
         receipt=Receipt(
             **row.receipt, signature=sign(key, row.receipt["budget"], row.receipt["seq"], row.receipt["hash"])
         ),
+    )
+
+
+def _error_of(error: dict[str, Any]) -> JobError:
+    whose = fault(error["code"])
+    return JobError(
+        code=error["code"], message=error["message"], param=error.get("param"), fault=whose.of, hint=whose.hint
     )
 
 
@@ -324,6 +344,7 @@ def event_of(row: sa.Row[Any]) -> Event:
         level=row.level,
         message=row.message,
         type=row.type,
+        name=row.name,
         data=row.data,
     )
 

@@ -23,7 +23,7 @@ PUBLIC = {
 KINDS = ("budget", "file", "job", "key", "grant")
 PLAIN = {"seq": "1", "model_id": "minilm-l6", "receipt": "1"}
 """Parameters of paths that name nothing of a tenant's."""
-KNOWN_QUERY = {"after", "limit", "order", "purpose"}
+KNOWN_QUERY = {"after", "limit", "order", "purpose", "stream"}
 GRANT = {"key": "key", "reason": "r"}
 ESTIMATE = {"training_file": "file", "validation_file": "file", "model": "minilm-l6", "epsilon": "1"}
 
@@ -96,15 +96,20 @@ BODIES: dict[tuple[str, str], dict[str, str]] = {
     ("POST", "/v1/budgets/{budget_id}/verify"): {},
     ("POST", "/v1/files"): {"budget": "budget"},
     ("POST", "/v1/keys"): {},
+    ("POST", "/v1/keys/{key_id}/rotate"): {},
     ("POST", JOBS): {"training_file": "file", "validation_file": "file"},
     ("POST", f"{JOBS}/estimate"): {"training_file": "file", "validation_file": "file"},
     ("POST", f"{JOBS}/{{job_id}}/cancel"): {},
+    ("POST", f"{JOBS}/{{job_id}}/pause"): {},
+    ("POST", f"{JOBS}/{{job_id}}/resume"): {},
     ("POST", f"{JOBS}/{{job_id}}/approve"): {},
     ("POST", f"{JOBS}/{{job_id}}/reject"): {},
     ("POST", f"{DASHBOARD}/logout"): {},
     ("POST", f"{DASHBOARD}/budgets/{{budget_id}}/grants"): {"key": "key"},
     ("POST", f"{DASHBOARD}/budgets/{{budget_id}}/grants/{{grant_id}}/revoke"): {},
     ("POST", f"{DASHBOARD}/jobs/{{job_id}}/cancel"): {},
+    ("POST", f"{DASHBOARD}/jobs/{{job_id}}/pause"): {},
+    ("POST", f"{DASHBOARD}/jobs/{{job_id}}/resume"): {},
     ("POST", f"{DASHBOARD}/jobs/{{job_id}}/approve"): {},
     ("POST", f"{DASHBOARD}/jobs/{{job_id}}/reject"): {},
     ("POST", f"{DASHBOARD}/estimate"): {"training_file": "file", "validation_file": "file"},
@@ -136,6 +141,7 @@ def _filled(method: str, path: str, own: Ids) -> Call:
         "jobs": job_body(own.file, 1.0),
         "estimate": job_body(own.file, 1.0),
         "freeze": {"reason": "r"},
+        "rotate": {"overlap_hours": 1},
         "reject": {"reason": "r"},
         "limit": {"epsilon": 1, "reason": "r"},
         "rules": {"approval_above": None, "queue_days": 7, "reason": "r"},
@@ -166,8 +172,9 @@ def attacks(method: str, path: str, needs: Dependant | None, own: Ids, others: I
         if "after" in asked:
             for kind in KINDS:
                 for theirs, nothing in zip(others.cursors(kind), unknown.cursors(kind), strict=True):
-                    calls = [replace(plain, query={"after": id}) for id in (theirs, nothing)]
-                    yield "cursor", *calls, (theirs, nothing)
+                    for more in [{}, {"stream": "true"}] if "stream" in asked else [{}]:
+                        calls = [replace(plain, query={"after": id, **more}) for id in (theirs, nothing)]
+                        yield "cursor", *calls, (theirs, nothing)
 
 
 def listing(method: str, path: str, own: Ids) -> Call | None:

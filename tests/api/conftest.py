@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from api.app import create_app
@@ -161,8 +163,15 @@ def quick_checks() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def address(world: World) -> Iterator[str]:
     """The same service under uvicorn, on a port of its own."""
+    with running(create_app(world.settings)) as address:
+        yield address
+
+
+@contextmanager
+def running(app: FastAPI) -> Iterator[str]:
+    """The address of an application under uvicorn."""
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(create_app(world.settings), port=port, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", timeout_graceful_shutdown=5))
     thread = threading.Thread(target=server.run)
     thread.start()
     wait_for(lambda: server.started)

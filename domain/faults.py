@@ -1,0 +1,42 @@
+"""Whose fault a failed job is and what helps, by the code of its error: constants, nothing of the run is in them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Fault:
+    of: Literal["user", "service"]
+    """Who can do something about it."""
+    hint: str
+
+
+_FAULTS = {
+    "training_failed": Fault(
+        "service",
+        "The whole reservation is charged, because a failure can be something that the rows did. Before you submit it "
+        "again, ask the operator whether the worker is sound: its log has the cause.",
+    ),
+    "out_of_memory": Fault(
+        "user",
+        "Nothing was charged. Take a smaller model or a method that trains less (lora), or ask the operator for a "
+        "larger worker.",
+    ),
+    "model_unavailable": Fault(
+        "service",
+        "Nothing was charged. Ask the operator to give the workers this model, or choose another.",
+    ),
+    "worker_lost": Fault("service", "Ask the operator why the workers went away, then submit the job again."),
+    "not_trainable": Fault(
+        "user", "Nothing was charged. Choose another method or model, or ask the steward about the file."
+    ),
+    "plan_mismatch": Fault(
+        "service", "Nothing was charged. Ask the operator whether API and workers are of one release; submit it again."
+    ),
+}
+_OTHER = Fault("service", "Submit it again; if it fails again, tell the operator.")
+
+
+def fault(code: str) -> Fault:
+    """What is known about a code of `job.error`."""
+    return _FAULTS.get(code, _OTHER)

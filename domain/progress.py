@@ -1,0 +1,38 @@
+"""When a job should be done, from public values alone: its plan, the steps already shown, what workers measured."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from math import ceil
+from typing import Any
+
+import sqlalchemy as sa
+
+from domain.models import BaseModelFacts
+from domain.profiles import Profile, expected, seconds
+from domain.statuses import PAUSING
+from dpcore.spec.plan import Plan
+
+
+def estimated_finishes(
+    connection: sa.Connection, models: Mapping[str, BaseModelFacts], rows: Sequence[sa.Row[Any]]
+) -> dict[str, int]:
+    """Unix seconds by job id, whole minutes, for those rows of domain.jobs.of_tenant that run and whose model, method
+    and task a worker has measured."""
+    profiles: dict[tuple[str, str, str], Profile | None] = {}
+    finishes = {}
+    for row in rows:
+        if row.status != "running" or row.status_detail == PAUSING or row.model not in models:
+            continue
+        plan = Plan.model_validate(row.plan)
+        kind = (row.model, plan.method, row.task)
+        if kind not in profiles:
+            profiles[kind] = expected(connection, models[row.model], plan.method, row.task)
+        if (profile := profiles[kind]) is not None:
+            finishes[row.id] = _finish(plan, int(row.steps_authorised), profile, datetime.now(UTC))
+    return finishes
+
+
+def _finish(plan: Plan, authorised: int, profile: Profile, now: datetime) -> int:
+    """The chunk that was authorised last counts as not begun, so that the estimate is rather late than early."""
+    left = plan.steps - max(0, authorised - plan.chunk)
+    return ceil((now.timestamp() + seconds(plan, profile) * left / plan.steps) / 60) * 60

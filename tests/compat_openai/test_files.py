@@ -1,0 +1,36 @@
+"""Files by the stock `openai` package: uploaded with a budget, waited for, listed by pages, read, deleted."""
+
+import openai
+import pytest
+
+
+def test_a_dataset_goes_up_with_its_budget(steward: openai.OpenAI, training_file: str) -> None:
+    found = steward.files.retrieve(training_file)
+    assert (found.object, found.purpose, found.status, found.filename) == ("file", "fine-tune", "processed", "rows.csv")
+    assert found.bytes > 0
+    assert found.expires_at is None
+    assert steward.files.content(training_file).text.count("\n") == found.declared_size  # type: ignore[attr-defined]
+
+
+def test_files_are_listed_by_pages_read_and_deleted(steward: openai.OpenAI, training_file: str) -> None:
+    made = [steward.files.create(file=("e.csv", b"text,label\nplum,fruit\n"), purpose="evals").id for _ in range(5)]
+    assert [f.id for f in steward.files.list(purpose="evals", limit=2)] == made[::-1]  # walks on to the last page
+    assert [f.id for f in steward.files.list(purpose="evals", limit=2, order="asc")] == made
+    rest = steward.files.list(purpose="evals", after=made[3], limit=10_000)  # as the package sends it by itself
+    assert ([f.id for f in rest.data], rest.has_more) == (made[2::-1], False)
+    assert training_file in [f.id for f in steward.files.list()]
+    assert steward.files.content(made[0]).text == '{"text": "plum", "label": "fruit"}\n'
+    gone = steward.files.delete(made[0])
+    assert (gone.id, gone.deleted) == (made[0], True)
+    with pytest.raises(openai.NotFoundError):
+        steward.files.retrieve(made[0])
+    with pytest.raises(openai.BadRequestError) as cursor:
+        steward.files.list(after=made[0])
+    assert cursor.value.code == "unknown_cursor"
+
+
+def test_a_file_that_cannot_be_used_is_refused_line_by_line(steward: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        steward.files.create(file=("e.csv", b"text,label\nplum,fruit\nplum\n"), purpose="evals")
+    assert (refused.value.code, refused.value.param) == ("invalid_file", "file")
+    assert isinstance(refused.value.response.json()["errors"][0]["line"], int)
