@@ -5,6 +5,7 @@ import argparse
 import uvicorn
 
 from api.app import create_app
+from domain.logs import set_up
 from domain.process import protect
 from domain.settings import ApiSettings, BadSettings, from_environment
 
@@ -19,6 +20,7 @@ def main() -> None:
         settings = from_environment(ApiSettings)
     except BadSettings as error:
         parser.exit(2, f"The API does not start: {error}\n")
+    set_up()
     uvicorn.run(
         create_app(settings),
         host=arguments.host,
@@ -27,6 +29,8 @@ def main() -> None:
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=10,
+        log_config=None,
+        access_log=False,  # the application says what may be said
     )
 
 

@@ -9,6 +9,8 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 
 from api import errors
+from api.audit import endpoints as audit
+from api.audit.record import Audited
 from api.budgets import endpoints as budgets
 from api.dashboard.app import make_dashboard
 from api.deps import Resources
@@ -18,8 +20,11 @@ from api.health import endpoints as health
 from api.jobs import endpoints as jobs
 from api.keys import endpoints as keys
 from api.ledger import endpoints as ledger
+from api.metrics import Observed, RequestMetrics, serving
 from api.middleware import BodyLimit, Envelope
 from api.models import endpoints as models
+from api.rate import RateLimit
+from api.strict import StrictJson
 from domain.blobs import open_store, require_usable
 from domain.database import make_engine, require_safe_login
 from domain.files import forget_dead_uploads
@@ -51,19 +56,20 @@ def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
         forget_dead_uploads(engine, store)
         keeper = Keeper(engine, settings)
         keeper.start()
-        yield {
-            "resources": Resources(
-                settings=settings,
-                engine=engine,
-                store=store,
-                models=base_models(settings),
-                slots=CapacityLimiter(CONNECTIONS),
-                checks=CapacityLimiter(CHECKS_AT_ONCE),
-                check_first=check_first,
-                keeper=keeper,
-                signer=signing_key(settings),
-            )
-        }
+        service = Resources(
+            settings=settings,
+            engine=engine,
+            store=store,
+            models=base_models(settings),
+            slots=CapacityLimiter(CONNECTIONS),
+            checks=CapacityLimiter(CHECKS_AT_ONCE),
+            check_first=check_first,
+            keeper=keeper,
+            rate=RateLimit(settings.broker_url.get_secret_value(), settings.rate_limit),
+            signer=signing_key(settings),
+        )
+        with serving(service, requests):
+            yield {"resources": service}
         keeper.stop()
         engine.dispose()
 
@@ -77,9 +83,13 @@ def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
         responses={"4XX": {"model": errors.Problem}, "5XX": {"model": errors.Problem}},
     )
     errors.install(app)
+    requests = RequestMetrics()
+    app.add_middleware(Audited)
+    app.add_middleware(StrictJson)
     app.add_middleware(BodyLimit, upload_limit=settings.upload_limit)
+    app.add_middleware(Observed, metrics=requests)
     app.add_middleware(Envelope)
-    for room in (budgets, grants, ledger, files, jobs, models, keys, health):
+    for room in (budgets, grants, ledger, files, jobs, models, keys, audit, health):
         app.include_router(room.router)
     app.mount("/dashboard", make_dashboard())
 

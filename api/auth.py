@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Annotated
 
 import sqlalchemy as sa
-from fastapi import Depends
+from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.deps import Resources, Service
@@ -23,16 +23,19 @@ Caller = Viewer
 
 
 def authenticated(
-    service: Service, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    request: Request, service: Service, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> Caller:
     """The caller behind the Bearer key. A connection of its own: an upload's must not wait in a transaction."""
     if credentials is None:
         raise _unauthorised("missing_api_key", "no API key: send the header `Authorization: Bearer tacit_...`")
     if not well_formed(credentials.credentials):
         raise _unauthorised("invalid_api_key", "this is not an API key of this service; was it copied whole?")
-    return find_caller(
-        service, api_key.c.mac == key_mac(credentials.credentials, secret_bytes(service.settings.key_pepper))
-    )
+    mac = key_mac(credentials.credentials, secret_bytes(service.settings.key_pepper))
+    rotated = sa.and_(api_key.c.previous_mac == mac, api_key.c.previous_until > sa.func.now())
+    caller = find_caller(service, sa.or_(api_key.c.mac == mac, rotated))
+    request.scope["caller"] = caller  # for the audit log
+    require_patience(service, caller)
+    return caller
 
 
 def find_caller(service: Resources, which: sa.ColumnElement[bool]) -> Caller:
@@ -49,6 +52,14 @@ def find_caller(service: Resources, which: sa.ColumnElement[bool]) -> Caller:
     if row.expired:
         raise _unauthorised("expired_api_key", "this API key has expired; ask an administrator for a new one")
     return Caller(row.id, row.tenant_id, frozenset(row.scopes), row.project)
+
+
+def require_patience(service: Resources, caller: Caller) -> None:
+    """Raises ApiError while the key has asked too often. It counts this key's requests alone."""
+    wait = service.rate.take(caller.key_id)
+    if wait:
+        message = f"this key may ask {service.settings.rate_limit} times a minute; try again in {wait} seconds"
+        raise ApiError(429, "rate_limit_exceeded", message, headers={"retry-after": str(wait)})
 
 
 def allowed(*scopes: str) -> Callable[[Caller], Caller]:
@@ -71,5 +82,6 @@ AnyKey = Annotated[Caller, Depends(authenticated)]
 Steward = Annotated[Caller, Depends(allowed("steward"))]
 Analyst = Annotated[Caller, Depends(allowed("analyst"))]
 StewardOrAnalyst = Annotated[Caller, Depends(allowed("steward", "analyst"))]
+Auditor = Annotated[Caller, Depends(allowed("auditor"))]
 StewardOrAuditor = Annotated[Caller, Depends(allowed("steward", "auditor"))]
 Admin = Annotated[Caller, Depends(allowed("admin"))]

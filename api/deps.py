@@ -10,6 +10,7 @@ from anyio import CapacityLimiter
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import Depends, Request
 
+from api.rate import RateLimit
 from domain.blobs import Store
 from domain.keeper import Keeper
 from domain.models import DEFAULT_MODEL, BaseModelFacts
@@ -32,6 +33,7 @@ class Resources:
     check_first: bool
     """Whether a job that does not fit is refused in words before the database refuses it; tests switch it off."""
     keeper: Keeper
+    rate: RateLimit
     signer: Ed25519PrivateKey
     """The service's key for receipts."""
     streams: Counter[str] = field(default_factory=Counter)

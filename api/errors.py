@@ -1,5 +1,6 @@
 """Errors: RFC 9457 members and OpenAI's `error` object in one body. No answer repeats what was sent."""
 
+import errno
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -11,12 +12,19 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from domain.refusals import Conflict, Forbidden, Invalid, NotFound, OverBudget, Refusal
+from domain.refusals import Conflict, Forbidden, Invalid, NotFound, OverBudget, Refusal, TooMany
 from ledger.errors import BudgetFrozen
 
 logger = logging.getLogger(__name__)
 
-_STATUS: dict[type[Refusal], int] = {Invalid: 400, Forbidden: 403, OverBudget: 403, NotFound: 404, Conflict: 409}
+_STATUS: dict[type[Refusal], int] = {
+    Invalid: 400,
+    Forbidden: 403,
+    OverBudget: 403,
+    NotFound: 404,
+    Conflict: 409,
+    TooMany: 429,
+}
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 _TYPES_OF_VALUES = {"int", "float", "str", "bool"}
 _RETRY_HELPS = {408, 429, 503}
@@ -103,7 +111,14 @@ def install(app: FastAPI) -> None:
     def refusal(request: Request, error: Refusal) -> JSONResponse:
         status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
         return problem(
-            request, status, error.code, error.message, param=error.param, errors=error.errors, **error.extra
+            request,
+            status,
+            error.code,
+            error.message,
+            param=error.param,
+            errors=error.errors,
+            headers={"x-should-retry": "false"},  # also where the status alone would say otherwise
+            **error.extra,
         )
 
     @app.exception_handler(ApiError)
@@ -135,15 +150,23 @@ def install(app: FastAPI) -> None:
     def frozen(request: Request, error: BudgetFrozen) -> JSONResponse:
         return problem(request, 403, "budget_frozen", "the budget is frozen; its steward can say why")
 
+    @app.exception_handler(OSError)
+    def no_room(request: Request, error: OSError) -> JSONResponse:
+        if error.errno != errno.ENOSPC:
+            raise error
+        logger.error("a disk is full: %s", error.filename)
+        message = "the service has no room on its disk; tell the operator"
+        return problem(request, 507, "insufficient_storage", message, headers={"x-should-retry": "false"})
+
     @app.exception_handler(Exception)
     def unexpected(request: Request, error: Exception) -> JSONResponse:
-        return problem(
-            request,
-            500,
-            "internal_error",
-            "something went wrong on our side; tell the operator the request_id",
-            headers={"x-request-id": request.scope.get("request_id", "")},
-        )
+        return internal_error(request)
+
+
+def internal_error(request: Request) -> JSONResponse:
+    """Whatever it was, the log has its type and place."""
+    message = "something went wrong on our side; tell the operator the request_id"
+    return problem(request, 500, "internal_error", message)
 
 
 def _field(detail: Mapping[str, Any]) -> str | None:

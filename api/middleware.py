@@ -6,7 +6,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import ApiError, problem
+from api.errors import ApiError, internal_error, problem
 
 JSON_LIMIT = 2**20
 """Bytes of a request body outside uploads."""
@@ -15,6 +15,7 @@ FORM_OVERHEAD = 2**20
 
 _HEADERS = {
     "cache-control": "no-store",
+    "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
@@ -26,7 +27,7 @@ _OWN_PAGES = (
 
 
 class Envelope:
-    """Gives each request an id and each response its id and the security headers."""
+    """Gives each request an id and each response its id and the security headers, the last resort's included."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -35,8 +36,11 @@ class Envelope:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         scope["request_id"] = f"req_{secrets.token_hex(16)}"
+        started = False
 
         async def send_with_headers(message: Message) -> None:
+            nonlocal started
+            started = True
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = scope["request_id"]
@@ -44,9 +48,16 @@ class Envelope:
                     headers.setdefault(name, value)
                 dashboard = scope["path"].startswith("/dashboard/")
                 headers["content-security-policy"] = _OWN_PAGES if dashboard else _NOTHING
+                if scope["scheme"] == "https":
+                    headers["strict-transport-security"] = "max-age=31536000"
             await send(message)
 
-        await self.app(scope, receive, send_with_headers)
+        try:
+            await self.app(scope, receive, send_with_headers)
+        except Exception:
+            if not started:
+                await internal_error(Request(scope))(scope, receive, send_with_headers)
+            raise  # to the server's log
 
 
 class BodyLimit:

@@ -2,8 +2,8 @@
 
 import typer
 
-from cli import demo, local, migrate, trial
-from cli.commands import adapters, budgets, files, grants, jobs, keys, ledger, models
+from cli import demo, doctor, local, logs, migrate, trial
+from cli.commands import adapters, audit, budgets, files, grants, jobs, keys, ledger, models
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -14,6 +14,8 @@ app = typer.Typer(
 )
 app.command("up")(local.up)
 app.command("down")(local.down)
+app.command("doctor")(doctor.doctor)
+app.command("logs")(logs.logs)
 app.command("demo")(demo.demo)
 app.command("try")(trial.try_)
 app.add_typer(budgets.app, name="budgets")
@@ -24,4 +26,5 @@ app.add_typer(adapters.app, name="adapters")
 app.add_typer(keys.app, name="keys")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(models.app, name="models")
+app.command("audit")(audit.audit)
 app.command("migrate")(migrate.migrate)

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, from_url
 
+from domain.disk import require_room
 from domain.ids import new_id
 from domain.masters import read_masters
 from domain.sealing import CHUNK, KEY, MAGIC, Sealed, seal
@@ -37,6 +38,8 @@ class Store:
     objects: Any
     folder: Path | None
     vault: Vault
+    reserve: int = 0
+    """Bytes that stay free on the folder's disk."""
 
 
 def open_store(settings: ServiceSettings, engine: sa.Engine) -> Store:
@@ -49,7 +52,7 @@ def open_store(settings: ServiceSettings, engine: sa.Engine) -> Store:
         return Store(_object_store(settings), None, vault)
     folder = Path(settings.blobs.removeprefix("file://")).absolute()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return Store(LocalStore(folder, automatic_cleanup=True), folder, vault)
+    return Store(LocalStore(folder, automatic_cleanup=True), folder, vault, settings.disk_reserve)
 
 
 def require_usable(store: Store) -> None:
@@ -75,13 +78,13 @@ def probe(store: Store) -> None:
 
 
 def put_file(store: Store, key: str, path: Path) -> None:
-    """Store a local file under a key, whole or not at all."""
+    """Store a local file under a key, whole or not at all. Raises OSError (ENOSPC) before a disk of ours is full."""
     with path.open("rb") as source:
         _put(store, key, source, path.stat().st_size)
 
 
 def put_bytes(store: Store, key: str, data: bytes) -> None:
-    """Store bytes under a key, whole or not at all."""
+    """Store bytes under a key, whole or not at all. Raises OSError (ENOSPC) before a disk of ours is full."""
     _put(store, key, io.BytesIO(data), len(data))
 
 
@@ -180,6 +183,8 @@ def _reason(error: Exception) -> str:
 
 
 def _put(store: Store, key: str, source: IO[bytes], size: int) -> None:
+    if store.folder is not None:
+        require_room(store.folder, size, store.reserve)
     sealed = seal(store.vault.new_key(key), key, source, size)
     if size <= AT_ONCE:
         obstore.put(store.objects, key, b"".join(sealed), use_multipart=False)

@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from celery import Celery
 from kombu.exceptions import KombuError, OperationalError
@@ -25,6 +26,15 @@ BROKER_OPTIONS: dict[str, Any] = {
 def send_hint(broker_url: str, job_id: str) -> None:
     """Put a hint on the queue. The message is the job's id and nothing else. Raises one of HINT_ERRORS in seconds."""
     _sender(broker_url).send_task(TASK, args=[job_id], queue=QUEUE, retry=False, ignore_result=True)
+
+
+def redis_url(broker_url: str) -> str | None:
+    """The broker as redis-py writes it; None for one that is no Redis of its own."""
+    url = urlsplit(broker_url)
+    if url.scheme == "redis+socket":
+        database = parse_qs(url.query).get("virtual_host", ["0"])[0]
+        return f"unix://{url.netloc}{url.path}?db={database}"
+    return broker_url if url.scheme in ("redis", "rediss") else None
 
 
 def waiting(broker_url: str) -> int:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from domain.expiry import end_expired
+from domain.retention import forget_old
 from domain.settings import ApiSettings, secret_bytes
 from ledger import policy, witness
 from ledger.tables import budget
@@ -19,6 +20,8 @@ from ledger.verify import Finding, verify_budget
 
 SECONDS = 5.0
 """Between two looks for new heads; a submitted job's charge is witnessed at once."""
+TIDY = 3600.0
+"""Seconds between two looks for what need not be kept."""
 logger = logging.getLogger(__name__)
 
 
@@ -63,11 +66,14 @@ class Keeper:
             self._known |= {head.budget_id: head for head in new}
 
     def _run(self) -> None:
-        verified = 0.0
+        verified = tidied = 0.0
         while not self._end.wait(SECONDS):
             try:
                 self.tell_witness()
                 end_expired(self._engine)
+                if time.monotonic() > tidied + TIDY or not tidied:
+                    forget_old(self._engine, self._settings.event_days)
+                    tidied = time.monotonic()
                 if time.monotonic() - verified > self._settings.verify_hours * 3600 or not verified:
                     verify_all(self._engine, self._settings.policy_key)
                     verified = time.monotonic()

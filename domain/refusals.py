@@ -44,5 +44,9 @@ class Forbidden(Refusal):
     """Not for this key, though it may see the thing."""
 
 
+class TooMany(Refusal):
+    """As many as there may be are there already."""
+
+
 class OverBudget(Refusal):
     """The budget has no room for what was asked."""

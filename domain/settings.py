@@ -139,7 +139,17 @@ class ModelSettings(FileSettings):
     """Whether a hub model that is not in the local cache may be downloaded at start."""
 
 
-class ServiceSettings(KeySettings, ModelSettings):
+class ProcessSettings(FileSettings):
+    """What every process that runs on is told about its machine."""
+
+    metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    """Where Prometheus metrics are served, for the operator alone; None: nowhere."""
+    metrics_host: str = "127.0.0.1"
+    disk_reserve: int = Field(default=2**28, ge=0)
+    """Bytes that uploads and checkpoints leave free on a disk of this machine."""
+
+
+class ServiceSettings(KeySettings, ModelSettings, ProcessSettings):
     """What the API and the worker share."""
 
     database_url: SecretStr
@@ -166,6 +176,14 @@ class ApiSettings(ServiceSettings):
     """Time between two verifications of every budget."""
     upload_limit: int = Field(default=2**30, gt=0)
     """Bytes of one upload."""
+    rate_limit: int = Field(default=3000, ge=0)
+    """Requests of one key in a minute; 0: as many as it likes."""
+    storage_quota: int | None = Field(default=None, gt=0)
+    """Bytes that the files of one tenant may have together; None: as many as it likes."""
+    job_quota: int | None = Field(default=None, gt=0)
+    """Jobs of one tenant that may be queued or running; None: as many as it likes."""
+    event_days: int = Field(default=365, gt=0)
+    """Days after a job's end that its events are kept."""
     trusted_proxies: str = ""
     """Addresses or networks, with commas, whose X-Forwarded-For and -Proto are believed; empty: nobody's."""
 

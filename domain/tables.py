@@ -21,6 +21,8 @@ api_key = sa.Table(
     sa.Column("name", sa.Text),
     sa.Column("prefix", sa.Text),
     sa.Column("mac", sa.LargeBinary),
+    sa.Column("previous_mac", sa.LargeBinary),
+    sa.Column("previous_until", sa.DateTime(timezone=True)),
     sa.Column("scopes", ARRAY(sa.Text)),
     sa.Column("project", sa.Text),
     sa.Column("created_at", sa.DateTime(timezone=True)),
@@ -122,6 +124,19 @@ idempotency = sa.Table(
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("request_digest", sa.LargeBinary),
     sa.Column("response", JSONB),
+    sa.Column("created_at", sa.DateTime(timezone=True)),
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("tenant_id", sa.Text),
+    sa.Column("key_id", sa.Text),
+    sa.Column("action", sa.Text),
+    sa.Column("target", sa.Text),
+    sa.Column("status", sa.Integer),
+    sa.Column("request_id", sa.Text),
     sa.Column("created_at", sa.DateTime(timezone=True)),
 )
 

@@ -23,7 +23,8 @@ from ledger.guard import TamperedDatabase, require_intact
 from worker.app import make_app
 from worker.drain import pass_on
 from worker.idle import IdleProfiler
-from worker.log import log
+from worker.log import log, set_up
+from worker.metrics import serve_metrics
 from worker.reconciler import Reconciler
 
 # Inherited by the pool's processes: nothing is fetched while a job runs, and no library reports on its rows.
@@ -44,6 +45,7 @@ def main() -> int:
         return _refuse(str(error))
     if arguments.what == "ping":
         return _ping(settings)
+    set_up()
     engine = make_engine(settings.database_url.get_secret_value(), pool_size=2)
     try:
         with engine.connect() as connection:
@@ -78,7 +80,12 @@ def _run(settings: WorkerSettings, engine: sa.Engine, store: Store) -> int:
         profiler = IdleProfiler(settings.profile_after)
         celeryd_init.connect(lambda **_: profiler.start(), weak=False)
         worker_shutting_down.connect(lambda **_: profiler.stop(), weak=False)
-    arguments = ["worker", "--pool=prefork", "--loglevel=INFO", f"--hostname=tacit-{os.getpid()}@%h"]
+    if settings.metrics_port is not None:
+        try:
+            serve_metrics(settings.metrics_host, settings.metrics_port)
+        except OSError as error:
+            return _refuse(f"metrics cannot be served on TACIT_METRICS_PORT: {error.strerror}")
+    arguments = ["--quiet", "worker", "--pool=prefork", "--loglevel=INFO", f"--hostname=tacit-{os.getpid()}@%h"]
     make_app(settings).worker_main([*arguments, "--without-gossip", "--without-mingle", "--without-heartbeat"])
     return 0
 

@@ -11,6 +11,7 @@ import torch
 
 from domain.blobs import Store, open_store
 from domain.events import append_event
+from domain.logs import describe
 from domain.releases import publish
 from domain.rows import read_rows
 from domain.settings import WorkerSettings
@@ -32,7 +33,7 @@ from worker import checkpoints, ends, results
 from worker.assignment import Assignment, read_assignment
 from worker.build import Built, build
 from worker.drain import draining
-from worker.errors import STORE_ERRORS, DataPhaseFailed, Refused, Unavailable, describe
+from worker.errors import STORE_ERRORS, DataPhaseFailed, Refused, Unavailable
 from worker.lease import Heartbeat, claim
 from worker.log import log
 

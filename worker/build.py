@@ -6,13 +6,14 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from domain.logs import describe
 from domain.models import base_models
 from domain.settings import WorkerSettings
 from dpcore.methods import get_method
 from dpcore.models import build_model, load_tokenizer
 from dpcore.tasks import Task, make_task
 from worker.assignment import Assignment
-from worker.errors import Refused, describe
+from worker.errors import Refused
 from worker.log import log
 
 

@@ -1,7 +1,5 @@
 """How an attempt may end short of its goal, and what is said about it."""
 
-import traceback
-
 from obstore.exceptions import BaseError
 
 STORE_ERRORS: tuple[type[Exception], ...] = (BaseError, OSError)
@@ -22,15 +20,3 @@ class DataPhaseFailed(Exception):
 
 class Unavailable(Exception):
     """The database or the blob store is away: the attempt ends, the job stays and is tried again."""
-
-
-def describe(error: BaseException) -> str:
-    """Type and place of an error and of what caused it, never its message: a message may quote a row."""
-    parts = []
-    current: BaseException | None = error
-    while current is not None:
-        frames = traceback.extract_tb(current.__traceback__)
-        where = "".join(f"\n    {f.filename}:{f.lineno} in {f.name}" for f in frames)
-        parts.append(f"{type(current).__module__}.{type(current).__qualname__}{where}")
-        current = current.__cause__ or current.__context__
-    return "\n  after ".join(parts)

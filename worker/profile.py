@@ -15,6 +15,7 @@ import sqlalchemy as sa
 import torch
 
 from domain import profiles
+from domain.logs import describe
 from domain.models import BaseModelFacts
 from domain.profiles import Measured
 from dpcore.methods import get_method
@@ -24,7 +25,6 @@ from dpcore.spec.tasks import CAUSAL_LM, TaskKind
 from dpcore.tasks import make_task
 from dpcore.train import train
 from worker.build import pick_device
-from worker.errors import describe
 from worker.log import log
 
 LONGEST = 128  # tokens of a made-up record: the default length cap of a file

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from domain.blobs import Store
 from domain.expiry import end_expired
 from domain.hints import HINT_ERRORS, send_hint, waiting
+from domain.logs import describe
 from domain.pauses import show_paused
 from domain.settings import WorkerSettings
 from domain.statuses import PAUSING
@@ -15,8 +16,9 @@ from domain.tables import checkpoint, job
 from ledger.errors import LedgerError
 from ledger.tables import budget, reservation, work
 from worker import checkpoints, ends
-from worker.errors import Refused, describe
+from worker.errors import Refused
 from worker.log import log
+from worker.metrics import LOOKS
 
 FREE_ATTEMPTS = 3  # that may get nowhere before the next ones are spaced out
 LONGEST_PAUSE = 300  # seconds between two attempts that got nowhere
@@ -53,6 +55,9 @@ class Reconciler:
                 reconcile(self._engine, self._store, self._settings)
             except Exception as error:  # noqa: BLE001  # whatever it was, the next look must come
                 log.warning("the look at open jobs failed: %s", describe(error))
+                LOOKS.labels("failed").inc()
+            else:
+                LOOKS.labels("done").inc()
 
 
 def reconcile(engine: sa.Engine, store: Store, settings: WorkerSettings) -> None:

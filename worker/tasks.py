@@ -8,9 +8,9 @@ from celery.signals import worker_process_init
 
 from domain.database import make_engine
 from domain.hints import TASK
+from domain.logs import about, describe
 from domain.settings import WorkerSettings, from_environment
 from worker.drain import draining, listen
-from worker.errors import describe
 from worker.lease import worth_claiming
 from worker.log import log
 
@@ -30,16 +30,17 @@ def run_job(job_id: str) -> None:
     listen()
     settings = from_environment(WorkerSettings)
     engine = make_engine(settings.database_url.get_secret_value(), pool_size=2)
-    try:
-        with engine.connect() as connection:
-            wanted = worth_claiming(connection, job_id)
-        if wanted and not draining():
-            from worker.attempt import attempt
+    with about(job_id=job_id):
+        try:
+            with engine.connect() as connection:
+                wanted = worth_claiming(connection, job_id)
+            if wanted and not draining():
+                from worker.attempt import attempt
 
-            attempt(engine, settings, job_id)
-    except sa.exc.SQLAlchemyError as error:
-        log.warning("job %s: the database is away, the job stays: %s", job_id, describe(error))
-    except Exception as error:  # noqa: BLE001
-        log.error("job %s: the attempt ended, the job stays: %s", job_id, describe(error))
-    finally:
-        engine.dispose()
+                attempt(engine, settings, job_id)
+        except sa.exc.SQLAlchemyError as error:
+            log.warning("job %s: the database is away, the job stays: %s", job_id, describe(error))
+        except Exception as error:  # noqa: BLE001
+            log.error("job %s: the attempt ended, the job stays: %s", job_id, describe(error))
+        finally:
+            engine.dispose()

@@ -47,8 +47,10 @@ async def log_in(request: Request, service: Service) -> Response:
     credentials = HTTPAuthorizationCredentials(scheme="Bearer", credentials=fields.get("key", "").strip())
     target = fields.get("next", "")
     try:
-        caller = await to_thread.run_sync(authenticated, service, credentials)
+        caller = await to_thread.run_sync(authenticated, request, service, credentials)
     except ApiError as error:
+        if error.status_code == 429:
+            raise
         await _slow_down(request.app.state.wrong_keys)
         return _form(request, service, next=target, error=error.message, status=401)
     response = RedirectResponse(safe_next(target), 303)

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 from fastapi import Depends, Request, Response
 
-from api.auth import Caller, find_caller
+from api.auth import Caller, find_caller, require_patience
 from api.deps import Resources, Service
 from api.errors import ApiError
 from domain.settings import secret_bytes
@@ -103,6 +103,8 @@ def visitor(request: Request, service: Service) -> Visitor:
         caller = find_caller(service, api_key.c.id == session.key_id)
     except ApiError:
         raise LoggedOut(ended=True) from None
+    request.scope["caller"] = caller  # for the audit log
+    require_patience(service, caller)
     found = Visitor(caller, session, form_token(session, service))
     request.state.visitor = found  # for the pages of errors
     return found

@@ -26,7 +26,7 @@ from api.files.schemas import (
 )
 from api.files.upload import Form, receive
 from api.pages import After, Order, Page, fetch, page
-from domain import blobs, budgets, files, scratch
+from domain import blobs, budgets, disk, files, quotas, scratch
 from domain.ingest.check import Report
 from domain.ingest.check import Request as CheckRequest
 from domain.ingest.fingerprint import tenant_key
@@ -67,6 +67,8 @@ async def create(request: Request, caller: Steward, service: Service) -> NewlyUp
     """Upload a file. It is checked before the answer: either the file is usable, or the answer names what is wrong
     in it, line by line, and nothing of it is kept."""
     file_id = files.new_file_id()
+    declared = request.headers.get("content-length", "")
+    await to_thread.run_sync(_require_room, service, caller, int(declared) if declared.isdecimal() else 0)
     # No transaction is open while bytes arrive or are checked: that may take minutes.
     with scratch.part(service.store, file_id) as part:
         form = await receive(request, part.file, service.settings.upload_limit)
@@ -133,6 +135,14 @@ def content(
         headers={"content-disposition": attachment(f"{row.id}.jsonl")},
         media_type="application/jsonl",
     )
+
+
+def _require_room(service: Resources, caller: Caller, size: int) -> None:
+    """Refuse before the bytes come what there is no place for: as sent, as checked and as stored. Raises Forbidden for
+    the tenant's quota, OSError for the disk."""
+    with service.engine.connect() as connection:
+        quotas.require_storage(connection, caller.tenant_id, size, service.settings.storage_quota)
+    disk.require_room(scratch.folder(service.store), 3 * size, service.settings.disk_reserve)
 
 
 def _require_budget(service: Resources, caller: Caller, wanted: NewFile) -> int | None:
@@ -221,6 +231,7 @@ def _keep(
     try:
         blobs.put_file(service.store, key, part.rows)  # outside of the transaction: its key is a connection's work too
         with service.engine.begin() as connection:
+            quotas.require_storage(connection, caller.tenant_id, form.size, service.settings.storage_quota)
             made = files.register(
                 connection, upload, budget, service.default_model.facts, part.marks, wanted.overlap_reason
             )

@@ -25,7 +25,7 @@ from api.jobs.schemas import (
 )
 from api.jobs.stream import STREAM_ANSWERS, event_stream, fetch_events
 from api.pages import After, Limit, Order, Page, fetch, page, unknown_cursor
-from domain import jobs
+from domain import jobs, quotas
 from domain.hints import HINT_ERRORS, send_hint
 from domain.ids import new_id
 from domain.progress import estimated_finishes
@@ -64,6 +64,7 @@ def create(
         if known is not None:
             response.headers["idempotent-replayed"] = "true"
             return _shown(connection, caller, service, known)
+    quotas.require_few_jobs(connection, caller.tenant_id, service.settings.job_quota)
     planned = jobs.plan_job(connection, caller, service.models, body.wanted())
     jobs.submit(
         connection,

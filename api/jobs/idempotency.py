@@ -1,7 +1,6 @@
 """`Idempotency-Key`: the key is stored in the transaction that inserts the job, so that both exist or neither."""
 
 import hashlib
-from datetime import timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -9,9 +8,8 @@ from sqlalchemy.dialects.postgresql import insert
 from api.auth import Caller
 from api.errors import ApiError
 from api.jobs.schemas import NewJob
+from domain.retention import IDEMPOTENCY_KEPT
 from domain.tables import idempotency
-
-KEPT = timedelta(hours=24)
 
 
 def claim(connection: sa.Connection, caller: Caller, key: str, body: NewJob, job_id: str) -> str | None:
@@ -23,7 +21,7 @@ def claim(connection: sa.Connection, caller: Caller, key: str, body: NewJob, job
     digest = hashlib.sha256(body.model_dump_json().encode()).digest()
     connection.execute(
         sa.delete(idempotency).where(
-            idempotency.c.tenant_id == caller.tenant_id, idempotency.c.created_at < sa.func.now() - KEPT
+            idempotency.c.tenant_id == caller.tenant_id, idempotency.c.created_at < sa.func.now() - IDEMPOTENCY_KEPT
         )
     )
     taken = connection.execute(

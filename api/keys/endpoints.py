@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from api.auth import Admin
 from api.deps import Service, Transaction
 from api.fields import Id
-from api.keys.schemas import CreatedKey, Key, NewKey, key_of
+from api.keys.schemas import CreatedKey, Key, NewKey, Rotation, key_of
 from api.pages import After, Limit, Order, Page, fetch, page
 from domain.keys import new_key
 from domain.refusals import Conflict, NotFound
@@ -35,6 +35,32 @@ def create(body: NewKey, caller: Admin, service: Service, connection: Transactio
         )
         .returning(api_key)
     ).one()
+    return CreatedKey(**key_of(row).model_dump(), key=material.text)
+
+
+@router.post("/{key_id}/rotate")
+def rotate(key_id: Id, body: Rotation, caller: Admin, service: Service, connection: Transaction) -> CreatedKey:
+    """Give a key a new secret: same id, scopes and grants. The secret before works on for the overlap; one that still
+    did from an earlier rotation ends now."""
+    own = sa.and_(api_key.c.tenant_id == caller.tenant_id, api_key.c.id == key_id)
+    if connection.execute(sa.select(api_key.c.id).where(own)).first() is None:
+        raise NotFound("API key")
+    material = new_key(secret_bytes(service.settings.key_pepper))
+    overlap = sa.func.now() + sa.func.make_interval(0, 0, 0, 0, body.overlap_hours)
+    alive = sa.and_(api_key.c.revoked_at.is_(None), sa.func.coalesce(api_key.c.expires_at > sa.func.now(), True))
+    row = connection.execute(
+        sa.update(api_key)
+        .where(own, alive)
+        .values(
+            mac=material.mac,
+            prefix=material.prefix,
+            previous_mac=api_key.c.mac if body.overlap_hours else None,
+            previous_until=overlap if body.overlap_hours else None,
+        )
+        .returning(api_key)
+    ).one_or_none()
+    if row is None:
+        raise Conflict("the key is revoked or has expired; make a new one", code="dead_key")
     return CreatedKey(**key_of(row).model_dump(), key=material.text)
 
 

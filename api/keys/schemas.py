@@ -19,6 +19,12 @@ class NewKey(Body):
     expires_in_days: int | None = Field(default=None, ge=1, le=3650)
 
 
+class Rotation(Body):
+    """How long the secret before goes on working beside the new one."""
+
+    overlap_hours: int = Field(default=24, ge=0, le=720)
+
+
 class Key(BaseModel):
     """A key without its secret."""
 
@@ -31,6 +37,7 @@ class Key(BaseModel):
     created_at: int
     expires_at: int | None
     revoked_at: int | None
+    previous_until: int | None = Field(description="until when the secret before the last rotation still works")
 
 
 class CreatedKey(Key):
@@ -50,4 +57,5 @@ def key_of(row: sa.Row[Any]) -> Key:
         created_at=int(row.created_at.timestamp()),
         expires_at=None if row.expires_at is None else int(row.expires_at.timestamp()),
         revoked_at=None if row.revoked_at is None else int(row.revoked_at.timestamp()),
+        previous_until=None if row.previous_until is None else int(row.previous_until.timestamp()),
     )

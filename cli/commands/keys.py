@@ -8,7 +8,7 @@ from cli import options, output
 from cli.client import connect
 
 app = options.group("API keys and their scopes: steward, analyst, auditor, admin.")
-COLUMNS = ["id", "name", "scopes", "project", "prefix", "created_at", "expires_at", "revoked_at"]
+COLUMNS = ["id", "name", "scopes", "project", "prefix", "created_at", "expires_at", "revoked_at", "previous_until"]
 
 
 @app.command()
@@ -43,6 +43,25 @@ def list_keys(
 ) -> None:
     """Keys, without their secrets."""
     output.show_list(connect(url, key).pages("/v1/keys", limit), COLUMNS, as_json)
+
+
+@app.command()
+@options.explained
+def rotate(
+    key_id: str,
+    overlap_hours: Annotated[int, typer.Option(min=0, help="How long the secret before works on; 0: not at all.")] = 24,
+    url: options.Url = None,
+    key: options.Key = None,
+    as_json: options.Json = False,
+) -> None:
+    """Give a key a new secret, shown once; its id, scopes and grants stay.
+
+    ```text
+    tacit keys rotate key_... --overlap-hours 2
+    ```
+    """
+    body = {"overlap_hours": overlap_hours}
+    output.show(connect(url, key).post(f"/v1/keys/{key_id}/rotate", body), as_json)
 
 
 @app.command()

@@ -65,7 +65,10 @@ def api_environment(data: Path, values: dict[str, str]) -> dict[str, str]:
 
 def worker_environment(data: Path, values: dict[str, str]) -> dict[str, str]:
     """SIGTERM becomes Celery's soft shutdown, which lets a job checkpoint and settle."""
-    return environment(WorkerSettings, data, values | {"REMAP_SIGTERM": "SIGQUIT"})
+    own = environment(WorkerSettings, data, values | {"REMAP_SIGTERM": "SIGQUIT"})
+    if (port := own.get("TACIT_METRICS_PORT", "")).isdecimal():
+        own["TACIT_METRICS_PORT"] = str(int(port) + 1)  # the API has the port itself
+    return own
 
 
 def die_with(parent: int) -> Callable[[], None]:

@@ -97,7 +97,7 @@ class Stack:
         address = ("--host", self.host, "--port", str(self.port))
         for service in (
             services.Service("worker", "worker", (), worker_environment(self.data), _log(logs, "worker")),
-            services.Service("api", "api", address, _api_environment(self.data, known), _log(logs, "api")),
+            services.Service("api", "api", address, api_environment(self.data), _log(logs, "api")),
         ):
             self._begin(service.name, service.start)
         self._wait_for_api(logs / "api.log")
@@ -162,7 +162,9 @@ def worker_environment(data: Path) -> dict[str, str]:
     return services.worker_environment(data, values)
 
 
-def _api_environment(data: Path, known: secrets.Secrets) -> dict[str, str]:
+def api_environment(data: Path) -> dict[str, str]:
+    """The variables of the API of the stack that runs on `data`. Raises StackError when none does."""
+    known = secrets.load(data)
     own = {
         "TACIT_KEY_PEPPER": known.key_pepper,
         "TACIT_FINGERPRINT_KEY": known.fingerprint_key,

@@ -1,11 +1,10 @@
 """JSONL, CSV, TSV and Parquet as records of named values."""
 
 import csv
-import json
-import math
 from collections.abc import Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
+from domain import strict_json
 from domain.ingest import parquet
 from domain.ingest.lines import LONGEST, lines
 from domain.ingest.problems import Problems
@@ -34,19 +33,13 @@ def records(source: IO[bytes], format: str, columns: tuple[str, ...], problems: 
         yield from _delimited(text, "\t" if format == "tsv" else ",", columns, problems)
 
 
-class _Unusable(ValueError):
-    """JSON that Python would accept and nobody else means."""
-
-
 def _jsonl(text: Iterable[str], columns: tuple[str, ...], problems: Problems) -> Iterator[Record]:
     for number, line in enumerate(text, start=1):
         if not line.strip():
             continue
         try:
-            value = json.loads(
-                line, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite, parse_int=_integer
-            )
-        except _Unusable as error:
+            value = strict_json.loads(line)
+        except strict_json.Unusable as error:
             problems.note(number, "unusable_json", str(error))
         except RecursionError:
             problems.note(number, "nested_too_deeply", "the JSON is nested too deeply")
@@ -59,30 +52,6 @@ def _jsonl(text: Iterable[str], columns: tuple[str, ...], problems: Problems) ->
                 problems.note(number, "missing_column", f"a record has the keys {_named(columns)}")
             else:
                 yield Record(number, tuple(value[column] for column in columns))
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise _Unusable("a key occurs twice")
-    return found
-
-
-def _no_constant(name: str) -> None:
-    raise _Unusable("NaN and Infinity are not JSON")
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if not math.isfinite(number):
-        raise _Unusable("a number is too large")
-    return number
-
-
-def _integer(digits: str) -> int:
-    if len(digits) > 20:
-        raise _Unusable("a number is too large")
-    return int(digits)
 
 
 def _delimited(text: Iterator[str], delimiter: str, columns: tuple[str, ...], problems: Problems) -> Iterator[Record]:

@@ -126,6 +126,7 @@ def make_settings(database: Database, broker: str, folder: Path) -> ApiSettings:
         policy_key=Ed25519PrivateKey.generate().public_key().public_bytes_raw().hex(),
         witness=folder / "heads.jsonl",
         upload_limit=2**20,
+        rate_limit=0,
     )
 
 

@@ -253,6 +253,7 @@ def environment(settings: ApiSettings) -> dict[str, str]:
         "TACIT_KEY_PEPPER": settings.key_pepper.get_secret_value(),
         "TACIT_FINGERPRINT_KEY": settings.fingerprint_key.get_secret_value(),
         "TACIT_SIGNING_KEY": settings.signing_key.get_secret_value(),
+        "TACIT_RATE_LIMIT": "0",
     }
 
 

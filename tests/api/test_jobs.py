@@ -153,7 +153,7 @@ def test_a_broker_that_is_away_fails_no_request(world: World, training: dict[str
         assert made.status_code == 201
         assert client.get("/readyz").json() == {
             "status": "ok",
-            "checks": {"database": "ok", "blobs": "ok", "broker": "warning"},
+            "checks": {"database": "ok", "blobs": "ok", "disk": "ok", "broker": "warning"},
         }
     with world.engine("admin").connect() as connection:
         hinted = sa.select(job.c.hinted_at).where(job.c.id == made.json()["id"])

@@ -52,7 +52,11 @@ class Tacit:
         return Client(f"http://127.0.0.1:{self.port}", (self.data / "secrets" / "admin-key").read_text())
 
     def down(self) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "cli", "down", "--data", str(self.data)]
+        return self.run("down")
+
+    def run(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Another command on the same folder."""
+        command = [sys.executable, "-m", "cli", *words, "--data", str(self.data)]
         return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
     def services(self) -> dict[str, int]:
@@ -85,6 +89,12 @@ def test_up_is_killed_comes_back_and_goes_down(tacit: Tacit) -> None:
     first = tacit.up()
     tacit.ready(first)
     budget = tacit.client().post("/v1/budgets", {"name": "kept", "epsilon": 3, "delta": 1e-6})
+
+    examined = tacit.run("doctor", "--port", str(tacit.port), "--json")
+    assert examined.returncode == 0, examined.stdout
+    assert {finding["word"] for finding in json.loads(examined.stdout) if finding["check"] != "disk"} == {"ok"}
+    requests = [line for line in tacit.run("logs", "api", "--lines", "100").stdout.splitlines() if '"request"' in line]
+    assert json.loads(requests[-1].partition("|")[2])["route"] == "/v1/budgets"
 
     # Each service has its own login and not a secret more; none has the administrator's.
     secrets = json.loads((tacit.data / "secrets" / "stack.json").read_text())

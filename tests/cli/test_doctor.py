@@ -1,0 +1,112 @@
+"""`tacit doctor` finds what is wrong and names the fix; `tacit logs` follows what is written."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import redis
+import sqlalchemy as sa
+
+from cli import checks
+from cli.checks import Finding
+from cli.logs import Followed
+from domain.hints import redis_url
+from domain.keeper import signing_key
+from domain.settings import ApiSettings
+from ledger import witness
+from tests.api.conftest import make_settings
+from tests.conftest import Database
+
+
+@pytest.fixture
+def settings(database: Database, redis_server: str, tmp_path: Path) -> ApiSettings:
+    return make_settings(database, redis_server, tmp_path)
+
+
+def found(settings: ApiSettings, database: Database) -> dict[str, Finding]:
+    return {finding.check: finding for finding in checks.of_service(settings, database.admin_url)}
+
+
+def test_a_service_that_is_well(settings: ApiSettings, database: Database) -> None:
+    words = {check: finding.word for check, finding in found(settings, database).items()}
+    assert words == dict.fromkeys(
+        ("database", "revision", "login", "guards", "clock", "witness", "blobs", "broker", "key files"), "ok"
+    )
+
+
+def test_what_is_wrong_is_named_with_its_fix(settings: ApiSettings, database: Database, tmp_path: Path) -> None:
+    lost = witness.Head("budget-lost", 3, "00" * 32)
+    witness.append(settings.witness, signing_key(settings), [lost])
+    admin = sa.create_engine(database.admin_url, poolclass=sa.NullPool)
+    with admin.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE ledger.entry DISABLE TRIGGER USER")
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+    broker = redis.Redis.from_url(redis_url(settings.broker_url.get_secret_value()))
+    broker.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        now = found(settings, database)
+    finally:
+        broker.config_set("maxmemory-policy", "noeviction")
+        broker.close()
+    assert {check for check, finding in now.items() if finding.word == "wrong"} == {
+        *("guards", "revision", "witness", "broker")
+    }
+    assert "tacit migrate" in now["revision"].fix
+    assert "budget-lost" in now["witness"].what
+    assert "noeviction" in now["broker"].fix
+
+
+def test_what_is_away_is_told_without_its_password(settings: ApiSettings, database: Database) -> None:
+    changed = {
+        "database_url": "postgresql+psycopg://tacit_api:hidden@127.0.0.1:1/x",
+        "broker_url": "redis://127.0.0.1:1/0",
+    }
+    away = settings.model_copy(update={k: type(settings.database_url)(v) for k, v in changed.items()})
+    now = found(away, database)
+    assert {check for check, finding in now.items() if finding.word == "wrong"} == {"database", "broker"}
+    assert "hidden" not in str(now)
+    strong = settings.model_copy(update={"database_url": type(settings.database_url)(database.admin_url)})
+    assert found(strong, database)["login"].word == "wrong"
+
+
+def test_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "secrets").mkdir(mode=0o755)
+    secret = tmp_path / "secrets" / "stack.json"
+    secret.write_text("{}")
+    secret.chmod(0o644)
+    monkeypatch.setenv("TACIT_MODELS", f'{{"gone": "{tmp_path}/gone"}}')
+    monkeypatch.setattr("domain.disk.free", lambda folder: 2**20)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        now = {finding.check: finding for finding in checks.of_machine(tmp_path, "127.0.0.1", port)}
+    words = {check: finding.word for check, finding in now.items()}
+    assert words == {
+        **{"python": "ok", "postgres": "ok", "redis": "ok", "port": "wrong"},
+        **{"disk": "warning", "models": "wrong", "secrets": "warning"},
+    }
+    assert "gone" in now["models"].what
+    assert f"chmod 600 {secret}" == now["secrets"].fix
+
+
+def test_the_command_says_that_nothing_runs(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cli", "doctor", "--data", str(tmp_path / "none"), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert '"check": "stack"' in done.stdout, done.stderr
+
+
+def test_logs_are_followed_through_a_new_file(tmp_path: Path) -> None:
+    log = tmp_path / "api.log"
+    followed = Followed("api", log)
+    assert list(followed.new()) == []
+    log.write_text("one\ntwo\nthr")
+    assert followed.last(1) == ["api      | two"]
+    with log.open("a") as file:
+        file.write("ee\n")
+    assert list(followed.new()) == ["api      | three"]
+    log.rename(tmp_path / "api.log.1")
+    log.write_text("four\n")
+    assert [line for _ in range(2) for line in followed.new()] == ["api      | four"]
