@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI
@@ -17,6 +18,7 @@ from api.deps import Resources
 from api.files import endpoints as files
 from api.grants import endpoints as grants
 from api.health import endpoints as health
+from api.health.checks import look
 from api.jobs import endpoints as jobs
 from api.keys import endpoints as keys
 from api.ledger import endpoints as ledger
@@ -24,6 +26,7 @@ from api.metrics import Observed, RequestMetrics, serving
 from api.middleware import BodyLimit, Envelope
 from api.models import endpoints as models
 from api.rate import RateLimit
+from api.recent import Recent
 from api.strict import StrictJson
 from domain.blobs import open_store, require_usable
 from domain.database import make_engine, require_safe_login
@@ -45,7 +48,7 @@ def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
     """
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Resources]]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         engine = make_engine(settings.database_url.get_secret_value(), pool_size=CONNECTIONS)
         with engine.connect() as connection:
             require_safe_login(connection)
@@ -69,7 +72,7 @@ def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
             signer=signing_key(settings),
         )
         with serving(service, requests):
-            yield {"resources": service}
+            yield {"resources": service, "readiness": Recent(lambda: look(service), 1.0)}
         keeper.stop()
         engine.dispose()
 

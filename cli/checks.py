@@ -154,7 +154,8 @@ def _closed(files: list[Path]) -> str:
 
 def _names_secret(variable: str) -> bool:
     public = ("TACIT_MODELS_FILE", "TACIT_POLICY_KEY_FILE")
-    return variable.startswith("TACIT_") and variable.endswith("_FILE") and variable not in public
+    in_container = os.environ[variable].startswith("/run/secrets/")  # where others are not
+    return variable.startswith("TACIT_") and variable.endswith("_FILE") and not (variable in public or in_container)
 
 
 def _database(engine: sa.Engine) -> str:

@@ -2,8 +2,8 @@
 
 import sqlalchemy as sa
 
-from domain.files import OPEN
 from domain.refusals import Forbidden, TooMany
+from domain.statuses import OPEN
 from domain.tables import file, job
 
 

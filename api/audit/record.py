@@ -61,7 +61,7 @@ class Audited:
             "tenant_id": caller.tenant_id,
             "key_id": caller.key_id,
             "action": f"{scope['method']} {template(scope)}",
-            "target": _made(body) if status == 201 else _named(scope, status),
+            "target": _made(body) if status == 201 else _named(scope) if _was_found(status, body) else None,
             "status": status,
             "request_id": scope["request_id"],
         }
@@ -76,10 +76,13 @@ def _is_audited(scope: Scope) -> bool:
     return "caller" in scope and (route in _HANDS_OUT or (scope["method"] in _CHANGES and route not in _ONLY_LOOKS))
 
 
-def _named(scope: Scope, status: int) -> str | None:
-    """The ids in the path. Whatever else a caller put there is not repeated, nor the id of what is not its tenant's."""
-    if status == 404:
-        return None
+def _was_found(status: int, body: bytes) -> bool:
+    """Whether what the path names was looked up and found: what is another tenant's is not repeated either."""
+    return status < 400 or status == 409 or (status == 403 and b"missing_scope" not in body)
+
+
+def _named(scope: Scope) -> str | None:
+    """The ids in the path. Whatever else a caller put there is not repeated."""
     return "/".join(v for v in scope.get("path_params", {}).values() if re.fullmatch(ID_PATTERN, str(v))) or None
 
 

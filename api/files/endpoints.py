@@ -25,6 +25,7 @@ from api.files.schemas import (
     safe_name,
 )
 from api.files.upload import Form, receive
+from api.middleware import FORM_OVERHEAD
 from api.pages import After, Order, Page, fetch, page
 from domain import blobs, budgets, disk, files, quotas, scratch
 from domain.ingest.check import Report
@@ -111,6 +112,7 @@ def delete(file_id: Id, caller: Steward, service: Service, connection: Transacti
     return DeletedFile(id=file_id)
 
 
+@router.head("/{file_id}/content", include_in_schema=False)
 @router.get("/{file_id}/content", response_class=Response)
 def content(
     file_id: Id, caller: StewardOrAnalyst, request: Request, service: Service, connection: Transaction
@@ -131,7 +133,7 @@ def content(
             media_type="application/octet-stream",
         )
     return StreamingResponse(
-        stream_jsonl(service.store, row.blob, row.labels),
+        iter(()) if request.method == "HEAD" else stream_jsonl(service.store, row.blob, row.labels),
         headers={"content-disposition": attachment(f"{row.id}.jsonl")},
         media_type="application/jsonl",
     )
@@ -141,7 +143,8 @@ def _require_room(service: Resources, caller: Caller, size: int) -> None:
     """Refuse before the bytes come what there is no place for: as sent, as checked and as stored. Raises Forbidden for
     the tenant's quota, OSError for the disk."""
     with service.engine.connect() as connection:
-        quotas.require_storage(connection, caller.tenant_id, size, service.settings.storage_quota)
+        least = max(0, size - FORM_OVERHEAD)  # of the file alone; its own size is asked about at the end
+        quotas.require_storage(connection, caller.tenant_id, least, service.settings.storage_quota)
     disk.require_room(scratch.folder(service.store), 3 * size, service.settings.disk_reserve)
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import time
 import urllib.request
 
 import pytest
@@ -11,6 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
 from api.app import create_app
+from api.recent import Recent
 from domain import logs
 from domain.metrics import OncePerMinute
 from tests.api.conftest import JOBS, World, free_port
@@ -109,12 +111,22 @@ def test_readiness_means_it(world: World, monkeypatch: pytest.MonkeyPatch) -> No
     with world.engine("admin").begin() as connection:
         connection.exec_driver_sql("ALTER TABLE ledger.entry DISABLE TRIGGER USER")
     try:
+        time.sleep(1.1)  # an answer is shared for a second
         answer = world.client.get("/readyz")
         assert (answer.status_code, answer.json()["checks"]["database"]) == (503, "failed")
     finally:
         with world.engine("admin").begin() as connection:
             connection.exec_driver_sql("ALTER TABLE ledger.entry ENABLE TRIGGER USER")
+    time.sleep(1.1)
     assert world.client.get("/readyz").status_code == 200
+
+
+def test_a_look_is_shared_for_a_moment() -> None:
+    looks: list[int] = []
+    for seconds, expected in ((1000, 1), (0, 3)):
+        recent = Recent(lambda: looks.append(1), seconds)
+        recent(), recent()
+        assert len(looks) == expected
 
 
 def test_the_last_resort_has_the_headers_of_every_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

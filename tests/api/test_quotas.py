@@ -5,6 +5,7 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from api.app import create_app
+from domain.blobs import open_store, put_bytes
 from domain.retention import forget_old
 from domain.tables import idempotency, job, job_event
 from tests.api.conftest import JOBS, World, csv_rows, job_body
@@ -18,11 +19,11 @@ def limited(world: World, **settings: int) -> World:
 
 def test_a_tenants_files_stop_at_its_quota_and_another_tenants_do_not(world: World, quick_checks: None) -> None:
     held = sum(f["bytes"] for f in world.get("/v1/files", "steward").json()["data"])
-    most = held + 3 * len(csv_rows())
+    most = held + 3 * len(csv_rows(" of 0123456789abcdef")) + 1
     small = limited(world, storage_quota=most)
     with small.client:
         answers = [small.upload() for _ in range(4)]
-        assert [a.status_code for a in answers][:2] == [201, 201]
+        assert [a.status_code for a in answers] == [201, 201, 201, 403]
         refused = answers[-1]
         assert (refused.status_code, refused.json()["error"]["code"]) == (403, "storage_quota_exceeded")
         assert str(most) in refused.json()["detail"]
@@ -52,8 +53,13 @@ def test_a_tenants_open_jobs_stop_at_their_quota(world: World, quick_checks: Non
 def test_nothing_is_begun_that_a_disk_has_no_room_for(world: World, quick_checks: None) -> None:
     room = limited(world)
     with pytest.MonkeyPatch.context() as patch, room.client:
-        patch.setattr("domain.disk.free", lambda folder: world.settings.disk_reserve + 100)
-        refused = room.upload(csv_rows())
+        rows = csv_rows(" nobody has room for")
+        free = world.settings.disk_reserve + 2 * len(rows)  # it is sent, checked and stored: three times its size
+        patch.setattr("domain.disk.free", lambda folder: free)
+        refused = room.upload(rows)
+        store = open_store(world.settings, world.engine("api"))
+        with pytest.raises(OSError, match="No space"):
+            put_bytes(store, "jobs/x/checkpoints/1-1.safetensors", bytes(2 * len(rows) + 1))
     assert (refused.status_code, refused.json()["error"]["code"]) == (507, "insufficient_storage")
     assert refused.headers["x-should-retry"] == "false"
     assert world.settings.blobs not in refused.text

@@ -108,5 +108,5 @@ def test_logs_are_followed_through_a_new_file(tmp_path: Path) -> None:
         file.write("ee\n")
     assert list(followed.new()) == ["api      | three"]
     log.rename(tmp_path / "api.log.1")
-    log.write_text("four\n")
-    assert [line for _ in range(2) for line in followed.new()] == ["api      | four"]
+    log.write_text("four, longer than all before\n")
+    assert [line for _ in range(2) for line in followed.new()] == ["api      | four, longer than all before"]

