@@ -89,7 +89,7 @@ def load_peft(folder: Path, base_folder: Path, about: About) -> PeftModel:
 
 def load_trained(folder: Path, base_folder: Path, about: About) -> PreTrainedModel:
     """What `export_trained` wrote, for inference."""
-    return loader.load(str(base_folder), folder)  # type: ignore[no-any-return]
+    return loader.load(str(base_folder), folder)
 
 
 def load_whole(folder: Path, base_folder: Path, about: About) -> PreTrainedModel:

@@ -66,7 +66,7 @@ class SideNetwork(nn.Module):
     Up starts at zero, so that training starts at the frozen model's own output. causal: no token looks ahead.
     """
 
-    def __init__(self, frozen: nn.Module, width: int, *, causal: bool) -> None:
+    def __init__(self, frozen: Any, width: int, *, causal: bool) -> None:
         super().__init__()
         self.frozen = frozen.requires_grad_(False)
         self.config: Any = frozen.config
