@@ -72,7 +72,8 @@ def commands(family: Family, size: Size, method: str, examples: int, length: int
             gradients = engine.gradients(lambda: record_losses(model, family, batch), FEW)
         left = {at: size for at, size in _storages().items() if at not in before and at not in saved}
         del gradients
-        return tuple(sum(sizes) * examples // FEW for sizes in ((s.nbytes() for s in saved.values()), left.values()))
+        kept = sum(storage.nbytes() for storage in saved.values())
+        return kept * examples // FEW, sum(left.values()) * examples // FEW
 
     def highest() -> int:
         batch = make_batch(size, examples, length, device)

@@ -164,7 +164,7 @@ def _opacus(model: nn.Module, task: Counted, records: Records, setting: Setting,
 
     opacus = Opacus(model, ghost=ghost, expected_batch=setting.batch)
     opacus.model.config = model.config
-    stepped = []
+    stepped: list[object] = []
     opacus.optimiser.attach_step_hook(stepped.append)
     loader = DPDataLoader(TensorDataset(torch.arange(len(records))), sample_rate=setting.batch / len(records))
     lengths = records.lengths

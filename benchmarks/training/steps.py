@@ -213,7 +213,7 @@ class Opacus:
 def _fastdp(model: nn.Module, setting: Setting, batch: Batch) -> Step:
     assert setting.fastdp is not None
     sys.path.insert(0, str(setting.fastdp))
-    from fastDP import PrivacyEngine, transformers_support
+    from fastDP import PrivacyEngine, transformers_support  # type: ignore[import-not-found]
 
     # It would replace forward passes by those of an older transformers, for positions that every record has of its own.
     transformers_support.forward_swapper = lambda module: None
