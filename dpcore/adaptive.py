@@ -45,10 +45,10 @@ def split(noise_multiplier: float) -> tuple[float, float]:
     return noise_multiplier / math.sqrt(1 - COUNT_SHARE), noise_multiplier / math.sqrt(COUNT_SHARE)
 
 
-def count(*, expected_batch: int, device: torch.device) -> BoundedSum:
+def count(*, expected_batch: int, device: torch.device, rounding: float = ROUNDING_SLACK) -> BoundedSum:
     """The count over no units: float64 [1]. One unit moves it by 1/2, and others by rounding along the ramp."""
     steepest = (1 + EDGE) / EDGE  # of the score, in relative changes of a norm on the ramp
-    return bounded_sum.zero(1, bound=0.5 + expected_batch * ROUNDING_SLACK * steepest, device=device)
+    return bounded_sum.zero(1, bound=0.5 + expected_batch * rounding * steepest, device=device)
 
 
 def scores(norms: torch.Tensor, clip_norm: float) -> torch.Tensor:

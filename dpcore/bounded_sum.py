@@ -28,10 +28,13 @@ class BoundedSum:
     grid: float
 
 
-def zero(size: int, *, bound: float, device: torch.device) -> BoundedSum:
-    """The sum over no units, of `size` numbers, that one unit will move by at most `bound` in L2."""
+def zero(size: int, *, bound: float, device: torch.device, memory: torch.Tensor | None = None) -> BoundedSum:
+    """The sum over no units, of `size` numbers, that one unit will move by at most `bound` in L2.
+
+    memory: float64 [size] to be overwritten, where there is some: fresh memory costs more than what it is used for.
+    """
     grid = grid_of(bound)
-    value = torch.zeros(size, dtype=torch.float64, device=device)
+    value = torch.zeros(size, dtype=torch.float64, device=device) if memory is None else memory.zero_()
     return BoundedSum(value, bound + grid * math.sqrt(size), grid)
 
 

@@ -17,7 +17,8 @@ Floating point: when one unit leaves, the others of its micro-batch are computed
 gradients move by rounding: at most 4.2e-7 C each was seen in float32 (a six-layer encoder on a CPU). The sensitivity is
 therefore C * (1 + 1e-6 * expected batch): a public number, more than twice what was measured; and what rounding to the
 grid adds (`bounded_sum.py`).
-Users are computed one at a time, so that no other user's gradient moves at all. A norm that comes from Gram matrices
+Users that share micro-batches move by up to 16 times as much (`engine/per_user.py`), and their sum's sensitivity has
+that in; other users that are computed one at a time do not move at all. A norm that comes from Gram matrices
 is rounded up, because a clipped gradient would outgrow C if its norm came out too small.
 """
 
@@ -82,17 +83,30 @@ class ClippedSum(BoundedSum):
         expected_batch: int,
         device: torch.device,
         groups: Groups = (),
+        rounding: float = ROUNDING_SLACK,
+        memory: torch.Tensor | None = None,
     ) -> "ClippedSum":
-        """The sum over no units. Raises ValueError for clipping per layer without groups that cover the vector."""
+        """The sum over no units. Raises ValueError for clipping per layer without groups that cover the vector.
+
+        rounding: what the others may move by when one unit leaves, of the clip norm, for each unit expected.
+        memory: float64 [size] to be overwritten, where there is some.
+        """
         per_layer = clipping == "per-layer"
         if per_layer and sum(place.stop - place.start for places in groups for place in places) != size:
             raise ValueError("clipping per layer needs groups that hold every trainable parameter once")
-        empty = bounded_sum.zero(size, bound=clip_norm * (1 + ROUNDING_SLACK * expected_batch), device=device)
-        below = adaptive.count(expected_batch=expected_batch, device=device) if clipping == "adaptive" else None
+        bound = clip_norm * (1 + rounding * expected_batch)
+        empty = bounded_sum.zero(size, bound=bound, device=device, memory=memory)
+        adapts = clipping == "adaptive"
+        below = adaptive.count(expected_batch=expected_batch, device=device, rounding=rounding) if adapts else None
         return cls(empty.value, empty.sensitivity, empty.grid, clip_norm, clipping, groups if per_layer else (), below)
 
     def add(self, gradients: Gradients) -> None:
         """Add the clipped gradients of a micro-batch; a unit whose norm is not finite adds nothing."""
+        # What is added is what the norm was taken of, to the last digit, wherever the caller stands.
+        with torch.autocast(self.value.device.type, enabled=False):
+            self._add(gradients)
+
+    def _add(self, gradients: Gradients) -> None:
         if self.groups:
             self._add_by_group(gradients)
             return

@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from dpcore import token_budget
 from dpcore.spec.plan import Speed
 
 T = TypeVar("T")
@@ -30,27 +31,57 @@ class MicroBatches:
         max_length: int,
         row_bytes: int,
         speed: Speed,
+        device: torch.device,
         release: Callable[[], None],
+        recompute: Callable[[], bool],
         should_stop: Callable[[], bool],
     ) -> None:
         """lengths: tokens of each record of the file, int64 [n]. row_bytes: what one more example needs in buffers.
 
-        release(): called when memory ran out, to give buffers back. should_stop(): asked before every micro-batch.
+        release(): called when memory ran out, to give buffers back. recompute(): called when one single record does
+        not fit, to compute with less memory from now on; False when it cannot. should_stop(): asked before every
+        micro-batch.
         """
         multiple = speed.length_multiple
         self._padded = np.minimum(-(-lengths // multiple) * multiple, max_length)
-        self._most_examples = max(1, speed.buffer_bytes // max(1, row_bytes))
-        self._speed, self._release, self._should_stop = speed, release, should_stop
+        self._max_length, self._device = max_length, device
+        self._tokens = None if speed.tokens == "auto" else speed.tokens
+        self.buffer_bytes = token_budget.buffer_bytes(device) if speed.buffer_bytes == "auto" else speed.buffer_bytes
+        self._most_examples = max(1, self.buffer_bytes // max(1, row_bytes))
+        self._release, self._recompute, self._should_stop = release, recompute, should_stop
         self._shrink = 1  # doubled when memory runs out
+
+    def rehearse(self, run: Callable[[int], None]) -> None:
+        """Find the token budget where none was given, and run the largest micro-batch of the largest length once.
+
+        run(count): compute on that many public records of the largest length.
+        """
+        if self._tokens is None:
+            try:
+                self._tokens = token_budget.find(
+                    run, length=self._max_length, most=self._most_examples, device=self._device
+                )
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                self._tokens = self._max_length
+        largest = np.arange(self.examples(self._max_length))
+        self._first(largest, self._max_length, lambda now, _: run(len(now)))
+
+    def limit(self, examples: int) -> None:
+        """At most this many examples in a micro-batch from now on."""
+        self._most_examples = min(self._most_examples, examples)
 
     def examples(self, length: int) -> int:
         """Examples in a micro-batch of this padded length."""
-        return max(1, min(self._speed.tokens // length, self._most_examples) // self._shrink)
+        tokens = token_budget.CPU_TOKENS if self._tokens is None else self._tokens
+        return max(1, min(tokens // length, self._most_examples) // self._shrink)
 
     def each(self, drawn: np.ndarray, compute: Callable[[np.ndarray, int], T], take: Callable[[T], None]) -> None:
         """Compute on all drawn records, int64 [k], in micro-batches, and take what each gave.
 
-        compute(indices, length): on records that are padded to `length`; out of memory, it is asked again with fewer.
+        compute(indices, length): on records that are padded to `length`; out of memory, it is asked again with fewer,
+        and at last with one record whose layers are recomputed.
         Only what was computed to its end is taken, and taken once: a sum that was half added cannot be tried again.
         Raises Stopped between two micro-batches, and whatever `compute` and `take` raise.
         """
@@ -58,18 +89,28 @@ class MicroBatches:
             while len(indices):
                 if self._should_stop():
                     raise Stopped
-                size = self.examples(length)
-                try:
-                    computed = compute(indices[:size], length)
-                except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                    if size == 1 or not out_of_memory(error):
-                        raise
-                    self._shrink *= 2
-                    self._release()
-                    continue
+                computed, size = self._first(indices, length, compute)
                 take(computed)
                 del computed  # its memory is needed for the next
                 indices = indices[size:]
+
+    def _first(self, indices: np.ndarray, length: int, compute: Callable[[np.ndarray, int], T]) -> tuple[T, int]:
+        """Compute on as many of the first records as fit; what that gave, and how many they were."""
+        while True:
+            size = min(self.examples(length), len(indices))
+            try:
+                return compute(indices[:size], length), size
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                self._release()
+                if size > 1:
+                    while self.examples(length) >= size:
+                        self._shrink *= 2
+                elif self._recompute():
+                    self._shrink = 1
+                else:
+                    raise
 
     def _buckets(self, drawn: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """The draw by padded length, longest first, so that the largest buffer is made once."""

@@ -42,8 +42,15 @@ def gaussian(stream: Keystream, count: int) -> Iterator[torch.Tensor]:
         yield torch.cat([radius * angle.cos(), radius * angle.sin()])[:wanted]
 
 
-def noised_mean(total: BoundedSum, noise_multiplier: float, expected_batch: int, stream: Keystream) -> torch.Tensor:
-    """(sum + noise) / expected_batch: float64 [n], the only thing of a step that may be used afterwards.
+def noised_mean(
+    total: BoundedSum,
+    noise_multiplier: float,
+    expected_batch: int,
+    stream: Keystream,
+    *,
+    dtype: torch.dtype = torch.float64,
+) -> torch.Tensor:
+    """(sum + noise) / expected_batch: [n] of this dtype, the only thing of a step that may be used afterwards.
 
     It takes the place of the sum in memory: a large vector is not needed twice, and the sum exists no longer.
     Guarantee: before the division the result is a multiple of the sum's grid, its noise has a deviation of
@@ -51,10 +58,14 @@ def noised_mean(total: BoundedSum, noise_multiplier: float, expected_batch: int,
     whatever was drawn.
     """
     deviation = noise_multiplier * total.sensitivity / total.grid
+    mean = total.value.view(dtype)[: len(total.value)]
     start = 0
     for noise in gaussian(stream, total.value.numel()):
         part = total.value[start : start + len(noise)]
         part.mul_(1 / total.grid).round_().clamp_(-_MOST_STEPS, _MOST_STEPS)
         part.add_(noise.mul_(deviation).round_().to(part.device)).mul_(total.grid / expected_batch)
+        if dtype != total.value.dtype:
+            # Narrower numbers never reach what is still to be read; a copy in between, for they overlap with these.
+            mean[start : start + len(noise)] = part.to(dtype)
         start += len(noise)
-    return total.value
+    return mean

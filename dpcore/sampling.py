@@ -14,6 +14,7 @@ class Owners:
         """Raises ValueError for a negative number."""
         if len(owners) and owners.min() < 0:
             raise ValueError("users are numbered from 0")
+        self._owners = owners
         self._order = np.argsort(owners, kind="stable")
         self._ends = np.cumsum(np.bincount(owners))
 
@@ -24,6 +25,11 @@ class Owners:
     def records(self, user: int) -> np.ndarray:
         """Indices of all records of a user, ascending: int64 [k]."""
         return self._order[self._ends[user - 1] if user else 0 : self._ends[user]]
+
+    def of(self, records: np.ndarray) -> np.ndarray:
+        """The users that these records belong to: int64 [k]."""
+        users: np.ndarray = self._owners[records]
+        return users
 
 
 def poisson(stream: Keystream, population: int, rate: float) -> np.ndarray:

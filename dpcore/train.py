@@ -13,12 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dpcore import adaptive, optimise
+from dpcore import adaptive, optimise, recompute
 from dpcore import checkpoint as checkpoints
+from dpcore.bounded_sum import ROUNDING_SLACK
 from dpcore.clipping import ClippedSum, by_module
+from dpcore.engine.errors import BatchShape, UnseenParameter
+from dpcore.engine.one_by_one import OneByOne
 from dpcore.engine.per_example import PerExample
-from dpcore.engine.per_user import UserGradient
+from dpcore.engine.per_user import CANCELLING, USER_BYTES, UserGradient, UserGradients
 from dpcore.engine.rehearsal import require_exact
+from dpcore.engine.rows import Rows
 from dpcore.engine.tape import Gradients
 from dpcore.keystream import Streams
 from dpcore.micro_batches import MicroBatches, Stopped
@@ -135,18 +139,24 @@ class _Run(Generic[R]):
         self._model, self._task, self._records, self._plan = model, task, records, plan
         self._owners = None if owners is None else Owners(owners)
         self._should_stop, self._streams = should_stop, streams
-        self._engine = PerExample(model)
+        self._engine: PerExample | OneByOne = PerExample(model)
         self._parameters = self._engine.parameters
         self._optimiser = optimise.make(self._parameters, plan)
         self._averages = optimise.averages(self._parameters) if plan.weight_averaging else {}
         self._clip_norm = plan.clip_norm
         self._groups = by_module(self._parameters)
+        self._dtype = torch.promote_types(next(iter(self._parameters.values())).dtype, torch.float32)
+        self._memory = torch.empty(self._engine.width, dtype=torch.float64, device=self._engine.device)
+        if speed.recompute:
+            self._recompute()
         self._micro_batches = MicroBatches(
             records.lengths,
             max_length=task.max_length,
             row_bytes=self._engine.row_bytes,
             speed=speed,
+            device=self._engine.device,
             release=self._engine.release,
+            recompute=self._recompute,
             should_stop=should_stop,
         )
 
@@ -157,16 +167,23 @@ class _Run(Generic[R]):
         """
         length = min(_CHECKED_TOKENS, self._task.max_length)
         some = self._task.synthetic(_CHECKED, length)
-        require_exact(
-            self._engine, self._model, lambda now: self._task.losses(self._model, some, now, length), _CHECKED
-        )
+        assert isinstance(self._engine, PerExample)
+        try:
+            require_exact(
+                self._engine, self._model, lambda now: self._task.losses(self._model, some, now, length), _CHECKED
+            )
+        except (UnseenParameter, BatchShape):
+            # What the fast engine does not know, plain autograd does, a record at a time.
+            self._engine.release()
+            self._engine = OneByOne(self._model)
+            self._micro_batches.limit(1)
         length = self._task.max_length
-        count = self._micro_batches.examples(length)
-        public = self._task.synthetic(count, length)
-        total = self._zero()
-        total.add(
-            self._engine.gradients(lambda: self._task.losses(self._model, public, np.arange(count), length), count)
-        )
+
+        def run(count: int) -> None:
+            public = self._task.synthetic(count, length)
+            self._zero().add(self._gradients(public, np.arange(count), length))
+
+        self._micro_batches.rehearse(run)
 
     def iterate(self) -> None:
         """One iteration: one draw, one noise."""
@@ -178,6 +195,8 @@ class _Run(Generic[R]):
             raise Stopped
         if self._owners is None:
             self._add_records(total, drawn)
+        elif self._users_share:
+            self._add_users(total, drawn, self._owners)
         else:
             for user in drawn:
                 self._add_user(total, self._owners.records(user))
@@ -202,7 +221,8 @@ class _Run(Generic[R]):
             score = noised_mean(total.below, count_noise, plan.expected_batch, stream)
             self._clip_norm = adaptive.next_clip_norm(self._clip_norm, score.item())
         deviation = noise * total.sensitivity / plan.expected_batch
-        return noised_mean(total, noise, plan.expected_batch, stream), deviation
+        mean = noised_mean(total, noise, plan.expected_batch, stream, dtype=self._dtype)
+        return mean, deviation
 
     def _zero(self) -> ClippedSum:
         """The sum over no units."""
@@ -213,15 +233,47 @@ class _Run(Generic[R]):
             expected_batch=self._plan.expected_batch,
             device=self._engine.device,
             groups=self._groups,
+            rounding=ROUNDING_SLACK * (CANCELLING if self._users_share else 1),
+            memory=self._memory,
         )
+
+    @property
+    def _users_share(self) -> bool:
+        """Whether the records of several users share micro-batches."""
+        # The bound on how far a user's records cancel holds for all layers together, and each is clipped on its own.
+        together = self._plan.unit == "user" and self._plan.clipping != "per-layer"
+        return together and isinstance(self._engine, PerExample) and self._engine.thin
+
+    def _recompute(self) -> bool:
+        """Compute layers again in the backward pass from now on; False where that is so, or cannot be."""
+        return recompute.switch_on(self._model, lambda: self._engine.recomputing())
+
+    def _gradients(self, records: R, indices: np.ndarray, length: int) -> Gradients | Rows:
+        """Gradients of some records, in one micro-batch."""
+        return self._engine.gradients(lambda: self._task.losses(self._model, records, indices, length), len(indices))
 
     def _add_records(self, total: ClippedSum, drawn: np.ndarray) -> None:
         """Add the drawn records to the sum, each a unit of its own."""
+        self._micro_batches.each(drawn, lambda now, length: self._gradients(self._records, now, length), total.add)
 
-        def gradients(now: np.ndarray, length: int) -> Gradients:
-            return self._engine.gradients(lambda: self._task.losses(self._model, self._records, now, length), len(now))
+    def _add_users(self, total: ClippedSum, drawn: np.ndarray, owners: Owners) -> None:
+        """Add the drawn users to the sum, as many at a time as buffers have room for; their records share batches."""
+        most = max(1, self._micro_batches.buffer_bytes // (USER_BYTES * self._engine.width))
+        for start in range(0, len(drawn), most):
+            some = drawn[start : start + most]
+            users = UserGradients(self._engine, len(some))
 
-        self._micro_batches.each(drawn, gradients, total.add)
+            def gradients(now: np.ndarray, length: int, some: np.ndarray = some) -> tuple[Gradients | Rows, np.ndarray]:
+                return self._gradients(self._records, now, length), np.searchsorted(some, owners.of(now))
+
+            def add(made: tuple[Gradients | Rows, np.ndarray], users: UserGradients = users) -> None:
+                users.add(*made)
+
+            self._micro_batches.each(np.concatenate([owners.records(user) for user in some]), gradients, add)
+            together, alone = users.finish()
+            total.add(together)
+            for user in some[alone]:
+                self._add_user(total, owners.records(user))
 
     def _add_user(self, total: ClippedSum, records: np.ndarray) -> None:
         """Add one user to the sum: all of its records together are the unit."""

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
-import torch
 
 from domain.blobs import Store, open_store
 from domain.events import append_event
@@ -16,6 +15,7 @@ from domain.releases import publish
 from domain.rows import read_rows
 from domain.settings import WorkerSettings
 from dpcore.checkpoint import read_step
+from dpcore.micro_batches import out_of_memory
 from dpcore.tasks.records import Records
 from dpcore.train import Outcome, train
 from ledger import work
@@ -138,14 +138,12 @@ class _Attempt:
             )
         except (LedgerError, Unavailable):
             raise
-        except torch.OutOfMemoryError as error:
-            if self._begun:
-                raise DataPhaseFailed from error
-            raise Refused("out_of_memory", "The model does not fit into this worker's memory.") from error
         except Exception as error:
             # Before the first authorisation the loop has run on public stand-ins only.
             if self._begun:
                 raise DataPhaseFailed from error
+            if out_of_memory(error):
+                raise Refused("out_of_memory", "The model does not fit into this worker's memory.") from error
             log.error("job %s: rehearsal failed: %s", assignment.job_id, describe(error))
             raise Refused("not_trainable", "The method cannot train this model exactly.") from error
 

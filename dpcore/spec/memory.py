@@ -3,7 +3,7 @@
 from dpcore.spec.facts import ModelFacts
 
 TOKENS = 2048
-"""Padded tokens of a micro-batch, as `Speed` has them by default."""
+"""Padded tokens of a micro-batch on a processor; on a GPU there are more as long as its memory lasts."""
 
 
 def layer(facts: ModelFacts, *, max_length: int) -> int:

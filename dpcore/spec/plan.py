@@ -1,7 +1,7 @@
 """The plan of one training phase: every number that the privacy guarantee rests on, in one frozen object."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
@@ -72,9 +72,17 @@ class Speed(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    tokens: int = Field(default=2048, ge=1, description="padded tokens in one micro-batch")
+    tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto", description="padded tokens in one micro-batch; auto: found for the machine on public records"
+    )
     length_multiple: int = Field(default=4, ge=1, description="a record is padded to the next multiple of this")
-    buffer_bytes: int = Field(default=64 * 2**20, ge=1, description="per-example gradients of one micro-batch")
+    buffer_bytes: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto", description="per-example gradients of one micro-batch"
+    )
+    recompute: bool = Field(
+        default=False,
+        description="layers keep their inputs only; without it, from when one single record does not fit",
+    )
 
 
 class Phase(BaseModel):

@@ -66,14 +66,12 @@ def stand_ins(count: int, length: int, *, vocabulary: int, avoid: int, labels: n
 
 def padded(records: Records, indices: np.ndarray, length: int, *, pad: int, device: torch.device) -> Batch:
     """The records of `indices` in a batch of this length."""
-    ids = np.full((len(indices), length), pad, dtype=np.int64)
-    mask, marks = np.zeros_like(ids), np.zeros_like(ids)
-    for row, i in enumerate(indices):
-        where = slice(records.offsets[i], records.offsets[i + 1])
-        size = where.stop - where.start
-        ids[row, :size] = records.tokens[where]
-        mask[row, :size] = 1
-        marks[row, :size] = records.marks[where]
+    starts, steps = records.offsets[indices], np.arange(length)
+    real = steps < (records.offsets[indices + 1] - starts)[:, None]
+    where = (starts[:, None] + steps)[real]
+    ids = np.full(real.shape, pad, dtype=np.int64)
+    mask, marks = real.astype(np.int64), np.zeros_like(ids)
+    ids[real], marks[real] = records.tokens[where], records.marks[where]
     return Batch(*(torch.from_numpy(array).to(device) for array in (ids, mask, marks)))
 
 

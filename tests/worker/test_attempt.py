@@ -119,7 +119,7 @@ def test_running_out_of_memory_in_the_rehearsal_is_free(
     service: Service, engine: sa.Engine, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def train(**_: Any) -> Outcome:
-        raise module.torch.OutOfMemoryError("tried to allocate")
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
     trains_like(monkeypatch, train)
     id = service.submit(hint=False)

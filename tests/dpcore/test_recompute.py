@@ -1,0 +1,61 @@
+"""Layers that are computed again in the backward pass give the same gradients, and keep less until then."""
+
+import numpy as np
+import pytest
+import torch
+
+from dpcore import recompute
+from dpcore.engine.per_example import PerExample
+from dpcore.spec.plan import Speed
+from dpcore.token_budget import kept_bytes
+
+from .test_train import Host, equal, make_plan, secret, trained
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "llama"])
+@pytest.mark.parametrize("training", ["lora", "full"])
+def test_recomputed_layers_give_the_same_gradients_and_keep_less(
+    make_model, make_base, make_records, task, name, training
+):
+    make = make_model if training == "lora" else make_base
+    model, records, kept, sums = make(name, layers=3, dtype=torch.float64), make_records(4), [], []
+    engine = PerExample(model)
+
+    def compute():
+        gradients = engine.gradients(lambda: task.losses(model, records, np.arange(4), 16), 4)
+        sums.append(torch.zeros(engine.width, dtype=torch.float64))
+        gradients.add_weighted(sums[-1], torch.ones(4, dtype=torch.float64))
+
+    kept.append(kept_bytes(compute))
+    assert recompute.switch_on(model, engine.recomputing)
+    assert not recompute.switch_on(model, engine.recomputing)  # a second time there is nothing left to switch
+    kept.append(kept_bytes(compute))
+    torch.testing.assert_close(sums[1], sums[0], rtol=1e-12, atol=1e-14)
+    assert kept[1] < 0.7 * kept[0]
+
+
+def test_a_run_that_recomputes_trains_as_one_that_does_not(make_model, make_records, task):
+    results = []
+    for recomputing in (False, True):
+        model = make_model(layers=2)
+        speed = Speed(recompute=recomputing)
+        Host().run(model, task, make_records(20), make_plan(steps=2), speed=speed, streams=secret())
+        assert any("forward" in vars(m) for m in model.modules()) == recomputing
+        results.append(trained(model))
+    assert equal(*results)
+
+
+def test_one_record_out_of_memory_switches_recomputing_on(make_model, make_records, task, monkeypatch):
+    reference, model, original = make_model(layers=2), make_model(layers=2), task.losses
+    plan = make_plan(steps=2, sample_rate=0.5)
+    Host().run(reference, task, make_records(40), plan, streams=secret())
+
+    def tight(model, records, indices, length):
+        if len(records) == 40 and not any("forward" in vars(m) for m in model.modules()):
+            raise torch.OutOfMemoryError("no memory for all layers")
+        return original(model, records, indices, length)
+
+    monkeypatch.setattr(task, "losses", tight)
+    assert Host().run(model, task, make_records(40), plan, streams=secret()).step == 2
+    for name, value in trained(reference).items():
+        torch.testing.assert_close(trained(model)[name], value, rtol=1e-3, atol=1e-4)
