@@ -15,7 +15,7 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 def send_blob(request: Request, store: Store, key: str, *, sha256: str, filename: str, media_type: str) -> Response:
-    """200, 206 for `Range`, 304 for a matching `If-None-Match`, 416 for a range outside the blob."""
+    """200, 206 for `Range`, no body for HEAD, 304 for a matching `If-None-Match`, 416 for a range outside the blob."""
     size = blobs.size(store, key)
     etag = f'"{sha256}"'
     headers = {
@@ -32,6 +32,8 @@ def send_blob(request: Request, store: Store, key: str, *, sha256: str, filename
         status = 206
         headers["content-range"] = f"bytes {start}-{end - 1}/{size}"
     headers["content-length"] = str(end - start)
+    if request.method == "HEAD":
+        return Response(None, status, headers, media_type)
     return StreamingResponse(blobs.stream(store, key, start, end), status, headers, media_type)
 
 

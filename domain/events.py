@@ -22,8 +22,9 @@ Name = Literal[
     "job.failed",
     "job.succeeded",
     "steps.authorised",
+    "job.noted",
 ]
-"""What an event is about, for programs."""
+"""What an event is about, for programs. job.noted: it was written before events had names."""
 _LEVELS = {"job.rejected": "warn", "job.expired": "warn", "job.failed": "error"}
 
 

@@ -1,5 +1,7 @@
 """Where a job stands. The six public statuses are OpenAI's; what they leave open is said in `status_detail`."""
 
+from typing import Literal
+
 ENDED = ("succeeded", "failed", "cancelled")
 OPEN = ("validating_files", "queued", "running")
 
@@ -16,5 +18,6 @@ REJECTED = "rejected"
 EXPIRED = "expired"
 """Cancelled, by a time limit."""
 
+Detail = Literal["waiting_for_approval", "paused", "pausing", "cancelling", "rejected", "expired"]
 HELD = (WAITING, PAUSED)
 """Queued, but not in line."""

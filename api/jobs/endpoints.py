@@ -195,6 +195,7 @@ def checkpoints(
     return page([], False)
 
 
+@router.head("/{job_id}/adapter", include_in_schema=False)
 @router.get("/{job_id}/adapter", response_class=Response)
 def adapter(
     job_id: Id, caller: StewardOrAnalyst, request: Request, service: Service, connection: Transaction

@@ -7,9 +7,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from api.fields import Body, Name, Reason, Reference
+from domain.events import Name as EventName
 from domain.faults import fault
 from domain.grants import Grant
 from domain.jobs import Planned, Wanted, budget_left
+from domain.statuses import Detail
 from ledger.receipts import sign
 
 NoteName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
@@ -205,7 +207,7 @@ class Job(BaseModel):
         "slowest worker measured on synthetic input, as if every record were as long as can be; null before that"
     )
     status: Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
-    status_detail: str | None = Field(
+    status_detail: Detail | None = Field(
         description="what the six statuses leave open: waiting_for_approval and paused (queued, nobody begins it), "
         "pausing and cancelling (running, until its worker lets go), rejected and expired (cancelled)"
     )
@@ -255,7 +257,7 @@ class Event(BaseModel):
     level: Literal["info", "warn", "error"]
     message: str = Field(description="for people")
     type: Literal["message", "metrics"] = Field(description="metrics: steps were authorised")
-    name: str = Field(description="for programs: job.queued, steps.authorised, job.paused, job.succeeded, ...")
+    name: EventName = Field(description="what it is about, for programs")
     data: dict[str, Any] | None
 
 

@@ -117,7 +117,7 @@ BODIES: dict[tuple[str, str], dict[str, str]] = {
 }
 
 
-def _filled(method: str, path: str, own: Ids) -> Call:
+def filled(method: str, path: str, own: Ids) -> Call:
     """The route as its caller would use it on things of its own."""
     where = path
     for name in re.findall(r"\{(\w+)\}", path):
@@ -153,14 +153,14 @@ def attacks(method: str, path: str, needs: Dependant | None, own: Ids, others: I
     """(column, call with what is another's, the same call with what never was, the ids that differ)."""
     if (method, path) in PUBLIC:
         return
-    plain = _filled(method, path, own)
+    plain = filled(method, path, own)
     named = [n.removesuffix("_id") for n in re.findall(r"\{(\w+)\}", path) if n not in PLAIN]
     for kind in named:
         for theirs, nothing in zip(others.all_of(kind), unknown.all_of(kind), strict=True):
             calls = [replace(plain, path=plain.path.replace(getattr(own, kind), id, 1)) for id in (theirs, nothing)]
             yield kind, *calls, (theirs, nothing)
     if len(named) > 1:  # everything in the path is another's
-        both = [_filled(method, path, ids) for ids in (others, unknown)]
+        both = [filled(method, path, ids) for ids in (others, unknown)]
         pairs = [(getattr(others, kind), getattr(unknown, kind)) for kind in named]
         yield named[-1], *both, *pairs
     for name, kind in BODIES.get((method, path), {}).items():
@@ -179,7 +179,7 @@ def attacks(method: str, path: str, needs: Dependant | None, own: Ids, others: I
 
 def listing(method: str, path: str, own: Ids) -> Call | None:
     """The route as it is, if it only reads: nothing of another's may be in the answer."""
-    return _filled(method, path, own) if method == "GET" and (method, path) not in PUBLIC else None
+    return filled(method, path, own) if method == "GET" and (method, path) not in PUBLIC else None
 
 
 def _with(call: Call, name: str, id: str) -> Call:

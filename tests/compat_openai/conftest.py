@@ -90,7 +90,7 @@ def submit(analyst: openai.OpenAI, training_file: str) -> Callable[..., Any]:
 def work(world: World) -> Callable[[str], None]:
     """What a worker does with a job that it finds on the queue, in this process."""
     shared = set(WorkerSettings.model_fields) - {"database_url"}
-    given = {name: getattr(world.settings, name) for name in world.settings.model_fields if name in shared}
+    given = {name: getattr(world.settings, name) for name in type(world.settings).model_fields if name in shared}
     settings = WorkerSettings(database_url=world.database.worker_url, **given | {"lease_seconds": 3})
 
     def attempt(job_id: str) -> None:

@@ -68,10 +68,10 @@ def test_a_job_is_cancelled(analyst: openai.OpenAI, submit: Submit) -> None:
 
 
 def test_a_job_is_paused_resumed_and_its_adapter_downloaded(analyst: openai.OpenAI, submit: Submit, work: Work) -> None:
-    id = submit(steps=400).id
+    id = submit(steps=200).id
     worker = threading.Thread(target=work, args=(id,))
     worker.start()
-    until(lambda: analyst.fine_tuning.jobs.retrieve(id).progress["step"] > 40)  # type: ignore[attr-defined]
+    until(lambda: analyst.fine_tuning.jobs.retrieve(id).progress["step"] > 20)  # type: ignore[attr-defined]
     running = analyst.fine_tuning.jobs.pause(id)
     assert (running.status, running.status_detail) == ("running", "pausing")  # type: ignore[attr-defined]
     worker.join(PATIENCE)

@@ -92,10 +92,14 @@ def test_a_wrong_field_is_named(house: House, open_page: Open) -> None:
     expect(page.get_by_label("Epsilon", exact=True)).to_have_accessible_description(re.compile("valid number"))
 
 
-def test_a_job_is_cancelled(house: House, open_page: Open) -> None:
+def test_a_job_is_paused_resumed_and_cancelled(house: House, open_page: Open) -> None:
     job = house.job(house.tickets(5)["id"])
     page = open_page("analyst")
     page.goto(f"/dashboard/jobs/{job['id']}")
+    page.get_by_role("button", name="Pause").click()
+    expect(page.locator("#state")).to_contain_text("for 7 days at most")
+    page.get_by_role("button", name="Resume").click()
+    expect(page.locator("#state")).to_contain_text("Place")
     page.get_by_text("Cancel this job").click()
     page.get_by_role("button", name="Cancel the job").click()
     expect(page.locator("#state .badge")).to_have_text("cancelled")

@@ -84,16 +84,16 @@ def test_a_pause_keeps_a_checkpoint_and_a_resume_goes_on_from_it(
     service: Service, office: Office, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "tacit.worker")
-    id = service.submit(steps=400, hint=False)
+    id = service.submit(steps=200, hint=False)
     at_work = threading.Thread(target=attempt, args=(office.engine, office.settings, id))
     at_work.start()
-    until(lambda: service.authorised(id) > 40, PATIENCE, lambda: "nothing was authorised")
+    until(lambda: service.authorised(id) > 20, PATIENCE, lambda: "nothing was authorised")
     office.pause(id)
     assert office.shown(id) == ("running", "pausing")
     at_work.join(PATIENCE)
     assert office.shown(id) == ("queued", "paused")
     kept = service.authorised(id)
-    assert kept < 400
+    assert kept < 200
     assert service.leftovers(id)
     assert not office.settled(id)
     assert any(service.one(sa.text("SELECT reserved FROM ledger.budget")).reserved)  # type: ignore[arg-type]
