@@ -170,6 +170,20 @@ def cancel(job: str, url: options.Url = None, key: options.Key = None, as_json: 
 
 @app.command()
 @options.explained
+def pause(job: str, url: options.Url = None, key: options.Key = None, as_json: options.Json = False) -> None:
+    """Hold a job: its worker keeps a checkpoint and lets go. What it reserved stays reserved, for 7 days at most."""
+    output.show(connect(url, key).post(f"{PATH}/{job}/pause"), as_json)
+
+
+@app.command()
+@options.explained
+def resume(job: str, url: options.Url = None, key: options.Key = None, as_json: options.Json = False) -> None:
+    """Let a paused job go on from its checkpoint."""
+    output.show(connect(url, key).post(f"{PATH}/{job}/resume"), as_json)
+
+
+@app.command()
+@options.explained
 def approve(
     job: str,
     reason: Annotated[str | None, typer.Option(help="Kept in the ledger.")] = None,
