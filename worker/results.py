@@ -14,6 +14,7 @@ from domain.blobs import Store, put_bytes
 from domain.releases import Result
 from dpcore.export import About
 from dpcore.methods import get_method
+from dpcore.spec import accounting
 from ledger.budgets import balance
 from ledger.tables import phase, reservation
 from ledger.work import Lease
@@ -70,6 +71,11 @@ def privacy_report(
             "relation": plan.relation,
             "epsilon": assignment.privacy.get("epsilon"),
             "epsilon_charged": epsilon,
+            # Either bounds this job alone; a distribution cut at its ends can be the looser.
+            "epsilon_pld_this_job_alone": min(
+                epsilon,
+                accounting.pld_epsilon(plan.noise_multiplier, plan.sample_rate, row.steps_authorised, budget.delta),
+            ),
             "delta": budget.delta,
             "mechanism": "Poisson-subsampled Gaussian",
             "noise_multiplier": plan.noise_multiplier,
