@@ -1,0 +1,50 @@
+"""What a job's owner is told about how far it is: public numbers, whole minutes, nothing before it is known."""
+
+import time
+
+import pytest
+import sqlalchemy as sa
+
+from domain.models import base_models
+from domain.profiles import Measured, record
+from domain.tables import job
+from ledger import work
+from tests.api.conftest import JOBS, World
+
+pytestmark = pytest.mark.usefixtures("quick_checks")
+
+
+def test_an_estimated_finish_follows_from_the_plan_and_the_profile(world: World) -> None:
+    made = world.submit(world.private_file()["id"], 1.0)
+    path = f"{JOBS}/{made['id']}"
+    engine = world.engine("worker")
+    with engine.begin() as connection:
+        lease = work.claim(connection, made["id"], "w", 60)
+        assert lease is not None
+        connection.execute(sa.update(job).where(job.c.id == made["id"]).values(status="running"))
+    assert world.get(path).json()["estimated_finish"] is None  # nobody has measured
+    speed = 40 * 20 * 512 / 7200  # two hours for the whole plan: 40 steps of 20 records of 512 tokens
+    measured = Measured("lora", "classification", "a processor", 128, speed, 1)
+    with engine.begin() as connection:
+        record(connection, base_models(world.settings)["minilm-l6"], measured)
+    first = world.get(path).json()["estimated_finish"]
+    assert first % 60 == 0
+    plan_seconds = 7200 * _max_length(world, made["id"]) / 512
+    assert 0 <= first - (time.time() + plan_seconds) < 120
+    with engine.begin() as connection:
+        work.authorise(connection, lease, 0, 20)
+    half = world.get(path).json()
+    assert half["progress"]["fraction"] == 0.5
+    left = plan_seconds * (40 - 20 + 2) / 40  # the chunk that was authorised last is still being worked on
+    assert 0 <= half["estimated_finish"] - (time.time() + left) < 120
+    listed = next(j for j in world.get(JOBS).json()["data"] if j["id"] == made["id"])
+    assert abs(listed["estimated_finish"] - half["estimated_finish"]) <= 60
+    paused = world.post(f"{path}/pause").json()
+    assert paused["estimated_finish"] is None
+
+
+def _max_length(world: World, job_id: str) -> int:
+    with world.engine("admin").connect() as connection:
+        plan = connection.execute(sa.select(job.c.plan).where(job.c.id == job_id)).scalar_one()
+    length: int = plan["max_length"]
+    return length
