@@ -11,6 +11,8 @@ pytest.importorskip("opacus")
 
 from benchmarks import epoch_time, memory, step_time
 
+pytestmark = pytest.mark.slow
+
 
 def _figures(main: Callable[[Sequence[str]], None], folder: Path, *arguments: str) -> dict[str, float]:
     file = folder / "figures"
