@@ -48,7 +48,7 @@ class _Conv2d(torch.autograd.Function):
             tape.write(bias, summed(rows))
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = conv2d_input(ctx.shape, weight.to(grad.dtype), grad, **how)
+            grad_x = conv2d_input(ctx.shape, weight.to(grad.dtype), grad, **how)  # type: ignore[no-untyped-call]
         return grad_x, None, None, None, None, None, None
 
 

@@ -41,6 +41,7 @@ def require_exact(engine: PerExample, model: nn.Module, losses: Callable[[np.nda
                 raise InexactGradient(f"per-example gradients are not each example's own: {', '.join(names)}")
             if not norm - most <= norms[i] <= norm * (1 + _NORM_ABOVE):
                 raise InexactGradient(f"the norm of an example's gradient is {norm.item()}, not {norms[i].item()}")
+    engine.expect_these_uses()
 
 
 @contextmanager

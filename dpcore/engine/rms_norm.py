@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -18,7 +19,11 @@ def _rms_norm(
         return None
     tape.require_batch(input, weight)
     leaf = expanded(tape, weight, input.dim())
-    return None if leaf is None else F.rms_norm(as_norm_input(input), normalized_shape, None, eps) * leaf
+    if leaf is None:
+        return None
+    x = as_norm_input(input)
+    # As one function, torch rounds to the input's type once, at the end.
+    return (F.rms_norm(x.to(torch.promote_types(x.dtype, leaf.dtype)), normalized_shape, None, eps) * leaf).to(x.dtype)
 
 
 HANDLERS: dict[Callable[..., Any], Callable[..., Tensor | None]] = {F.rms_norm: _rms_norm}

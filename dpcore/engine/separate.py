@@ -15,7 +15,8 @@ def require_separate(model: nn.Module, forward: Callable[[], object]) -> None:
     `forward`, run on public records, changes a value that the model keeps.
     """
     config = getattr(model, "config", None)
-    for part in (config, getattr(config, "text_config", None)):
+    # Some keep these numbers in a part of their own.
+    for part in () if config is None else (config, *vars(config).values()):
         for name in _EXPERTS:
             count = getattr(part, name, None)
             if isinstance(count, int) and count > 1:

@@ -19,6 +19,7 @@ class Tape:
     def __init__(self, layout: Layout, buffer: Tensor, examples: int) -> None:
         self.examples = examples
         self.derived = Derived()
+        self.uses: set[tuple[str, int]] = set()
         self._layout, self._buffer = layout, buffer
         self._seen: set[str] = set()
         self._wide = {name: Wide(layout.matrix(p)) for name, p in layout.parameters.items() if not layout.is_thin(p)}
@@ -38,6 +39,7 @@ class Tape:
                 f"{self.name(parameter)}: the layer's input has shape {tuple(tensor.shape)}, but its first "
                 f"dimension must run over the {self.examples} examples of the micro-batch"
             )
+        self.uses.add((self.name(parameter), tensor.dim()))
 
     def require_examples(self, count: object, parameter: Tensor) -> None:
         """Raises BatchShape unless a parameter is copied once for each example."""

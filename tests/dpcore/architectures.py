@@ -158,6 +158,9 @@ def make(
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = dropout
+            for attribute in ("attention_dropout", "dropout"):
+                if isinstance(getattr(module, attribute, None), float):
+                    setattr(module, attribute, dropout)
         if training.startswith("lora"):
             config = LoraConfig(
                 r=2, target_modules=known.adapted, fan_in_fan_out=name.startswith("gpt2"), lora_dropout=dropout
