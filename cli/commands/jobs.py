@@ -68,9 +68,17 @@ def _requested(
     steps: Annotated[int | None, typer.Option(min=1, help="More steps, more noise in each.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Units in a batch, on average.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Falls linearly to zero.")] = None,
+    hyperparameter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--hyperparameter",
+            help="A number of training without an option of its own, such as clipping=adaptive; repeatable.",
+        ),
+    ] = None,
 ) -> dict[str, Any]:
     """The options that an estimate and a job have in common, as a request."""
-    hyperparameters = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
+    named = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
+    hyperparameters = {name: value for name, value in named.items() if value is not None} | _pairs(hyperparameter)
     return request(model, training_file, validation_file, method, _pairs(option), hyperparameters, epsilon)
 
 

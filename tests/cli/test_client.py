@@ -81,6 +81,15 @@ def test_a_refusal_shows_message_field_and_what_would_fit(service: Service) -> N
     assert json.loads(body)["privacy"] == {"epsilon": 3.0}
 
 
+def test_numbers_of_training_go_to_the_method(service: Service) -> None:
+    service.says("POST /v1/fine_tuning/jobs/estimate", {"fits": True})
+    numbers = ["--steps", "7", "--hyperparameter", "clipping=adaptive", "--hyperparameter", "clip_norm=0.5"]
+    given = ["--method", "lora", "--option", "r=4", *numbers]
+    assert tacit("jobs", "estimate", "--file", "f", *given, "--url", service.url, "--key", "k").exit_code == 0
+    asked = {"steps": 7, "clipping": "adaptive", "clip_norm": 0.5}
+    assert json.loads(service.asked[0][2])["method"] == {"type": "lora", "lora": {"r": 4, "hyperparameters": asked}}
+
+
 def test_an_upload_is_a_form_with_the_names_of_the_service(service: Service, tmp_path: Path) -> None:
     service.says("POST /v1/files", {"id": "file-1"})
     rows = tmp_path / "rows.tsv"
