@@ -70,7 +70,8 @@ class SequenceClassification:
         """Cross entropy of each record: float [m]; every record is padded to `length`."""
         logits = self._forward(model, records, indices, length)
         labels = torch.from_numpy(records.labels[indices]).to(logits.device)
-        return F.cross_entropy(logits, labels, reduction="none")
+        # In float32, 1 - p of a record that is learnt loses its digits, and clipping would scale that error up.
+        return F.cross_entropy(logits.double(), labels, reduction="none").to(logits.dtype)
 
     def _forward(self, model: nn.Module, records: Records, indices: np.ndarray, length: int) -> Tensor:
         """Logits [m, labels] of records padded to `length`."""
