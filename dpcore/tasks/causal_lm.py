@@ -7,11 +7,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from dpcore.tasks import chat
+from dpcore.tasks.cross_entropy import cross_entropy
 from dpcore.tasks.records import Batch, Records, Row, by_length, device_of, joined, padded, stand_ins
 
 _ENCODE_AT_ONCE = 10_000
@@ -150,8 +150,6 @@ def _sums(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     output = model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, logits_to_keep=kept)
     where = predicted[:, kept]
     # Other positions are left out rather than weighted with zero, which a NaN would survive.
-    logits = output.logits[where]
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    each = F.cross_entropy(logits, following[:, kept][where], reduction="none")
+    each = cross_entropy(output.logits[where], following[:, kept][where])
     spread = torch.zeros(where.shape, dtype=each.dtype, device=each.device).masked_scatter(where, each)
     return spread.sum(1), where.sum(1)

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from dpcore.tasks.cross_entropy import cross_entropy
 from dpcore.tasks.records import Records, Row, by_length, device_of, joined, padded, setting, stand_ins
 
 _ENCODE_AT_ONCE = 10_000
@@ -70,8 +70,7 @@ class SequenceClassification:
         """Cross entropy of each record: float [m]; every record is padded to `length`."""
         logits = self._forward(model, records, indices, length)
         labels = torch.from_numpy(records.labels[indices]).to(logits.device)
-        # In float32, 1 - p of a record that is learnt loses its digits, and clipping would scale that error up.
-        return F.cross_entropy(logits.double(), labels, reduction="none").to(logits.dtype)
+        return cross_entropy(logits, labels)
 
     def _forward(self, model: nn.Module, records: Records, indices: np.ndarray, length: int) -> Tensor:
         """Logits [m, labels] of records padded to `length`."""

@@ -1,0 +1,31 @@
+"""The loss of a record that is all but certain keeps the digits of its gradient, in float32 too."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from dpcore.tasks.cross_entropy import cross_entropy
+
+
+def gradient(loss, logits, targets):
+    logits = logits.clone().requires_grad_()
+    (grad,) = torch.autograd.grad((loss(logits, targets) * torch.tensor([1.0, 2.0, 0.5])).sum(), logits)
+    return grad
+
+
+@pytest.mark.parametrize("gap", [0.0, 4.0, 8.0, 16.0, 30.0])
+def test_float32_gradients_have_the_digits_of_float64(gap):
+    logits = torch.randn(3, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).float().double()
+    targets = torch.tensor([2, 0, 6])
+    logits[torch.arange(3), targets] += gap
+    exact = gradient(lambda x, y: F.cross_entropy(x, y, reduction="none"), logits.to(torch.float64), targets)
+    exact[torch.arange(3), targets] = 0
+    exact[torch.arange(3), targets] = -exact.sum(1)
+    ours = gradient(cross_entropy, logits.float(), targets).double()
+    assert ((ours - exact).abs() <= 1e-5 * exact.abs()).all()
+    losses = cross_entropy(logits.float(), targets)
+    torch.testing.assert_close(losses, F.cross_entropy(logits.float(), targets, reduction="none"))
+
+
+def test_half_precision_logits_are_widened():
+    assert cross_entropy(torch.zeros(2, 3, dtype=torch.bfloat16), torch.tensor([0, 1])).dtype == torch.float32
