@@ -33,8 +33,8 @@ def authenticated(
     mac = key_mac(credentials.credentials, secret_bytes(service.settings.key_pepper))
     rotated = sa.and_(api_key.c.previous_mac == mac, api_key.c.previous_until > sa.func.now())
     caller = find_caller(service, sa.or_(api_key.c.mac == mac, rotated))
-    request.scope["caller"] = caller  # for the audit log
     require_patience(service, caller)
+    request.scope["caller"] = caller  # for the audit log, which nobody can flood
     return caller
 
 

@@ -20,7 +20,7 @@ class AuditRow(BaseModel):
     created_at: int
     key: str = Field(description="the id of the key that asked")
     action: str = Field(description="method and route, with names in place of ids")
-    target: str | None = Field(description="the ids in the path, or of what was made; null where it was not found")
+    target: str | None = Field(description="the ids in the path, or of what was made; null where it was refused")
     status: int = Field(description="of the answer")
     request_id: str
 

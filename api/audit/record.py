@@ -21,7 +21,12 @@ _ONLY_LOOKS = {
     ("GET", "/dashboard/estimate"),
     ("POST", "/dashboard/estimate"),
 }
-_HANDS_OUT = {("GET", "/v1/files/{file_id}/content"), ("GET", "/v1/fine_tuning/jobs/{job_id}/adapter")}
+_HANDS_OUT = {
+    ("GET", "/v1/files/{file_id}/content"),
+    ("GET", "/v1/fine_tuning/jobs/{job_id}/adapter"),
+    ("GET", "/dashboard/jobs/{job_id}/adapter"),
+    ("GET", "/dashboard/jobs/{job_id}/results/{file_id}"),
+}
 logger = logging.getLogger(__name__)
 
 
@@ -38,10 +43,12 @@ class Audited:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         head: Message | None = None
+        answered = False
 
         async def send_after_writing(message: Message) -> None:
             # The head waits for the first piece of the body, which names what was made.
-            nonlocal head
+            nonlocal head, answered
+            answered = True
             if message["type"] == "http.response.start" and _is_audited(scope):
                 head = message
                 return
@@ -51,7 +58,12 @@ class Audited:
                 await send(first)
             await send(message)
 
-        await self.app(scope, receive, send_after_writing)
+        try:
+            await self.app(scope, receive, send_after_writing)
+        except Exception:
+            if not answered and _is_audited(scope):
+                await self._write(scope, 500, b"")
+            raise
 
     async def _write(self, scope: Scope, status: int, body: bytes) -> None:
         caller: Caller = scope["caller"]
@@ -61,7 +73,7 @@ class Audited:
             "tenant_id": caller.tenant_id,
             "key_id": caller.key_id,
             "action": f"{scope['method']} {template(scope)}",
-            "target": _made(body) if status == 201 else _named(scope) if _was_found(status, body) else None,
+            "target": _made(body) if status == 201 else _named(scope) if _was_found(status) else None,
             "status": status,
             "request_id": scope["request_id"],
         }
@@ -76,9 +88,9 @@ def _is_audited(scope: Scope) -> bool:
     return "caller" in scope and (route in _HANDS_OUT or (scope["method"] in _CHANGES and route not in _ONLY_LOOKS))
 
 
-def _was_found(status: int, body: bytes) -> bool:
-    """Whether what the path names was looked up and found: what is another tenant's is not repeated either."""
-    return status < 400 or status == 409 or (status == 403 and b"missing_scope" not in body)
+def _was_found(status: int) -> bool:
+    """Whether what the path names was certainly looked up and found: what is another tenant's is not repeated."""
+    return status < 400 or status == 409
 
 
 def _named(scope: Scope) -> str | None:

@@ -103,8 +103,8 @@ def visitor(request: Request, service: Service) -> Visitor:
         caller = find_caller(service, api_key.c.id == session.key_id)
     except ApiError:
         raise LoggedOut(ended=True) from None
-    request.scope["caller"] = caller  # for the audit log
     require_patience(service, caller)
+    request.scope["caller"] = caller  # for the audit log
     found = Visitor(caller, session, form_token(session, service))
     request.state.visitor = found  # for the pages of errors
     return found

@@ -63,6 +63,16 @@ def test_a_tenant_reads_its_own_log_by_pages_and_analysts_none(world: World) -> 
         assert world.get("/v1/audit", scope).status_code == 403
 
 
+def test_what_broke_is_recorded_as_well(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr("api.keys.endpoints.new_key", broken)
+    with pytest.raises(RuntimeError):
+        world.post("/v1/keys", {"name": "n", "scopes": ["auditor"]}, "admin")
+    assert [(row["action"], row["target"], row["status"]) for row in log(world)[:1]] == [("POST /v1/keys", None, 500)]
+
+
 @pytest.mark.parametrize("login", ["api", "worker"])
 @pytest.mark.parametrize("statement", ["UPDATE audit SET status = 200", "DELETE FROM audit", "TRUNCATE audit"])
 def test_no_service_login_rewrites_it(world: World, login: str, statement: str) -> None:

@@ -18,6 +18,7 @@ OUT_OF_BOUNDS = {
     "bottomless": b"[" * 200_000,
     "NaN": BUDGET % b"NaN",
     "infinity": BUDGET % b"1e999",
+    "large": BUDGET % (b"9" * 100),
     "huge": BUDGET % (b"9" * 5000),
     "twice": b'{"name": "n", "epsilon": 8, "epsilon": 1, "delta": 1e-5}',
     "latin": b'{"name": "\xe9", "epsilon": 8, "delta": 1e-5}',
