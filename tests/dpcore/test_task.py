@@ -199,3 +199,23 @@ def test_perplexity_is_per_target_token(make_model, writer_tokenizer):
     assert metrics["perplexity"] == pytest.approx(np.exp(metrics["loss"]))
     with pytest.raises(ValueError, match="no record has a target"):
         task.metrics(model, {"text": [""]})
+
+
+def test_a_learnt_record_keeps_the_digits_of_its_gradient(task, make_records):
+    """What another grouping does to a record's logits must stay as small, relative to its gradient."""
+
+    class Sure(torch.nn.Module):
+        def __init__(self, dtype):
+            super().__init__()
+            self.scores = torch.nn.Parameter(torch.tensor([0.3, -7.1, -7.9], dtype=torch.float32).to(dtype))
+
+        def forward(self, **_):
+            return type("Output", (), {"logits": self.scores[None]})
+
+    records, grads = make_records(40), []
+    sure = np.flatnonzero(records.labels == 0)[:1]
+    for dtype in (torch.float32, torch.float64):
+        model = Sure(dtype)
+        task.losses(model, records, sure, 16).sum().backward()
+        grads.append(model.scores.grad.double())
+    assert (grads[0] - grads[1]).norm() < 1e-6 * grads[1].norm()
