@@ -28,8 +28,13 @@ HEARTBEAT = 15.0
 AT_ONCE = 100
 MOST_STREAMS = 10
 """Of one key, in one process of the API."""
+_SENT = {
+    "type": "object",
+    "description": "one event of the stream; `data` is an Event as JSON",
+    "properties": {"id": {"type": "string"}, "data": {"type": "string"}},
+}
 STREAM_ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+    200: {"content": {"text/event-stream": {"schema": _SENT}}},
     204: {"description": "A stream was asked for; the job has ended and nothing is left to tell."},
 }
 
