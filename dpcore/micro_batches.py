@@ -30,6 +30,7 @@ class MicroBatches:
         *,
         max_length: int,
         row_bytes: int,
+        thin: bool,
         speed: Speed,
         device: torch.device,
         release: Callable[[], None],
@@ -37,6 +38,7 @@ class MicroBatches:
         should_stop: Callable[[], bool],
     ) -> None:
         """lengths: tokens of each record of the file, int64 [n]. row_bytes: what one more example needs in buffers.
+        thin: whether that is all that it leaves behind.
 
         release(): called when memory ran out, to give buffers back. recompute(): called when one single record does
         not fit, to compute with less memory from now on; False when it cannot. should_stop(): asked before every
@@ -46,6 +48,7 @@ class MicroBatches:
         self._padded = np.minimum(-(-lengths // multiple) * multiple, max_length)
         self._max_length, self._device = max_length, device
         self._tokens = None if speed.tokens == "auto" else speed.tokens
+        self._cpu_tokens = token_budget.cpu_tokens(thin=thin)
         self.buffer_bytes = token_budget.buffer_bytes(device) if speed.buffer_bytes == "auto" else speed.buffer_bytes
         self._most_examples = max(1, self.buffer_bytes // max(1, row_bytes))
         self._release, self._recompute, self._should_stop = release, recompute, should_stop
@@ -59,7 +62,11 @@ class MicroBatches:
         if self._tokens is None:
             try:
                 self._tokens = token_budget.find(
-                    run, length=self._max_length, most=self._most_examples, device=self._device
+                    run,
+                    length=self._max_length,
+                    most=self._most_examples,
+                    device=self._device,
+                    tokens=self._cpu_tokens,
                 )
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not out_of_memory(error):
@@ -74,7 +81,7 @@ class MicroBatches:
 
     def examples(self, length: int) -> int:
         """Examples in a micro-batch of this padded length."""
-        tokens = token_budget.CPU_TOKENS if self._tokens is None else self._tokens
+        tokens = self._cpu_tokens if self._tokens is None else self._tokens
         return max(1, min(tokens // length, self._most_examples) // self._shrink)
 
     def each(self, drawn: np.ndarray, compute: Callable[[np.ndarray, int], T], take: Callable[[T], None]) -> None:

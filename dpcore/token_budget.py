@@ -11,8 +11,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-CPU_TOKENS = 2048
-"""On a processor. More than this leaves the caches and gains nothing, on the machines that it was tried on."""
+CPU_TOKENS, CPU_TOKENS_WIDE = 2048, 1024
+"""On a processor, where more gained nothing; the second where wide weights train: their inputs and output gradients are
+kept until the norms are known, so half as many cost no more memory than training without privacy, for 2 % of the time.
+"""
+
+
+def cpu_tokens(*, thin: bool) -> int:
+    """Padded tokens on a processor with memory enough; thin: whether no trainable parameter is a wide matrix."""
+    return CPU_TOKENS if thin else CPU_TOKENS_WIDE
+
 
 CPU_BUFFER, CUDA_BUFFER_SHARE = 64 * 2**20, 1 / 16
 """Bytes for per-example gradients of a micro-batch; on a GPU a share of its memory."""
@@ -25,16 +33,17 @@ GAIN = 1.05
 """Doubling the micro-batch must bring this much more tokens a second to be worth its memory."""
 
 
-def find(run: Callable[[int], None], *, length: int, most: int, device: torch.device) -> int:
+def find(run: Callable[[int], None], *, length: int, most: int, device: torch.device, tokens: int = CPU_TOKENS) -> int:
     """Padded tokens for a micro-batch. run(count): compute on that many public records of `length` tokens.
 
-    most: records that the buffers have room for. Raises what `run` raises where not even the first trial fits.
+    most: records that the buffers have room for. tokens: at most these, on a processor. Raises what `run` raises where
+    not even the first trial fits.
     """
     if most == 1:
         return length
     if device.type != "cuda":
         each = max(1, kept_bytes(lambda: run(2)) - kept_bytes(lambda: run(1)))
-        return min(CPU_TOKENS, max(1, int(CPU_SHARE * free_bytes() / each)) * length)
+        return min(tokens, max(1, int(CPU_SHARE * free_bytes() / each)) * length)
     start = max(1, min(most, CPU_TOKENS // length))
     return length * grow(lambda count: _seconds(run, count, device), start=start, most=most, fits=_Fits(device))
 

@@ -153,6 +153,7 @@ class _Run(Generic[R]):
             records.lengths,
             max_length=task.max_length,
             row_bytes=self._engine.row_bytes,
+            thin=self._engine.thin,
             speed=speed,
             device=self._engine.device,
             release=self._engine.release,

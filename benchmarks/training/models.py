@@ -107,6 +107,10 @@ class Batch:
         """int64 [m, T], each record's own: libraries with hooks cannot take positions that records share."""
         return torch.arange(self.ids.shape[1], device=self.ids.device).repeat(len(self.ids), 1)
 
+    def cut(self, examples: int) -> list["Batch"]:
+        """Micro-batches of so many records."""
+        return [Batch(*pair) for pair in zip(self.ids.split(examples), self.labels.split(examples), strict=True)]
+
 
 def make_batch(size: Size, examples: int, length: int, device: torch.device) -> Batch:
     """The same made-up records every time."""

@@ -21,6 +21,7 @@ from dpcore.engine.per_example import PerExample
 from dpcore.keystream import Streams
 from dpcore.noise import noised_mean
 from dpcore.spec.plan import Plan
+from dpcore.token_budget import cpu_tokens
 
 NONPRIVATE, OURS, HOOKS, GHOST, FASTDP = "nonprivate", "ours", "opacus-hooks", "opacus-ghost", "fastdp"
 RATE = 1e-4
@@ -126,17 +127,20 @@ def adamw(model: nn.Module) -> torch.optim.AdamW:
 
 
 def _ours(model: nn.Module, setting: Setting, batch: Batch) -> Step:
-    """The pieces of dpcore's loop, for a draw that is one micro-batch."""
+    """The pieces of dpcore's loop, in micro-batches as it cuts them on a processor; on a GPU in one."""
     plan, streams = make_plan(examples=setting.examples, length=setting.length), Streams()
     engine = PerExample(model)
     optimiser = optimise.make(engine.parameters, plan)
     memory = torch.empty(engine.width, dtype=torch.float64, device=engine.device)
+    tokens = cpu_tokens(thin=engine.thin) if engine.device.type == "cpu" else batch.ids.numel()
+    parts = batch.cut(max(1, tokens // setting.length))
     done = 0
 
     def run() -> float:
         nonlocal done
         total = empty_sum(engine, plan, memory)
-        total.add(engine.gradients(lambda: record_losses(model, setting.family, batch), setting.examples))
+        for part in parts:
+            total.add(engine.gradients(lambda part=part: record_losses(model, setting.family, part), len(part.ids)))
         began = clock(engine.device)
         mean = noised_mean(
             total, plan.noise_multiplier, plan.expected_batch, streams.at("noise", done), dtype=torch.float32

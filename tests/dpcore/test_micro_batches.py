@@ -13,6 +13,7 @@ def make(lengths, *, recompute=lambda: False, **speed) -> MicroBatches:
         np.asarray(lengths),
         max_length=128,
         row_bytes=4,
+        thin=True,
         speed=Speed(**{"tokens": 1024} | speed),
         device=torch.device("cpu"),
         release=lambda: None,
