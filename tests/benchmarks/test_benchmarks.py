@@ -1,4 +1,4 @@
-"""The benchmarks of training run, on the smallest sizes, and name their figures as DESIGN does. No time is asserted."""
+"""The benchmarks of training run, on the smallest sizes, under their figures' names. No time is asserted."""
 
 import json
 import math
@@ -30,6 +30,7 @@ def test_step_time_names_each_contender_that_ran(tmp_path):
     assert all(math.isfinite(value) for value in found.values())
 
 
+@pytest.mark.verify
 def test_epoch_time_compares_with_opacus_and_both_other_loops(tmp_path):
     found = _figures(epoch_time.main, tmp_path, "--texts", "sst2", "--methods", "lora", "--rounds", "1")
     figures = ("speedup_over_opacus", "time_over_nonprivate", "time_over_bucketed")
@@ -37,6 +38,7 @@ def test_epoch_time_compares_with_opacus_and_both_other_loops(tmp_path):
     assert all(value > 0 for value in found.values())
 
 
+@pytest.mark.verify
 def test_memory_of_lora_and_side(tmp_path):
     found = _figures(memory.main, tmp_path, "--models", "bert", "--methods", "lora", "side")
     assert set(found) == {f"bert/d6/t128/{figure}" for figure in ("lora/bytes", "side/bytes", "side_below_lora")}

@@ -92,6 +92,8 @@ def test_every_form_carries_its_sessions_token(house: House) -> None:
     _, foreign = sign_in(house, house.keys["one"]["steward"])
     posts = [
         (f"/dashboard/jobs/{job}/cancel", {}),
+        (f"/dashboard/jobs/{job}/pause", {}),
+        (f"/dashboard/jobs/{job}/resume", {}),
         (f"/dashboard/jobs/{job}/approve", {}),
         (f"/dashboard/jobs/{job}/reject", {"reason": "x"}),
         (f"/dashboard/budgets/{file['budget']}/grants", {"project": "mallory"}),

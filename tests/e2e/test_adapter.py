@@ -89,7 +89,7 @@ def logits(model: Any, tokenizer: Any) -> list[Any]:
         ("lora-fa", "writer"),
         ("full", "writer"),
         ("side", "reader"),
-        ("side", "writer"),
+        pytest.param("side", "writer", marks=pytest.mark.verify),
     ],
 )
 def test_what_is_downloaded_is_the_model_that_was_trained(

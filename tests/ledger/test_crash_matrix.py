@@ -28,7 +28,7 @@ def require_sound(rows: list[Row]) -> None:
 
 
 def test_a_sample_of_crashes_leaves_the_ledger_sound(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = run_matrix(service, every=17)
+    rows = run_matrix(service, every=29)
     show(rows, capsys)
     require_sound(rows)
 
@@ -44,6 +44,6 @@ def test_a_crash_anywhere_leaves_the_ledger_sound(service: Service, capsys: pyte
 def test_charging_after_the_noise_is_found(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
     """The matrix itself can fail: a training that runs its steps before it asks for them loses charges."""
     service.noise_first = True
-    (row,) = run_matrix(service, ["success"], every=7)
+    (row,) = run_matrix(service, ["success"], every=11)
     show([row], capsys)
     assert row.lost_charges > 0
