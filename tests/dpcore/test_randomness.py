@@ -92,6 +92,18 @@ def test_what_leaves_lies_on_a_public_grid(bound, sigma):
     torch.testing.assert_close(means, mean / 7, rtol=1e-15, atol=0)
 
 
+def test_a_narrower_mean_in_the_sums_own_memory_is_the_same_mean():
+    """Over several pieces, so that what is written could run into what is still to be read."""
+    value = torch.linspace(-1, 1, 2 * _AT_ONCE + 1001, dtype=torch.float64)
+    means = []
+    for dtype in (torch.float64, torch.float32):
+        total = bounded_sum.zero(len(value), bound=1.0, device=CPU, memory=torch.full_like(value, torch.nan))
+        total.value.copy_(value)
+        means.append(noised_mean(total, 1.0, 7, Streams(test_secret=b"grid").at("noise", 0), dtype=dtype))
+    assert means[1].data_ptr() == total.value.data_ptr()
+    assert torch.equal(means[0].float(), means[1])
+
+
 @pytest.mark.parametrize("steps", [1, -1, 3, 2**40])
 def test_a_sum_that_is_steps_higher_comes_out_those_steps_higher(steps):
     """With the same noise, to the last bit: sum and noise are added as integers, so none of the sum's bits is lost."""
