@@ -196,3 +196,16 @@ def wait_for(
         assert process is None or process.poll() is None, "the API ended"
         assert time.monotonic() < end, "timed out"
         time.sleep(0.05)
+
+
+@pytest.fixture
+def training(world: World) -> dict[str, Any]:
+    """A private file with a budget of 8 that nothing has touched."""
+    return world.private_file()
+
+
+@pytest.fixture
+def at_work(world: World) -> Iterator[sa.Connection]:
+    """The worker's login."""
+    with world.engine("worker").connect() as connection:
+        yield connection

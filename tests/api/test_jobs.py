@@ -3,7 +3,6 @@
 import concurrent.futures
 import hashlib
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,19 +22,6 @@ from tests.api.conftest import JOBS, World, job_body
 
 pytestmark = pytest.mark.usefixtures("quick_checks")
 ADAPTER = bytes(range(256)) * 40
-
-
-@pytest.fixture
-def training(world: World) -> dict[str, Any]:
-    """A private file with a budget of 8 that nothing has touched."""
-    return world.private_file()
-
-
-@pytest.fixture
-def at_work(world: World) -> Iterator[sa.Connection]:
-    """The worker's login."""
-    with world.engine("worker").connect() as connection:
-        yield connection
 
 
 def balance(world: World, training: dict[str, Any]) -> dict[str, Any]:

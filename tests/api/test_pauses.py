@@ -1,6 +1,5 @@
 """Pause and resume as clients see them: harmless to repeat, final where there is nothing to pause."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -13,18 +12,6 @@ from tests.api.conftest import JOBS, World
 from tests.api.test_jobs import balance, finish
 
 pytestmark = pytest.mark.usefixtures("quick_checks")
-
-
-@pytest.fixture
-def training(world: World) -> dict[str, Any]:
-    return world.private_file()
-
-
-@pytest.fixture
-def at_work(world: World) -> Iterator[sa.Connection]:
-    """The worker's login."""
-    with world.engine("worker").connect() as connection:
-        yield connection
 
 
 def ask(world: World, id: str, what: str) -> httpx.Response:
