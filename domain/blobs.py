@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, from_url
 
-from domain.disk import require_room
+from domain import disk
 from domain.ids import new_id
 from domain.masters import read_masters
 from domain.sealing import CHUNK, KEY, MAGIC, Sealed, seal
@@ -75,6 +75,12 @@ def probe(store: Store) -> None:
     obstore.put(store.objects, name, b"ok")
     obstore.get(store.objects, name).bytes()
     _delete_stored(store, name)
+
+
+def require_room(store: Store, size: int) -> None:
+    """Raises OSError (ENOSPC) when a blob of this size would leave less of a disk of ours than its reserve."""
+    if store.folder is not None:
+        disk.require_room(store.folder, size, store.reserve)
 
 
 def put_file(store: Store, key: str, path: Path) -> None:
@@ -183,8 +189,7 @@ def _reason(error: Exception) -> str:
 
 
 def _put(store: Store, key: str, source: IO[bytes], size: int) -> None:
-    if store.folder is not None:
-        require_room(store.folder, size, store.reserve)
+    require_room(store, size)
     sealed = seal(store.vault.new_key(key), key, source, size)
     if size <= AT_ONCE:
         obstore.put(store.objects, key, b"".join(sealed), use_multipart=False)

@@ -27,6 +27,11 @@ _FAULTS = {
         "Nothing was charged. Ask the operator to give the workers this model, or choose another.",
     ),
     "worker_lost": Fault("service", "Ask the operator why the workers went away, then submit the job again."),
+    "time_limit": Fault(
+        "user",
+        "Once training had begun, the whole reservation is charged, as for every failure. Take fewer steps or a "
+        "smaller model: an estimate says how long a job takes. The operator sets the limit.",
+    ),
     "not_trainable": Fault(
         "user", "Nothing was charged. Choose another method or model, or ask the steward about the file."
     ),

@@ -199,6 +199,8 @@ class WorkerSettings(ServiceSettings):
     reconcile_seconds: float = Field(default=5.0, gt=0)
     max_attempts: int = Field(default=20, gt=0)
     """Claims of one job before it is failed for good."""
+    job_seconds: float | None = Field(default=None, gt=0)
+    """Seconds that workers may have one job in hand, all attempts together; None: as long as its reservation lives."""
 
 
 class OperatorSettings(FileSettings):

@@ -89,6 +89,7 @@ work = sa.Table(
     sa.Column("stop_requested", sa.Boolean),
     sa.Column("paused_at", sa.DateTime(timezone=True)),
     sa.Column("excused_fence", sa.BigInteger),
+    sa.Column("seconds", sa.Double),
 )
 
 authorisation = sa.Table(

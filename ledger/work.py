@@ -1,12 +1,16 @@
 """The fence of a job's work: who may go on, and how many steps are paid for. Only the database's clock counts."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
 from ledger.errors import StaleFence, translated
 from ledger.tables import authorisation, phase, reservation, work
+
+LONGEST_LEASE = timedelta(minutes=10)
+"""The database refuses a longer one."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,16 @@ def renew(connection: sa.Connection, lease: Lease, seconds: float) -> bool:
     if asked is None:
         raise StaleFence(f"the lease on {lease.job_id} under fence {lease.fence} is lost")
     return asked
+
+
+def count(connection: sa.Connection, lease: Lease, seconds: float) -> float:
+    """Add to the seconds that the job has been in hand; answers their sum over all attempts. Raises StaleFence."""
+    total: float | None = connection.execute(
+        sa.update(work).where(*_held(lease)).values(seconds=work.c.seconds + seconds).returning(work.c.seconds)
+    ).scalar_one_or_none()
+    if total is None:
+        raise StaleFence(f"the lease on {lease.job_id} under fence {lease.fence} is lost")
+    return total
 
 
 def drop(connection: sa.Connection, lease: Lease) -> None:

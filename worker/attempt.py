@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
+from torch import nn
 
-from domain.blobs import Store, open_store
+from domain.blobs import Store, open_store, require_room
 from domain.events import append_event
 from domain.logs import describe
 from domain.releases import publish
@@ -33,7 +34,7 @@ from worker import checkpoints, ends, results
 from worker.assignment import Assignment, read_assignment
 from worker.build import Built, build
 from worker.drain import draining
-from worker.errors import STORE_ERRORS, DataPhaseFailed, Refused, Unavailable
+from worker.errors import STORE_ERRORS, DataPhaseFailed, OutOfTime, Refused, Unavailable
 from worker.lease import Heartbeat, claim
 from worker.log import log
 
@@ -47,9 +48,11 @@ def attempt(engine: sa.Engine, settings: WorkerSettings, job_id: str) -> None:
     claimed_at = time.monotonic()
     with engine.begin() as connection:
         lease = claim(connection, job_id, settings.lease_seconds)
-    if lease is None:
-        return
-    with Heartbeat(engine, lease, settings.lease_seconds, claimed_at) as heartbeat:
+        if lease is None:
+            return
+        worked = work.count(connection, lease, 0.0)
+    beating = Heartbeat(engine, lease, settings.lease_seconds, claimed_at, worked=worked, limit=settings.job_seconds)
+    with beating as heartbeat:
         try:
             finished = _Attempt(engine, store, settings, lease, heartbeat).run()
         except ReservationExpired:
@@ -89,6 +92,7 @@ class _Attempt:
         self._engine, self._store, self._settings = engine, store, settings
         self._lease, self._heartbeat = lease, heartbeat
         self._begun = False
+        self._room = 0  # bytes that a checkpoint needs
 
     def run(self) -> bool:
         """True when the job is finished, False when this worker must let go of it."""
@@ -100,6 +104,7 @@ class _Attempt:
         outcome = self._train(assignment, built, records, owners)
         self._require_wanted()
         if outcome.ended == "stopped":
+            self._require_time()
             return False
         if outcome.step == 0:
             raise DataPhaseFailed  # every step was paid for by attempts that died before they could keep one
@@ -110,7 +115,7 @@ class _Attempt:
     def _records(self, assignment: Assignment, built: Built) -> tuple[Records, np.ndarray | None]:
         """The file's records, and whose each is, where the unit is the user."""
         with _data_phase():
-            with _needs_store():
+            with _needs_services():
                 rows = read_rows(self._store, assignment.rows_blob)
             records = built.task.encode(rows.columns, rows.labels or ())
             owners = None if rows.users is None else np.asarray(rows.users, dtype=np.int64)
@@ -119,10 +124,12 @@ class _Attempt:
         return records, owners
 
     def _train(self, assignment: Assignment, built: Built, records: Records, owners: np.ndarray | None) -> Outcome:
-        with _needs_store():
+        with _needs_services():
             checkpoint = checkpoints.newest(self._engine, self._store, self._lease.job_id)
         self._require_wanted()
+        self._require_time()
         step = 0 if checkpoint is None else read_step(checkpoint)
+        self._room = _checkpoint_bytes(built.model) if checkpoint is None else len(checkpoint)
         log.info("job %s: goes on from step %d under fence %d", self._lease.job_id, step, self._lease.fence)
         try:
             return train(
@@ -143,13 +150,16 @@ class _Attempt:
             if self._begun:
                 raise DataPhaseFailed from error
             if out_of_memory(error):
-                raise Refused("out_of_memory", "The model does not fit into this worker's memory.") from error
+                raise _does_not_fit() from error
             log.error("job %s: rehearsal failed: %s", assignment.job_id, describe(error))
             raise Refused("not_trainable", "The method cannot train this model exactly.") from error
 
     def _authorise(self, steps: int, total: int) -> int:
-        """Charge before noise: committed before the first of these steps runs."""
-        with _needs_database(), self._engine.begin() as connection:
+        """Charge before noise: committed before the first of these steps runs; and nothing is charged that could not be
+        kept."""
+        with _needs_services():
+            require_room(self._store, self._room)
+        with _needs_services(), self._engine.begin() as connection:
             granted = work.authorise(connection, self._lease, 0, steps)
             if granted:
                 done = ends.steps_authorised(connection, self._lease.job_id)
@@ -159,11 +169,13 @@ class _Attempt:
         return granted
 
     def _save(self, data: bytes) -> None:
-        with _needs_database(), _needs_store():
+        self._room = len(data)
+        with _needs_services():
             checkpoints.save(self._engine, self._store, self._lease, read_step(data), data)
 
     def _should_stop(self) -> bool:
-        return draining() or self._heartbeat.stop_requested or not self._heartbeat.held
+        heartbeat = self._heartbeat
+        return draining() or heartbeat.stop_requested or not heartbeat.held or heartbeat.overtime >= 0
 
     def _require_wanted(self) -> None:
         """Raises StaleFence or StopRequested (for a pause too) when there is no point in going on."""
@@ -172,6 +184,11 @@ class _Attempt:
         if self._heartbeat.stop_requested:
             raise StopRequested(f"job {self._lease.job_id} was asked to stop or pause")
 
+    def _require_time(self) -> None:
+        """What is finished is published, however long it took; what is not goes no further."""
+        if self._heartbeat.overtime >= 0:
+            raise OutOfTime
+
     def _publish(self, assignment: Assignment, built: Built, before: dict[str, float] | None) -> None:
         metrics: dict[str, Any] = {}
         if assignment.evaluation is not None:
@@ -179,7 +196,7 @@ class _Attempt:
             metrics = {"validation": {"file": assignment.evaluation.id, **(after or {}), "untrained": before}}
         with self._engine.connect() as connection:
             report = results.privacy_report(connection, assignment, built.base_model_sha256, metrics)
-        with _needs_store():
+        with _needs_services():
             made = [
                 results.store_adapter(self._store, self._lease, assignment, built),
                 results.store_report(self._store, self._lease, report),
@@ -195,6 +212,8 @@ class _Attempt:
         except Unavailable:
             raise
         except Exception as error:
+            if out_of_memory(error):
+                raise _does_not_fit() from error
             log.error("job %s: evaluation failed: %s", assignment.job_id, describe(error))
             raise Refused("not_trainable", "The model cannot be evaluated on the validation file.") from error
 
@@ -202,27 +221,28 @@ class _Attempt:
         """The model as it is now on public rows: untrained, or a noised iterate."""
         if assignment.evaluation is None:
             return None
-        with _needs_store():
+        with _needs_services():
             rows = read_rows(self._store, assignment.evaluation.blob)
         # The file may list the labels in an order of its own.
         places = [assignment.labels.index(label) for label in assignment.evaluation.labels]
         return built.task.metrics(built.model, rows.columns, [places[i] for i in rows.labels or ()])
 
 
+def _does_not_fit() -> Refused:
+    return Refused("out_of_memory", "The model does not fit into this worker's memory.")
+
+
+def _checkpoint_bytes(model: nn.Module) -> int:
+    """About what the first checkpoint needs: the weights, their average and two moments of an optimiser."""
+    return 4 * sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+
+
 @contextmanager
-def _needs_store() -> Iterator[None]:
+def _needs_services() -> Iterator[None]:
+    """Blobs or database. An authorisation whose commit got no answer counts as charged: its steps are not run."""
     try:
         yield
     except STORE_ERRORS as error:
-        raise Unavailable from error
-
-
-@contextmanager
-def _needs_database() -> Iterator[None]:
-    """An authorisation whose commit got no answer counts as charged: its steps are not run."""
-    try:
-        yield
-    except sa.exc.SQLAlchemyError as error:
         raise Unavailable from error
 
 

@@ -14,8 +14,6 @@ from ledger.work import Lease
 from worker.errors import STORE_ERRORS
 from worker.log import log
 
-_EITHER_AWAY: tuple[type[Exception], ...] = (*STORE_ERRORS, sa.exc.SQLAlchemyError)
-
 
 def save(engine: sa.Engine, store: Store, lease: Lease, step: int, data: bytes) -> None:
     """Keep a checkpoint and drop the ones before it. Raises StaleFence, a store's or the database's error."""
@@ -75,7 +73,7 @@ def _untidy(job_id: str) -> Iterator[None]:
     """What fails in here costs only space."""
     try:
         yield
-    except _EITHER_AWAY as error:
+    except STORE_ERRORS as error:
         log.warning("job %s: old checkpoints stay for now: %s", job_id, type(error).__name__)
 
 

@@ -14,7 +14,7 @@ from ledger.errors import PauseRequested, StopRequested
 from ledger.reserve import settle
 from ledger.tables import phase, reservation
 from ledger.work import Lease
-from worker.errors import Refused
+from worker.errors import OutOfTime, Refused
 
 TRAINING_FAILED = Refused(
     "training_failed", "Training failed. Its cause may depend on private data and is not shown; the job is charged."
@@ -50,8 +50,9 @@ def let_go(engine: sa.Engine, lease: Lease) -> bool:
 
 def fail(connection: sa.Connection, job_id: str, fence: int | None, reason: Refused) -> None:
     """Settle as failed: free before the first authorised step; after it everything reserved is spent and the reason
-    is not shown, whatever it was."""
-    shown = TRAINING_FAILED if steps_authorised(connection, job_id) else reason
+    is not shown, whatever it was, except for a time limit."""
+    may_be_said = isinstance(reason, OutOfTime) or not steps_authorised(connection, job_id)
+    shown = reason if may_be_said else TRAINING_FAILED
     settle(connection, job_id, "failed", fence=fence)
     _finish(connection, job_id, "failed", error={"code": shown.code, "message": shown.message, "param": None})
     append_event(connection, job_id, "job.failed", shown.message, {"code": shown.code})

@@ -1,6 +1,8 @@
 """Who works on a job: claiming it, and holding on to it while the main thread is busy."""
 
+import math
 import os
+import signal
 import socket
 import threading
 import time
@@ -16,6 +18,7 @@ from ledger.errors import StaleFence
 from ledger.tables import reservation
 from ledger.tables import work as work_table
 from ledger.work import Lease
+from worker.log import log
 
 MOST_SECONDS_BETWEEN_BEATS = 5.0  # so that a request to stop is soon heard, however long the lease
 
@@ -60,10 +63,21 @@ class Heartbeat:
     before each renewal is sent, so it runs out here before it does in the database.
     """
 
-    def __init__(self, engine: sa.Engine, lease: Lease, seconds: float, claimed_at: float) -> None:
-        """claimed_at: time.monotonic() from before the claim was sent."""
-        self._engine, self._lease, self._seconds = engine, lease, seconds
+    def __init__(
+        self,
+        engine: sa.Engine,
+        lease: Lease,
+        seconds: float,
+        claimed_at: float,
+        *,
+        worked: float = 0.0,
+        limit: float | None = None,
+    ) -> None:
+        """claimed_at: time.monotonic() from before the claim was sent. worked: seconds that earlier attempts had the
+        job in hand. limit: the most that all of them may have it; None: no limit."""
+        self._engine, self._lease, self._seconds, self._limit = engine, lease, seconds, limit
         self._good_until = claimed_at + seconds
+        self._counted = worked, claimed_at
         self._lost, self._stop, self._end = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
@@ -76,6 +90,14 @@ class Heartbeat:
     def stop_requested(self) -> bool:
         """Whether the job was asked to stop or pause, as of the last beat."""
         return self._stop.is_set()
+
+    @property
+    def overtime(self) -> float:
+        """Seconds that the job has been in hand beyond its limit; negative while there are some left."""
+        if self._limit is None:
+            return -math.inf
+        worked, until = self._counted
+        return worked + time.monotonic() - until - self._limit
 
     def __enter__(self) -> "Heartbeat":
         self._thread.start()
@@ -93,11 +115,20 @@ class Heartbeat:
             try:
                 with self._engine.begin() as connection:
                     stop = work.renew(connection, self._lease, self._seconds)
+                    worked = work.count(connection, self._lease, sent - self._counted[1])
             except StaleFence:
                 self._lost.set()
                 return
             except sa.exc.SQLAlchemyError:
                 continue  # away for now: the next beat tries again, and time runs out by itself
-            self._good_until = sent + self._seconds
+            self._good_until, self._counted = sent + self._seconds, (worked, sent)
             if stop:
                 self._stop.set()
+            if self.overtime > self._seconds:
+                _end_hanging_process(self._lease.job_id)
+
+
+def _end_hanging_process(job_id: str) -> None:
+    """A step that never ends hears no request: the process is ended, and the next attempt ends the job."""
+    log.error("job %s: past its time limit and not stopping; this process is killed", job_id)
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -15,6 +15,7 @@ from domain.statuses import PAUSING
 from domain.tables import checkpoint, job
 from ledger.errors import LedgerError
 from ledger.tables import budget, reservation, work
+from ledger.work import LONGEST_LEASE
 from worker import checkpoints, ends
 from worker.errors import Refused
 from worker.log import log
@@ -62,6 +63,7 @@ class Reconciler:
 
 def reconcile(engine: sa.Engine, store: Store, settings: WorkerSettings) -> None:
     """One look at all open jobs."""
+    _forget_times_ahead(engine)
     for job_id in _open_jobs(engine, work.c.stop_requested):
         _end(engine, job_id, lambda c, job_id: ends.cancel(c, job_id, None))
     for job_id in _open_jobs(engine, _paused, job.c.status_detail == PAUSING):  # its worker died before it let go
@@ -71,6 +73,15 @@ def reconcile(engine: sa.Engine, store: Store, settings: WorkerSettings) -> None
         _end(engine, job_id, lambda c, job_id: ends.fail(c, job_id, None, GAVE_UP))
     _hint(engine, settings)
     checkpoints.tidy(engine, store)
+
+
+def _forget_times_ahead(engine: sa.Engine) -> None:
+    """What was written before the database's clock was set back: the lease of a worker that has died would hold, and a
+    lost hint be believed, for as long as that. A worker that is alive takes its job up again."""
+    with engine.begin() as connection:
+        ahead = work.c.lease_until > _now + sa.cast(LONGEST_LEASE, sa.Interval)
+        connection.execute(sa.update(work).where(ahead).values(lease_until=_now))
+        connection.execute(sa.update(job).where(_open, job.c.hinted_at > _now).values(hinted_at=None))
 
 
 def _end(engine: sa.Engine, job_id: str, end: Callable[[sa.Connection, str], None]) -> None:

@@ -228,7 +228,7 @@ class Worker:
     log: Path
 
     @classmethod
-    def start(cls, service: Service, lease_seconds: int, more: dict[str, str]) -> "Worker":
+    def start(cls, service: Service, lease_seconds: int, more: dict[str, str], module: str = "worker") -> "Worker":
         log = service.folder / "worker.log"
         environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("TACIT_")},
@@ -246,7 +246,7 @@ class Worker:
         }
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "worker"], cwd=ROOT, env=environment, stdout=output, stderr=output
+                [sys.executable, "-m", module], cwd=ROOT, env=environment, stdout=output, stderr=output
             )
         return cls(process, log)
 

@@ -1,0 +1,35 @@
+"""Jobs survive anything: each fault at random moments of live jobs, and the ledger checked after each job."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Databases
+from tests.faults.injections import FAULTS
+from tests.faults.matrix import HEADER, Row, run_fault
+from tests.faults.stack import Servers
+
+INJECTIONS = int(os.environ.get("TACIT_FAULTS", "20"))
+SEED = 1
+
+
+def show(row: Row, capsys: pytest.CaptureFixture[str]) -> None:
+    with capsys.disabled():
+        print("", HEADER, row, *(f"    {what}" for what in [*row.what, *row.wrong]), sep="\n", flush=True)
+
+
+def require_sound(row: Row) -> None:
+    assert (row.lost, row.double_charges, row.orphaned_leases, row.wrong) == (0, 0, 0, [])
+
+
+@pytest.mark.verify
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", FAULTS)
+def test_no_fault_loses_a_job_or_charges_it_twice(
+    servers: Servers, own_databases: Databases, model: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = run_fault(servers, own_databases, model, name, FAULTS[name], injections=INJECTIONS, seed=SEED)
+    show(row, capsys)
+    require_sound(row)
+    assert row.injected >= INJECTIONS
