@@ -8,8 +8,8 @@ import platform
 import re
 import statistics
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -43,16 +43,38 @@ def report(figures: Sequence[Figure], json_file: Path | None, notes: Sequence[st
         sys.stdout.write(f"{f.figure:{width}}  {f.value:12.4g} {f.unit:6}{spread}{detail}\n")
     for note in notes:
         sys.stdout.write(f"{note}\n")
+    save(figures, json_file)
+
+
+def save(figures: Sequence[Figure], json_file: Path | None) -> None:
+    """Write the lines, where a file was named."""
     if json_file is not None:
         machine = {"processor": processor(), "cores": os.cpu_count()}
         lines = [json.dumps({**asdict(f), "detail": {**machine, **f.detail}}) + "\n" for f in figures]
         json_file.write_text("".join(lines))
 
 
-def progress(figures: Sequence[Figure], notes: Sequence[str] = ()) -> None:
-    """Say on stderr what is known already: some benchmarks take an hour."""
-    lines = [*(f"{f.figure} {f.value:.4g}" for f in figures), *notes]
-    sys.stderr.write("".join(f"{line}\n" for line in lines))
+@dataclass
+class Findings:
+    """Figures and notes of a benchmark of many cases. `add` says them on stderr and saves all so far: some benchmarks
+    take an hour, and may be cut off."""
+
+    json_file: Path | None
+    detail: Mapping[str, object]
+    figures: list[Figure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, figures: Sequence[Figure], notes: Sequence[str] = ()) -> None:
+        """Take a case's figures, with the detail that all have, and its notes."""
+        self.figures += [replace(f, detail=f.detail | dict(self.detail)) for f in figures]
+        self.notes += notes
+        lines = [*(f"{f.figure} {f.value:.4g}" for f in figures), *notes]
+        sys.stderr.write("".join(f"{line}\n" for line in lines))
+        save(self.figures, self.json_file)
+
+    def report(self) -> None:
+        """Print the table."""
+        report(self.figures, self.json_file, self.notes)
 
 
 def median(values: Sequence[float]) -> float:

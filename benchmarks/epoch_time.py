@@ -32,7 +32,7 @@ if __name__ == "__main__":  # run as a file
 
 import torch
 
-from benchmarks.common import Figure, median, parser, progress, report, spread, versions
+from benchmarks.common import Figure, Findings, median, parser, spread, versions
 from benchmarks.training import texts
 from benchmarks.training.loops import BUCKETED, GHOST, HOOKS, OURS, PADDED, Setting, commands
 from benchmarks.training.models import MINILM, TINY
@@ -116,12 +116,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = made.parse_args(arguments)
 
-    figures: list[Figure] = []
-    notes: list[str] = []
+    findings = Findings(options.json, versions("torch", "transformers", "opacus"))
     for case in options.texts:
         text, file = TEXTS[case], getattr(options, case)
         if file is None:
-            notes.append(f"{case}: lengths are made up; --{case} TSV takes the real ones")
+            findings.add([], [f"{case}: lengths are made up; --{case} TSV takes the real ones"])
         made_up = 2000 if options.quick else MADE_UP
         records = texts.make_up(text, made_up) if file is None else texts.read(text, texts.make(text), file)
         size = replace(TINY, vocabulary=MINILM.vocabulary) if options.quick else MINILM
@@ -129,13 +128,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         setting = Setting(text, size, batch, TOKENS, options.device)
         for method in options.methods:
             opacus = GHOST if options.ghost else HOOKS
-            found, more = measure(
-                case, setting, records, method, opacus, rounds=options.rounds, threads=options.threads
+            findings.add(
+                *measure(case, setting, records, method, opacus, rounds=options.rounds, threads=options.threads)
             )
-            progress(found, more)
-            figures, notes = figures + found, notes + more
-    used = versions("torch", "transformers", "opacus")
-    report([replace(f, detail=f.detail | used) for f in figures], options.json, notes)
+    findings.report()
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ if __name__ == "__main__":  # run as a file
 import torch
 from torch import Tensor
 
-from benchmarks.common import Figure, parser, progress, report, versions
+from benchmarks.common import Figure, Findings, parser, versions
 from benchmarks.training.models import (
     GPT2_NARROW,
     MINILM,
@@ -143,8 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = made.parse_args(arguments)
 
-    figures: list[Figure] = []
-    notes: list[str] = []
+    findings = Findings(options.json, versions("torch", "transformers"))
     depths, lengths = (options.depths[:1], options.lengths[:1]) if options.quick else (options.depths, options.lengths)
     for family, depth, length in product(options.models, depths, lengths):
         size = MINILM if family == "bert" else GPT2_NARROW
@@ -156,10 +155,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             size = replace(TINY, layers=2)
         case = f"{family}/d{depth}/t{length}"
         batch = 4 if options.quick else options.batch
-        found, more = measure(case, family, size, options.methods, batch, length, options.device, options.threads)
-        progress(found, more)
-        figures, notes = figures + found, notes + more
-    report([replace(f, detail=f.detail | versions("torch", "transformers")) for f in figures], options.json, notes)
+        findings.add(*measure(case, family, size, options.methods, batch, length, options.device, options.threads))
+    findings.report()
 
 
 if __name__ == "__main__":

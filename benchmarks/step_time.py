@@ -32,7 +32,7 @@ if __name__ == "__main__":  # run as a file
 
 import torch
 
-from benchmarks.common import Figure, median, parser, progress, report, spread, versions
+from benchmarks.common import Figure, Findings, median, parser, spread, versions
 from benchmarks.training.models import GPT2_NARROW, GPT2_SMALL, MINILM, TINY
 from benchmarks.training.processes import Child, Refused, interleaved
 from benchmarks.training.steps import FASTDP, GHOST, HOOKS, NONPRIVATE, OURS, Setting, commands
@@ -180,13 +180,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     on_gpu = options.device != "cpu"
     gpt2 = GPT2[options.gpt2 or ("small" if on_gpu else "narrow")]
     contenders = [*options.contenders, *([FASTDP] if options.fastdp else [])]
-    figures: list[Figure] = []
-    notes: list[str] = []
+    findings = Findings(options.json, versions("torch", "transformers", "opacus"))
     if "gpt2" in options.models and gpt2 is not GPT2_SMALL and not options.quick:
-        notes.append(
-            f"gpt2 here is {gpt2}: at GPT-2's own size the gradients of 32 records, which Opacus' hooks keep, take "
-            "15 GiB. --gpt2 small runs what fits."
-        )
+        note = f"gpt2 here is {gpt2}: at GPT-2's own size the gradients of 32 records, which Opacus' hooks keep, take "
+        findings.add([], [f"{note}15 GiB. --gpt2 small runs what fits."])
     lengths = options.lengths[:1] if options.quick else options.lengths
     for family, length in product(options.models, lengths):
         size = MINILM if family == "bert" else gpt2
@@ -195,13 +192,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             setting = replace(setting, size=TINY, examples=4)
         for method in options.methods:
             rounds = min(3, options.rounds) if options.quick else options.rounds
-            found, more = measure(
-                f"{family}-{length}", setting, method, contenders, rounds=rounds, threads=options.threads
-            )
-            progress(found, more)
-            figures, notes = figures + found, notes + more
-    used = versions("torch", "transformers", "opacus")
-    report([replace(f, detail=f.detail | used) for f in figures], options.json, notes)
+            case = f"{family}-{length}"
+            findings.add(*measure(case, setting, method, contenders, rounds=rounds, threads=options.threads))
+    findings.report()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ __all__ = ["Hyperparameters", "Options", "Request", "check", "memory", "phases",
 
 _one = OnePhase(
     "full",
-    classifier=Defaults(steps=100, batch_size=1024, learning_rate=1e-3),
+    classifier=Defaults(steps=100, batch_size=1024, learning_rate=2e-3),
     causal_lm=Defaults(steps=40, batch_size=512, learning_rate=1e-3),
 )
 resolve, phases, plan = _one.resolve, _one.phases, _one.plan
