@@ -1,6 +1,6 @@
 """Who calls: Bearer keys, and scopes as types, so that an endpoint's signature says who may call it."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 import sqlalchemy as sa
@@ -41,7 +41,7 @@ def authenticated(
 def find_caller(service: Resources, which: sa.ColumnElement[bool]) -> Caller:
     """The caller behind the one key that this is true of. Raises ApiError unless the key is alive."""
     expired = api_key.c.expires_at <= sa.func.now()
-    with service.engine.connect() as connection:
+    with service.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:  # one statement
         row = connection.execute(
             sa.select(api_key, sa.func.coalesce(expired, False).label("expired")).where(which)
         ).one_or_none()
@@ -63,9 +63,9 @@ def require_patience(service: Resources, caller: Caller) -> None:
 
 
 def allowed(*scopes: str) -> Callable[[Caller], Caller]:
-    """A dependency that lets in callers with any of these scopes, and administrators."""
+    """Lets in callers with any of these scopes, and administrators; raises ApiError for others."""
 
-    def check(caller: Annotated[Caller, Depends(authenticated)]) -> Caller:
+    def check(caller: Caller) -> Caller:
         if not any(caller.may(scope) for scope in scopes):
             needed = " or ".join(scopes)
             raise ApiError(403, "missing_scope", f"this needs a key with the scope {needed}")
@@ -74,14 +74,24 @@ def allowed(*scopes: str) -> Callable[[Caller], Caller]:
     return check
 
 
+def _with(*scopes: str) -> Callable[[Caller], Awaitable[Caller]]:
+    """The same as a dependency."""
+    check = allowed(*scopes)
+
+    async def dependency(caller: Annotated[Caller, Depends(authenticated)]) -> Caller:
+        return check(caller)
+
+    return dependency
+
+
 def _unauthorised(code: str, message: str) -> ApiError:
     return ApiError(401, code, message, headers=_CHALLENGE)
 
 
 AnyKey = Annotated[Caller, Depends(authenticated)]
-Steward = Annotated[Caller, Depends(allowed("steward"))]
-Analyst = Annotated[Caller, Depends(allowed("analyst"))]
-StewardOrAnalyst = Annotated[Caller, Depends(allowed("steward", "analyst"))]
-Auditor = Annotated[Caller, Depends(allowed("auditor"))]
-StewardOrAuditor = Annotated[Caller, Depends(allowed("steward", "auditor"))]
-Admin = Annotated[Caller, Depends(allowed("admin"))]
+Steward = Annotated[Caller, Depends(_with("steward"))]
+Analyst = Annotated[Caller, Depends(_with("analyst"))]
+StewardOrAnalyst = Annotated[Caller, Depends(_with("steward", "analyst"))]
+Auditor = Annotated[Caller, Depends(_with("auditor"))]
+StewardOrAuditor = Annotated[Caller, Depends(_with("steward", "auditor"))]
+Admin = Annotated[Caller, Depends(_with("admin"))]

@@ -17,6 +17,9 @@ from ledger.budgets import Balance, as_balance
 from ledger.errors import AlreadyGranted
 from ledger.tables import budget, budget_grant
 
+# Made once: an alias copies every column of its table.
+_budget, _use, _of = budget.alias(), job_file.alias(), release.alias()
+
 
 @dataclass(frozen=True)
 class Viewer:
@@ -43,9 +46,8 @@ class Grant:
 
 def visible_budgets(viewer: Viewer) -> sa.Select[Any]:
     """Ids of the budgets whose files and jobs the viewer sees and may use."""
-    one = budget.alias()
-    own = sa.select(one.c.id).where(one.c.tenant_id == viewer.tenant_id)
-    return own if viewer.may("steward") else own.where(one.c.id.in_(_granted(viewer)))
+    own = sa.select(_budget.c.id).where(_budget.c.tenant_id == viewer.tenant_id)
+    return own if viewer.may("steward") else own.where(_budget.c.id.in_(_granted(viewer)))
 
 
 def readable_budgets(viewer: Viewer) -> sa.Select[Any]:
@@ -58,8 +60,7 @@ def sees_job(viewer: Viewer, job_id: sa.Column[str]) -> sa.ColumnElement[bool]:
     """Whether a job uses no budget but visible ones."""
     if viewer.may("steward"):
         return sa.true()
-    use = job_file.alias()
-    hidden = sa.select(use.c.job_id).where(use.c.job_id == job_id, use.c.budget_id.not_in(visible_budgets(viewer)))
+    hidden = sa.select(_use.c.job_id).where(_use.c.job_id == job_id, _use.c.budget_id.not_in(visible_budgets(viewer)))
     return ~hidden.correlate(job_id.table).exists()
 
 
@@ -67,8 +68,7 @@ def sees_file(viewer: Viewer) -> sa.ColumnElement[bool]:
     """Whether a row of `file` is public to the tenant, under a visible budget, or the result of a visible job."""
     if viewer.may("steward"):
         return sa.true()
-    of = release.alias()
-    of_hidden_job = sa.select(of.c.id).where(of.c.file_id == file.c.id, ~sees_job(viewer, of.c.job_id))
+    of_hidden_job = sa.select(_of.c.id).where(_of.c.file_id == file.c.id, ~sees_job(viewer, _of.c.job_id))
     return sa.and_(
         sa.or_(file.c.budget_id.is_(None), file.c.budget_id.in_(visible_budgets(viewer))),
         ~of_hidden_job.correlate(file).exists(),

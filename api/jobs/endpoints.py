@@ -92,7 +92,7 @@ def index(
 ) -> Page[Job]:
     """The jobs that the caller may see, newest first; `metadata[key]=value` keeps those with it, `metadata=null` those
     with none."""
-    scoped = jobs.of_tenant(caller)
+    scoped = jobs.page_of_tenant(caller)
     wanted = {
         name.removeprefix("metadata[").removesuffix("]"): value
         for name, value in request.query_params.items()

@@ -152,3 +152,8 @@ def test_queue_position_counts_what_the_caller_sees(world: World, others: Ids) -
     with world.engine("admin").connect() as connection:
         queued = sa.text("SELECT count(*) FROM job WHERE status = 'queued' AND tenant_id = 'tenant_two'")
         assert before == connection.execute(queued).scalar_one()
+    for scope in ("analyst", "steward"):
+        page = world.get(JOBS, scope, tenant="two").json()["data"]
+        assert [job["queue_position"] for job in page] == [
+            world.get(f"{JOBS}/{job['id']}", scope, tenant="two").json()["queue_position"] for job in page
+        ]
