@@ -73,7 +73,7 @@ class MicroBatches:
                     raise
                 self._tokens = self._max_length
         largest = np.arange(self.examples(self._max_length))
-        self._first(largest, self._max_length, lambda now, _: run(len(now)))
+        self.first(largest, self._max_length, lambda now, _: run(len(now)))
 
     def limit(self, examples: int) -> None:
         """At most this many examples in a micro-batch from now on."""
@@ -96,13 +96,16 @@ class MicroBatches:
             while len(indices):
                 if self._should_stop():
                     raise Stopped
-                computed, size = self._first(indices, length, compute)
+                computed, size = self.first(indices, length, compute)
                 take(computed)
                 del computed  # its memory is needed for the next
                 indices = indices[size:]
 
-    def _first(self, indices: np.ndarray, length: int, compute: Callable[[np.ndarray, int], T]) -> tuple[T, int]:
-        """Compute on as many of the first records as fit; what that gave, and how many they were."""
+    def first(self, indices: np.ndarray, length: int, compute: Callable[[np.ndarray, int], T]) -> tuple[T, int]:
+        """Compute on as many of the first records as fit; what that gave, and how many they were.
+
+        Memory that runs out is answered as `each` says.
+        """
         while True:
             size = min(self.examples(length), len(indices))
             try:

@@ -23,7 +23,7 @@ from dpcore.engine.per_example import PerExample
 from dpcore.engine.per_user import CANCELLING, USER_BYTES, UserGradient, UserGradients
 from dpcore.engine.rehearsal import require_exact
 from dpcore.engine.rows import Rows
-from dpcore.engine.tape import Gradients
+from dpcore.engine.tape import Gradients, Uses
 from dpcore.keystream import Streams
 from dpcore.micro_batches import MicroBatches, Stopped
 from dpcore.noise import noised_mean
@@ -44,7 +44,9 @@ class Records(Protocol):
 R = TypeVar("R", bound=Records)
 
 _CHECKED, _CHECKED_TOKENS = 3, 32
-"""Stand-in records whose gradients are compared with plain autograd's, and their length at most."""
+"""Stand-in records whose gradients are compared with plain autograd's first, and their length at most."""
+_CHECKED_LONG = 2
+"""The same at the largest length, where they fit one micro-batch."""
 
 
 class Task(Protocol[R]):
@@ -166,25 +168,43 @@ class _Run(Generic[R]):
 
         The weights are still the public ones, so that no refusal depends on what an earlier attempt has learnt.
         """
-        length = min(_CHECKED_TOKENS, self._task.max_length)
-        some = self._task.synthetic(_CHECKED, length)
-        assert isinstance(self._engine, PerExample)
         try:
-            require_exact(
-                self._engine, self._model, lambda now: self._task.losses(self._model, some, now, length), _CHECKED
-            )
+            self._rehearse(_CHECKED)
         except (UnseenParameter, BatchShape):
             # What the fast engine does not know, plain autograd does, a record at a time.
             self._engine.release()
             self._engine = OneByOne(self._model)
             self._micro_batches.limit(1)
-        length = self._task.max_length
+            self._rehearse(1)
+
+    def _rehearse(self, count: int) -> None:
+        """Compare `count` short records, find how much fits, and compare at the lengths that may take another path."""
+        longest = self._task.max_length
 
         def run(count: int) -> None:
-            public = self._task.synthetic(count, length)
-            self._zero().add(self._gradients(public, np.arange(count), length))
+            public = self._task.synthetic(count, longest)
+            self._zero().add(self._gradients(public, np.arange(count), longest))
 
+        short = min(_CHECKED_TOKENS, longest)
+        uses = self._compare(count, short)
         self._micro_batches.rehearse(run)
+        # Two records show whether they meet. Where two are too long for a micro-batch, one is compared alone, and two
+        # at the largest length at which they are not.
+        examples = self._micro_batches.examples
+        shared = next((length for length in range(longest, short, -1) if examples(length) >= _CHECKED_LONG), short)
+        for length in sorted({shared, longest} - {short}):
+            compared, _ = self._micro_batches.first(
+                np.arange(_CHECKED_LONG), length, lambda now, length: self._compare(len(now), length)
+            )
+            uses |= compared
+        self._engine.expect(uses)
+
+    def _compare(self, count: int, length: int) -> Uses:
+        """Hold the engine against plain autograd on public records of this length; the uses that were seen."""
+        public = self._task.synthetic(count, length)
+        return require_exact(
+            self._engine, self._model, lambda now: self._task.losses(self._model, public, now, length), count
+        )
 
     def iterate(self) -> None:
         """One iteration: one draw, one noise."""

@@ -11,10 +11,13 @@ from torch import Tensor, nn
 from dpcore.engine.errors import UnseenParameter
 from dpcore.engine.layout import Layout
 from dpcore.engine.rows import Rows
+from dpcore.engine.tape import Uses
 
 
 class OneByOne:
     """Gradients of a model's trainable parameters, for micro-batches of one example."""
+
+    uses: Uses = frozenset()
 
     def __init__(self, model: nn.Module) -> None:
         self._layout = Layout({name: p for name, p in model.named_parameters() if p.requires_grad})
@@ -42,6 +45,9 @@ class OneByOne:
     def recomputing(self) -> tuple[AbstractContextManager[object], AbstractContextManager[object]]:
         """`context_fn` for torch.utils.checkpoint: nothing is intercepted here."""
         return nullcontext(), nullcontext()
+
+    def expect(self, uses: Uses) -> None:
+        """Any use is exact."""
 
     def release(self) -> None:
         """Nothing is kept between micro-batches."""

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from dpcore.engine import conv, elementwise, embedding, layer_norm, linear, rms_norm
 from dpcore.engine.errors import BatchShape
 from dpcore.engine.layout import Layout
-from dpcore.engine.tape import Gradients, Tape
+from dpcore.engine.tape import Gradients, Tape, Uses
 
 # What these make of parameters alone may still have the examples in it: their ids, or how many there are.
 _WITH_EXAMPLES = embedding.HANDLERS | elementwise.COPIES
@@ -80,7 +80,7 @@ class PerExample:
 
     `parameters`: the trainable ones by name, in the order of the flat vector; `width`: P, its length; `row_bytes`: what
     one more example in a micro-batch needs beside the pieces of wide matrices, which grow with its tokens; `thin`:
-    whether there are none of these.
+    whether there are none of these; `uses`: how parameters were used in the last call.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -94,8 +94,8 @@ class PerExample:
         self._constants: dict[int, Tensor] = {id(t): t for t in (*model.parameters(), *model.buffers())}
         self._buffer = self._no_rows()
         self._tape: Tape | None = None
-        self._uses: set[tuple[str, int]] = set()
-        self._known_uses: set[tuple[str, int]] | None = None
+        self.uses: Uses = frozenset()
+        self._known_uses: Uses | None = None
 
     def gradients(self, losses: Callable[[], Tensor], examples: int) -> Gradients:
         """Gradients of each example's own loss; valid until the next call.
@@ -118,20 +118,20 @@ class PerExample:
                     torch.autograd.backward(loss.sum())
         finally:
             self._tape = None
-        self._uses = tape.uses
+        self.uses = frozenset(tape.uses)
         # Of a single example, all gradients are its own.
         if self._known_uses is not None and examples > 1:
-            for name, dimensions in sorted(tape.uses - self._known_uses):
+            for name, dimensions in sorted(self.uses - self._known_uses):
                 raise BatchShape(
                     f"{name}: used on {dimensions} dimensions, as it was not when its gradients were compared"
                 )
         with torch.autocast(self.device.type, enabled=False):
             return tape.finish()
 
-    def expect_these_uses(self) -> None:
-        """From now on a parameter used unlike in the last call is an error. A path that only some records take may lay
-        them out in another way, and a dimension that is none of theirs may happen to be as large as their number."""
-        self._known_uses = self._uses
+    def expect(self, uses: Uses) -> None:
+        """From now on another use of a parameter is an error. A path that only some records take may lay them out in
+        another way, and a dimension that is none of theirs may happen to be as large as their number."""
+        self._known_uses = uses
 
     def recomputing(self) -> tuple[AbstractContextManager[object], AbstractContextManager[object]]:
         """`context_fn` for torch.utils.checkpoint without re-entry: what is computed again is intercepted as it was the

@@ -9,6 +9,9 @@ from dpcore.engine.layout import Layout
 from dpcore.engine.rows import Rows
 from dpcore.engine.wide import Wide
 
+Uses = frozenset[tuple[str, int]]
+"""How parameters were used: each one's name, and the dimensions of the input that it met."""
+
 
 class Tape:
     """Gradients of one micro-batch of `examples`, by parameter. Each use of a parameter adds to its gradients.

@@ -1,9 +1,12 @@
 """Parameters that no layer holds: gates behind functions, tokens, tables, matrices put together; exact or an error."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from dpcore.engine import layout
 from dpcore.engine.per_example import PerExample
@@ -50,6 +53,16 @@ class Uses(nn.Module):
         parts = torch.stack([self.gate, self.gate.square(), self.one[0]]).softmax(0)
         return parts[0] * x + parts[1] * x.flip(1) + x * parts[2]
 
+    def gate_used_twice(self, x: Tensor) -> Tensor:
+        gate = torch.sigmoid(self.gate)
+        return gate * x + x.flip(1) / gate
+
+    def scaled_offset(self, x: Tensor) -> Tensor:
+        return torch.add(x, self.gain, alpha=0.5) * torch.sub(x.flip(1), self.gain, alpha=3)
+
+    def away_from_a_buffer(self, x: Tensor) -> Tensor:
+        return torch.lerp(self.scale, x, self.gain)
+
     def mixture(self, x: Tensor) -> Tensor:
         first, second, _ = F.softmax(self.mix, dim=0).unbind()
         return torch.lerp(x, x.flip(1), first) - second * x
@@ -91,12 +104,15 @@ def make(use: str) -> tuple[Uses, Tensor]:
         return Uses(use).double(), torch.randn(M, T, D, dtype=torch.float64)
 
 
+@pytest.mark.parametrize("recomputed", [False, True], ids=["kept", "recomputed"])
 @pytest.mark.parametrize("side", [64, 2])
 @pytest.mark.parametrize("use", USES)
-def test_each_example_has_its_own_gradient(monkeypatch, use, side):
+def test_each_example_has_its_own_gradient(monkeypatch, use, side, recomputed):
     monkeypatch.setattr(layout, "THIN_SIDE", side)
     model, x = make(use)
     engine = PerExample(model)
+    if recomputed:
+        model.use = partial(checkpoint, model.use, use_reentrant=False, context_fn=engine.recomputing)
     expected = flat_rows(engine, alone(model, lambda i: model(x[i]), M))
     assert all((expected[:, engine._layout.place(p)] != 0).any() for p in model.parameters())
     for _ in range(2):

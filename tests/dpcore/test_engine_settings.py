@@ -2,6 +2,7 @@
 
 import threading
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -130,7 +131,10 @@ def test_layers_under_autocast_give_what_torch_gives():
     x = torch.randn(COUNT, 3, 8, 8)
     layers = [nn.Linear(8, 8), nn.LayerNorm(8), nn.RMSNorm(8), nn.Conv2d(3, 4, 2, stride=2)]
     for layer in layers:
-        for value in (x, x.bfloat16()):
+        for p in layer.parameters():
+            nn.init.normal_(p)
+        for value in (x, x.bfloat16(), x.double()):
+            layer.to(torch.promote_types(value.dtype, torch.float32))
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 outputs = [layer(value)]
 
@@ -140,6 +144,14 @@ def test_layers_under_autocast_give_what_torch_gives():
 
                 PerExample(layer).gradients(losses, COUNT)
             torch.testing.assert_close(outputs[1], outputs[0], rtol=0, atol=0)
+
+
+def test_tokens_are_summed_in_float32_under_autocast():
+    """bfloat16 knows no 257."""
+    layer = nn.Linear(2, 1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        gradients = PerExample(layer).gradients(lambda: layer(torch.zeros(3, 257, 2)).sum((1, 2)), 3)
+    assert gradients.norms().tolist() == [257.0] * 3
 
 
 @pytest.mark.parametrize(("name", "training"), [*CELLS, ("llama", "full"), ("roberta", "full")])
@@ -247,7 +259,7 @@ def test_a_use_that_the_rehearsal_did_not_see_is_an_error(use):
     model = Windows()
     x = torch.randn(3, 8, 6)
     engine = PerExample(model)
-    require_exact(engine, model, lambda i: model(x[i]), 3)
+    engine.expect(require_exact(engine, model, lambda i: model(x[i]), 3))
     engine.gradients(lambda: model(torch.randn(5, 6, 6)), 5)
     with pytest.raises(BatchShape, match=r"layer\.weight"):
         engine.gradients(lambda: model(torch.randn(3, 12, 6)), 3)
@@ -277,6 +289,10 @@ def test_models_in_which_records_meet_are_refused_by_name():
     experts, examples = MixtralForCausalLM(config), Examples(3, LENGTH, kind="causal")
     with pytest.raises(MixedExamples, match="experts = 2: in a mixture of experts"):
         require_exact(PerExample(experts), experts, lambda i: examples.losses(experts, i), 3)
+    part = nn.Linear(6, 1)
+    part.config = SimpleNamespace(text_config=SimpleNamespace(num_local_experts=2))
+    with pytest.raises(MixedExamples, match="experts = 2"):
+        require_exact(PerExample(part), part, lambda i: part(x[i, 0]).squeeze(1), 3)
 
 
 class Remembers(nn.Module):
@@ -296,6 +312,6 @@ def test_fallback_takes_one_record_at_a_time():
     rows = engine.gradients(lambda: (x[:1] @ layer.weight.T + layer.bias).squeeze(1), 1)
     assert rows.norms().item() == pytest.approx(2.0)
     with pytest.raises(ValueError, match="one example"):
-        engine.gradients(lambda: layer(x).squeeze(1), 2)
+        engine.gradients(lambda: layer(x[:1]).squeeze(1), 2)
     with pytest.raises(ValueError, match="one loss"):
         engine.gradients(lambda: F.mse_loss(layer(x), x[:, :1]), 1)

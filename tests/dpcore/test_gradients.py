@@ -1,5 +1,6 @@
 """The clipped sum equals the one-by-one sum by plain autograd, whatever the architecture, clip and micro-batches."""
 
+from contextlib import nullcontext
 from functools import cache
 
 import numpy as np
@@ -16,6 +17,7 @@ from dpcore.engine.one_by_one import OneByOne
 from dpcore.engine.per_example import PerExample
 from dpcore.engine.rehearsal import require_exact
 from dpcore.engine.rows import Rows
+from dpcore.engine.tape import Gradients
 
 from .architectures import ARCHITECTURES, TRAINING, Examples, alone, make
 from .engine_rows import flat_rows, rows_of
@@ -194,12 +196,36 @@ def test_embedding_norms(monkeypatch, side, columns):
     engine = PerExample(table)
 
     def losses(i):
-        return ((table(ids[i]) + table(ids[:1] + 1)) * weights[i]).sum((1, 2))
+        again = F.embedding(ids[i], table.weight, padding_idx=-12)  # counted from the end
+        return ((table(ids[i]) + table(ids[:1] + 1) + again) * weights[i]).sum((1, 2))
 
     gradients = engine.gradients(lambda: losses(np.arange(3)), 3)
     expected = alone(table, losses, 3)["weight"].flatten(1)
     torch.testing.assert_close(rows_of(gradients, engine, 3), expected, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(gradients.norms(), expected.norm(dim=1), rtol=1e-9, atol=0)
+
+
+def test_convolutions_of_any_shape():
+    """Sides, strides, padding and dilation that all differ; the second one's input has a gradient of its own."""
+    model = nn.Sequential(
+        nn.Conv2d(2, 3, (2, 3), stride=(2, 1), padding=(1, 2), dilation=(1, 2)),
+        nn.Tanh(),
+        nn.Conv2d(3, 2, (3, 2), stride=(1, 2), padding=(2, 1), dilation=(2, 1)),
+        nn.Tanh(),
+        nn.Flatten(),
+    ).double()
+    x = torch.randn(4, 2, 9, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    engine = PerExample(model)
+    gradients = engine.gradients(lambda: model(x).square().sum(1), 4)
+    expected = flat_rows(engine, alone(model, lambda i: model(x[i]).square().sum(1), 4))
+    torch.testing.assert_close(rows_of(gradients, engine, 4), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("other", [{"groups": 2}, {"padding": "same"}])
+def test_convolutions_that_no_handler_knows_are_named(other):
+    layer = nn.Conv2d(2, 2, 3, **other)
+    with pytest.raises(UnseenParameter, match="weight"):
+        PerExample(layer).gradients(lambda: layer(torch.ones(3, 2, 5, 5)).sum((1, 2, 3)), 3)
 
 
 def test_model_is_left_as_it_was():
@@ -231,7 +257,7 @@ def test_autograd_computes_no_weight_gradient_itself():
     assert not [pair for pair in shapes if len(pair) >= 2 and pair[0] and pair[0][-1] == 6 * 9]
 
 
-@pytest.mark.parametrize("use", ["bare product", "power", "einsum", "loop in place"])
+@pytest.mark.parametrize("use", ["bare product", "power", "einsum", "loop in place", "scaled", "a row for each"])
 def test_unseen_use_of_a_trainable_parameter_is_an_error_that_names_it(use):
     """Even beside a seen use: the seen part alone would be wrong."""
     layer = nn.Linear(3, 3)
@@ -241,13 +267,16 @@ def test_unseen_use_of_a_trainable_parameter_is_an_error_that_names_it(use):
         "power": lambda: x @ layer.weight.square(),
         "einsum": lambda: torch.einsum("bi,oi->bo", x, layer.weight),
         "loop in place": lambda: x.clone().mul_(layer.weight[0]),
+        "scaled": lambda: torch.addmm(layer.bias, x, layer.weight, alpha=2),
+        "a row for each": lambda: x * layer.weight[:2],
     }
     with pytest.raises(UnseenParameter, match="weight"):
         PerExample(layer).gradients(lambda: layer(x).sum(1) + uses[use]().sum(1), 2)
 
 
-def test_embedding_that_rescales_its_rows_is_an_error():
-    table = nn.Embedding(5, 3, max_norm=1.0)
+@pytest.mark.parametrize("how", [{"max_norm": 1.0}, {"scale_grad_by_freq": True}])
+def test_embedding_that_scales_by_what_others_look_up_is_an_error(how):
+    table = nn.Embedding(5, 3, **how)
     with pytest.raises(UnseenParameter, match="weight"):
         PerExample(table).gradients(lambda: table(torch.tensor([[1], [2]])).sum((1, 2)), 2)
 
@@ -273,6 +302,12 @@ def test_examples_must_be_in_the_first_dimension(kind):
         PerExample(layer).gradients(lambda: run().view(2, 4, 3).sum((1, 2)), 2)
 
 
+def test_channels_are_no_examples():
+    layer = nn.Conv2d(2, 2, 1)
+    with pytest.raises(BatchShape, match="weight"):
+        PerExample(layer).gradients(lambda: layer(torch.ones(2, 4, 4)).sum((1, 2)), 2)
+
+
 def test_losses_must_be_one_for_each_example():
     layer = nn.Linear(3, 1)
     with pytest.raises(ValueError, match="one loss for each of 2"):
@@ -294,15 +329,15 @@ class Flattens(nn.Module):
 
 
 class Mixes(nn.Module):
-    """Looks at the other examples of the batch, as batch norm does."""
+    """Looks at the other examples of the batch, as batch norm does; or at the first one alone, which is then right."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, first: bool = False) -> None:
         super().__init__()
-        self.layer = nn.Linear(6, 5)
+        self.layer, self.first = nn.Linear(6, 5), first
 
     def forward(self, x):
         y = self.layer(x)
-        return torch.tanh(y - y.mean(0)).square().sum((1, 2))
+        return torch.tanh(y - (0.5 * y[:1].detach() if self.first else y.mean(0))).square().sum((1, 2))
 
 
 def check(model, x):
@@ -314,10 +349,21 @@ def test_rehearsal_refuses_what_only_the_numbers_show(monkeypatch):
     check(Flattens(tokens_first=False), x)
     with pytest.raises(InexactGradient, match="weight"):
         check(Flattens(tokens_first=True), x)
-    with pytest.raises(InexactGradient):
-        check(Mixes(), x)
+    for first in (True, False):
+        with pytest.raises(InexactGradient):
+            check(Mixes(first=first), x)
     with pytest.raises(InexactGradient, match="nothing can be compared"):
         check(Flattens(tokens_first=False), x * float("nan"))
+
+
+@pytest.mark.parametrize(("factor", "exact"), [(0.9999, True), (0.99, False), (1.005, True), (1.02, False)])
+def test_rehearsal_refuses_norms_that_are_not_the_gradients(monkeypatch, factor, exact):
+    """Too small beyond rounding, which is a sensitivity violation, or so large that the signal is lost."""
+    norms = Gradients.norms
+    monkeypatch.setattr(Gradients, "norms", lambda self: norms(self) * factor)
+    x = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(0))
+    with nullcontext() if exact else pytest.raises(InexactGradient, match="the norm of an example's gradient"):
+        check(Flattens(tokens_first=False), x)
 
 
 def test_rehearsal_leaves_dropout_as_it_was():

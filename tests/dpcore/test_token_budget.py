@@ -28,8 +28,8 @@ def test_grows_while_it_fits_and_gains(best, fitting, most, expected):
 
 def test_a_processor_gets_a_fixed_budget_unless_its_memory_is_short(monkeypatch):
     def run(count):
-        x = torch.ones(count, 1000, requires_grad=True)
-        (x * x).sum().backward()  # keeps 4,000 bytes a record
+        x, weight = torch.ones(count, 1000, requires_grad=True), torch.ones(10**5, requires_grad=True)
+        ((x * x).sum() + (weight * weight).sum()).backward()  # keeps 4,000 bytes a record, and the weights
 
     cpu = torch.device("cpu")
     monkeypatch.setattr(token_budget, "free_bytes", lambda: 10**9)
