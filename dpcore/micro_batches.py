@@ -44,8 +44,7 @@ class MicroBatches:
         not fit, to compute with less memory from now on; False when it cannot. should_stop(): asked before every
         micro-batch.
         """
-        multiple = speed.length_multiple
-        self._padded = np.minimum(-(-lengths // multiple) * multiple, max_length)
+        self._padded = padded(lengths, most=max_length, per_doubling=speed.lengths_per_doubling)
         self._max_length, self._device = max_length, device
         self._tokens = None if speed.tokens == "auto" else speed.tokens
         self._cpu_tokens = token_budget.cpu_tokens(thin=thin)
@@ -127,6 +126,16 @@ class MicroBatches:
         padded = self._padded[drawn]
         for length in np.unique(padded)[::-1]:
             yield int(length), drawn[padded == length]
+
+
+def padded(lengths: np.ndarray, *, most: int, per_doubling: int) -> np.ndarray:
+    """The length that each record is padded to, int64 [n]: its own, rounded up to one of `per_doubling` steps between a
+    power of two and the next. No record is longer by more than one part in `per_doubling`, whatever its length, and
+    the steps are few."""
+    power = 2 ** np.floor(np.log2(np.maximum(lengths, 1))).astype(np.int64)
+    step = np.maximum(1, power // per_doubling)
+    rounded: np.ndarray = np.minimum(-(-lengths // step) * step, most)
+    return rounded
 
 
 def out_of_memory(error: BaseException) -> bool:

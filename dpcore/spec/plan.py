@@ -75,7 +75,9 @@ class Speed(BaseModel):
     tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto", description="padded tokens in one micro-batch; auto: found for the machine on public records"
     )
-    length_multiple: int = Field(default=4, ge=1, description="a record is padded to the next multiple of this")
+    lengths_per_doubling: int = Field(
+        default=8, ge=1, description="padded lengths between a length and its double: more of them, less padding"
+    )
     buffer_bytes: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto", description="per-example gradients of one micro-batch"
     )

@@ -22,11 +22,20 @@ def make(lengths, *, recompute=lambda: False, **speed) -> MicroBatches:
     )
 
 
-@pytest.mark.parametrize(("multiple", "most"), [(4, 32), (16, 8)])
-def test_an_epoch_has_one_padded_length_for_each_multiple_up_to_the_cap(multiple, most):
-    lengths, seen = np.random.default_rng(0).integers(1, 129, size=5000), set()
-    make(lengths, length_multiple=multiple).each(np.arange(5000), lambda _, length: seen.add(length), lambda _: None)
-    assert seen == {multiple * i for i in range(1, most + 1)}
+@pytest.mark.parametrize("per_doubling", [4, 8])
+def test_padding_and_shapes_are_bounded_whatever_the_lengths(per_doubling):
+    lengths, seen = np.random.default_rng(0).integers(1, 129, size=5000), {}
+
+    def compute(now, length):
+        assert (lengths[now] <= length).all()
+        assert (length < lengths[now] * (1 + 1 / per_doubling)).all()
+        return seen.setdefault(length, now)
+
+    make(lengths, lengths_per_doubling=per_doubling).each(np.arange(5000), compute, lambda _: None)
+    small = 2 * per_doubling  # up to here a length is its own
+    doublings = np.log2(128 / small)
+    assert len(seen) == small + per_doubling * doublings
+    assert max(seen) == 128
 
 
 def test_one_record_that_does_not_fit_is_recomputed_before_it_is_given_up():

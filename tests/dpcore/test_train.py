@@ -157,7 +157,11 @@ def flat(tensor):
 def test_micro_batches_change_neither_the_draw_nor_the_noise(make_model, make_records, task):
     """Same secret, micro-batches of one record or of all: the same iterates up to rounding, so one noise a step."""
     results = []
-    for speed in (Speed(tokens=1), Speed(tokens=64, length_multiple=1), Speed(tokens=10_000, length_multiple=16)):
+    for speed in (
+        Speed(tokens=1),
+        Speed(tokens=64, lengths_per_doubling=64),
+        Speed(tokens=10_000, lengths_per_doubling=1),
+    ):
         model = make_model(dtype=torch.float64)
         Host().run(model, task, make_records(40), make_plan(), speed=speed, streams=secret())
         results.append(trained(model))
@@ -505,8 +509,10 @@ def test_padded_length_of_a_record_depends_on_that_record_alone(make_model, make
         return original(model, records, indices, length)
 
     monkeypatch.setattr(task, "losses", losses)
-    Host().run(make_model(), task, records, make_plan(sample_rate=0.5), speed=Speed(length_multiple=4))
-    assert all(found == {min(-(-records.lengths[i] // 4) * 4, MAX_LENGTH)} for i, found in lengths.items())
+    Host().run(make_model(), task, records, make_plan(sample_rate=0.5), speed=Speed(lengths_per_doubling=1))
+    powers = [1, 2, 4, 8, 16, 32, 64]
+    for i, found in lengths.items():
+        assert found == {min(next(p for p in powers if p >= records.lengths[i]), MAX_LENGTH)}
 
 
 def test_sum_is_kept_in_float64(make_model):
