@@ -3,6 +3,8 @@ where the task has labels; and, under a budget whose unit is the user, `user`: t
 from 0."""
 
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +73,21 @@ class RowWriter:
         columns = list(zip(*self._rows, strict=True)) or [() for _ in self._schema]
         self._writer.write_table(pa.table([list(column) for column in columns], schema=self._schema))
         self._rows, self._characters = [], 0
+
+
+def drop_rows(path: Path, dropped: bytearray) -> None:
+    """Remove the rows with a 1 in `dropped` from a file of RowWriter; a row group at a time is in memory."""
+    with tempfile.TemporaryFile(dir=path.parent) as kept:
+        with pq.ParquetFile(path) as source, pq.ParquetWriter(kept, source.schema_arrow) as writer:
+            place = 0
+            for number in range(source.num_row_groups):
+                group = source.read_row_group(number)
+                keep = [not drop for drop in dropped[place : place + group.num_rows]]
+                writer.write_table(group.filter(pa.array(keep, pa.bool_())))
+                place += group.num_rows
+        kept.seek(0)
+        with path.open("wb") as target:
+            shutil.copyfileobj(kept, target)
 
 
 def read_rows(store: Store, blob: str) -> Rows:

@@ -1,5 +1,6 @@
 """The check itself: records in, Parquet rows and problems out."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -10,9 +11,9 @@ from domain.ingest.chat import BadMessages, canonical
 from domain.ingest.fingerprint import Kind, fingerprint
 from domain.ingest.formats import records
 from domain.ingest.problems import Problem, Problems
-from domain.ingest.users import RowsByUser
+from domain.ingest.spool import SpooledMarks, SpooledUsers
 from domain.ingest.values import is_text, label_of, user_of
-from domain.rows import LABELLED, RowWriter
+from domain.rows import LABELLED, RowWriter, drop_rows
 
 MOST_LABELS = 1000
 
@@ -64,7 +65,8 @@ def check(request: Request) -> Report:
     reader = _Reader(request.columns, labels)
     problems = Problems()
     found = 0
-    by_user = None if request.max_records_per_user is None else RowsByUser(request.max_records_per_user)
+    folder, most = request.target.parent, request.max_records_per_user
+    by_user = None if most is None else SpooledUsers(folder, most)
     writer = RowWriter(request.target, request.task, users=by_user is not None)
     keep = _Keep(request, writer, by_user)
     with request.source.open("rb") as source:
@@ -77,7 +79,13 @@ def check(request: Request) -> Report:
     for number, (texts, place) in by_user or ():
         writer.add(texts, place, number)
     writer.close()
-    units = writer.count if by_user is None else len(by_user)
+    repeated = {kind: marks.write(request.marks.get(kind, Path(os.devnull))) for kind, marks in keep.marks.items()}
+    if by_user is not None:
+        units = by_user.count
+    else:
+        units = writer.count - sum(repeated.get("record", b""))
+        if units < writer.count:
+            drop_rows(request.target, repeated["record"])
     if found == 0 and problems.count == 0:
         problems.note(None, "empty_file", "the file has no record")
     if labels is not None:
@@ -87,8 +95,6 @@ def check(request: Request) -> Report:
             problems.note(None, "too_few_labels", "a classifier needs at least two labels")
     if request.declared_size is not None and units > request.declared_size:
         problems.note(None, "declared_size_too_small", "the file has more units than its declared size")
-    for kind, path in request.marks.items():
-        path.write_bytes(b"".join(sorted(keep.marks[kind])))
     return Report(problems=problems.listed, problem_count=problems.count, labels=labels, units=units)
 
 
@@ -134,25 +140,24 @@ class _Reader:
 class _Keep:
     """What happens to a row without problems: fingerprinted if it is private, and written or grouped."""
 
-    def __init__(self, request: Request, writer: RowWriter, by_user: RowsByUser | None) -> None:
+    def __init__(self, request: Request, writer: RowWriter, by_user: SpooledUsers | None) -> None:
         self._key = None if request.key is None else bytes.fromhex(request.key)
         self._writer = writer
         self._by_user = by_user
-        self.marks: dict[Kind, set[bytes]] = {"record": set(), "user": set()}
+        kinds: tuple[Kind, ...] = () if self._key is None else ("record", "user")
+        self.marks = {kind: SpooledMarks(request.target.parent) for kind in kinds}
 
     def row(self, texts: tuple[str, ...], place: int | None, user: str | None) -> None:
-        if self._key is None:
+        if self._key is not None:
+            mark = fingerprint(texts, self._key)
+            self.marks["record"].add(mark)
+            if user is not None:
+                owner = fingerprint((user,), self._key, "user")
+                self.marks["user"].add(owner)
+                if self._by_user is not None:
+                    self._by_user.add(owner, mark, (texts, place))
+        if self._by_user is None:  # later copies of a record are dropped when all are known
             self._writer.add(texts, place)
-            return
-        mark = fingerprint(texts, self._key)
-        if user is not None:
-            owner = fingerprint((user,), self._key, "user")
-            self.marks["user"].add(owner)
-            if self._by_user is not None:
-                self._by_user.add(owner, mark, (texts, place))
-        if self._by_user is None and mark not in self.marks["record"]:
-            self._writer.add(texts, place)
-        self.marks["record"].add(mark)
 
 
 def _found_labels(source: IO[bytes], request: Request) -> list[str]:

@@ -1,0 +1,85 @@
+"""What a check must remember of every row, kept on the disk: its memory does not grow with the file.
+
+Whatever belongs to a fingerprint goes by the fingerprint's first byte into one of PARTS files, and one part at a time
+is held in memory. Fingerprints are keyed hashes: parts are of even size whatever is in the file. The files have no
+names, so that nothing is left of a check that is killed.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from domain.ingest.fingerprint import SIZE
+from domain.ingest.users import Row, RowsByUser
+
+PARTS = 64
+NUMBER = 5
+"""Bytes of a row's number."""
+
+
+class _Parts:
+    def __init__(self, folder: Path) -> None:
+        self._files: list[IO[bytes]] = [tempfile.TemporaryFile(dir=folder) for _ in range(PARTS)]  # noqa: SIM115
+
+    def add(self, mark: bytes, record: bytes) -> None:
+        self._files[mark[0] * PARTS // 256].write(record)
+
+    def __iter__(self) -> Iterator[IO[bytes]]:
+        """Each part from its beginning, in the order of fingerprints; it is gone afterwards."""
+        for file in self._files:
+            with file:
+                file.seek(0)
+                yield file
+
+
+class SpooledMarks:
+    """The fingerprints of all rows, in the order of the rows."""
+
+    def __init__(self, folder: Path) -> None:
+        self._parts, self._count = _Parts(folder), 0
+
+    def add(self, mark: bytes) -> None:
+        """The fingerprint of the next row."""
+        self._parts.add(mark, mark + self._count.to_bytes(NUMBER))
+        self._count += 1
+
+    def write(self, path: Path) -> bytearray:
+        """Write each fingerprint once, sorted, one after the other; answers a byte for each row: 1 where an earlier row
+        has the same fingerprint."""
+        repeated = bytearray(self._count)
+        with path.open("wb") as target:
+            for part in self._parts:
+                seen: set[bytes] = set()
+                while record := part.read(SIZE + NUMBER):
+                    mark = record[:SIZE]
+                    if mark in seen:
+                        repeated[int.from_bytes(record[SIZE:])] = 1
+                    seen.add(mark)
+                target.write(b"".join(sorted(seen)))
+        return repeated
+
+
+class SpooledUsers:
+    """Rows by user: what `RowsByUser` keeps, for one part of the users after the other."""
+
+    def __init__(self, folder: Path, most: int) -> None:
+        self._parts, self._most = _Parts(folder), most
+        self.count = 0
+        """Users, once all have been gone through."""
+
+    def add(self, user: bytes, record: bytes, row: Row) -> None:
+        """A row of this user; both are known by their fingerprints."""
+        self._parts.add(user, json.dumps([user.hex(), record.hex(), *row]).encode() + b"\n")
+
+    def __iter__(self) -> Iterator[tuple[int, Row]]:
+        """Users as numbers from 0, each with its rows, all in the order of fingerprints; once."""
+        for part in self._parts:
+            rows = RowsByUser(self._most)
+            for line in part:
+                user, record, texts, place = json.loads(line)
+                rows.add(bytes.fromhex(user), bytes.fromhex(record), (tuple(texts), place))
+            for number, row in rows:
+                yield self.count + number, row
+            self.count += len(rows)
