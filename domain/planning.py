@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from domain.models import BaseModelFacts
 from domain.refusals import Invalid
 from dpcore.spec import accounting
+from dpcore.spec.errors import FieldError
 from dpcore.spec.facts import ModelFacts
 from dpcore.spec.methods import DEFAULT_METHOD, UnknownMethod, get_method
 from dpcore.spec.plan import Plan
@@ -78,6 +79,8 @@ def draft(
     _require_fitting(model, dataset.task)
     try:
         spec.check(wanted, model.facts, dataset.task)
+    except FieldError as error:
+        raise Invalid(str(error), code="invalid_request", param=f"method.{method}.{error.field}") from None
     except ValueError as error:
         raise Invalid(str(error), code="unsupported_method", param="method.type") from None
     size = dataset.declared_size
@@ -91,8 +94,8 @@ def draft(
         )
     try:
         resolved = spec.resolve(asked, task=dataset.task, declared_size=size, epsilon=target, facts=model.facts)
-    except ValueError as error:
-        raise Invalid(str(error), code="invalid_request", param=f"method.{method}.hyperparameters") from None
+    except FieldError as error:
+        raise Invalid(str(error), code="invalid_request", param=f"method.{method}.{error.field}") from None
     (phase,) = spec.phases(resolved, declared_size=size)
     try:
         sigma = accounting.calibrate(target, budget.delta, budget.weights, phase.sample_rate, phase.steps)

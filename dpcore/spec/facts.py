@@ -1,6 +1,7 @@
 """Public facts about a base model, read from its folder without loading a weight."""
 
 import json
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ class ModelFacts(BaseModel):
     causal_lm: bool = Field(default=False, description="whether the folder holds a causal language model with its head")
     chat_template: bool = Field(default=False, description="whether the tokenizer brings one")
     biases: int | None = Field(default=None, description="values in biases; None where the weights are not at hand")
+    linear: tuple[str, ...] | None = Field(default=None, description="linear layers by name; None where not known")
 
     @property
     def tasks(self) -> tuple[TaskKind, ...]:
@@ -51,6 +53,13 @@ _NAMES = {
 _COUNT_FROM_PADDING = ("camembert", "roberta", "xlm-roberta")
 """Models whose first position comes after that of the padding token: RoBERTa's 514 positions hold 512 tokens."""
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
+_NAMED_AS_IN_FILE = {
+    *("albert", "bert", "camembert", "distilbert", "roberta", "xlm-roberta"),
+    *("gpt2", "llama", "qwen2", "qwen3"),
+}
+"""Models whose layers are called as their weights are in the file. transformers renames others' as it loads them."""
+_TABLES = ("embedding", "embeddings", "embed_tokens", "wte", "wpe")
+"""Matrices of these names are no linear layers."""
 _HEADER_BYTES = 100_000_000
 """safetensors' own limit on a header."""
 
@@ -69,11 +78,14 @@ def read_facts(folder: str | Path) -> ModelFacts:
         values[name] = found
     if values["model_type"] in _COUNT_FROM_PADDING:
         values["max_positions"] -= config.get("pad_token_id", 1) + 1
+    causal_lm = any(str(name).endswith(_CAUSAL) for name in config.get("architectures") or ())
+    shapes = _read_shapes(folder / "model.safetensors")
     return ModelFacts(
         **values,
-        causal_lm=any(str(name).endswith(_CAUSAL) for name in config.get("architectures") or ()),
+        causal_lm=causal_lm,
         chat_template=_has_chat_template(folder),
-        biases=_count_biases(folder / "model.safetensors"),
+        biases=None if shapes is None else sum(prod(s) for name, s in shapes.items() if name.endswith(".bias")),
+        linear=_linear(shapes, causal_lm=causal_lm) if shapes and values["model_type"] in _NAMED_AS_IN_FILE else None,
     )
 
 
@@ -84,8 +96,15 @@ def _has_chat_template(folder: Path) -> bool:
     return config.is_file() and bool(json.loads(config.read_text(encoding="utf-8")).get("chat_template"))
 
 
-def _count_biases(weights: Path) -> int | None:
-    """Values in tensors called bias, from the header of a safetensors file: its length, then names and shapes."""
+def _linear(shapes: Mapping[str, Sequence[int]], *, causal_lm: bool) -> tuple[str, ...]:
+    """Layers whose weight is a matrix and no table. A head that is one with the embedding is not in the file."""
+    layers = (name.removesuffix(".weight") for name, s in shapes.items() if name.endswith(".weight") and len(s) == 2)
+    found = {layer for layer in layers if not layer.endswith(_TABLES)}
+    return tuple(sorted(found | {"lm_head"} if causal_lm else found))
+
+
+def _read_shapes(weights: Path) -> dict[str, list[int]] | None:
+    """Shapes of tensors by name, from the header of a safetensors file: its length, then names and shapes."""
     if not weights.is_file():
         return None
     with weights.open("rb") as file:
@@ -93,4 +112,4 @@ def _count_biases(weights: Path) -> int | None:
         if length > _HEADER_BYTES:
             raise ValueError("model.safetensors has no valid header")
         header: dict[str, Any] = json.loads(file.read(length))
-    return sum(int(prod(tensor["shape"])) for name, tensor in header.items() if name.endswith(".bias"))
+    return {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dpcore.spec.errors import FieldError
 from dpcore.spec.facts import ModelFacts
 from dpcore.spec.plan import Clipping, Optimizer, Phase, Plan
 from dpcore.spec.tasks import CAUSAL_LM, TaskKind
@@ -83,13 +84,18 @@ class OnePhase:
     ) -> Hyperparameters:
         """Numbers for a job on a file of `declared_size` units at `epsilon`; all that they depend on is public.
 
-        Raises ValueError when the batch asked for is larger than the declared size: the rate cannot exceed one; and
+        Raises FieldError when the batch asked for is larger than the declared size: the rate cannot exceed one; and
         for sgd without a learning rate: the defaults are Adam's, whose steps do not shrink with the gradient.
         """
         if request.batch_size != "auto" and request.batch_size > declared_size:
-            raise ValueError(f"batch_size {request.batch_size} is larger than the declared size {declared_size}")
+            raise FieldError(
+                "hyperparameters.batch_size",
+                f"batch_size {request.batch_size} is larger than the declared size {declared_size}",
+            )
         if request.optimizer == "sgd" and request.learning_rate == "auto":
-            raise ValueError("sgd needs a learning_rate: the default is for adamw and adam-bc")
+            raise FieldError(
+                "hyperparameters.learning_rate", "sgd needs a learning_rate: the default is for adamw and adam-bc"
+            )
         default = self.causal_lm if task in CAUSAL_LM else self.classifier
         batch = min(default.batch_size, max(1, declared_size // 4))
         return Hyperparameters(

@@ -162,7 +162,11 @@ def test_a_broker_that_is_away_fails_no_request(world: World, training: dict[str
         ({"method": {"type": "lora", "lora": {"rank": 8}}}, "method.lora.rank"),
         ({"method": {"type": "lora", "lora": {"r": "x"}}}, "method.lora.r"),
         ({"method": {"type": "lora", "lora": {"target_modules": ["a\x00"]}}}, None),
-        ({"method": {"type": "lora", "lora": {"hyperparameters": {"batch_size": 401}}}}, "method.lora.hyperparameters"),
+        ({"method": {"type": "lora", "lora": {"target_modules": ["qurey"]}}}, "method.lora.target_modules"),
+        (
+            {"method": {"type": "lora", "lora": {"hyperparameters": {"batch_size": 401}}}},
+            "method.lora.hyperparameters.batch_size",
+        ),
         (
             {"method": {"type": "lora", "lora": {"hyperparameters": {"steps": "many"}}}},
             "method.lora.hyperparameters.steps",

@@ -7,13 +7,17 @@ from typing import get_args
 
 import pytest
 from pydantic import ValidationError
+from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from dpcore.methods import get_method as get_torch_method
+from dpcore.spec.errors import FieldError
 from dpcore.spec.facts import ModelFacts, read_facts
 from dpcore.spec.methods import UnknownMethod, get_method, method_names
 from dpcore.spec.plan import Plan
 from dpcore.spec.tasks import TaskKind
 
+from .architectures import ARCHITECTURES
 from .test_train import make_plan
 
 FACTS = ModelFacts(
@@ -197,6 +201,39 @@ def test_a_model_without_biases_is_refused_by_the_method_that_trains_them(make_b
     assert gpt2.biases == biases
     with pytest.raises(ValueError, match="no biases"):
         get_torch_method("bitfit").attach(make_base("llama-lm"), {}, task="completion", seed=0)
+
+
+@pytest.mark.parametrize("name", sorted(set(ARCHITECTURES) - {"vit", "t5", "t5-untied"}))
+def test_facts_know_the_linear_layers_of_the_usual_models(tmp_path, name):
+    """As the model itself names them; a classifier's new head is in no file of a base model."""
+    model = ARCHITECTURES[name].build()
+    (model if ARCHITECTURES[name].kind == "causal" else model.base_model).save_pretrained(tmp_path)
+    facts = read_facts(tmp_path)
+    linear = {n for n, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
+    prefix = f"{model.base_model_prefix}."
+    inside = {n for n in linear if n.startswith(prefix) or facts.causal_lm}
+    assert {n if facts.causal_lm else prefix + n for n in facts.linear} == inside
+    for wanted in (*ARCHITECTURES[name].adapted, max(inside, key=len), *(["lm_head"] if facts.causal_lm else [])):
+        options = get_method("lora").Options(target_modules=(wanted,))
+        get_method("lora").check(options, facts, "completion" if facts.causal_lm else "classification")
+
+
+@pytest.mark.parametrize("name", ["lora", "lora-fa"])
+def test_a_name_that_no_layer_has_is_refused_by_the_field(make_base, tmp_path, name):
+    """When the job is planned, with the names that there are; else by the model, before the first step."""
+    method = get_method(name)
+    make_base("bert").save_pretrained(tmp_path)
+    facts = read_facts(tmp_path)
+    for bad in ("qurey", "uery", "layer", "word_embeddings", "LayerNorm"):
+        options = method.Options(target_modules=("value", bad))
+        with pytest.raises(FieldError, match=f"'{bad}'; there are: .*key, query, value") as caught:
+            method.check(options, facts, "classification")
+        assert caught.value.field == "target_modules"
+        method.check(options, facts.model_copy(update={"linear": None}), "classification")
+        with pytest.raises(ValueError, match=bad):
+            get_torch_method(name).attach(make_base("bert"), options.model_dump(), task="classification", seed=0)
+    with pytest.raises(FieldError, match="is empty"):
+        method.check(method.Options(target_modules=()), FACTS, "classification")
 
 
 def test_facts_tell_what_a_model_can_do(make_base, tokenizer, writer_tokenizer, tmp_path):

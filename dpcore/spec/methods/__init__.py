@@ -1,7 +1,8 @@
 """What can be said about each method without training. One module a method, found by its name.
 
 A method's module offers: `Options`, `Request`, `Hyperparameters`, `check` (a method that cannot train this kind of
-model on this task says so), `resolve`, `phases`, `plan`, `trainable`, `memory`.
+model on this task says so), `resolve`, `phases`, `plan`, `trainable`, `memory`. A value that does not fit raises
+FieldError, in `check` for an option and in `resolve` for a number.
 """
 
 import pkgutil

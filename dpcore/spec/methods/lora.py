@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dpcore.spec import memory as sizes
+from dpcore.spec.errors import FieldError
 from dpcore.spec.facts import ModelFacts
 from dpcore.spec.hyperparameters import Defaults, Hyperparameters, OnePhase, Request
 from dpcore.spec.tasks import CAUSAL_LM, TaskKind
@@ -37,13 +38,33 @@ class Options(BaseModel):
 
 
 def check(options: Options, facts: ModelFacts, task: TaskKind) -> None:
-    """Fits every model whose layers have the names asked for, which only the model itself can tell."""
+    """Fits every model whose layers have the names asked for. Raises FieldError for a name that none has; where the
+    facts tell no names, the model itself does before the first step."""
+    if options.target_modules == "auto":
+        return
+    if not options.target_modules:
+        raise FieldError("target_modules", "target_modules is empty; leave it out for attention's query and value")
+    if facts.linear is None:
+        return
+    unknown = [name for name in options.target_modules if not _called(name, facts.linear)]
+    if unknown:
+        there = ", ".join(sorted({layer.rpartition(".")[2] for layer in facts.linear}))
+        words = f"target_modules: no linear layer of this model is called {unknown[0][:80]!r}; there are: {there}"
+        raise FieldError("target_modules", words)
+
+
+def _called(name: str, layers: tuple[str, ...]) -> list[str]:
+    """The layers that a name stands for: one with it at the end of its path, or the one whose path ends it, which a
+    model may put a prefix before."""
+    return [layer for layer in layers if f".{layer}".endswith(f".{name}") or f".{name}".endswith(f".{layer}")]
 
 
 def adapted(options: Options, facts: ModelFacts, task: TaskKind) -> int:
     """Layers that get two thin matrices."""
     if options.target_modules != "auto":
-        return facts.layers * len(options.target_modules)
+        if facts.linear is None:
+            return facts.layers * len(options.target_modules)
+        return len({layer for name in options.target_modules for layer in _called(name, facts.linear)})
     depth = facts.layers if task in CAUSAL_LM else (facts.layers + 1) // 2
     return depth * (1 if facts.model_type == "gpt2" else 2)
 

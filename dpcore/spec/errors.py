@@ -1,0 +1,9 @@
+"""What is wrong with a request, and where."""
+
+
+class FieldError(ValueError):
+    """A value that does not go with the model, the file or another value. `field`: whose it is, below the method."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
