@@ -259,6 +259,7 @@ def test_a_use_that_the_rehearsal_did_not_see_is_an_error(use):
     model = Windows()
     x = torch.randn(3, 8, 6)
     engine = PerExample(model)
+    assert not require_exact(engine, model, lambda i: model(x[i]), 1), "one record tells no layout"
     engine.expect(require_exact(engine, model, lambda i: model(x[i]), 3))
     engine.gradients(lambda: model(torch.randn(5, 6, 6)), 5)
     with pytest.raises(BatchShape, match=r"layer\.weight"):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dpcore.engine.errors import InexactGradient, MixedExamples, UnseenParameter
+from dpcore.engine.errors import BatchShape, InexactGradient, MixedExamples, UnseenParameter
 from dpcore.engine.one_by_one import OneByOne
 from dpcore.spec.plan import Speed
 
@@ -45,13 +45,13 @@ class Squares:
 class Chunked(nn.Module):
     """A linear layer that is used in another way when there are more tokens than the first comparison has."""
 
-    def __init__(self, way: str) -> None:
+    def __init__(self, way: str, below: int = LONGEST + 1) -> None:
         super().__init__()
-        self.inner, self.way = nn.Linear(WIDTH, WIDTH), way
+        self.inner, self.way, self.below = nn.Linear(WIDTH, WIDTH), way, below
         self.register_buffer("seen", torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        way = self.way if x.shape[1] > 32 else "short"
+        way = self.way if 32 < x.shape[1] < self.below else "short"
         weight, bias = self.inner.weight, self.inner.bias
         if way == "batch":
             y = self.inner(x)
@@ -74,11 +74,11 @@ class Chunked(nn.Module):
         return torch.tanh(y).square().sum((1, 2))
 
 
-def run(way: str, **speed) -> tuple[Squares, Host]:
+def run(way: str, *, tokens: int) -> tuple[Squares, Host]:
     task, host = Squares(), Host()
     plan = make_plan(max_length=LONGEST, sample_rate=1.0, expected_batch=RECORDS, steps=1)
     try:
-        host.run(Chunked(way), task, Padded(RECORDS, LONGEST), plan, speed=Speed(**speed))
+        host.run(Chunked(way), task, Padded(RECORDS, LONGEST), plan, speed=Speed(tokens=tokens))
     except Exception:
         assert host.asked == [], "nothing was authorised"
         raise
@@ -107,6 +107,13 @@ def test_a_model_that_is_right_for_long_records_trains(way, most):
     """At speed where the engine knows the use, which the first comparison did not see; else one record at a time."""
     task, host = run(way, tokens=10_000)
     assert (task.sizes, len(host.saved)) == ({most}, 1)
+
+
+def test_a_use_that_only_lengths_in_between_have_ends_the_run():
+    plan = make_plan(max_length=LONGEST, sample_rate=1.0)
+    model = Chunked("windows", below=LONGEST)
+    with pytest.raises(BatchShape, match=r"inner\.weight: used on 4 dimensions"):
+        Host().run(model, Squares(), Padded(RECORDS, 40), plan, speed=Speed(tokens=10_000))
 
 
 def test_the_slow_engine_is_asked_at_both_lengths_before_anything_is_authorised(monkeypatch):
