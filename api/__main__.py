@@ -29,6 +29,7 @@ def main() -> None:
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=10,
+        timeout_keep_alive=75,  # longer than clients and proxies keep one: else they send into one that is closing
         log_config=None,
         access_log=False,  # the application says what may be said
     )

@@ -46,7 +46,7 @@ class Answers:
     milliseconds: dict[str, list[float]] = field(default_factory=dict)
     """Of each kind of request, from its first byte to the answer's last."""
     failed: dict[str, int] = field(default_factory=dict)
-    """Answers by kind and status that were not 2xx."""
+    """Requests by kind and what they got in place of a 2xx."""
     seconds: float = 0.0
 
     @property
@@ -88,15 +88,20 @@ async def _poll(
     headers = {"authorization": f"Bearer {keys[number // 2 % len(keys)]}"}
     kinds, weights = list(MIX), list(MIX.values())
 
-    async def ask(kind: str, method: str, path: str, **more: Any) -> httpx.Response:
+    async def ask(kind: str, method: str, path: str, **more: Any) -> dict[str, Any] | None:
         began = time.perf_counter()
-        answer = await client.request(method, path, headers=headers, **more)
+        try:
+            answer = await client.request(method, path, headers=headers, **more)
+            outcome = None if answer.is_success else str(answer.status_code)
+        except httpx.TransportError as error:
+            outcome = type(error).__name__
         answers.milliseconds.setdefault(kind, []).append((time.perf_counter() - began) * 1e3)
-        if not answer.is_success:
-            name = f"{kind} {answer.status_code}"
-            answers.failed[name] = answers.failed.get(name, 0) + 1
         done.value += 1
-        return answer
+        if outcome is None:
+            made: dict[str, Any] = answer.json()
+            return made
+        answers.failed[f"{kind} {outcome}"] = answers.failed.get(f"{kind} {outcome}", 0) + 1
+        return None
 
     await asyncio.sleep(random.uniform(0, load.pause))
     while done.value < ends:
@@ -112,7 +117,7 @@ async def _poll(
             await ask(kind, "POST", f"{JOBS}/estimate", json=crowd.body)
         else:
             made = await ask(kind, "POST", JOBS, json=crowd.body)
-            if made.is_success:
-                await ask("cancel", "POST", f"{JOBS}/{made.json()['id']}/cancel")
+            if made is not None:
+                await ask("cancel", "POST", f"{JOBS}/{made['id']}/cancel")
         if load.pause:
             await asyncio.sleep(random.uniform(0, 2 * load.pause))
