@@ -27,7 +27,9 @@ TASK_COLUMNS: dict[str, tuple[str, ...]] = {
 LABELLED = frozenset({"classification", "pair"})
 """The tasks whose rows have a label."""
 BATCH = 8192
-"""Rows held at a time while a file is written or streamed."""
+"""Rows held at a time while a file is written."""
+SENT = 64
+"""Rows held at a time while a file is streamed: each may have a mebibyte."""
 BATCH_CHARACTERS = 2**25
 """Characters held at a time while a file is written."""
 
@@ -106,8 +108,8 @@ def parse_rows(source: IO[bytes] | Path) -> Rows:
 
 def stream_jsonl(store: Store, blob: str, labels: Sequence[str] | None) -> Iterator[bytes]:
     """The rows as JSON Lines in pieces, with the columns of the task and the label as keys; `messages` is a list."""
-    with open_blob(store, blob) as source, pq.ParquetFile(source) as parquet:
-        for batch in parquet.iter_batches(BATCH):
+    with open_blob(store, blob) as source, pq.ParquetFile(source, buffer_size=2**16, pre_buffer=False) as parquet:
+        for batch in parquet.iter_batches(SENT):
             lines = (json.dumps(_as_uploaded(row, labels or ()), ensure_ascii=False) for row in batch.to_pylist())
             yield "".join(line + "\n" for line in lines).encode()
 
