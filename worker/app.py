@@ -29,6 +29,7 @@ def make_app(settings: WorkerSettings) -> Celery:
         worker_cancel_long_running_tasks_on_connection_loss=False,  # the lease decides, not the broker
         worker_redirect_stdouts=False,
         broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,  # however long the broker is away
         broker_transport_options={
             **BROKER_OPTIONS,
             "socket_timeout": 60,  # longer than the blocking wait for a message

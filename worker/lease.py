@@ -99,6 +99,10 @@ class Heartbeat:
         worked, until = self._counted
         return worked + time.monotonic() - until - self._limit
 
+    def lift_limit(self) -> None:
+        """What is trained is published, however long that takes."""
+        self._limit = None
+
     def __enter__(self) -> "Heartbeat":
         self._thread.start()
         return self

@@ -1,4 +1,4 @@
-"""Servers that faults may end, empty and restart; one tiny base model."""
+"""Servers that faults may end, empty and restart; a service in this process."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +7,9 @@ import pytest
 
 from tests.conftest import Databases
 from tests.faults.stack import Servers
-from tests.worker import tiny
+from tests.worker.conftest import service, tiny_model
+
+__all__ = ["service", "tiny_model"]  # fixtures
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +22,3 @@ def servers(short_folder: Path) -> Iterator[Servers]:
 @pytest.fixture(scope="module")
 def own_databases(servers: Servers) -> Databases:
     return Databases(servers.postgres)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    tiny.save_model(folder)
-    return folder

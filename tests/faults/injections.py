@@ -16,12 +16,12 @@ import sqlalchemy as sa
 
 from domain.tables import checkpoint, job
 from ledger.tables import authorisation, reservation, work
-from tests.faults.stack import PATIENCE, QUEUE, Stack
+from tests.faults.stack import LEASE, PATIENCE, QUEUE, Stack
 from tests.faults.worker import CLOCK, HANG, MEMORY
-from tests.worker.service import until
+from tests.worker.service import Service, until
 
 Inject = Callable[[Stack, str, random.Random], str | None]
-GRACE = 60  # seconds in which a drained worker ends
+GRACE = 200  # seconds in which a drained worker ends
 MOST_CHUNKS = 3
 """That a worker may begin between a look and the SIGTERM that follows it."""
 
@@ -34,11 +34,13 @@ class Fault:
     per_job: int = 3
     at_once: int = 1
     """Jobs that are open together."""
-    steps: int = 400
+    steps: int = 300
     workers: int = 1
-    lease_seconds: int = 3
+    lease_seconds: int = LEASE
     ends: tuple[str, ...] = ("succeeded",)
     environment: dict[str, str] = field(default_factory=dict)
+    fresh: bool = False
+    """Whether each job gets a fresh process, as in the product."""
     full_disk: bool = False
     """Whether blobs lie on a small disk of their own."""
     limited: bool = False
@@ -145,7 +147,7 @@ def restart_database(stack: Stack, id: str, chance: random.Random) -> str:
 
 
 def double_hints(stack: Stack, id: str, chance: random.Random) -> str:
-    many = chance.randint(1, 5)
+    many = chance.randint(1, 3)
     for _ in range(many):
         stack.hint(id)
     return f"{many} more"
@@ -206,7 +208,7 @@ def small_disk(folder: Path, megabytes: int = 8) -> Iterator[None]:
 
 def run_out_of_memory(stack: Stack, id: str, chance: random.Random) -> str | None:
     """Raised in the next micro-batch as a GPU, Python or torch's allocator does; or killed, as the kernel does."""
-    if chance.random() < 0.25:
+    if chance.random() < 0.15:
         holder = stack.holder(id)
         if holder is None or (child := holder.child()) is None:
             return None
@@ -218,7 +220,7 @@ def run_out_of_memory(stack: Stack, id: str, chance: random.Random) -> str | Non
 
 def outlast_limit(stack: Stack, id: str, chance: random.Random) -> str | None:
     """The job is made for longer than the limit that was drawn for it; now and then a step hangs."""
-    if chance.random() < 0.3:
+    if chance.random() < 0.15:
         return "a step that hangs" if _tell(stack, id, HANG, "") else None
     until(lambda: not stack.service.open(id), PATIENCE, lambda: "no limit ended it")
     return "more steps than time"
@@ -243,28 +245,28 @@ def jump(stack: Stack, id: str, chance: random.Random) -> str:
         (stack.told / CLOCK).write_text(str(now + seconds))
         whose = "the workers' clock"
     else:
-        jump_database(stack, seconds)
+        jump_database(stack.service, seconds)
         whose = "the database's clock"
-    if chance.random() < 0.3:
+    if chance.random() < 0.15:
         stack.kill(stack.workers[0])
         stack.start_worker()
         whose += ", worker killed"
     return f"{whose} {seconds:+} s"
 
 
-def jump_database(stack: Stack, seconds: float) -> None:
+def jump_database(service: Service, seconds: float) -> None:
     """A clock that jumps ahead is one before which all that was written lies further back."""
     back = sa.func.make_interval(0, 0, 0, 0, 0, 0, float(seconds))
-    with stack.service.admin.begin() as c:
+    with service.admin.begin() as c:
         c.execute(sa.text("SET LOCAL session_replication_role = replica"))  # triggers allow no such change
         c.execute(sa.update(work).values(lease_until=work.c.lease_until - back))
         c.execute(sa.update(job).values(hinted_at=job.c.hinted_at - back))
 
 
 FAULTS: dict[str, Fault] = {
-    "worker killed": Fault(kill_worker),
+    "worker killed": Fault(kill_worker, per_job=4, fresh=True),
     "worker drained": Fault(drain, lease_seconds=600, steps=1000),
-    "paused zombie": Fault(freeze_into_zombie, per_job=2, workers=2, steps=600),
+    "paused zombie": Fault(freeze_into_zombie, per_job=2, workers=2, steps=400),
     "broker restarted": Fault(restart_broker),
     "broker emptied": Fault(empty_broker, at_once=2),
     "database restarted": Fault(restart_database),

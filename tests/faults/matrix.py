@@ -10,16 +10,19 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from cli.embedded.processes import tail
 from domain.tables import job, release
 from ledger.tables import authorisation, entry, reservation
 from ledger.verify import verify_budget
 from tests.conftest import Databases
 from tests.faults.injections import Fault, small_disk
-from tests.faults.stack import PATIENCE, Servers, Stack, stacked
+from tests.faults.stack import LOOK, PATIENCE, Servers, Stack, stacked
 from tests.faults.worker import NOISES
 
 BUDGET = "budget_a"
 LIMIT = "limit"
+MOST_LOST = 2
+"""After which there is no point in going on."""
 
 
 @dataclass
@@ -57,7 +60,8 @@ def run_fault(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tacit-faults-")))
         if fault.full_disk:
             stack.enter_context(small_disk(folder / "blobs"))
-        limit = {"TACIT_JOB_SECONDS_FILE": str(folder / LIMIT)} if fault.limited else {}
+        more = {"TACIT_JOB_SECONDS_FILE": str(folder / LIMIT)} if fault.limited else {}
+        more["FAULTS_LASTING"] = str(int(not fault.fresh))
         (folder / LIMIT).write_text("60")
         running = stack.enter_context(
             stacked(
@@ -67,11 +71,11 @@ def run_fault(
                 model,
                 lease_seconds=fault.lease_seconds,
                 workers=fault.workers,
-                environment=fault.environment | limit,
+                environment=fault.environment | more,
             )
         )
         began = time.monotonic()
-        while row.injected < injections and row.jobs < 4 * injections:
+        while row.injected < injections and row.jobs < 4 * injections and row.lost < MOST_LOST:
             _one_round(running, fault, row, chance, began)
         _close_books(running, row)
     return row
@@ -102,7 +106,7 @@ def _one_round(stack: Stack, fault: Fault, row: Row, chance: random.Random, bega
 def _wait_for_end(stack: Stack, id: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while stack.service.open(id) and time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(LOOK)
 
 
 def _judge(stack: Stack, fault: Fault, row: Row, id: str) -> None:
@@ -112,7 +116,10 @@ def _judge(stack: Stack, fault: Fault, row: Row, id: str) -> None:
     row.ends[status] += 1
     if status not in fault.ends:
         row.lost += 1
-        row.wrong.append(f"{id} is {status}: {service.one(sa.select(job.c.error).where(job.c.id == id))[0]}")
+        error = service.one(sa.select(job.c.error).where(job.c.id == id))[0]
+        row.wrong.append(
+            f"{id} is {status}: {error}; the workers' log ends:\n{tail(service.folder / 'worker.log', 20)}"
+        )
     entries = service.all(
         sa.select(entry).join(reservation, reservation.c.id == entry.c.reservation_id).where(reservation.c.job_id == id)
     )

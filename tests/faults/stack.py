@@ -18,10 +18,11 @@ from domain.tables import job
 from ledger.tables import work
 from tests.conftest import PASSWORDS, Databases, _started
 from tests.faults.worker import CLOCK
-from tests.worker.service import Service, Worker, until
+from tests.worker.service import Service, Worker
 
-LEASE = 3  # seconds
-PATIENCE = 240  # seconds in which a job ends after its last fault, or is lost
+LEASE = 4  # seconds
+LOOK = 0.2  # seconds between two looks at a job
+PATIENCE = 150  # seconds in which a job ends after its last fault, or is lost
 MODULE = "tests.faults.worker"
 QUEUE = "tacit:gpu"
 """Redis's list of hints that no worker has taken."""
@@ -88,7 +89,8 @@ class Stack:
         return redis_client.Redis.from_url(url)
 
     def start_worker(self) -> Worker:
-        environment = {"FAULTS": str(self.told), "TACIT_PROFILE_AFTER": "0"} | self.environment
+        environment = {"FAULTS": str(self.told), "TACIT_PROFILE_AFTER": "0", "TACIT_RECONCILE_SECONDS": "1"}
+        environment |= self.environment
         self.workers.append(Worker.start(self.service, self.lease_seconds, environment, module=MODULE))
         return self.workers[-1]
 
@@ -111,7 +113,9 @@ class Stack:
             return
         paid = self.service.ledger(id)
         goal = chance.uniform(paid.steps_authorised, paid.steps_max * 0.9)
-        until(lambda: self.service.authorised(id) >= goal or not self.service.open(id), PATIENCE, lambda: "no progress")
+        deadline = time.monotonic() + PATIENCE
+        while self.service.authorised(id) < goal and self.service.open(id) and time.monotonic() < deadline:
+            time.sleep(LOOK)
         time.sleep(chance.uniform(0, 0.2))
 
     def holder(self, id: str) -> Worker | None:

@@ -102,6 +102,16 @@ def _stumble(**_: Any) -> None:
 
 
 if __name__ == "__main__":
-    from worker.__main__ import main
+    import worker.__main__ as real
 
-    sys.exit(main())
+    make_app = real.make_app
+
+    def lasting(*settings: Any) -> Any:
+        """A pool whose process stays for the next job: a fresh one would spend most of a run on importing torch."""
+        app = make_app(*settings)
+        app.conf.worker_max_tasks_per_child = None
+        return app
+
+    if os.environ.get("FAULTS_LASTING") == "1":
+        real.make_app = lasting
+    sys.exit(real.main())
