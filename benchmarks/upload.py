@@ -3,7 +3,7 @@
 A file of made-up rows, never whole in anybody's memory, is sent to the service as `tacit up` runs it (Postgres with
 every commit on the disk, a folder store, one API process), by the one way that there is, POST /v1/files: once with its
 length declared, as the openai SDKs and `tacit files upload` do, once in chunks of a length that nobody said. The
-service's own limit is 1 GiB: TACIT_UPLOAD_LIMIT is set to the size that is sent. Needs four times that size on the
+service's own limit is 1 GiB: TACIT_UPLOAD_LIMIT is set to the size that is sent. Needs three times that size on the
 disk of TMPDIR, and leaves nothing there.
 
 {declared,chunked}/api_growth_mib      MiB that the API's process (PSS) grew by at most, from the first byte to the

@@ -140,12 +140,12 @@ def content(
 
 
 def _require_room(service: Resources, caller: Caller, size: int) -> None:
-    """Refuse before the bytes come what there is no place for: as sent, as checked, as stored, and what the check keeps
-    aside. Raises Forbidden for the tenant's quota, OSError for the disk."""
+    """Refuse before the bytes come what there is no place for: as sent, as checked, and what the check keeps aside or,
+    when that is gone, as stored. Raises Forbidden for the tenant's quota, OSError for the disk."""
     with service.engine.connect() as connection:
         least = max(0, size - FORM_OVERHEAD)  # of the file alone; its own size is asked about at the end
         quotas.require_storage(connection, caller.tenant_id, least, service.settings.storage_quota)
-    disk.require_room(scratch.folder(service.store), 4 * size, service.settings.disk_reserve)
+    disk.require_room(scratch.folder(service.store), 3 * size, service.settings.disk_reserve)
 
 
 def _require_budget(service: Resources, caller: Caller, wanted: NewFile) -> int | None:
