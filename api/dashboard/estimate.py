@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urlencode
 
 import sqlalchemy as sa
@@ -21,10 +21,12 @@ from api.jobs import endpoints as jobs_api
 from api.jobs.schemas import Estimate, NewJob
 from domain.refusals import Refusal
 from dpcore.spec.methods import DEFAULT_METHOD, method_names
+from dpcore.spec.plan import Clipping, Optimizer
 
 router = APIRouter()
 _require = allowed("analyst")
-NUMBERS = ("steps", "batch_size", "learning_rate")
+ADVANCED = ("clipping", "clip_norm", "optimizer", "weight_averaging")
+NUMBERS = ("steps", "batch_size", "learning_rate", *ADVANCED)
 FIELDS = ("training_file", "validation_file", "model", "method", "epsilon", *NUMBERS, "suffix")
 
 
@@ -52,6 +54,7 @@ def plan(request: Request, visit: Visit, service: Service, connection: Transacti
             made = _estimate(asked, visit.caller, service, connection)
         except Refusal as error:
             problem = error
+    wrong = (problem.param or "").rpartition(".")[2] if problem else ""
     return page(
         request,
         "estimate.html",
@@ -61,9 +64,12 @@ def plan(request: Request, visit: Visit, service: Service, connection: Transacti
         evaluations=files_api.index(visit.caller, connection, limit=1000, purpose="evals").data,
         models=service.models,
         methods=method_names(),
+        clippings=get_args(Clipping),
+        optimizers=get_args(Optimizer),
+        advanced=wrong in ADVANCED or any(asked.get(name) for name in ADVANCED),
         made=made,
         problem=problem,
-        wrong=(problem.param or "").rpartition(".")[2] if problem else "",
+        wrong=wrong,
         variants=_variants(asked, made, visit.caller, service, connection) if made else [],
         suggestion=suggestion(asked, made.largest_epsilon) if made and not made.fits else "",
         once=secrets.token_hex(16),

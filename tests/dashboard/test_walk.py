@@ -92,6 +92,34 @@ def test_a_wrong_field_is_named(house: House, open_page: Open) -> None:
     expect(page.get_by_label("Epsilon", exact=True)).to_have_accessible_description(re.compile("valid number"))
 
 
+def test_advanced_options_are_found_by_keyboard_checked_in_place_and_asked_for(house: House, open_page: Open) -> None:
+    file = house.tickets(8)
+    page = open_page("analyst")
+    page.goto(f"/dashboard/estimate?training_file={file['id']}&model=tiny&epsilon=2&steps=20&batch_size=100")
+    expect(page.get_by_label("Clip norm")).to_be_hidden()
+    page.get_by_label("Name").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    wishes = {"clipping": "adaptive", "clip_norm": "0.5", "optimizer": "sgd", "weight_averaging": "0.9"}
+    for name, wish in wishes.items():
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.id") == name
+        expect(page.locator(":focus")).to_have_accessible_description(re.compile(r"\w+\."))
+        page.keyboard.type("none" if name == "clip_norm" else wish)
+    page.keyboard.press("Enter")
+    for label, complaint, better in (("Clip norm", "valid number", "0.5"), ("Learning rate", "sgd needs", "0.1")):
+        expect(page.get_by_label(label)).to_have_attribute("aria-invalid", "true")
+        expect(page.get_by_label(label)).to_have_accessible_description(re.compile(complaint))
+        page.get_by_label(label).fill(better)
+        expect(page.get_by_label("Weight averaging")).to_be_visible()  # what is not as usual is not hidden
+        page.keyboard.press("Enter")
+    page.get_by_role("button", name="Submit this job").click()
+    page.locator("#state").wait_for()
+    job = house.get(f"/v1/fine_tuning/jobs/{page.url.rpartition('/')[2]}").json()
+    numbers = job["method"]["lora"]["hyperparameters"]
+    assert {name: str(numbers[name]) for name in wishes} == wishes
+
+
 def test_a_job_is_paused_resumed_and_cancelled(house: House, open_page: Open) -> None:
     job = house.job(house.tickets(5)["id"])
     page = open_page("analyst")
