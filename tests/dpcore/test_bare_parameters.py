@@ -1,7 +1,5 @@
 """Parameters that no layer holds: gates behind functions, tokens, tables, matrices put together; exact or an error."""
 
-from functools import partial
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -110,13 +108,17 @@ def make(use: str) -> tuple[Uses, Tensor]:
 def test_each_example_has_its_own_gradient(monkeypatch, use, side, recomputed):
     monkeypatch.setattr(layout, "THIN_SIDE", side)
     model, x = make(use)
-    engine = PerExample(model)
+    engine, runs, use = PerExample(model), [], model.use
     if recomputed:
-        model.use = partial(checkpoint, model.use, use_reentrant=False, context_fn=engine.recomputing)
+        model.use = lambda x: checkpoint(
+            lambda x: runs.append(1) or use(x), x, use_reentrant=False, context_fn=engine.recomputing
+        )
     expected = flat_rows(engine, alone(model, lambda i: model(x[i]), M))
     assert all((expected[:, engine._layout.place(p)] != 0).any() for p in model.parameters())
+    runs.clear()
     for _ in range(2):
         gradients = engine.gradients(lambda: model(x), M)
         torch.testing.assert_close(rows_of(gradients, engine, M), expected, rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(gradients.norms(), expected.norm(dim=1), rtol=1e-9, atol=0)
     assert all(p.grad is None for p in model.parameters())
+    assert len(runs) <= 2 * 2, "once for each pass, and not again for what is made of parameters"

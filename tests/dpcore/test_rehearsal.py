@@ -45,13 +45,13 @@ class Squares:
 class Chunked(nn.Module):
     """A linear layer that is used in another way when there are more tokens than the first comparison has."""
 
-    def __init__(self, way: str, below: int = LONGEST + 1) -> None:
+    def __init__(self, way: str, *, above: int = 32, below: int = LONGEST + 1) -> None:
         super().__init__()
-        self.inner, self.way, self.below = nn.Linear(WIDTH, WIDTH), way, below
+        self.inner, self.way, self.lengths = nn.Linear(WIDTH, WIDTH), way, range(above + 1, below)
         self.register_buffer("seen", torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        way = self.way if 32 < x.shape[1] < self.below else "short"
+        way = self.way if x.shape[1] in self.lengths else "short"
         weight, bias = self.inner.weight, self.inner.bias
         if way == "batch":
             y = self.inner(x)
@@ -74,11 +74,11 @@ class Chunked(nn.Module):
         return torch.tanh(y).square().sum((1, 2))
 
 
-def run(way: str, *, tokens: int) -> tuple[Squares, Host]:
+def run(way: str, *, tokens: int, above: int = 32) -> tuple[Squares, Host]:
     task, host = Squares(), Host()
     plan = make_plan(max_length=LONGEST, sample_rate=1.0, expected_batch=RECORDS, steps=1)
     try:
-        host.run(Chunked(way), task, Padded(RECORDS, LONGEST), plan, speed=Speed(tokens=tokens))
+        host.run(Chunked(way, above=above), task, Padded(RECORDS, LONGEST), plan, speed=Speed(tokens=tokens))
     except Exception:
         assert host.asked == [], "nothing was authorised"
         raise
@@ -100,6 +100,11 @@ def test_a_model_that_is_wrong_for_long_records_alone_is_refused_by_name(way, er
     run("short", tokens=tokens)
     with pytest.raises(error, match=named):
         run(way, tokens=tokens)
+
+
+def test_a_record_that_fits_only_alone_is_compared_alone():
+    with pytest.raises(MixedExamples, match="seen"):
+        run("memory", tokens=LONGEST, above=LONGEST // 2)
 
 
 @pytest.mark.parametrize(("way", "most"), [("windows", RECORDS), ("einsum", 1), ("table", 1)])
