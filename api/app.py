@@ -22,7 +22,7 @@ from api.health.checks import look
 from api.jobs import endpoints as jobs
 from api.keys import endpoints as keys
 from api.ledger import endpoints as ledger
-from api.metrics import Observed, RequestMetrics, serving
+from api.metrics import FRAMEWORK, Observed, RequestMetrics, serving
 from api.middleware import BodyLimit, Envelope
 from api.models import endpoints as models
 from api.rate import RateLimit
@@ -34,6 +34,7 @@ from domain.files import forget_dead_uploads
 from domain.keeper import Keeper, signing_key
 from domain.models import base_models
 from domain.settings import ApiSettings
+from domain.tracing import exporting
 from ledger.guard import require_intact
 
 CONNECTIONS = 10
@@ -71,8 +72,8 @@ def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
             rate=RateLimit(settings.broker_url.get_secret_value(), settings.rate_limit),
             signer=signing_key(settings),
         )
-        with serving(service, requests):
-            yield {"resources": service, "readiness": Recent(lambda: look(service), 1.0)}
+        with serving(service, requests), exporting(settings.otlp_endpoint, "tacit-api") as tracer:
+            yield {"resources": service, "readiness": Recent(lambda: look(service), 1.0), "tracer": tracer}
         keeper.stop()
         engine.dispose()
 
@@ -81,6 +82,7 @@ def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
         version=version("tacit"),
         summary="Private fine-tuning jobs.",
         lifespan=lifespan,
+        telemetry=FRAMEWORK,
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
         responses={"4XX": {"model": errors.Problem}, "5XX": {"model": errors.Problem}},

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 import sqlalchemy as sa
+from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CollectorRegistry, Counter, Histogram, Metric, PlatformCollector, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,6 +22,14 @@ from ledger.tables import budget
 METHODS = {"GET", "HEAD", "POST", "DELETE", "OPTIONS", "PUT", "PATCH"}
 UNTIMED = {("POST", "/v1/files"), ("GET", "/v1/files/{file_id}/content")}
 """Requests whose time follows from how many private rows there are."""
+FRAMEWORK: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
+"""FastAPI's own telemetry, off: it would send paths, queries and the words of errors wherever the environment says."""
 CLOSED = 499
 """In place of a status: the client went away before there was one."""
 logger = logging.getLogger(__name__)
@@ -49,6 +58,7 @@ class Observed:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         began, status = time.perf_counter(), CLOSED
+        failure: Exception | None = None
 
         async def send_seen(message: Message) -> None:
             nonlocal status
@@ -59,13 +69,13 @@ class Observed:
         with about(request_id=scope["request_id"]):
             try:
                 await self.app(scope, receive, send_seen)
-            except Exception:
-                status = 500
+            except Exception as error:
+                status, failure = 500, error
                 raise
             finally:
-                self._note(scope, status, time.perf_counter() - began)
+                self._note(scope, status, time.perf_counter() - began, failure)
 
-    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+    def _note(self, scope: Scope, status: int, seconds: float, failure: Exception | None) -> None:
         method = scope["method"] if scope["method"] in METHODS else "other"
         route = template(scope)
         facts: dict[str, str | int] = {"method": method, "route": route, "status": status}
@@ -74,6 +84,10 @@ class Observed:
             self.metrics.seconds.labels(method, route).observe(seconds)
         self.metrics.count.labels(method, route, status).inc()
         logger.info("request", extra={"facts": facts})
+        if tracer := scope.get("state", {}).get("tracer"):
+            from api.tracing import record
+
+            record(tracer, scope, facts, status, failure)
 
 
 def template(scope: Scope) -> str:

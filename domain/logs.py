@@ -26,6 +26,11 @@ def about(**ids: str) -> Iterator[None]:
         _about.reset(token)
 
 
+def type_name(error: BaseException) -> str:
+    """The type of an error with its module."""
+    return f"{type(error).__module__}.{type(error).__qualname__}"
+
+
 def describe(error: BaseException) -> str:
     """Type and place of an error and of what caused it, never its message: a message may quote a row."""
     parts = []
@@ -33,7 +38,7 @@ def describe(error: BaseException) -> str:
     while current is not None:
         frames = traceback.extract_tb(current.__traceback__)
         where = "".join(f"\n    {f.filename}:{f.lineno} in {f.name}" for f in frames)
-        parts.append(f"{type(current).__module__}.{type(current).__qualname__}{where}")
+        parts.append(f"{type_name(current)}{where}")
         current = current.__cause__ or current.__context__
     return "\n  after ".join(parts)
 

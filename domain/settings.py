@@ -6,6 +6,7 @@ Every TACIT_NAME can be in a file instead, named by TACIT_NAME_FILE: so that a s
 import os
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -32,6 +33,19 @@ def _hex_secret(value: SecretStr) -> SecretStr:
 
 
 HexSecret = Annotated[SecretStr, AfterValidator(_hex_secret)]
+
+
+def _needs_exporter(value: str) -> str:
+    try:
+        found = find_spec("opentelemetry.exporter.otlp.proto.http")
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise ValueError("spans need packages that are not installed; add them with: pip install 'tacit[otel]'")
+    return value
+
+
+Collector = Annotated[str, StringConstraints(pattern="^https?://[^/]"), AfterValidator(_needs_exporter)]
 
 
 @dataclass(frozen=True)
@@ -145,6 +159,8 @@ class ProcessSettings(FileSettings):
     metrics_port: int | None = Field(default=None, ge=1, le=65535)
     """Where Prometheus metrics are served, for the operator alone; None: nowhere."""
     metrics_host: str = "127.0.0.1"
+    otlp_endpoint: Collector | None = None
+    """Base URL of an OpenTelemetry collector that spans are sent to, OTLP over HTTP; None: nowhere."""
     disk_reserve: int = Field(default=2**28, ge=0)
     """Bytes that uploads and checkpoints leave free on a disk of this machine."""
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -37,9 +37,13 @@ from worker.drain import draining
 from worker.errors import STORE_ERRORS, DataPhaseFailed, OutOfTime, Refused, Unavailable
 from worker.lease import Heartbeat, claim
 from worker.log import log
+from worker.tracing import Spans
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
 
 
-def attempt(engine: sa.Engine, settings: WorkerSettings, job_id: str) -> None:
+def attempt(engine: sa.Engine, settings: WorkerSettings, job_id: str, tracer: "Tracer | None" = None) -> None:
     """Work on a job until it is finished, somebody else has it, or this worker must let go.
 
     Raises sqlalchemy's errors while the database is away: the lease then runs out and the job is sent again.
@@ -54,7 +58,8 @@ def attempt(engine: sa.Engine, settings: WorkerSettings, job_id: str) -> None:
     beating = Heartbeat(engine, lease, settings.lease_seconds, claimed_at, worked=worked, limit=settings.job_seconds)
     with beating as heartbeat:
         try:
-            finished = _Attempt(engine, store, settings, lease, heartbeat).run()
+            with Spans(tracer, lease) as spans:
+                finished = _Attempt(engine, store, settings, lease, heartbeat, spans).run()
         except ReservationExpired:
             with engine.begin() as connection:
                 ends.expire(connection, job_id, lease.fence)
@@ -87,29 +92,41 @@ class _Attempt:
     """What the steps of one attempt share."""
 
     def __init__(
-        self, engine: sa.Engine, store: Store, settings: WorkerSettings, lease: Lease, heartbeat: Heartbeat
+        self,
+        engine: sa.Engine,
+        store: Store,
+        settings: WorkerSettings,
+        lease: Lease,
+        heartbeat: Heartbeat,
+        spans: Spans,
     ) -> None:
         self._engine, self._store, self._settings = engine, store, settings
-        self._lease, self._heartbeat = lease, heartbeat
+        self._lease, self._heartbeat, self._spans = lease, heartbeat, spans
         self._begun = False
         self._room = 0  # bytes that a checkpoint needs
 
     def run(self) -> bool:
         """True when the job is finished, False when this worker must let go of it."""
+        self._spans.phase("build")
         with self._engine.connect() as connection:
             assignment = read_assignment(connection, self._lease.job_id)
         built = build(self._settings, assignment)
         before = self._untrained(assignment, built)
+        self._spans.phase("encode")
         records, owners = self._records(assignment, built)
+        self._spans.phase("rehearse")
         outcome = self._train(assignment, built, records, owners)
         self._require_wanted()
         if outcome.ended == "stopped":
             self._require_time()
             return False
+        self._heartbeat.lift_limit()
         if outcome.step == 0:
             raise DataPhaseFailed  # every step was paid for by attempts that died before they could keep one
+        self._spans.phase("publish")
         with _data_phase():
             self._publish(assignment, built, before)
+        self._spans.finish()
         return True
 
     def _records(self, assignment: Assignment, built: Built) -> tuple[Records, np.ndarray | None]:
@@ -127,8 +144,9 @@ class _Attempt:
         with _needs_services():
             checkpoint = checkpoints.newest(self._engine, self._store, self._lease.job_id)
         self._require_wanted()
-        self._require_time()
         step = 0 if checkpoint is None else read_step(checkpoint)
+        if step < assignment.plan.steps:
+            self._require_time()
         self._room = _checkpoint_bytes(built.model) if checkpoint is None else len(checkpoint)
         log.info("job %s: goes on from step %d under fence %d", self._lease.job_id, step, self._lease.fence)
         try:
@@ -166,6 +184,8 @@ class _Attempt:
                 message, data = f"Step {done} of {total}: authorised and charged.", {"step": done, "total_steps": total}
                 append_event(connection, self._lease.job_id, "steps.authorised", message, data)
         self._begun = True
+        if granted:
+            self._spans.phase("train")
         return granted
 
     def _save(self, data: bytes) -> None:
@@ -185,7 +205,7 @@ class _Attempt:
             raise StopRequested(f"job {self._lease.job_id} was asked to stop or pause")
 
     def _require_time(self) -> None:
-        """What is finished is published, however long it took; what is not goes no further."""
+        """Raises OutOfTime for a job that is not trained to its end and has no time left."""
         if self._heartbeat.overtime >= 0:
             raise OutOfTime
 

@@ -9,7 +9,9 @@ from celery.signals import worker_process_init
 from domain.database import make_engine
 from domain.hints import TASK
 from domain.logs import about, describe
+from domain.metrics import MINUTE
 from domain.settings import WorkerSettings, from_environment
+from domain.tracing import exporting
 from worker.drain import draining, listen
 from worker.lease import worth_claiming
 from worker.log import log
@@ -37,7 +39,8 @@ def run_job(job_id: str) -> None:
             if wanted and not draining():
                 from worker.attempt import attempt
 
-                attempt(engine, settings, job_id)
+                with exporting(settings.otlp_endpoint, "tacit-worker", every=MINUTE) as tracer:
+                    attempt(engine, settings, job_id, tracer)
         except sa.exc.SQLAlchemyError as error:
             log.warning("job %s: the database is away, the job stays: %s", job_id, describe(error))
         except Exception as error:  # noqa: BLE001

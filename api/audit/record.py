@@ -68,12 +68,14 @@ class Audited:
     async def _write(self, scope: Scope, status: int, body: bytes) -> None:
         caller: Caller = scope["caller"]
         service: Resources = scope["state"]["resources"]
+        target = _made(body) if status == 201 else _named(scope) if _was_found(status) else None
+        scope["audited"] = target
         row = {
             "id": new_id("audit"),
             "tenant_id": caller.tenant_id,
             "key_id": caller.key_id,
             "action": f"{scope['method']} {template(scope)}",
-            "target": _made(body) if status == 201 else _named(scope) if _was_found(status) else None,
+            "target": target,
             "status": status,
             "request_id": scope["request_id"],
         }

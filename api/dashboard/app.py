@@ -13,11 +13,12 @@ from api.dashboard import budgets, estimate, jobs, login
 from api.dashboard.render import FILES, page
 from api.dashboard.session import PATH, LoggedOut, login_url
 from api.errors import ApiError
+from api.metrics import FRAMEWORK
 
 
 def make_dashboard() -> FastAPI:
     """An application of its own, mounted under /dashboard: its errors are pages, and /openapi.json leaves it out."""
-    app = FastAPI(title="Tacit", openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(title="Tacit", openapi_url=None, docs_url=None, redoc_url=None, telemetry=FRAMEWORK)
     app.state.ended = {}  # sessions that logged out
     app.state.wrong_keys = anyio.Semaphore(1)
     errors.install(app)

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
-from tests.conftest import Database
+from domain.settings import WorkerSettings
+from tests.conftest import MASTER_KEY, Database
 from tests.worker import tiny
 from tests.worker.service import Service
 
@@ -28,3 +30,20 @@ def service(database: Database, redis_server: str, tmp_path: Path, tiny_model: P
     yield made
     made.api.dispose()
     made.admin.dispose()
+
+
+@pytest.fixture
+def engine(service: Service) -> sa.Engine:
+    return sa.create_engine(service.database.worker_url, poolclass=sa.NullPool)
+
+
+@pytest.fixture
+def settings(service: Service) -> WorkerSettings:
+    return WorkerSettings(
+        database_url=service.database.worker_url,
+        broker_url=service.broker,
+        blobs=str(service.folder / "blobs"),
+        master_key=MASTER_KEY,
+        models={"tiny": service.model},
+        device="cpu",
+    )

@@ -13,30 +13,12 @@ from domain.tables import checkpoint, job, job_event
 from dpcore.train import Outcome
 from ledger.errors import StaleFence
 from ledger.work import authorise, claim, drop, request_stop
-from tests.conftest import MASTER_KEY
 from tests.worker import tiny
 from tests.worker.service import Service
 from worker import attempt as module
 from worker.attempt import attempt
 
 SECRET = "Erika Mustermann, diabetes"
-
-
-@pytest.fixture
-def engine(service: Service) -> sa.Engine:
-    return sa.create_engine(service.database.worker_url, poolclass=sa.NullPool)
-
-
-@pytest.fixture
-def settings(service: Service) -> WorkerSettings:
-    return WorkerSettings(
-        database_url=service.database.worker_url,
-        broker_url=service.broker,
-        blobs=str(service.folder / "blobs"),
-        master_key=MASTER_KEY,
-        models={"tiny": service.model},
-        device="cpu",
-    )
 
 
 def trains_like(monkeypatch: pytest.MonkeyPatch, train: Callable[..., Outcome]) -> None:
