@@ -10,11 +10,13 @@ import json
 import secrets
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -64,6 +66,8 @@ class House:
     folder: Path
     metrics: dict[str, int] = field(default_factory=dict)
     """Ports of the operator's metrics."""
+    spans: list[bytes] = field(default_factory=list)
+    """What the operator's collector was sent."""
     said: dict[str, bytes] = field(default_factory=dict)
 
     @property
@@ -98,6 +102,25 @@ class House:
             assert now in ("queued", "running"), (self.folder / "worker.log").read_text()[-3000:]
             assert time.monotonic() < end, f"{job_id} is {now}"
             time.sleep(0.2)
+
+
+@contextmanager
+def collector(kept: list[bytes]) -> Iterator[dict[str, str]]:
+    """The setting that sends spans to something which keeps them as they came."""
+
+    class Taking(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            kept.append(str(self.headers).encode() + self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Taking) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield {"TACIT_OTLP_ENDPOINT": f"http://127.0.0.1:{server.server_port}"}
+        server.shutdown()
 
 
 @contextmanager
@@ -137,13 +160,15 @@ def house(database: Database, redis_server: str, tmp_path: Path) -> Iterator[Hou
     port = free_port()
     metrics = {"api": free_port(), "worker": free_port()}
     of_metrics = {name: {"TACIT_METRICS_PORT": str(own)} for name, own in metrics.items()}
+    spans: list[bytes] = []
     with (
-        process(tmp_path, "api", "api", shared | of_metrics["api"], "--port", str(port)) as api,
-        process(tmp_path, "worker", "tests.e2e.careless_worker", of_worker | of_metrics["worker"]),
+        collector(spans) as sent,
+        process(tmp_path, "api", "api", shared | of_metrics["api"] | sent, "--port", str(port)) as api,
+        process(tmp_path, "worker", "tests.e2e.careless_worker", of_worker | of_metrics["worker"] | sent),
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE, trust_env=False) as client,
     ):
         wait_for(lambda: answers(client), api, PATIENCE)
-        yield House(World(database, settings, client, keys), tmp_path, metrics)  # type: ignore[arg-type]
+        yield House(World(database, settings, client, keys), tmp_path, metrics, spans)  # type: ignore[arg-type]
 
 
 def answers(client: httpx.Client) -> bool:
@@ -205,6 +230,7 @@ def left_behind(house: House, redis_folder: Path) -> dict[str, bytes]:
     found = {str(path): path.read_bytes() for path in [house.folder / "api.log", house.folder / "worker.log"]}
     for name, port in house.metrics.items():
         found[f"metrics of {name}"] = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).content
+    found["spans"] = b"".join(house.spans)
     found["audit"] = house.world.get("/v1/audit", "auditor", params={"limit": 100}).content
     places = [house.folder / "api", house.folder / "worker", house.folder / "blobs", redis_folder]
     for path in (path for place in places for path in place.rglob("*") if path.is_file()):
@@ -274,6 +300,9 @@ def test_what_is_private_is_found_nowhere(house: House, short_folder: Path) -> N
     found = left_behind(house, short_folder / "redis")
     assert b"tacit_http_requests_total" in found["metrics of api"]
     assert b"tacit_worker_busy" in found["metrics of worker"]
+    for word in (b"POST /v1/files", b"rehearse", b"training_failed", done.encode()):
+        assert word in found["spans"]
+    assert not [key for key in house.world.keys["one"].values() if key.encode() in found["spans"]]
     assert b"GET /v1/files/{file_id}/content" in found["audit"]
     for place in ("api", "worker"):
         lines = (house.folder / f"{place}.log").read_bytes().splitlines()
