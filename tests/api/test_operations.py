@@ -130,7 +130,7 @@ def test_a_look_is_shared_for_a_moment() -> None:
 
 
 def test_the_last_resort_has_the_headers_of_every_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise RuntimeError(SECRET)
 
     monkeypatch.setattr("api.keys.endpoints.fetch", broken)

@@ -43,7 +43,7 @@ def test_a_span_a_request_names_the_route_and_nothing_that_was_sent(
     everybodys: InMemorySpanExporter,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise RuntimeError(SECRET)
 
     monkeypatch.setattr("api.keys.endpoints.fetch", broken)
