@@ -221,6 +221,19 @@ def test_convolutions_of_any_shape():
     torch.testing.assert_close(rows_of(gradients, engine, 4), expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("trained", [("weight", "bias"), ("bias",), ("weight",)])
+def test_layer_norms_over_two_dimensions_and_with_a_part_frozen(trained):
+    layer = nn.LayerNorm((3, 5)).double()
+    for name, p in layer.named_parameters():
+        nn.init.normal_(p)
+        p.requires_grad_(name in trained)
+    x = torch.randn(4, 2, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    engine = PerExample(layer)
+    gradients = engine.gradients(lambda: layer(x).square().sum((1, 2, 3)), 4)
+    expected = flat_rows(engine, alone(layer, lambda i: layer(x[i]).square().sum((1, 2, 3)), 4))
+    torch.testing.assert_close(rows_of(gradients, engine, 4), expected, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("other", [{"groups": 2}, {"padding": "same"}])
 def test_convolutions_that_no_handler_knows_are_named(other):
     layer = nn.Conv2d(2, 2, 3, **other)

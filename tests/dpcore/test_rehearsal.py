@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from dpcore.engine.errors import BatchShape, InexactGradient, MixedExamples, UnseenParameter
 from dpcore.engine.one_by_one import OneByOne
+from dpcore.engine.wide import Wide, most_tokens
 from dpcore.spec.plan import Speed
 
 from .test_train import Host, make_plan
@@ -112,6 +113,24 @@ def test_a_model_that_is_right_for_long_records_trains(way, most):
     """At speed where the engine knows the use, which the first comparison did not see; else one record at a time."""
     task, host = run(way, tokens=10_000)
     assert (task.sizes, len(host.saved)) == ({most}, 1)
+
+
+def test_the_engines_own_change_of_path_is_compared(monkeypatch):
+    """Wide matrices: by Gram matrices where tokens are few, as a whole where they are many; here that is broken."""
+
+    class Broad(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(128, 128)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tanh(self.inner(x.repeat(1, 1, 22)[..., :128])).square().sum((1, 2))
+
+    assert 32 < most_tokens(128, 128) < LONGEST
+    add_whole, plan = Wide.add_whole, make_plan(max_length=LONGEST)
+    monkeypatch.setattr(Wide, "add_whole", lambda self, gradients: add_whole(self, 1.01 * gradients))
+    with pytest.raises(InexactGradient, match=r"inner\.weight"):
+        Host().run(Broad(), Squares(), Padded(RECORDS, LONGEST), plan, speed=Speed(tokens=10_000))
 
 
 def test_a_use_that_only_lengths_in_between_have_ends_the_run():

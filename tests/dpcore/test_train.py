@@ -392,6 +392,8 @@ def test_resume_refuses_another_plan_and_another_model(make_model, make_records,
     assert equal(before, trained(model))
     with pytest.raises(ValueError, match="not a checkpoint"):
         loads(b"\x10\0\0\0\0\0\0\0not json at all!")
+    with pytest.raises(ValueError, match="not a checkpoint of format"):
+        loads(host.saved[-1].replace(b"tacit-checkpoint-1", b"tacit-checkpoint-0"))
 
 
 @pytest.mark.parametrize(
