@@ -88,7 +88,8 @@ def _one_round(stack: Stack, fault: Fault, row: Row, chance: random.Random, bega
     ids = [stack.submit(fault.steps) for _ in range(fault.at_once)]
     for _ in range(fault.per_job):
         id = chance.choice(ids)
-        stack.wait_for_a_moment(id, chance)
+        if not fault.limited:  # the limit is the moment
+            stack.wait_for_a_moment(id, chance)
         if not any(map(stack.service.open, ids)):
             break
         at = f"{time.monotonic() - began:.1f} s, step {stack.service.authorised(id)}"

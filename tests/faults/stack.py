@@ -23,6 +23,8 @@ from tests.worker.service import Service, Worker
 LEASE = 4  # seconds
 LOOK = 0.2  # seconds between two looks at a job
 PATIENCE = 150  # seconds in which a job ends after its last fault, or is lost
+SIGMA = 20.0
+"""So much noise that the budget has room for all jobs of a run."""
 MODULE = "tests.faults.worker"
 QUEUE = "tacit:gpu"
 """Redis's list of hints that no worker has taken."""
@@ -96,7 +98,7 @@ class Stack:
 
     def submit(self, steps: int) -> str:
         """As the API does: a hint that cannot be sent is left to the reconciler."""
-        id = self.service.submit(steps=steps, hint=False)
+        id = self.service.submit(steps=steps, sigma=SIGMA, hint=False)
         with contextlib.suppress(*HINT_ERRORS):
             self.hint(id)
             with self.service.api.begin() as c:
