@@ -6,7 +6,8 @@ live in one other process, which shares the processor's cores with the service.
 
 {get,list,events,create,cancel,estimate}/{p50_ms,p99_ms}   1,000 queued jobs, 50 clients that each ask once a second
 saturated/.../{p50_ms,p99_ms}      the same clients, each asking again at once: mostly waiting for 49 others
-requests_per_second                of those: the most that this machine answers, clients included
+requests_per_second                of those: the most that this machine answers, clients included; then they go on
+                                   until all requests have been sent, for the memory alone (Ctrl-C ends that early)
 {get,...}/statements               SQL statements for one request; `control` are begin, commit, rollback and the like
 submit_1000/per_second             jobs created one after the other by one client, as the queue grows
 api_memory/{1e3,1e4,1e5}           MiB (PSS) of the API's process after so many requests
@@ -122,8 +123,13 @@ def _count(log: str) -> tuple[int, int]:
     return len(texts) - control, control
 
 
-def poll(served: Served, crowd: Crowd, loads: Sequence[Load], bar: Progress) -> tuple[list[Answers], dict[int, int]]:
-    """What came of each load, and PSS of the API by the number of requests answered until then."""
+def poll(
+    served: Served, crowd: Crowd, loads: Sequence[Load], needed: int, bar: Progress
+) -> tuple[list[Answers], dict[int, int]]:
+    """What came of each load, and PSS of the API by the number of requests answered until then.
+
+    After the first `needed` loads Ctrl-C ends it, with what is known by then.
+    """
     spawn = multiprocessing.get_context("spawn")
     done, (there, here) = spawn.Value("q", 0), spawn.Pipe(duplex=False)
     clients = spawn.Process(target=pollers.run, args=(crowd, loads, done, here))
@@ -140,6 +146,10 @@ def poll(served: Served, crowd: Crowd, loads: Sequence[Load], bar: Progress) -> 
                 seen[marks.pop(0)] = served.memory().pss
             bar.update(task, completed=min(done.value, total))
         clients.join()
+    except KeyboardInterrupt:
+        if len(found) < needed:
+            raise
+        seen[done.value] = served.memory().pss
     finally:
         clients.kill()
     return found, seen
@@ -157,7 +167,8 @@ def times(prefix: str, answers: Answers) -> list[Figure]:
 def memory(seen: dict[int, int]) -> list[Figure]:
     """The API's memory by requests answered, and how much it grew from the first mark to the last."""
     figures = [
-        Figure(NAME, f"api_memory/1e{len(str(mark)) - 1}", pss / MIB, "MiB") for mark, pss in sorted(seen.items())
+        Figure(NAME, f"api_memory/{f'{mark:.2g}'.replace('e+0', 'e')}", pss / MIB, "MiB")
+        for mark, pss in sorted(seen.items())
     ]
     if len(figures) > 1:
         growth, names = figures[-1].value - figures[0].value, [f.figure.rpartition("/")[2] for f in figures]
@@ -170,21 +181,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made.add_argument("--jobs", type=int, help="queued jobs (default 1000; with --quick 50)")
     made.add_argument("--requests", type=int, help="in all (default 100000; with --quick 1500)")
     made.add_argument("--paced", type=int, help="of these at one a second and client (default 3000; with --quick 500)")
+    made.add_argument("--timed", type=int, help="of these at once, and timed (default 10000; with --quick 1000)")
     options = made.parse_args(arguments)
     jobs = options.jobs or (50 if options.quick else 1000)
     requests = options.requests or (1500 if options.quick else 10**5)
     paced = options.paced or (500 if options.quick else 3000)
+    timed = options.timed or (1000 if options.quick else 10**4)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar, serving() as served:
         crowd, rate = prepare(served, jobs, bar)
         figures = [*statements(served, crowd), rate]
-        loads = [Load(paced, 1.0), Load(requests - paced, 0.0)]
-        (calm, busy), seen = poll(served, crowd, loads, bar)
+        loads = [Load(paced, 1.0), Load(timed, 0.0), Load(max(0, requests - paced - timed), 0.0)]
+        (calm, busy, *more), seen = poll(served, crowd, loads, 2, bar)
     figures = times("", calm) + times("saturated/", busy) + figures
     detail: dict[str, object] = {"clients": crowd.pollers, **versions("fastapi", "uvicorn", "sqlalchemy", "psycopg")}
     figures.append(Figure(NAME, "requests_per_second", busy.requests / busy.seconds, "1/s", None, detail))
     figures += memory(seen)
-    notes = [f"NOT answered as asked: {what}, {n} times" for a in (calm, busy) for what, n in a.failed.items()]
+    notes = [f"NOT answered as asked: {what}, {n} times" for a in (calm, busy, *more) for what, n in a.failed.items()]
     report([replace(f, detail=f.detail | {"queued": jobs}) for f in figures], options.json, notes)
 
 
