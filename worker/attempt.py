@@ -166,6 +166,8 @@ class _Attempt:
         except Exception as error:
             # Before the first authorisation the loop has run on public stand-ins only.
             if self._begun:
+                if out_of_memory(error):  # the rehearsal had room for more: as when the kernel ends the process
+                    raise Unavailable from error
                 raise DataPhaseFailed from error
             if out_of_memory(error):
                 raise _does_not_fit() from error

@@ -28,4 +28,4 @@ class DataPhaseFailed(Exception):
 
 
 class Unavailable(Exception):
-    """The database or the blob store is away: the attempt ends, the job stays and is tried again."""
+    """The database, the blob store or memory is away: the attempt ends, the job stays and is tried again."""

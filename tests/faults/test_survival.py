@@ -106,6 +106,25 @@ def test_memory_that_runs_out_before_training_is_called_so_and_is_free(
     assert not any(service.settlement(id).spent_change)
 
 
+def test_memory_that_runs_out_in_training_ends_the_attempt_and_not_the_job(
+    service: Service, office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rehearsal had room for the largest micro-batch, so that it is somebody else's doing and goes by."""
+
+    def train(*, authorise: Callable[[int], int], **_: Any) -> Outcome:
+        authorise(2)
+        raise MemoryError
+
+    id = service.submit(steps=20, hint=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "train", train)
+        attempt(office.engine, office.settings, id)
+    assert (service.status(id), service.authorised(id)) == ("running", 2)
+    attempt(office.engine, office.settings, id)
+    assert service.status(id) == "succeeded"
+    office.require_price_of(id, 20)
+
+
 def test_a_database_clock_that_is_set_back_leaves_no_lease_behind(service: Service, office: Office) -> None:
     """The worker dies, the clock goes back a day: its lease would hold for a day, and so would the last hint."""
     id = service.submit()
