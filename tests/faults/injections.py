@@ -65,10 +65,13 @@ def kill_worker(stack: Stack, id: str, chance: random.Random) -> str:
     return victim
 
 
-def drain(stack: Stack, id: str, chance: random.Random) -> str:
-    """SIGTERM, as a deployment ends a worker; another takes its place."""
-    worker = stack.workers.pop(0)
-    held, before = stack.holder(id) is not None, stack.service.authorised(id)
+def drain(stack: Stack, id: str, chance: random.Random) -> str | None:
+    """SIGTERM, as a deployment ends a worker at work; another takes its place."""
+    until(lambda: stack.holder(id) is not None or not stack.service.open(id), PATIENCE, lambda: "nobody took the job")
+    time.sleep(chance.uniform(0, 2))
+    if stack.holder(id) is None:
+        return None
+    worker, before = stack.workers.pop(0), stack.service.authorised(id)
     worker.process.send_signal(signal.SIGTERM)
     worker.process.wait(GRACE)
     after = stack.service.authorised(id)
@@ -76,7 +79,7 @@ def drain(stack: Stack, id: str, chance: random.Random) -> str:
         stack.wrong.append(f"a drained worker went on from {before} to {after}")
     stack.drop_orphans()  # its lease lasts for long yet: given back, or the job waits for as long
     stack.start_worker()
-    return f"{'at work' if held else 'idle'}, {after - before} steps later gone"
+    return f"gone {after - before} steps later"
 
 
 def freeze_into_zombie(stack: Stack, id: str, chance: random.Random) -> str | None:
