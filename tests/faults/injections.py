@@ -219,10 +219,16 @@ def run_out_of_memory(stack: Stack, id: str, chance: random.Random) -> str | Non
 
 def outlast_limit(stack: Stack, id: str, chance: random.Random) -> str | None:
     """The job is made for longer than the limit that was drawn for it; now and then a step hangs."""
+    stack.later.append(lambda: None if _code(stack, id) == "time_limit" else f"{id} ended by {_code(stack, id)}")
     if chance.random() < 0.15:
         return "a step that hangs" if _tell(stack, id, HANG, "") else None
     until(lambda: not stack.service.open(id), PATIENCE, lambda: "no limit ended it")
     return "more steps than time"
+
+
+def _code(stack: Stack, id: str) -> str | None:
+    error = stack.service.one(sa.select(job.c.error).where(job.c.id == id)).error
+    return None if error is None else str(error["code"])
 
 
 def _tell(stack: Stack, id: str, what: str, how: str) -> bool:
