@@ -110,6 +110,11 @@ class _Attempt:
         self._spans.phase("build")
         with self._engine.connect() as connection:
             assignment = read_assignment(connection, self._lease.job_id)
+            kept = checkpoints.newest_step(connection, self._lease.job_id)
+        if kept < assignment.plan.steps:
+            self._require_time()  # before the first beat, which would end a process that is late
+        else:
+            self._heartbeat.lift_limit()
         built = build(self._settings, assignment)
         before = self._untrained(assignment, built)
         self._spans.phase("encode")
@@ -145,8 +150,6 @@ class _Attempt:
             checkpoint = checkpoints.newest(self._engine, self._store, self._lease.job_id)
         self._require_wanted()
         step = 0 if checkpoint is None else read_step(checkpoint)
-        if step < assignment.plan.steps:
-            self._require_time()
         self._room = _checkpoint_bytes(built.model) if checkpoint is None else len(checkpoint)
         log.info("job %s: goes on from step %d under fence %d", self._lease.job_id, step, self._lease.fence)
         try:
@@ -207,7 +210,7 @@ class _Attempt:
             raise StopRequested(f"job {self._lease.job_id} was asked to stop or pause")
 
     def _require_time(self) -> None:
-        """Raises OutOfTime for a job that is not trained to its end and has no time left."""
+        """Raises OutOfTime when the job has no time left. One that is trained to its end needs none."""
         if self._heartbeat.overtime >= 0:
             raise OutOfTime
 

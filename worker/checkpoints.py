@@ -29,6 +29,12 @@ def save(engine: sa.Engine, store: Store, lease: Lease, step: int, data: bytes) 
     _drop_older(engine, store, lease, blob)
 
 
+def newest_step(connection: sa.Connection, job_id: str) -> int:
+    """How far a job was when it was last kept; 0 where it never was."""
+    steps = sa.select(sa.func.coalesce(sa.func.max(checkpoint.c.step), 0)).where(checkpoint.c.job_id == job_id)
+    return int(connection.execute(steps).scalar_one())
+
+
 def newest(engine: sa.Engine, store: Store, job_id: str) -> bytes | None:
     """What the last attempt left, or None. Raises a store's or the database's error."""
     with engine.connect() as connection:

@@ -31,7 +31,8 @@ def error(service: Service, id: str) -> Any:
 
 
 def with_limit(office: Office, seconds: float) -> WorkerSettings:
-    return office.settings.model_copy(update={"job_seconds": seconds})
+    """A long lease: a process that does not stop is killed a lease's length after its limit."""
+    return office.settings.model_copy(update={"job_seconds": seconds, "lease_seconds": 60})
 
 
 def test_a_job_past_its_time_limit_fails_at_the_price_of_a_failure_and_says_why(

@@ -16,6 +16,7 @@ from unittest import mock
 import psycopg
 import safetensors.torch
 import sqlalchemy as sa
+import torch
 
 import worker.attempt
 import worker.lease
@@ -165,7 +166,7 @@ class Service:
         self.api, self.worker = make_engine(self.database.api_url), make_engine(self.database.worker_url)
         self.tracer = Tracer(self.world.admin, [self.api, self.worker])
         self.store = blob_store(self.folder, self.world.admin)
-        self.settings = SimpleNamespace(lease_seconds=500, max_attempts=5)
+        self.settings = SimpleNamespace(lease_seconds=500, max_attempts=5, job_seconds=None)
 
     def close(self) -> None:
         for engine in (self.api, self.worker, self.world.api, self.world.admin):
@@ -200,7 +201,7 @@ class Service:
                 (
                     worker.attempt,
                     "build",
-                    lambda *_: SimpleNamespace(model=None, task=None, base_model_sha256="00" * 32),
+                    lambda *_: SimpleNamespace(model=torch.nn.Identity(), task=None, base_model_sha256="00" * 32),
                 ),
                 (worker.attempt._Attempt, "_records", lambda *_: (None, None)),
                 (worker.attempt.results, "store_adapter", self._adapter),
