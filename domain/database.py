@@ -4,11 +4,15 @@ import sqlalchemy as sa
 
 
 def make_engine(url: str, pool_size: int = 5) -> sa.Engine:
-    """A pooled engine that checks a connection before lending it, so that a restarted database is survived."""
+    """A pooled engine that checks a connection before lending it, so that a restarted database is survived.
+
+    At most twice `pool_size` connections, made when they are needed and then kept: to open one costs the database and
+    this process more than most statements.
+    """
     return sa.create_engine(
         url,
-        pool_size=pool_size,
-        max_overflow=pool_size,
+        pool_size=2 * pool_size,
+        max_overflow=0,
         pool_pre_ping=True,
         hide_parameters=True,  # an error's text goes to the log, and values may be somebody's
         connect_args={

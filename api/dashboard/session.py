@@ -24,6 +24,8 @@ PATH = "/dashboard"
 COOKIE = "tacit_session"
 LIFETIME = 8 * 3600
 """Seconds from log-in, however busy the session is."""
+MOST_ENDED = 1000
+"""Sessions of one key that are remembered each by itself after they logged out."""
 
 
 class LoggedOut(Exception):
@@ -97,7 +99,7 @@ def require_token(form: Mapping[str, str], session: Session | None, service: Res
 def visitor(request: Request, service: Service) -> Visitor:
     """The caller behind the cookie. Raises LoggedOut."""
     session = read_cookie(request, service)
-    if session is None or not session.key_id or session.id in request.app.state.ended:
+    if session is None or not session.key_id or is_over(request.app.state.ended, session):
         raise LoggedOut(ended=False)
     try:
         caller = find_caller(service, api_key.c.id == session.key_id)
@@ -129,12 +131,19 @@ async def posted(request: Request, visit: Visit, service: Service) -> dict[str, 
 Posted = Annotated[dict[str, str], Depends(posted)]
 
 
-def end(ended: dict[str, int], session: Session) -> None:
-    """Remember a session that logged out until its cookie has run out by itself."""
+def end(ended: dict[str, dict[str, int]], session: Session) -> None:
+    """Remember, under its key, a session that logged out, until its cookie has run out by itself."""
     now = time.time()
-    for id in [id for id, expires in ended.items() if expires <= now]:
-        del ended[id]
-    ended[session.id] = session.expires
+    mine = {id: expires for id, expires in ended.get(session.key_id, {}).items() if expires > now}
+    mine[session.id] = session.expires
+    # Of a key that logs out without end, all sessions that have begun are over; they are under no id.
+    ended[session.key_id] = {"": max(mine.values())} if len(mine) > MOST_ENDED else mine
+
+
+def is_over(ended: dict[str, dict[str, int]], session: Session) -> bool:
+    """Whether the session logged out."""
+    mine = ended.get(session.key_id, {})
+    return session.id in mine or session.expires <= mine.get("", 0)
 
 
 def login_url(request: Request, *, ended: bool) -> str:

@@ -71,7 +71,8 @@ class SpooledUsers:
 
     def add(self, user: bytes, record: bytes, row: Row) -> None:
         """A row of this user; both are known by their fingerprints."""
-        self._parts.add(user, json.dumps([user.hex(), record.hex(), *row]).encode() + b"\n")
+        line = json.dumps([user.hex(), record.hex(), *row], ensure_ascii=False)
+        self._parts.add(user, line.encode() + b"\n")
 
     def __iter__(self) -> Iterator[tuple[int, Row]]:
         """Users as numbers from 0, each with its rows, all in the order of fingerprints; once."""

@@ -253,3 +253,16 @@ def test_the_secret_of_sessions_is_not_the_pepper(house: House) -> None:
     pepper = secret_bytes(house.settings.key_pepper)
     cookies, token = sign_in(house, house.keys["one"]["analyst"])
     assert pepper.hex() not in cookies["tacit_session"] + token
+
+
+def test_a_key_that_logs_out_without_end_takes_a_bounded_place() -> None:
+    ended: dict[str, dict[str, int]] = {}
+    first = session.new_session("key_one")
+    session.end(ended, first)
+    for _ in range(2 * session.MOST_ENDED):
+        session.end(ended, session.new_session("key_one"))
+    assert sum(map(len, ended.values())) <= session.MOST_ENDED
+    assert session.is_over(ended, first)  # no longer by its id
+    later = session.Session("id", "key_one", first.expires + session.LIFETIME)
+    assert not session.is_over(ended, later)
+    assert not session.is_over(ended, session.new_session("key_two"))
