@@ -121,6 +121,8 @@ def _judge(stack: Stack, fault: Fault, row: Row, id: str) -> None:
         row.wrong.append(
             f"{id} is {status}: {error}; the workers' log ends:\n{tail(service.folder / 'worker.log', 20)}"
         )
+    if service.open(id):
+        return  # nothing is settled yet
     entries = service.all(
         sa.select(entry).join(reservation, reservation.c.id == entry.c.reservation_id).where(reservation.c.job_id == id)
     )
