@@ -30,8 +30,8 @@ BATCH = 8192
 """Rows held at a time while a file is written."""
 SENT = 64
 """Rows held at a time while a file is streamed: each may have a mebibyte."""
-BATCH_CHARACTERS = 2**25
-"""Characters held at a time while a file is written."""
+BATCH_CHARACTERS = 2**22
+"""Characters held at a time while a file is written, and, since they are a row group then, while it is read."""
 
 
 @dataclass(frozen=True)
