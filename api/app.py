@@ -31,9 +31,10 @@ from api.strict import StrictJson
 from domain.blobs import open_store, require_usable
 from domain.database import make_engine, require_safe_login
 from domain.files import forget_dead_uploads
+from domain.fingerprints import require_same_key
 from domain.keeper import Keeper, signing_key
 from domain.models import base_models
-from domain.settings import ApiSettings
+from domain.settings import ApiSettings, secret_bytes
 from domain.tracing import exporting
 from ledger.guard import require_intact
 
@@ -51,9 +52,10 @@ def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         engine = make_engine(settings.database_url.get_secret_value(), pool_size=CONNECTIONS)
-        with engine.connect() as connection:
+        with engine.begin() as connection:
             require_safe_login(connection)
             require_intact(connection)
+            require_same_key(connection, secret_bytes(settings.fingerprint_key), keep=True)
         to_thread.current_default_thread_limiter().total_tokens = CONNECTIONS
         store = open_store(settings, engine)
         require_usable(store)

@@ -17,10 +17,11 @@ from cli.embedded.errors import StackError
 from cli.embedded.stack import check_port
 from domain import blobs, disk
 from domain.database import make_engine, require_safe_login
+from domain.fingerprints import require_same_key
 from domain.hints import redis_url
 from domain.keeper import signing_key
 from domain.models import base_models
-from domain.settings import ApiSettings, ModelSettings
+from domain.settings import ApiSettings, ModelSettings, secret_bytes
 from ledger import witness
 from ledger.guard import require_intact
 
@@ -87,6 +88,7 @@ def of_service(settings: ApiSettings, admin_url: str | None) -> Iterator[Finding
             yield examine(
                 "guards", lambda: _guards(engine), "run `tacit migrate` with this release, or find who changed it"
             )
+            yield examine("fingerprints", lambda: _fingerprints(engine, settings), "run `tacit migrate`")
             yield examine("clock", lambda: _clock(engine), "")
             yield examine(
                 "witness", lambda: _witness(engine, settings), "keep TACIT_WITNESS and the key that signed it"
@@ -202,6 +204,12 @@ def _guards(engine: sa.Engine) -> str:
     with engine.connect() as connection:
         require_intact(connection)
     return "triggers, constraints, functions and rights are this release's"
+
+
+def _fingerprints(engine: sa.Engine, settings: ApiSettings) -> str:
+    with engine.connect() as connection:
+        require_same_key(connection, secret_bytes(settings.fingerprint_key), keep=False)
+    return "TACIT_FINGERPRINT_KEY is the one that the records are known by"
 
 
 def _clock(engine: sa.Engine) -> str:

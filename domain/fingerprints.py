@@ -1,5 +1,6 @@
 """Which budgets hold which records and users: keyed hashes that bind them to a budget for good, within one tenant."""
 
+import hmac
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -20,6 +21,28 @@ _BIND = sa.text(
     "INSERT INTO fingerprint (tenant_id, kind, mac, budget_id)"
     " SELECT :tenant, :kind, m.mac, :budget FROM ledger.cut(:marks) AS m (mac) ON CONFLICT DO NOTHING"
 )
+
+_KEEP = sa.text("INSERT INTO fingerprint_key (mark) VALUES (:mark) ON CONFLICT DO NOTHING")
+
+
+class OtherFingerprintKey(RuntimeError):
+    """The records of this database were told apart with another key."""
+
+
+def require_same_key(connection: sa.Connection, key: bytes, *, keep: bool) -> None:
+    """Raises OtherFingerprintKey unless this is the key that the first service on this database started with.
+
+    keep: whether a database that knows none yet remembers this one, by a mark that tells nothing of it.
+    """
+    mark = hmac.digest(key, b"tacit.fingerprint-key.v1", "sha256")
+    if keep:
+        connection.execute(_KEEP, {"mark": mark})
+    known = connection.execute(sa.text("SELECT mark FROM fingerprint_key")).scalar_one_or_none()
+    if known is not None and not hmac.compare_digest(known, mark):
+        raise OtherFingerprintKey(
+            "TACIT_FINGERPRINT_KEY is not the key that the records of this database are known by: with another one all "
+            "of them would look new, and get a second budget. Start with the key from your backup of the secrets"
+        )
 
 
 def lock(connection: sa.Connection, tenant_id: str) -> None:

@@ -5,7 +5,9 @@ does not depend on its neighbours; out of memory goes on with the same draw; wha
 taken again.
 """
 
+import math
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -15,6 +17,10 @@ from dpcore import token_budget
 from dpcore.spec.plan import Speed
 
 T = TypeVar("T")
+
+COARSEST, FINEST = 2, 8
+"""Padded lengths between a length and its double where the number is chosen here. One alone gives long texts a third
+more padding, and hardly fewer micro-batches."""
 
 
 class Stopped(Exception):
@@ -29,6 +35,7 @@ class MicroBatches:
         lengths: np.ndarray,
         *,
         max_length: int,
+        expected_batch: int,
         row_bytes: int,
         thin: bool,
         speed: Speed,
@@ -44,10 +51,10 @@ class MicroBatches:
         not fit, to compute with less memory from now on; False when it cannot. should_stop(): asked before every
         micro-batch.
         """
-        self._padded = padded(lengths, most=max_length, per_doubling=speed.lengths_per_doubling)
-        self._max_length, self._device = max_length, device
+        self._lengths, self._per_doubling = lengths, speed.lengths_per_doubling
+        self._max_length, self._expected_batch, self._device = max_length, expected_batch, device
         self._tokens = None if speed.tokens == "auto" else speed.tokens
-        self._cpu_tokens = token_budget.cpu_tokens(thin=thin)
+        self._thin, self._cpu_tokens = thin, token_budget.cpu_tokens(thin=thin)
         self.buffer_bytes = token_budget.buffer_bytes(device) if speed.buffer_bytes == "auto" else speed.buffer_bytes
         self._most_examples = max(1, self.buffer_bytes // max(1, row_bytes))
         self._release, self._recompute, self._should_stop = release, recompute, should_stop
@@ -121,11 +128,31 @@ class MicroBatches:
                 else:
                     raise
 
+    @cached_property
+    def _padded(self) -> np.ndarray:
+        """The length that each record is padded to, for good: a draw asks first, when the token budget is known."""
+        per_doubling = self._per_doubling
+        if per_doubling == "auto":
+            full = self._expected_batch / self.examples(self._max_length)
+            per_doubling = lengths_per_doubling(full, thin=self._thin)
+        return padded(self._lengths, most=self._max_length, per_doubling=per_doubling)
+
     def _buckets(self, drawn: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """The draw by padded length, longest first, so that the largest buffer is made once."""
         padded = self._padded[drawn]
         for length in np.unique(padded)[::-1]:
             yield int(length), drawn[padded == length]
+
+
+def lengths_per_doubling(full: float, *, thin: bool) -> int:
+    """How many padded lengths there should be between a length and its double, from public numbers.
+
+    full: micro-batches of an expected draw if all records had the largest length. Of k lengths, padding costs a share
+    that falls as 1/k, and the micro-batches that their numbers do not fill cost a share that grows as k/full, so the
+    best k grows with the root of `full`. Where wide weights train (thin: whether none do) each micro-batch also adds to
+    a sum of their size: it costs about twice as much, and a root of two fewer are best.
+    """
+    return min(FINEST, max(COARSEST, round(math.sqrt(full) * (1 if thin else 0.7))))
 
 
 def padded(lengths: np.ndarray, *, most: int, per_doubling: int) -> np.ndarray:

@@ -154,6 +154,7 @@ class _Run(Generic[R]):
         self._micro_batches = MicroBatches(
             records.lengths,
             max_length=task.max_length,
+            expected_batch=plan.expected_batch,
             row_bytes=self._engine.row_bytes,
             thin=self._engine.thin,
             speed=speed,

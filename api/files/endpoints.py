@@ -27,7 +27,7 @@ from api.files.schemas import (
 from api.files.upload import Form, receive
 from api.middleware import FORM_OVERHEAD
 from api.pages import After, Order, Page, fetch, page
-from domain import blobs, budgets, disk, files, quotas, scratch
+from domain import blobs, budgets, disk, files, fingerprints, quotas, scratch
 from domain.ingest.check import Report
 from domain.ingest.check import Request as CheckRequest
 from domain.ingest.fingerprint import tenant_key
@@ -234,6 +234,8 @@ def _keep(
     try:
         blobs.put_file(service.store, key, part.rows)  # outside of the transaction: its key is a connection's work too
         with service.engine.begin() as connection:
+            if service.settings.storage_quota is not None:
+                fingerprints.lock(connection, caller.tenant_id)
             quotas.require_storage(connection, caller.tenant_id, form.size, service.settings.storage_quota)
             made = files.register(
                 connection, upload, budget, service.default_model.facts, part.marks, wanted.overlap_reason

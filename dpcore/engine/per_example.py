@@ -5,7 +5,7 @@ that kind of use; all other calls go through. A use that no file knows leaves a 
 none at all, and is an error.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -37,10 +37,11 @@ class _Intercept(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         tape = self._tape
+        # Most calls use no parameter, and this is paid for every call of every micro-batch.
+        if not _any_owned(tape, args) and not (kwargs and _any_owned(tape, kwargs.values())):
+            return func(*args, **kwargs)
         tensors = list(_tensors((args, tuple(kwargs.values()))))
         trained = [tensor for tensor in tensors if tape.owns(tensor)]
-        if not trained:
-            return func(*args, **kwargs)
         # Whether examples take part is told by what the tensors are, never by a shape, which can coincide.
         alone = all(id(tensor) in self._constants or tape.owns(tensor) for tensor in tensors)
         if alone and func not in _WITH_EXAMPLES:
@@ -64,6 +65,11 @@ class _Again:
     def __exit__(self, *error: Any) -> None:
         if self._entered:
             self._mode.__exit__(*error)  # type: ignore[no-untyped-call]
+
+
+def _any_owned(tape: Tape, values: Iterable[Any]) -> bool:
+    """Whether a trainable parameter is among arguments, also inside lists."""
+    return any(_any_owned(tape, value) if isinstance(value, tuple | list) else tape.owns(value) for value in values)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -75,8 +75,10 @@ class Speed(BaseModel):
     tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto", description="padded tokens in one micro-batch; auto: found for the machine on public records"
     )
-    lengths_per_doubling: int = Field(
-        default=8, ge=1, description="padded lengths between a length and its double: more of them, less padding"
+    lengths_per_doubling: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto",
+        description="padded lengths between a length and its double: more of them, less padding, but more "
+        "micro-batches that are not full; auto: as many as suit the expected batch",
     )
     buffer_bytes: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto", description="per-example gradients of one micro-batch"

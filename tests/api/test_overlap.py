@@ -9,7 +9,11 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
+from fastapi.testclient import TestClient
+from pydantic import SecretStr
 
+from api.app import create_app
+from domain.fingerprints import OtherFingerprintKey
 from domain.tables import file
 from ledger.tables import budget
 from tests.api.conftest import PRIVATE, World
@@ -263,3 +267,16 @@ def test_overlap_is_for_the_steward_alone(world: World) -> None:
     seen = world.get(f"/v1/files/{upload['id']}").json()
     assert "budget_inherited" not in seen
     assert world.get(f"/v1/budgets/{first['budget']}/entries").status_code == 403
+
+
+def test_a_service_with_another_fingerprint_key_does_not_start(world: World) -> None:
+    """Every record would look new to it, and come under a second budget. The database forgets no key that it has met."""
+    other = world.settings.model_copy(update={"fingerprint_key": SecretStr("ab" * 32)})
+    with pytest.raises(OtherFingerprintKey, match="TACIT_FINGERPRINT_KEY"), TestClient(create_app(other)):
+        pass
+    with TestClient(create_app(world.settings)):
+        pass
+    for login in ("api", "admin"):
+        for change in ("DELETE FROM fingerprint_key", "UPDATE fingerprint_key SET mark = sha256('')"):
+            with world.engine(login).connect() as connection, pytest.raises(sa.exc.DBAPIError):
+                connection.execute(sa.text(change))

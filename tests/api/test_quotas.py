@@ -1,5 +1,7 @@
 """What a tenant may hold, what a disk must keep free, and what is not kept for ever."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
@@ -48,6 +50,21 @@ def test_a_tenants_open_jobs_stop_at_their_quota(world: World, quick_checks: Non
         assert refused.headers["x-should-retry"] == "false"
         assert full.post(f"{JOBS}/{first['id']}/cancel").status_code == 200
         assert full.post(JOBS, job_body(file, 1.0)).status_code == 201
+
+
+def test_a_quota_holds_against_many_at_once(world: World, quick_checks: None) -> None:
+    """Counting and taking the last place are one: of four that see it, one gets it."""
+    file = world.private_file()["id"]
+    with world.engine("admin").connect() as connection:
+        mine = sa.select(sa.func.count()).where(job.c.tenant_id == "tenant_one", job.c.status == "queued")
+        queued = connection.execute(mine).scalar_one()
+    held = sum(f["bytes"] for f in world.get("/v1/files", "steward").json()["data"])
+    most = held + len(csv_rows(" of 0123456789abcdef")) + 1
+    narrow = limited(world, job_quota=queued + 1, storage_quota=most)
+    with narrow.client, ThreadPoolExecutor(4) as crowd:
+        submitted = crowd.map(lambda _: narrow.post(JOBS, job_body(file, 1.0)).status_code, range(4))
+        assert sorted(submitted) == [201, 429, 429, 429]
+        assert sorted(crowd.map(lambda _: narrow.upload().status_code, range(4))) == [201, 403, 403, 403]
 
 
 def test_nothing_is_begun_that_a_disk_has_no_room_for(world: World, quick_checks: None) -> None:

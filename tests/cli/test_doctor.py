@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from cli import checks
 from cli.checks import Finding
 from cli.logs import Followed
+from domain.fingerprints import require_same_key
 from domain.hints import redis_url
 from domain.keeper import signing_key
 from domain.settings import ApiSettings
@@ -31,9 +32,8 @@ def found(settings: ApiSettings, database: Database) -> dict[str, Finding]:
 
 def test_a_service_that_is_well(settings: ApiSettings, database: Database) -> None:
     words = {check: finding.word for check, finding in found(settings, database).items()}
-    assert words == dict.fromkeys(
-        ("database", "revision", "login", "guards", "clock", "witness", "blobs", "broker", "key files"), "ok"
-    )
+    of_database = ("database", "revision", "login", "guards", "fingerprints", "clock", "witness")
+    assert words == dict.fromkeys((*of_database, "blobs", "broker", "key files"), "ok")
 
 
 def test_what_is_wrong_is_named_with_its_fix(settings: ApiSettings, database: Database, tmp_path: Path) -> None:
@@ -43,6 +43,9 @@ def test_what_is_wrong_is_named_with_its_fix(settings: ApiSettings, database: Da
     with admin.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE ledger.entry DISABLE TRIGGER USER")
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+    engine = sa.create_engine(database.api_url, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        require_same_key(connection, b"another", keep=True)
     broker = redis.Redis.from_url(redis_url(settings.broker_url.get_secret_value()))
     broker.config_set("maxmemory-policy", "allkeys-lru")
     try:
@@ -51,10 +54,11 @@ def test_what_is_wrong_is_named_with_its_fix(settings: ApiSettings, database: Da
         broker.config_set("maxmemory-policy", "noeviction")
         broker.close()
     assert {check for check, finding in now.items() if finding.word == "wrong"} == {
-        *("guards", "revision", "witness", "broker")
+        *("guards", "revision", "fingerprints", "witness", "broker")
     }
     assert "tacit migrate" in now["revision"].fix
     assert "budget-lost" in now["witness"].what
+    assert "TACIT_FINGERPRINT_KEY" in now["fingerprints"].what
     assert "noeviction" in now["broker"].fix
 
 

@@ -164,6 +164,24 @@ def test_a_check_that_dies_is_a_problem_and_tells_nothing(tmp_path: Path, monkey
     assert CANARY not in report.model_dump_json()
 
 
+def test_what_a_check_says_when_it_dies_is_not_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A native library may quote what it chokes on; the check's own word is the kind of an exception."""
+    request = Request(
+        source=tmp_path, target=tmp_path / "rows", format="csv", columns=COLUMNS, declared_size=None, key=KEY
+    )
+    said = {f"panicked at '{CANARY}'": "no kind of error", CANARY: "no kind of error", "MemoryError": "MemoryError"}
+    for words, logged in said.items():
+        program = tmp_path / "python"
+        program.write_text(f'#!/bin/sh\necho -n "{words}" >&2\nexit 3\n')
+        program.chmod(0o700)
+        monkeypatch.setattr("sys.executable", str(program))
+        caplog.clear()
+        assert [p.code for p in run_check(request).problems] == ["check_failed"]
+        assert caplog.messages == [f"the check of a file ended with 3: {logged}"]
+
+
 def test_the_child_is_limited() -> None:
     """Memory, CPU time and core dumps, as the child itself sees them after it has set its limits."""
     program = (

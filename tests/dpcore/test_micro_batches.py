@@ -8,13 +8,14 @@ from dpcore.micro_batches import MicroBatches
 from dpcore.spec.plan import Speed
 
 
-def make(lengths, *, recompute=lambda: False, **speed) -> MicroBatches:
+def make(lengths, *, expected_batch=64, thin=True, recompute=lambda: False, **speed) -> MicroBatches:
     return MicroBatches(
         np.asarray(lengths),
         max_length=128,
+        expected_batch=expected_batch,
         row_bytes=4,
-        thin=True,
-        speed=Speed(**{"tokens": 1024} | speed),
+        thin=thin,
+        speed=Speed(**{"tokens": 1024, "lengths_per_doubling": 8} | speed),
         device=torch.device("cpu"),
         release=lambda: None,
         recompute=recompute,
@@ -36,6 +37,26 @@ def test_padding_and_shapes_are_bounded_whatever_the_lengths(per_doubling):
     doublings = np.log2(128 / small)
     assert len(seen) == small + per_doubling * doublings
     assert max(seen) == 128
+
+
+def shapes(lengths, **options) -> int:
+    seen = set()
+    micro_batches = make(lengths, lengths_per_doubling="auto", **options)
+    micro_batches.each(np.arange(len(lengths)), lambda now, length: seen.add(length), lambda _: None)
+    return len(seen)
+
+
+def test_the_number_of_lengths_follows_from_the_expected_batch_and_from_no_record():
+    """Small batches get few lengths, so that their micro-batches are not all nearly empty; a draw changes nothing."""
+    every = np.arange(1, 129)
+    at = {expected: shapes(every, expected_batch=expected) for expected in (8, 32, 128, 512, 10_000)}
+    assert at == {8: 14, 32: 14, 128: 24, 512: 40, 10_000: 40}
+    assert shapes(every, expected_batch=256, thin=False) == at[128]
+    micro_batches = make([64, 17], expected_batch=8, lengths_per_doubling="auto")
+    padded = []
+    for drawn in ([0, 1], [1], [0, 1]):
+        micro_batches.each(np.asarray(drawn), lambda now, length: padded.append((list(now), length)), lambda _: None)
+    assert padded == [([0], 64), ([1], 24), ([1], 24), ([0], 64), ([1], 24)]
 
 
 def test_one_record_that_does_not_fit_is_recomputed_before_it_is_given_up():
