@@ -30,6 +30,8 @@ BATCH = 8192
 """Rows held at a time while a file is written."""
 SENT = 64
 """Rows held at a time while a file is streamed: each may have a mebibyte."""
+PAGE = 2**18
+"""Bytes after which a page ends."""
 BATCH_CHARACTERS = 2**22
 """Characters held at a time while a file is written, and, since they are a row group then, while it is read."""
 
@@ -54,7 +56,10 @@ class RowWriter:
         fields += [pa.field("label", pa.int32())] if task in LABELLED else []
         fields += [pa.field("user", pa.int32())] if users else []
         self._schema = pa.schema(fields)
-        self._writer = pq.ParquetWriter(path, self._schema)
+        # Texts differ, so a dictionary of them is a second copy; small pages are what a reader holds beside its rows.
+        self._writer = pq.ParquetWriter(
+            path, self._schema, use_dictionary=False, write_batch_size=SENT, data_page_size=PAGE
+        )
         self._rows: list[tuple[Any, ...]] = []
         self._characters = 0
         self.count = 0
@@ -109,7 +114,7 @@ def parse_rows(source: IO[bytes] | Path) -> Rows:
 def stream_jsonl(store: Store, blob: str, labels: Sequence[str] | None) -> Iterator[bytes]:
     """The rows as JSON Lines in pieces, with the columns of the task and the label as keys; `messages` is a list."""
     with open_blob(store, blob) as source, pq.ParquetFile(source, buffer_size=2**16, pre_buffer=False) as parquet:
-        for batch in parquet.iter_batches(SENT):
+        for batch in parquet.iter_batches(SENT, use_threads=False):
             lines = (json.dumps(_as_uploaded(row, labels or ()), ensure_ascii=False) for row in batch.to_pylist())
             yield "".join(line + "\n" for line in lines).encode()
 
