@@ -5,11 +5,12 @@
                             its BatchMemoryManager to the same padded tokens at once
     time_over_nonprivate    our time over that of a usual loop: shuffled batches, each part of them padded to its
                             longest, as many records at once as fit when all have the largest length
-    time_over_bucketed      the same loop with its batch sorted by length and cut by tokens, as ours are
+    time_over_bucketed      the same loop with all that ours has but privacy: its batch sorted by length and cut by
+                            tokens, a language model's loss behind its frozen head, in pieces
 
 The detail has each one's share of padding, how many shapes its batches had, and the epoch in seconds. All have the same
-batch in expectation (--batch), at most 2,048 padded tokens at once, one AdamW step a batch, float32, the same threads
-and the same losses, which compute a language model's logits for targets alone. Ours is dpcore's loop as the worker runs
+batch in expectation (--batch), at most 2,048 padded tokens at once, one AdamW step a batch, float32 and the same
+threads; all compute a language model's logits for targets alone. Ours is dpcore's loop as the worker runs
 it, its noise and a checkpoint in every ten steps included.
 
 An epoch of a real file takes hours with some of these. Instead of all of its steps each contender takes --rounds, in

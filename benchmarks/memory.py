@@ -8,7 +8,8 @@
 .../side_below_lora                bytes of lora over bytes of side; its detail has the peaks' ratio
 
 Random weights, float32, width 384 (see --width), vocabulary 30,522 (bert) or 50,257 (gpt2). LoRA is r 8 on query and
-value of all layers: the usual DP-LoRA. A case that does not fit into what memory is free is named in a note.
+value of all layers: the usual DP-LoRA. Losses are the service's own: behind a language model's frozen head, in
+pieces. A case that does not fit into what memory is free is named in a note.
 """
 
 import gc
@@ -34,7 +35,7 @@ from benchmarks.training.models import (
     attach,
     make_batch,
     make_model,
-    record_losses,
+    service_losses,
 )
 from benchmarks.training.processes import Child, Commands, Refused, available, peak
 from benchmarks.training.steps import empty_sum, make_plan
@@ -69,7 +70,7 @@ def commands(family: Family, size: Size, method: str, examples: int, length: int
             return tensor.detach()
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            gradients = engine.gradients(lambda: record_losses(model, family, batch), FEW)
+            gradients = engine.gradients(lambda: service_losses(model, family, batch), FEW)
         left = {at: size for at, size in _storages().items() if at not in before and at not in saved}
         del gradients
         kept = sum(storage.nbytes() for storage in saved.values())
@@ -80,7 +81,7 @@ def commands(family: Family, size: Size, method: str, examples: int, length: int
         engine.release()
 
         def run() -> None:
-            gradients = engine.gradients(lambda: record_losses(model, family, batch), examples)
+            gradients = engine.gradients(lambda: service_losses(model, family, batch), examples)
             empty_sum(engine, plan).add(gradients)
 
         needed = ROOM * sum(held())

@@ -46,11 +46,11 @@ class Setting:
 class Counted:
     """A task that counts the tokens that pass through it, with and without padding, and the shapes they come in.
 
-    positions: whether the model must be told every record's positions.
+    wrap: what the model is put into first.
     """
 
     task: Task
-    positions: bool
+    wrap: Callable[[nn.Module], nn.Module]
     max_length: int = 0
     real: int = 0
     padded: int = 0
@@ -64,7 +64,7 @@ class Counted:
         self.real += int(records.lengths[indices].sum())
         self.padded += len(indices) * length
         self.shapes.add((len(indices), length))
-        return self.task.losses(_Positions(model) if self.positions else model, records, indices, length)
+        return self.task.losses(self.wrap(model), records, indices, length)
 
     def forget(self) -> None:
         """Begin to count again."""
@@ -72,17 +72,21 @@ class Counted:
         self.shapes.clear()
 
 
-class _Positions(nn.Module):
-    """A model that is told every record's positions, as libraries with hooks need it."""
+class _Usual(nn.Module):
+    """A model as a usual loop has it: it gives its logits, and does not show its head, which could pass them over.
 
-    def __init__(self, model: nn.Module) -> None:
+    positions: whether it is told every record's positions, as libraries with hooks need it.
+    """
+
+    def __init__(self, model: nn.Module, *, positions: bool) -> None:
         super().__init__()
-        self.model, self.config = model, getattr(model, "config", None)
+        self.model, self.config, self._positions = model, getattr(model, "config", None), positions
 
     def forward(self, **inputs: Any) -> Any:
-        ids: Tensor = inputs["input_ids"]
-        positions = torch.arange(ids.shape[1], device=ids.device).repeat(len(ids), 1)
-        return self.model(**inputs, position_ids=positions)
+        if self._positions:
+            ids: Tensor = inputs["input_ids"]
+            inputs["position_ids"] = torch.arange(ids.shape[1], device=ids.device).repeat(len(ids), 1)
+        return self.model(**inputs)
 
 
 def commands(setting: Setting, records: Records, method: str, contender: str) -> Commands:
@@ -94,7 +98,7 @@ def commands(setting: Setting, records: Records, method: str, contender: str) ->
     if contender in (HOOKS, GHOST):
         without_conv1d(model)
     attached = attach(model, text.family, method).to(device)
-    counted = Counted(texts.make(text), positions=contender in (HOOKS, GHOST))
+    counted = Counted(texts.make(text), _WRAP[contender])
     steps = _MAKE[contender](attached, counted, records, setting)
 
     saving = Timed(checkpoint, "dumps", device)
@@ -233,4 +237,12 @@ _MAKE: dict[str, Callable[[nn.Module, Counted, Records, Setting], Iterator[None]
     GHOST: partial(_opacus, ghost=True),
     PADDED: partial(_nonprivate, cut=_as_drawn),
     BUCKETED: partial(_nonprivate, cut=_by_length),
+}
+
+_WRAP: dict[str, Callable[[nn.Module], nn.Module]] = {
+    OURS: lambda model: model,
+    HOOKS: partial(_Usual, positions=True),
+    GHOST: partial(_Usual, positions=True),
+    PADDED: partial(_Usual, positions=False),
+    BUCKETED: lambda model: model,
 }

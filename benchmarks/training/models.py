@@ -16,6 +16,8 @@ from transformers import (
 )
 
 from dpcore.methods import get_method
+from dpcore.tasks.causal_lm import summed_losses
+from dpcore.tasks.records import Batch as Padded
 
 Family = Literal["bert", "gpt2"]
 
@@ -136,3 +138,12 @@ def record_losses(model: Callable[..., object], family: Family, batch: Batch, *,
     logits: Tensor = output.logits  # type: ignore[attr-defined]
     each = F.cross_entropy(logits.flatten(0, 1), following.flatten(), reduction="none")
     return each.view_as(batch.ids).sum(1) / (batch.ids.shape[1] - 1)
+
+
+def service_losses(model: nn.Module, family: Family, batch: Batch) -> Tensor:
+    """The same [m], as the service computes it: behind a language model's frozen head, in pieces."""
+    if family == "bert":
+        return record_losses(model, family, batch)
+    every = torch.ones_like(batch.ids)
+    sums, counts = summed_losses(model, Padded(batch.ids, every, every))
+    return sums / counts

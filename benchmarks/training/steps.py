@@ -13,7 +13,16 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from benchmarks.training.models import Batch, Family, Size, attach, make_batch, make_model, record_losses
+from benchmarks.training.models import (
+    Batch,
+    Family,
+    Size,
+    attach,
+    make_batch,
+    make_model,
+    record_losses,
+    service_losses,
+)
 from benchmarks.training.processes import Commands, Refused, Timed, available, clock, peak, resident
 from dpcore import optimise
 from dpcore.clipping import ClippedSum
@@ -24,6 +33,7 @@ from dpcore.spec.plan import Plan
 from dpcore.token_budget import cpu_tokens
 
 NONPRIVATE, OURS, HOOKS, GHOST, FASTDP = "nonprivate", "ours", "opacus-hooks", "opacus-ghost", "fastdp"
+SAME_LOSS = "nonprivate-same-loss"
 RATE = 1e-4
 
 
@@ -109,11 +119,13 @@ def make_plan(*, examples: int, length: int) -> Plan:
     )
 
 
-def _nonprivate(model: nn.Module, setting: Setting, batch: Batch) -> Step:
+def _nonprivate(
+    model: nn.Module, setting: Setting, batch: Batch, *, losses: Callable[[nn.Module, Family, Batch], Tensor]
+) -> Step:
     optimiser = adamw(model)
 
     def run() -> float:
-        record_losses(model, setting.family, batch).mean().backward()
+        losses(model, setting.family, batch).mean().backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         return 0.0
@@ -140,7 +152,7 @@ def _ours(model: nn.Module, setting: Setting, batch: Batch) -> Step:
         nonlocal done
         total = empty_sum(engine, plan, memory)
         for part in parts:
-            total.add(engine.gradients(lambda part=part: record_losses(model, setting.family, part), len(part.ids)))
+            total.add(engine.gradients(lambda part=part: service_losses(model, setting.family, part), len(part.ids)))
         began = clock(engine.device)
         mean = noised_mean(
             total, plan.noise_multiplier, plan.expected_batch, streams.at("noise", done), dtype=torch.float32
@@ -256,7 +268,8 @@ def _require_memory(model: nn.Module, setting: Setting) -> None:
 
 
 _MAKE: dict[str, Callable[[nn.Module, Setting, Batch], Step]] = {
-    NONPRIVATE: _nonprivate,
+    NONPRIVATE: partial(_nonprivate, losses=record_losses),
+    SAME_LOSS: partial(_nonprivate, losses=service_losses),
     OURS: _ours,
     HOOKS: partial(_opacus, ghost=False),
     GHOST: partial(_opacus, ghost=True),

@@ -5,15 +5,26 @@ from dpcore.spec.facts import ModelFacts
 TOKENS = 2048
 """Padded tokens of a micro-batch on a processor; on a GPU there are more as long as its memory lasts."""
 
+SCORES_AT_ONCE = 2**23
+"""A language model's scores of words that are there at once behind a frozen head; those of one token at least."""
+
 
 def layer(facts: ModelFacts, *, max_length: int) -> int:
     """Numbers for each token that one layer keeps for the backward pass: the inputs of what it is made of."""
     return 12 * facts.hidden_size + 3 * facts.intermediate_size + facts.heads * max_length
 
 
-def logits(facts: ModelFacts, *, labels: int) -> int:
-    """Numbers for each token of a causal language model, which has no labels: logits, softmax and its gradient."""
-    return 0 if labels else 3 * facts.vocab_size
+def head(facts: ModelFacts, *, max_length: int, labels: int, trains: bool = False, tokens: int = TOKENS) -> int:
+    """Bytes for a causal language model's head in one micro-batch; a model with labels has a small one.
+
+    One that trains: logits, softmax and its gradient of every token. A frozen one: what it reads and the gradient of
+    that, and the scores of a few tokens, three times.
+    """
+    if labels:
+        return 0
+    places = max(tokens, max_length)
+    scores = 3 * facts.vocab_size * places
+    return 4 * scores if trains else 4 * (2 * facts.hidden_size * places + min(scores, 3 * SCORES_AT_ONCE))
 
 
 def of_tokens(numbers: int, *, max_length: int, tokens: int = TOKENS) -> int:
@@ -21,10 +32,12 @@ def of_tokens(numbers: int, *, max_length: int, tokens: int = TOKENS) -> int:
     return 4 * max(tokens, max_length) * numbers
 
 
-def activations(facts: ModelFacts, *, max_length: int, labels: int, tokens: int = TOKENS) -> int:
+def activations(
+    facts: ModelFacts, *, max_length: int, labels: int, head_trains: bool = False, tokens: int = TOKENS
+) -> int:
     """What one micro-batch keeps for a backward pass through the whole model."""
-    numbers = facts.layers * layer(facts, max_length=max_length) + logits(facts, labels=labels)
-    return of_tokens(numbers, max_length=max_length, tokens=tokens)
+    layers = of_tokens(facts.layers * layer(facts, max_length=max_length), max_length=max_length, tokens=tokens)
+    return layers + head(facts, max_length=max_length, labels=labels, trains=head_trains, tokens=tokens)
 
 
 def values(train: int, facts: ModelFacts, *, max_length: int, tokens: int = TOKENS) -> int:

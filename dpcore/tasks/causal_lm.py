@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from math import exp
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from dpcore.tasks import chat
-from dpcore.tasks.cross_entropy import cross_entropy
+from dpcore.tasks.frozen_head import target_losses
 from dpcore.tasks.records import Batch, Records, Row, by_length, device_of, joined, padded, stand_ins
 
 _ENCODE_AT_ONCE = 10_000
@@ -95,7 +95,7 @@ class CausalLM:
 
     def losses(self, model: nn.Module, records: Records, indices: np.ndarray, length: int) -> Tensor:
         """Mean over each record's own targets: float [m], exactly zero, with a zero gradient, where it has none."""
-        sums, counts = _sums(model, padded(records, indices, length, pad=_PAD, device=device_of(model)))
+        sums, counts = summed_losses(model, padded(records, indices, length, pad=_PAD, device=device_of(model)))
         return sums / counts.clamp(min=1)
 
     @torch.no_grad()
@@ -112,7 +112,7 @@ class CausalLM:
         records = self.encode(columns)
         total, count = 0.0, 0
         for now, length in by_length(records, tokens=tokens):
-            sums, counts = _sums(model, padded(records, now, length, pad=_PAD, device=device_of(model)))
+            sums, counts = summed_losses(model, padded(records, now, length, pad=_PAD, device=device_of(model)))
             total, count = total + float(sums.double().sum()), count + int(counts.sum())
         if count == 0:
             raise ValueError("no record has a target token within the length cap")
@@ -139,7 +139,7 @@ def _row(pieces: Sequence[tuple[np.ndarray, bool]]) -> Row:
     )
 
 
-def _sums(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+def summed_losses(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     """Summed cross entropy of each record's targets, and their number: both [m]."""
     # A token is predicted where the one before it stands; the first has none before it.
     following, predicted = torch.zeros_like(batch.ids), torch.zeros_like(batch.ids, dtype=torch.bool)
@@ -147,9 +147,11 @@ def _sums(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     # Logits are dear, and not needed where no record has a target: over its prompts, say.
     needed = predicted.any(0).nonzero().squeeze(1)
     kept = needed if len(needed) else torch.zeros_like(batch.ids[0, :1])
-    output = model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, logits_to_keep=kept)
+
+    def run() -> Any:
+        return model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, logits_to_keep=kept)
+
     where = predicted[:, kept]
-    # Other positions are left out rather than weighted with zero, which a NaN would survive.
-    each = cross_entropy(output.logits[where], following[:, kept][where])
+    each = target_losses(model, run, where, following[:, kept][where])
     spread = torch.zeros(where.shape, dtype=each.dtype, device=each.device).masked_scatter(where, each)
     return spread.sum(1), where.sum(1)

@@ -4,7 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dpcore.tasks.cross_entropy import cross_entropy
+from dpcore.tasks.cross_entropy import cross_entropy, cross_entropy_behind
+
+
+def behind(logits, targets):
+    """Behind a layer that changes nothing."""
+    return cross_entropy_behind(logits, torch.eye(7, dtype=logits.dtype), None, targets)
 
 
 def gradient(loss, logits, targets):
@@ -13,19 +18,24 @@ def gradient(loss, logits, targets):
     return grad
 
 
+@pytest.mark.parametrize("loss", [cross_entropy, behind])
 @pytest.mark.parametrize("gap", [0.0, 4.0, 8.0, 16.0, 30.0])
-def test_float32_gradients_have_the_digits_of_float64(gap):
+def test_float32_gradients_have_the_digits_of_float64(gap, loss):
     logits = torch.randn(3, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).float().double()
     targets = torch.tensor([2, 0, 6])
     logits[torch.arange(3), targets] += gap
     exact = gradient(lambda x, y: F.cross_entropy(x, y, reduction="none"), logits.to(torch.float64), targets)
     exact[torch.arange(3), targets] = 0
     exact[torch.arange(3), targets] = -exact.sum(1)
-    ours = gradient(cross_entropy, logits.float(), targets).double()
+    ours = gradient(loss, logits.float(), targets).double()
     assert ((ours - exact).abs() <= 1e-5 * exact.abs()).all()
-    losses = cross_entropy(logits.float(), targets)
+    losses = loss(logits.float(), targets)
     torch.testing.assert_close(losses, F.cross_entropy(logits.float(), targets, reduction="none"))
 
 
 def test_half_precision_logits_are_widened():
-    assert cross_entropy(torch.zeros(2, 3, dtype=torch.bfloat16), torch.tensor([0, 1])).dtype == torch.float32
+    logits, targets = torch.zeros(2, 7, dtype=torch.bfloat16, requires_grad=True), torch.tensor([0, 1])
+    for loss in (cross_entropy, behind):
+        losses = loss(logits, targets)
+        assert losses.dtype == torch.float32
+        losses.sum().backward()

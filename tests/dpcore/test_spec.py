@@ -156,7 +156,12 @@ def test_memory_grows_with_what_needs_it():
     reading = {name: _memory(name, FACTS, labels=2, task="classification") for name in METHODS}
     assert reading["lora-fa"] < reading["lora"] < reading["full"]
     assert reading["bitfit"] < reading["full"]
-    assert all(writing[name] > reading[name] for name in METHODS)  # logits of every position
+    assert all(writing[name] > reading[name] for name in METHODS)
+    # A head that trains needs the scores of every word at every place; a frozen one does not.
+    more = GPT2.model_copy(update={"vocab_size": 4 * GPT2.vocab_size})
+    grown = {name: _memory(name, more, labels=0, task="completion") - writing[name] for name in METHODS}
+    scores = 4 * 3 * 2048 * 3 * GPT2.vocab_size
+    assert {name for name in METHODS if grown[name] >= scores} == {"full"}
 
 
 def _memory(name, facts, **sizes):

@@ -78,6 +78,10 @@ class SideNetwork(nn.Module):
         self.up = nn.Linear(width, hidden, bias=False)
         nn.init.zeros_(self.up.weight)
 
+    def get_input_embeddings(self) -> nn.Module:
+        """The frozen model's: transformers denies a language model its head where it finds none."""
+        return self.frozen.get_input_embeddings()  # type: ignore[no-any-return]
+
     def forward(
         self, input_ids: Tensor | None = None, *, attention_mask: Tensor | None = None, **inputs: Any
     ) -> BaseModelOutputWithPastAndCrossAttentions:

@@ -36,4 +36,4 @@ def memory(options: Options, facts: ModelFacts, *, max_length: int, labels: int,
     """Bytes: each weight with its sum and noise in float64, gradient and Adam's two moments, and for one micro-batch
     the layers' inputs and output gradients, which are kept until the norms are known."""
     weights = 4 * 8 * trainable(options, facts, labels=labels, task=task)
-    return weights + 2 * sizes.activations(facts, max_length=max_length, labels=labels)
+    return weights + 2 * sizes.activations(facts, max_length=max_length, labels=labels, head_trains=True)

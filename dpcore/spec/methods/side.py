@@ -57,6 +57,7 @@ def memory(options: Options, facts: ModelFacts, *, max_length: int, labels: int,
     outputs = 2 * (facts.layers + 1) * facts.hidden_size
     ladder = 11 * facts.layers * options.width(facts.hidden_size)
     at_work = sizes.layer(facts, max_length=max_length)
-    kept = outputs + ladder + at_work + sizes.logits(facts, labels=labels)
+    kept = sizes.of_tokens(outputs + ladder + at_work, max_length=max_length)
+    kept += sizes.head(facts, max_length=max_length, labels=labels)
     train = trainable(options, facts, labels=labels, task=task)
-    return sizes.values(train, facts, max_length=max_length) + sizes.of_tokens(kept, max_length=max_length)
+    return sizes.values(train, facts, max_length=max_length) + kept
