@@ -152,6 +152,4 @@ def summed_losses(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         return model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, logits_to_keep=kept)
 
     where = predicted[:, kept]
-    each = target_losses(model, run, where, following[:, kept][where])
-    spread = torch.zeros(where.shape, dtype=each.dtype, device=each.device).masked_scatter(where, each)
-    return spread.sum(1), where.sum(1)
+    return target_losses(model, run, where, following[:, kept]).sum(1), where.sum(1)

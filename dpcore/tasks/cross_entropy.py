@@ -11,16 +11,27 @@ from dpcore.spec.memory import SCORES_AT_ONCE
 
 
 class _CrossEntropy(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        log_p = torch.log_softmax(logits, dim=1)
-        ctx.save_for_backward(log_p, targets.unsqueeze(1))
-        return _losses(log_p, targets.unsqueeze(1))
+    """Probabilities take the place of their logarithms, and gradients theirs: large vocabularies are dear to touch.
+
+    autograd refuses a second backward pass, since the first has changed what was saved.
+    """
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        log_p, targets = ctx.saved_tensors
-        return _gradient(log_p.exp(), targets).mul_(grads[0].unsqueeze(1)), None
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, counted: Tensor | None) -> Tensor:
+        log_p = torch.log_softmax(logits, dim=1)
+        losses = _losses(log_p, targets.unsqueeze(1))
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(_gradient(log_p.exp_(), targets.unsqueeze(1)), counted)
+        # Left out rather than weighted with zero, which a NaN would survive.
+        return losses if counted is None else losses.masked_fill_(~counted, 0.0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        gradient, counted = ctx.saved_tensors
+        gradient.mul_(grads[0].unsqueeze(1))
+        if counted is not None and not bool(counted.all()):
+            gradient[~counted] = 0.0
+        return gradient, None, None
 
 
 class _BehindLinear(torch.autograd.Function):
@@ -46,9 +57,12 @@ class _BehindLinear(torch.autograd.Function):
         return gradients * grads[0].unsqueeze(1).to(gradients.dtype), None, None, None
 
 
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Of each row: float32 or better [n], from logits [n, classes] and targets int64 [n]."""
-    losses: Tensor = _CrossEntropy.apply(_precise(logits), targets)  # type: ignore[no-untyped-call]
+def cross_entropy(logits: Tensor, targets: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Of each row: float32 or better [n], from logits [n, classes] and targets int64 [n].
+
+    counted: bool [n]; the other rows have loss and gradient zero, whatever stands in them.
+    """
+    losses: Tensor = _CrossEntropy.apply(_precise(logits), targets, counted)  # type: ignore[no-untyped-call]
     return losses
 
 

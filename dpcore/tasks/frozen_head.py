@@ -14,9 +14,9 @@ _CHANGING: WeakSet[nn.Module] = WeakSet()
 
 
 def target_losses(model: nn.Module, run: Callable[[], Any], where: Tensor, targets: Tensor) -> Tensor:
-    """Cross entropy at some places: float32 or better [n].
+    """Cross entropy at some places, zero at the others: float32 or better [m, T].
 
-    run(): the model's output, its logits [m, T, classes]; where: bool [m, T], the n places; targets: int64 [n].
+    run(): the model's output, its logits [m, T, classes]; where: bool [m, T]; targets: int64 [m, T].
     """
     head = None if model in _CHANGING else _frozen(model)
     if head is not None:
@@ -27,10 +27,10 @@ def target_losses(model: nn.Module, run: Callable[[], Any], where: Tensor, targe
         finally:
             del head.forward
         if reading.given(output.logits):
-            return cross_entropy_behind(reading.read[where], head.weight, head.bias, targets)
+            each = cross_entropy_behind(reading.read[where], head.weight, head.bias, targets[where])
+            return torch.zeros(where.shape, dtype=each.dtype, device=each.device).masked_scatter(where, each)
         _CHANGING.add(model)
-    # Other places are left out rather than weighted with zero, which a NaN would survive.
-    return cross_entropy(run().logits[where], targets)
+    return cross_entropy(run().logits.flatten(0, 1), targets.flatten(), where.flatten()).view(where.shape)
 
 
 def _frozen(model: nn.Module) -> nn.Linear | None:

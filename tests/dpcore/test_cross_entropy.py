@@ -39,3 +39,17 @@ def test_half_precision_logits_are_widened():
         losses = loss(logits, targets)
         assert losses.dtype == torch.float32
         losses.sum().backward()
+
+
+def test_rows_that_do_not_count_leave_nothing_even_where_they_are_no_numbers():
+    logits, targets = torch.randn(3, 7, generator=torch.Generator().manual_seed(1)), torch.tensor([2, 0, 6])
+    expected = gradient(cross_entropy, logits, targets)
+    expected[1] = 0
+    counted = torch.tensor([True, False, True])
+    logits[1, 3] = float("nan")
+    assert torch.equal(gradient(lambda x, y: cross_entropy(x, y, counted), logits, targets), expected)
+    assert cross_entropy(logits, targets, counted)[1] == 0
+    loss = cross_entropy(logits.requires_grad_(), targets).sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
