@@ -19,6 +19,7 @@ from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
+import psycopg
 import sqlalchemy as sa
 
 if __name__ == "__main__":  # run as a file: this folder's ledger.py must not hide the package of that name
@@ -27,10 +28,10 @@ if __name__ == "__main__":  # run as a file: this folder's ledger.py must not hi
 from benchmarks.common import Figure, median, parser, percentile, report, spread, versions
 from cli.embedded import postgres
 from domain import tables
-from domain.bootstrap import set_service_passwords
 from domain.database import make_engine
 from domain.ids import new_id
 from ledger.reserve import Charge, Phase, reserve, settle
+from migrations.roles import Login, Logins, statements
 
 NAME = "ledger"
 JOB = Phase(sample_rate=0.01, noise_multiplier=1.6595, steps=1000)
@@ -43,7 +44,7 @@ FLAT = 1.5
 class Site:
     """A migrated server, a tenant and a key."""
 
-    admin_url: str
+    root_url: str
     api_url: str
     tenant: str = "tenant_bench"
     key: str = "key_bench"
@@ -59,10 +60,12 @@ def site() -> Iterator[Site]:
         try:
             from migrations import upgrade
 
-            admin_url = server.url(postgres.SUPERUSER, "admin", "postgres")
-            upgrade(admin_url)
-            set_service_passwords(admin_url, "api", "worker")
-            made = Site(admin_url, server.url("tacit_api", "api", "postgres"))
+            root_url = server.url(postgres.SUPERUSER, "admin", "postgres")
+            logins = Logins(Login("tacit_admin", "admin"), Login("bench_api", "api"), Login("bench_worker", "worker"))
+            with psycopg.connect(root_url.replace("+psycopg", ""), autocommit=True) as connection:
+                connection.execute(statements(logins).encode())
+            upgrade(server.url("tacit_admin", "admin", "postgres"))
+            made = Site(root_url, server.url("bench_api", "api", "postgres"))
             engine = make_engine(made.api_url, 1)
             with engine.begin() as c:
                 c.execute(tables.tenant.insert().values(id=made.tenant, name="bench"))
@@ -127,25 +130,26 @@ INSERT INTO ledger.reservation (id, job_id, file_id, budget_id, state, starts_by
   FROM generate_series(1, {pairs}) AS i;
 INSERT INTO ledger.phase (reservation_id, ordinal, sample_rate, noise_multiplier, steps_max, step_cost, reserved)
   SELECT '{budget}-r' || i, 0, {q}, {sigma}, {steps}, c.cost, ledger.times(c.cost, {steps})
-  FROM generate_series(1, {pairs}) AS i, (SELECT ledger.poisson_gaussian_curve({sigma}, {q}) AS cost OFFSET 0) AS c;
+  FROM generate_series(1, {pairs}) AS i, (SELECT ledger.poisson_gaussian_curve({sigma}, {q}, orders) AS cost
+                                          FROM ledger.budget WHERE id = '{budget}' OFFSET 0) AS c;
 INSERT INTO ledger.entry (budget_id, seq, kind, reservation_id, outcome, spent_change, reserved_change, actor, at,
                           prev_hash, hash)
   SELECT '{budget}', i + 1, CASE WHEN i % 2 = 1 THEN 'reserve' ELSE 'settle' END, '{budget}-r' || (i + 1) / 2,
-         CASE WHEN i % 2 = 0 THEN 'cancelled' END, array_fill(0::bigint, ARRAY[12]),
+         CASE WHEN i % 2 = 0 THEN 'cancelled' END, array_fill(0::bigint, ARRAY[cardinality(c.held)]),
          CASE WHEN i % 2 = 1 THEN c.held ELSE c.given END,
-         'tacit_api', now(), sha256(int8send(i)), sha256(int8send(i + 1))
+         'bench_api', now(), sha256(int8send(i)), sha256(int8send(i + 1))
   FROM generate_series(1, 2 * {pairs}) AS i,
        (SELECT array_agg(x::numeric ORDER BY o) AS held, array_agg(-x::numeric ORDER BY o) AS given
-        FROM unnest(ledger.times(ledger.poisson_gaussian_curve({sigma}, {q}), {steps})) WITH ORDINALITY AS u (x, o)
-        OFFSET 0) AS c;
+        FROM ledger.budget b, unnest(ledger.times(ledger.poisson_gaussian_curve({sigma}, {q}, b.orders), {steps}))
+             WITH ORDINALITY AS u (x, o) WHERE b.id = '{budget}' OFFSET 0) AS c;
 UPDATE ledger.budget SET head_seq = 2 * {pairs} + 1, head_hash = sha256(int8send(2 * {pairs} + 1))
   WHERE id = '{budget}';
 """
 
 
 def write_history(site: Site, budget: str, file: str, entries: int) -> None:
-    """Give a budget a past of cancelled jobs, by the admin login past the triggers; hashes linked but not canonical."""
-    engine = sa.create_engine(site.admin_url)
+    """Give a budget a past of cancelled jobs, by the superuser past the triggers; hashes linked but not canonical."""
+    engine = sa.create_engine(site.root_url)
     text = _HISTORY.format(
         budget=budget,
         file=file,
@@ -246,9 +250,9 @@ def jobs_that_fit() -> list[Figure]:
     event = SelfComposedDpEvent(
         PoissonSampledDpEvent(JOB.sample_rate, GaussianDpEvent(JOB.noise_multiplier)), JOB.steps
     )
-    weights = accounting.reference_weights(EPSILON, DELTA, JOB.sample_rate, JOB.steps, JOB.noise_multiplier)
-    cost = accounting.cost(accounting.curve(JOB.noise_multiplier, JOB.sample_rate), JOB.steps)
-    filtered = max(c // k for c, k in zip(accounting.caps(EPSILON, DELTA, weights), cost, strict=True))
+    held = accounting.reference_filter(EPSILON, DELTA, JOB.sample_rate, JOB.steps, JOB.noise_multiplier)
+    cost = accounting.cost(accounting.curve(JOB.noise_multiplier, JOB.sample_rate, held.orders), JOB.steps)
+    filtered = max(c // k for c, k in zip(accounting.caps(EPSILON, DELTA, held), cost, strict=True))
     # Deltas add up too: with a share of delta each, more jobs need a smaller share, so count until it breaks.
     summed = 0
     while (summed + 1) * RdpAccountant().compose(event).get_epsilon(DELTA / (summed + 1)) <= EPSILON:

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psycopg
 
-from cli.embedded import postgres, redis, secrets, services, stack
+from cli.embedded import postgres, redis, roles, secrets, services, stack
 from cli.embedded.processes import PROC, Process, marked, tail
-from domain.bootstrap import create_first_key, set_service_passwords
+from domain.bootstrap import create_first_key
 
 MIB = 2**20
 PROJECT = "bench"
@@ -77,13 +76,15 @@ def serving(**settings: str) -> Iterator[Served]:
         data = Path(name) / "data"
         stack.prepare(data)
         known = secrets.load(data)
-        database = postgres.start(data / "postgres", password=known.admin_password, log=data / "logs" / "postgres.log")
+        database = postgres.start(
+            data / "postgres", password=known.superuser_password, log=data / "logs" / "postgres.log"
+        )
         try:
             broker = redis.start(data / "redis", log=data / "logs" / "redis.log")
             try:
                 key = _prepare(database, known, data)
                 with _api(data, {"TACIT_RATE_LIMIT": "0", **settings}) as (process, url, environment):
-                    own = database.url("tacit_api", known.api_password, stack.DATABASE)
+                    own = database.url(roles.API, known.api_password, stack.DATABASE)
                     admin = stack.admin_url(data)
                     yield Served(url, data, environment, process, key, own, admin)
             finally:
@@ -96,12 +97,9 @@ def _prepare(database: postgres.Postgres, known: secrets.Secrets, data: Path) ->
     """The database at this version, its logins, the master key and the first key of the API."""
     from migrations import upgrade
 
-    maintenance = database.url(postgres.SUPERUSER, known.admin_password, "postgres").replace("+psycopg", "")
-    with psycopg.connect(maintenance, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {stack.DATABASE}")
+    roles.establish(database, known, stack.DATABASE)
     admin_url = stack.admin_url(data)
     upgrade(admin_url)
-    set_service_passwords(admin_url, known.api_password, known.worker_password)
     secrets.save(data / "secrets" / "master-key", known.master_key)
     made = create_first_key(admin_url, bytes.fromhex(known.key_pepper), lambda key: None)
     assert made is not None

@@ -18,6 +18,7 @@ hex() { od -An -v -tx1 | tr -d ' \n'; }
 keep() { printf '%s\n' "$2" > "$draft/$1"; }
 
 postgres=$(fresh)
+admin=$(fresh)
 api=$(fresh)
 worker=$(fresh)
 broker=$(fresh)
@@ -25,9 +26,9 @@ store_user=tacit
 store_password=$(fresh)
 
 keep postgres_password "$postgres"
-keep admin_database_url "postgresql+psycopg://tacit_admin:$postgres@postgres:5432/tacit"
-keep api_database_url "postgresql+psycopg://tacit_api:$api@postgres:5432/tacit"
-keep worker_database_url "postgresql+psycopg://tacit_worker:$worker@postgres:5432/tacit"
+keep admin_database_url "postgresql+psycopg://tacit_admin:$admin@postgres:5432/tacit"
+keep api_database_url "postgresql+psycopg://tacit_api_login:$api@postgres:5432/tacit"
+keep worker_database_url "postgresql+psycopg://tacit_worker_login:$worker@postgres:5432/tacit"
 keep broker_conf "requirepass $broker"
 keep broker_url "redis://:$broker@broker:6379/0"
 keep store_user "$store_user"

@@ -1,31 +1,13 @@
-"""What the admin login does once: passwords for the service logins, the first key."""
+"""What the admin login does once: the first key."""
 
 from collections.abc import Callable
 
 import sqlalchemy as sa
-from psycopg import sql
 
 from domain.keys import KeyMaterial, new_key
 from domain.tables import api_key, tenant
 
 ALL_SCOPES = ["steward", "analyst", "auditor", "admin"]
-
-
-def set_service_passwords(admin_url: str, api_password: str, worker_password: str) -> None:
-    """Let tacit_api and tacit_worker log in with these passwords. Needs the admin login."""
-    engine = sa.create_engine(admin_url)
-    try:
-        with engine.begin() as connection:
-            driver = connection.connection.driver_connection
-            assert driver is not None
-            for role, password in (("tacit_api", api_password), ("tacit_worker", worker_password)):
-                driver.execute(
-                    sql.SQL("ALTER ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD {}").format(
-                        sql.Identifier(role), sql.Literal(password)
-                    )
-                )
-    finally:
-        engine.dispose()
 
 
 def create_first_key(admin_url: str, pepper: bytes, keep: Callable[[str], None]) -> str | None:

@@ -111,12 +111,12 @@ def set_rules(
     )
 
 
-def entries(budget_id: str) -> sa.Select[Any]:
+def entries(row: sa.Row[Any]) -> sa.Select[Any]:
     """A budget's entries with their jobs and what is spent and reserved after each; the budget is the caller's."""
 
     def after(change: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-        orders = range(1, len(accounting.ORDERS) + 1)
-        return array([sa.func.sum(change[i]).over(order_by=entry.c.seq) for i in orders])
+        places = range(1, len(row.orders) + 1)
+        return array([sa.func.sum(change[i]).over(order_by=entry.c.seq) for i in places])
 
     totals = (
         sa.select(
@@ -126,7 +126,7 @@ def entries(budget_id: str) -> sa.Select[Any]:
             (after(entry.c.reserved_change)).label("reserved_after"),
         )
         .join(reservation, reservation.c.id == entry.c.reservation_id, isouter=True)
-        .where(entry.c.budget_id == budget_id)
+        .where(entry.c.budget_id == row.id)
         .subquery()
     )
     return sa.select(totals)
@@ -138,8 +138,10 @@ def reference_jobs_left(held: Balance, reference: Mapping[str, Any]) -> int:
     if held.frozen_reason is not None:
         return 0
     if sigma is None:
-        sigma = accounting.calibrate(held.epsilon, held.delta, held.weights, rate, steps)
-    return accounting.how_many_fit(held.cap, held.used, accounting.cost(accounting.curve(sigma, rate), steps))
+        sigma = accounting.calibrate(held.epsilon, held.delta, held.filter, rate, steps)
+    return accounting.how_many_fit(
+        held.cap, held.used, accounting.cost(accounting.curve(sigma, rate, held.filter.orders), steps)
+    )
 
 
 def guarantee(epsilon_claim: float, held: Balance) -> str:

@@ -17,7 +17,9 @@ def make_engine(url: str, pool_size: int = 5) -> sa.Engine:
         hide_parameters=True,  # an error's text goes to the log, and values may be somebody's
         connect_args={
             "connect_timeout": 10,
-            "options": "-c lock_timeout=30s -c idle_in_transaction_session_timeout=60s",
+            # What the ledger is written under, whatever the server's default.
+            "options": "-c default_transaction_isolation=read\\ committed -c lock_timeout=30s "
+            "-c idle_in_transaction_session_timeout=60s",
         },
     )
 
@@ -27,21 +29,31 @@ class UnsafeLogin(RuntimeError):
 
 
 def require_safe_login(connection: sa.Connection) -> None:
-    """Refuse a login that is superuser, owns the ledger or may become someone who does."""
-    strong = connection.execute(
-        sa.text(
-            """
-            SELECT session_user FROM pg_roles
-            WHERE (rolsuper OR rolcreaterole OR rolbypassrls
-                   OR oid IN (SELECT relowner FROM pg_class WHERE relnamespace = 'ledger'::regnamespace)
-                   OR oid = (SELECT nspowner FROM pg_namespace WHERE nspname = 'ledger'))
-              AND pg_has_role(session_user, oid, 'MEMBER')
-            LIMIT 1
-            """
-        )
-    ).scalar_one_or_none()
+    """Refuse a login that may do more than a service: one that is superuser, owns the ledger, makes roles or databases,
+    copies the server or reads its files, or may become one that does; or one that may make anything here."""
+    strong = connection.execute(_STRONG).scalar_one_or_none()
     if strong is not None:
         raise UnsafeLogin(
-            f"the database login {strong!r} may overrule the ledger (superuser, owner or member of one); "
-            "use tacit_api for the API and tacit_worker for the worker in TACIT_DATABASE_URL"
+            f"the database login {strong!r} may overrule the ledger (superuser, owner, maker of roles or tables, or a "
+            "member of one); use a member of tacit_api for the API and one of tacit_worker for the worker in "
+            "TACIT_DATABASE_URL"
         )
+
+
+_STRONG = sa.text(
+    """
+    SELECT session_user WHERE EXISTS (
+        SELECT FROM pg_roles WHERE pg_has_role(session_user, oid, 'MEMBER') AND (
+            rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls OR rolname ~ '^pg_'
+            OR oid IN (SELECT relowner FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
+                       WHERE nspname IN ('ledger', 'public'))
+            OR oid IN (SELECT nspowner FROM pg_namespace WHERE nspname = 'ledger')
+            OR oid IN (SELECT proowner FROM pg_proc JOIN pg_namespace n ON n.oid = pronamespace
+                       WHERE nspname IN ('ledger', 'public'))
+            OR oid IN (SELECT datdba FROM pg_database WHERE datname = current_database())))
+      OR has_database_privilege(session_user, current_database(), 'CREATE')
+      OR has_database_privilege(session_user, current_database(), 'TEMPORARY')
+      OR EXISTS (SELECT FROM pg_namespace WHERE has_schema_privilege(session_user, oid, 'CREATE'))
+      OR EXISTS (SELECT FROM pg_parameter_acl WHERE has_parameter_privilege(session_user, parname, 'SET'))
+    """
+)

@@ -185,7 +185,7 @@ def _require_sensible(epsilon: float, held: Balance) -> None:
             param="epsilon",
         )
     # Two thousandths up: at the very least of it only a job that does nothing would fit.
-    least = ceil(accounting.epsilon_alone(accounting.EMPTY, held.delta, held.weights) * 1000 + 1) / 1000
+    least = ceil(accounting.epsilon_alone(held.filter.nothing, held.delta, held.filter) * 1000 + 1) / 1000
     if epsilon < least:
         raise Invalid(
             f"epsilon {epsilon:g} is too small at delta {held.delta:g}: the smallest that works is {least:g}",

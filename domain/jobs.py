@@ -101,8 +101,8 @@ class Planned:
         """Whether a steward must agree; the database decides the same in its own integers."""
         if self.approval_above is None:
             return False
-        cap = accounting.caps(self.approval_above, self.budget.delta, self.budget.weights)
-        return not accounting.fits(cap, accounting.EMPTY, self.draft.cost)
+        cap = accounting.caps(self.approval_above, self.budget.delta, self.budget.filter)
+        return not accounting.fits(cap, self.budget.filter.nothing, self.draft.cost)
 
     @property
     def price_now(self) -> float:

@@ -98,13 +98,13 @@ def draft(
         raise Invalid(str(error), code="invalid_request", param=f"method.{method}.{error.field}") from None
     (phase,) = spec.phases(resolved, declared_size=size)
     try:
-        sigma = accounting.calibrate(target, budget.delta, budget.weights, phase.sample_rate, phase.steps)
+        sigma = accounting.calibrate(target, budget.delta, budget.filter, phase.sample_rate, phase.steps)
     except accounting.DoesNotFit as error:
         raise Invalid(
             str(error), code="epsilon_too_small", param="privacy.epsilon", smallest_epsilon=error.smallest_epsilon
         ) from None
     max_length = min(dataset.max_length, model.facts.max_positions)
-    cost = accounting.cost(accounting.curve(sigma, phase.sample_rate), phase.steps)
+    cost = accounting.cost(accounting.curve(sigma, phase.sample_rate, budget.filter.orders), phase.steps)
     chosen = {**wanted.model_dump(mode="json"), "hyperparameters": resolved.model_dump(mode="json")}
     plan = spec.plan(
         wanted,
@@ -118,7 +118,7 @@ def draft(
     return Draft(
         method={"type": name, name: chosen},
         plan=plan,
-        epsilon=accounting.epsilon_alone(cost, budget.delta, budget.weights),
+        epsilon=accounting.epsilon_alone(cost, budget.delta, budget.filter),
         cost=cost,
         memory=spec.memory(wanted, model.facts, max_length=max_length, labels=dataset.labels, task=dataset.task),
     )
@@ -127,7 +127,7 @@ def draft(
 def largest_epsilon(draft: Draft, budget: Balance) -> float:
     """The largest epsilon at which a job of this shape would still fit, rounded down to 4 decimals; 0 if none does."""
     most = accounting.largest_epsilon_that_fits(
-        budget.cap, budget.used, budget.delta, budget.weights, draft.plan.sample_rate, draft.plan.steps
+        budget.cap, budget.used, budget.delta, budget.filter, draft.plan.sample_rate, draft.plan.steps
     )
     return int(most * 1e4) / 1e4
 

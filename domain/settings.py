@@ -169,7 +169,7 @@ class ServiceSettings(KeySettings, ModelSettings, ProcessSettings):
     """What the API and the worker share."""
 
     database_url: SecretStr
-    """This process's own login: tacit_api or tacit_worker."""
+    """This process's own login: a member of tacit_api or of tacit_worker."""
     broker_url: SecretStr
     blobs: str
     """A folder, or an object store's URL (s3://bucket/prefix)."""
@@ -223,11 +223,11 @@ class OperatorSettings(FileSettings):
     """What brings a database to this version. No service gets any of it but its own login."""
 
     admin_database_url: SecretStr
-    """The login that owns the schema."""
+    """The operator's login: no superuser, a member of tacit_owner."""
     api_database_url: SecretStr
-    """The API's TACIT_DATABASE_URL: tacit_api gets the password in it."""
+    """The API's TACIT_DATABASE_URL: its login is to be a member of tacit_api."""
     worker_database_url: SecretStr
-    """The workers' TACIT_DATABASE_URL: tacit_worker gets the password in it."""
+    """The workers' TACIT_DATABASE_URL: its login is to be a member of tacit_worker."""
     key_pepper: HexSecret
 
 

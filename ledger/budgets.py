@@ -32,7 +32,7 @@ class Balance:
     delta: float
     unit: str
     max_records_per_user: int | None
-    weights: accounting.Weights
+    filter: accounting.Filter
     cap: tuple[int, ...]
     spent: tuple[int, ...]
     reserved: tuple[int, ...]
@@ -48,7 +48,7 @@ class Balance:
         if not any(amount):
             return 0.0
         saturated = tuple(min(a, accounting.SATURATION) for a in amount)
-        return min(self.epsilon, accounting.epsilon_alone(saturated, self.delta, self.weights))
+        return min(self.epsilon, accounting.epsilon_alone(saturated, self.delta, self.filter))
 
 
 def open_budget(
@@ -67,10 +67,10 @@ def open_budget(
 
     Raises dpcore.spec.accounting.DoesNotFit when the reference job cannot fit, with the smallest epsilon that works.
     """
-    weights = accounting.reference_weights(
+    filter = accounting.reference_filter(
         float(epsilon), float(delta), reference.sample_rate, reference.steps, reference.noise_multiplier
     )
-    denominator = lcm(*(w.denominator for w in weights))
+    denominator = lcm(*(w.denominator for w in filter.weights))
     connection.execute(
         budget.insert().values(
             id=id,
@@ -85,7 +85,8 @@ def open_budget(
                 "steps": reference.steps,
                 "noise_multiplier": reference.noise_multiplier,
             },
-            weight_numerators=[int(w * denominator) for w in weights],
+            orders=list(filter.orders),
+            weight_numerators=[int(w * denominator) for w in filter.weights],
             weight_denominator=denominator,
         )
     )
@@ -94,6 +95,13 @@ def open_budget(
 def balance(connection: sa.Connection, budget_id: str) -> Balance:
     """Read one budget. Raises sqlalchemy.exc.NoResultFound."""
     return as_balance(connection.execute(sa.select(budget).where(budget.c.id == budget_id)).one())
+
+
+def as_filter(row: sa.Row[tuple[object, ...]]) -> accounting.Filter:
+    """The orders and weights in a row of ledger.budget."""
+    r = row._mapping
+    weights = tuple(Fraction(n, r["weight_denominator"]) for n in r["weight_numerators"])
+    return accounting.Filter(tuple(r["orders"]), weights)
 
 
 def as_balance(row: sa.Row[tuple[object, ...]]) -> Balance:
@@ -106,7 +114,7 @@ def as_balance(row: sa.Row[tuple[object, ...]]) -> Balance:
         delta=float(r["delta"]),
         unit=r["unit"],
         max_records_per_user=r["max_records_per_user"],
-        weights=tuple(Fraction(n, r["weight_denominator"]) for n in r["weight_numerators"]),
+        filter=as_filter(row),
         cap=tuple(r["cap"]),
         spent=tuple(r["spent"]),
         reserved=tuple(int(x) for x in r["reserved"]),

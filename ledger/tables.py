@@ -19,6 +19,7 @@ budget = sa.Table(
     sa.Column("max_records_per_user", sa.Integer),
     sa.Column("relation", sa.Text),
     sa.Column("reference", JSONB),
+    sa.Column("orders", ARRAY(sa.Integer)),
     sa.Column("weight_numerators", ARRAY(sa.Integer)),
     sa.Column("weight_denominator", sa.Integer),
     sa.Column("cap", ARRAY(sa.BigInteger)),
@@ -129,4 +130,5 @@ curve = sa.Table(
     sa.Column("proof", sa.Text),
     sa.Column("step_cost", ARRAY(sa.BigInteger)),
     sa.Column("indivisible", sa.Boolean),
+    sa.Column("orders", ARRAY(sa.Integer)),
 )

@@ -65,7 +65,7 @@ def _chain(row: Row, entries: Sequence[Row]) -> Problems:
 
 
 def _balance(row: Row, entries: Sequence[Row]) -> Problems:
-    spent, reserved = list(accounting.EMPTY), list(accounting.EMPTY)
+    spent, reserved = [0] * len(row.orders), [0] * len(row.orders)
     for e in entries:
         spent = [min(a + b, accounting.SATURATION) for a, b in zip(spent, e.spent_change, strict=True)]
         reserved = [a + int(b) for a, b in zip(reserved, e.reserved_change, strict=True)]
@@ -91,7 +91,7 @@ def _limits(row: Row, entries: Sequence[Row], policy_key: str | None) -> Problem
                 yield e.seq, f"the {e.kind} is not signed by the policy key"
     if (current, claim) != (row.epsilon, row.epsilon_claim):
         yield None, "the limit is not the one that the entries set"
-    if tuple(row.cap) != exact_caps(current, row.delta, row.weight_numerators, row.weight_denominator):
+    if tuple(row.cap) != exact_caps(current, row):
         yield None, "the caps are not those of the limit"
 
 
@@ -139,6 +139,6 @@ def _phases(connection: sa.Connection, row: Row) -> Problems:
         if list(p.reserved) != [min(c * p.steps_max, accounting.SATURATION) for c in p.step_cost]:
             yield None, f"{name} does not reserve its steps times its curve"
         if p.curve_id is None:
-            ours = accounting.curve(p.noise_multiplier, p.sample_rate)
+            ours = accounting.curve(p.noise_multiplier, p.sample_rate, tuple(row.orders))
             if not all(c <= o <= c * (1 + 1e-8) + 2 for c, o in zip(p.step_cost, ours, strict=True)):
                 yield None, f"{name} has a curve that is not that of its mechanism"

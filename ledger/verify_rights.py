@@ -60,11 +60,10 @@ def _grants(connection: sa.Connection, row: Row, entries: Sequence[Row]) -> Prob
         # A re-pricing, too, revokes a grant that it leaves past its caps.
         if (g.revoked_at is None and id in revoked) or (g.revoked_at and id not in revoked and not repriced):
             yield None, f"the entries say otherwise of whether grant {id} is revoked"
-        if g.epsilon is not None and tuple(g.cap) != exact_caps(
-            g.epsilon, row.delta, row.weight_numerators, row.weight_denominator
-        ):
+        if g.epsilon is not None and tuple(g.cap) != exact_caps(g.epsilon, row):
             yield None, f"the caps of grant {id} are not those of its sub-limit"
-        spent, reserved = amounts.get(id, (accounting.EMPTY, accounting.EMPTY))
+        nothing = (0,) * len(row.orders)
+        spent, reserved = amounts.get(id, (nothing, nothing))
         if (tuple(g.spent), tuple(int(x) for x in g._mapping["reserved"])) != (spent, reserved):
             yield None, f"the entries do not add up to the balance of grant {id}"
         if g.cap is not None and g.revoked_at is None and not accounting.fits(g.cap, spent, reserved):
@@ -92,25 +91,29 @@ def _amounts(
         if (end or charge).seq < last_reprice:
             amount = connection.execute(sa.select(today)).scalar_one()
         (reserved if end is None else spent)[grant].append(amount)
-    return {g: (_sum(spent[g], accounting.SATURATION), _sum(reserved[g])) for g in {*spent, *reserved}}
+    nothing = (0,) * len(row.orders)
+    return {
+        g: (_sum([nothing, *spent[g]], accounting.SATURATION), _sum([nothing, *reserved[g]]))
+        for g in {*spent, *reserved}
+    }
 
 
 def _sum(amounts: Sequence[Sequence[int]], most: float = math.inf) -> accounting.Curve:
-    return tuple(int(min(sum(x), most)) for x in zip(accounting.EMPTY, *amounts, strict=True))
+    return tuple(int(min(sum(x), most)) for x in zip(*amounts, strict=True))
 
 
 def _decimal(text: str | None) -> Decimal | None:
     return None if text is None else Decimal(text)
 
 
-def exact_caps(epsilon: Decimal, delta: Decimal, numerators: Sequence[int], denominator: int) -> tuple[int, ...]:
-    """Caps as the database defines them, by decimal arithmetic of 60 digits."""
+def exact_caps(epsilon: Decimal, row: Row) -> tuple[int, ...]:
+    """Caps of the budget `row` at a limit as the database defines them, by decimal arithmetic of 60 digits."""
     with localcontext() as context:
         context.prec = 60
         found = []
-        for a, n in zip(accounting.ORDERS, numerators, strict=True):
-            weight = (Decimal(n) / denominator).quantize(Decimal("1e-40"))
+        for a, n in zip(row.orders, row.weight_numerators, strict=True):
+            weight = (Decimal(n) / row.weight_denominator).quantize(Decimal("1e-40"))
             log_c = -Decimal(a).ln() + (a - 1) * (1 - 1 / Decimal(a)).ln()
-            room = epsilon + (delta.ln() + weight.ln() - log_c) / (a - 1)
+            room = epsilon + (row.delta.ln() + weight.ln() - log_c) / (a - 1)
             found.append(min(math.floor(room * accounting.UNITS_PER_NAT) - 1, accounting.SATURATION - 1))
         return tuple(found)

@@ -7,6 +7,8 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
+from migrations.roles import OWNER, missing
+
 _FOLDER = Path(__file__).parent
 _LOCK = 0x7AC17  # one migration at a time, whichever process starts it
 
@@ -29,12 +31,34 @@ def revisions() -> list[str]:
     return [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()][::-1]
 
 
+class RolesMissing(RuntimeError):
+    """The server's administrator has not made the roles yet, or only some of them; the message says what lacks."""
+
+
+def found(admin_url: str) -> list[tuple[str | None, str]]:
+    """What upgrades found in rows of earlier revisions and could not believe: the budget, which is frozen, and why."""
+    engine = sa.create_engine(admin_url)
+    try:
+        with engine.connect() as connection:
+            rows = connection.execute(sa.text("SELECT budget_id, what FROM ledger.finding ORDER BY id")).all()
+    finally:
+        engine.dispose()
+    return [(row.budget_id, row.what) for row in rows]
+
+
 def upgrade(admin_url: str, revision: str = "head") -> None:
-    """Bring the database behind `admin_url` to a revision; a no-op when it is there already."""
+    """Bring the database behind `admin_url` to a revision; a no-op when it is there already.
+
+    The login is a member of tacit_owner (roles.py), and works as it: what a migration makes belongs to nobody's login.
+    Raises RolesMissing.
+    """
     engine = sa.create_engine(admin_url)
     try:
         with engine.connect() as connection:
             connection.execute(sa.text("SELECT pg_advisory_lock(:k)"), {"k": _LOCK})
+            if lacks := missing(connection):
+                raise RolesMissing("; ".join(lacks))
+            connection.exec_driver_sql(f"SET ROLE {OWNER}")
             connection.commit()
             config = _config()
             config.attributes["connection"] = connection

@@ -17,8 +17,14 @@ from cli.embedded import postgres, redis
 from cli.embedded.errors import StackError
 from domain.blobs import Store, open_store
 from domain.settings import ServiceSettings
+from migrations.roles import Login, Logins, statements
 
-PASSWORDS = {postgres.SUPERUSER: "admin-password", "tacit_api": "api-password", "tacit_worker": "worker-password"}
+LOGINS = Logins(
+    Login("tacit_admin", "admin-password"),
+    Login("tacit_api_login", "api-password"),
+    Login("tacit_worker_login", "worker-password"),
+)
+SUPERUSER_PASSWORD = "superuser-password"
 MASTER_KEY = "5a" * 32
 """What wraps the keys of every test's blobs."""
 T = TypeVar("T")
@@ -32,12 +38,26 @@ def blob_store(folder: Path, engine: sa.Engine) -> Store:
 
 @dataclass(frozen=True)
 class Database:
-    """One migrated database and its three logins, as SQLAlchemy URLs."""
+    """One migrated database and its logins, as SQLAlchemy URLs."""
 
     name: str
+    superuser_url: str
+    """Of the server's superuser: for what no login of an installation can do."""
     admin_url: str
     api_url: str
     worker_url: str
+
+
+def database_on(server: postgres.Postgres, name: str) -> Database:
+    """The URLs of a database on a server with the tests' passwords."""
+    urls = [server.url(login.name, login.password, name) for login in (LOGINS.admin, LOGINS.api, LOGINS.worker)]
+    return Database(name, server.url(postgres.SUPERUSER, SUPERUSER_PASSWORD, name), *urls)
+
+
+def establish(superuser_url: str) -> None:
+    """The roles of an installation, in a database that has none yet."""
+    with psycopg.connect(superuser_url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(statements(LOGINS).encode())
 
 
 class Databases:
@@ -48,40 +68,38 @@ class Databases:
         self._numbers = itertools.count(1)
         self._template: str | None = None
 
-    def url(self, user: str, name: str) -> str:
-        return self._server.url(user, PASSWORDS[user], name)
-
-    def empty(self) -> str:
-        """The name of a new database that holds nothing."""
-        return self._create("")
+    def empty(self) -> Database:
+        """A new database with its roles that holds nothing."""
+        made = self._create("")
+        establish(made.superuser_url)
+        return made
 
     def create(self) -> Database:
         if self._template is None:
             self._template = self._migrated()
-        name = self._create(f"TEMPLATE {self._template}")
-        urls = [self.url(user, name) for user in PASSWORDS]
-        return Database(name, *urls)
+        made = self._create(f"TEMPLATE {self._template} OWNER tacit_owner")
+        # What a template does not pass on.
+        self._run(f"REVOKE ALL ON DATABASE {made.name} FROM PUBLIC")
+        self._run(f"GRANT CONNECT ON DATABASE {made.name} TO tacit_api, tacit_worker")
+        return made
 
     def drop(self, name: str) -> None:
         self._run(f"DROP DATABASE {name} WITH (FORCE)")
 
     def _migrated(self) -> str:
-        from domain.bootstrap import set_service_passwords
         from migrations import upgrade
 
-        name = self.empty()
-        url = self.url(postgres.SUPERUSER, name)
-        upgrade(url)
-        set_service_passwords(url, PASSWORDS["tacit_api"], PASSWORDS["tacit_worker"])
-        return name
+        made = self.empty()
+        upgrade(made.admin_url)
+        return made.name
 
-    def _create(self, how: str) -> str:
+    def _create(self, how: str) -> Database:
         name = f"test_{next(self._numbers)}"
         self._run(f"CREATE DATABASE {name} {how}")
-        return name
+        return database_on(self._server, name)
 
     def _run(self, statement: str) -> None:
-        url = self.url(postgres.SUPERUSER, "postgres").replace("+psycopg", "")
+        url = database_on(self._server, "postgres").superuser_url.replace("+psycopg", "")
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(statement)
 
@@ -100,7 +118,7 @@ def postgres_server(short_folder: Path) -> Iterator[postgres.Postgres]:
     server = _started(
         lambda: postgres.start(
             short_folder / "postgres",
-            password=PASSWORDS[postgres.SUPERUSER],
+            password=SUPERUSER_PASSWORD,
             log=short_folder / "postgres.log",
             options=["fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200"],
         )
@@ -139,11 +157,11 @@ def module_database(databases: Databases) -> Iterator[Database]:
 
 
 @pytest.fixture
-def empty_database(databases: Databases) -> Iterator[str]:
-    """The administrator's URL of a database that holds nothing, for the migrations themselves."""
-    name = databases.empty()
-    yield databases.url(postgres.SUPERUSER, name)
-    databases.drop(name)
+def empty_database(databases: Databases) -> Iterator[Database]:
+    """A database that holds nothing but its roles, for the migrations themselves."""
+    made = databases.empty()
+    yield made
+    databases.drop(made.name)
 
 
 def _started(start: Callable[[], T]) -> T:

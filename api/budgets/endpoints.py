@@ -65,7 +65,7 @@ def entries(
 ) -> Page[Entry]:
     """The budget's ledger, oldest line first."""
     budget = budgets.require(connection, caller, budget_id)
-    scoped = budgets.entries(budget.id)
+    scoped = budgets.entries(budget)
     rows, more = fetch_numbered(
         connection,
         scoped,

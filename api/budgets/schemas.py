@@ -131,8 +131,8 @@ def budget_of(row: sa.Row[Any]) -> Budget:
         guarantee=budgets.guarantee(float(row.epsilon_claim), balance),
         reference=row.reference,
         ledger=LedgerState(
-            orders=list(accounting.ORDERS),
-            weights=[str(w) for w in balance.weights],
+            orders=list(balance.filter.orders),
+            weights=[str(w) for w in balance.filter.weights],
             cap=list(balance.cap),
             spent=list(balance.spent),
             reserved=list(balance.reserved),

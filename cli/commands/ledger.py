@@ -1,7 +1,7 @@
 """`tacit ledger`: checking it, keeping receipts, and the decisions that only the operator may take."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
@@ -180,9 +180,14 @@ def correct(
     """Operator: charge what happened outside the service. Freezes the budget when that is past its limit."""
     from dpcore.spec import accounting
     from ledger import policy
+    from ledger.budgets import balance
 
-    more: Sequence[int] = accounting.cost(accounting.curve(noise_multiplier, sample_rate), steps)
-    _decide(data, admin_url, policy_key, lambda c, k: policy.correct(c, k, budget, more, reason))
+    def charge(connection: Any, key: Any) -> None:
+        orders = balance(connection, budget).filter.orders
+        more = accounting.cost(accounting.curve(noise_multiplier, sample_rate, orders), steps)
+        policy.correct(connection, key, budget, more, reason)
+
+    _decide(data, admin_url, policy_key, charge)
 
 
 @app.command()

@@ -21,7 +21,8 @@ from cli.embedded import identity, sockets
 from cli.embedded.errors import StackError
 from cli.embedded.processes import BEAT, Process, command_line, tail
 
-SUPERUSER = "tacit_admin"
+SUPERUSER = "postgres"
+"""For bootstrap alone: no process of the stack logs in as it once the roles stand."""
 OLDEST = 15
 PORT = 5432  # only names the socket; no TCP port is opened
 TRIES = 3

@@ -17,6 +17,8 @@ def _fresh() -> str:
 class Secrets:
     """Hexadecimal, 32 bytes each."""
 
+    superuser_password: str = field(default_factory=_fresh, repr=False)
+    """Of the server's superuser, which `tacit up` needs while it makes the roles."""
     admin_password: str = field(default_factory=_fresh, repr=False)
     api_password: str = field(default_factory=_fresh, repr=False)
     worker_password: str = field(default_factory=_fresh, repr=False)

@@ -11,10 +11,9 @@ from pathlib import Path
 from types import FrameType
 
 import httpx
-import psycopg
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from cli.embedded import lock, postgres, redis, secrets, services
+from cli.embedded import lock, postgres, redis, roles, secrets, services
 from cli.embedded.errors import StackError
 from cli.embedded.processes import BEAT, Process, marked, tail
 from cli.embedded.supervisor import Kept, keep
@@ -84,7 +83,7 @@ class Stack:
             "database",
             lambda: (
                 postgres.start(
-                    self.data / "postgres", password=known.admin_password, log=_log(logs, "postgres")
+                    self.data / "postgres", password=known.superuser_password, log=_log(logs, "postgres")
                 ).process
             ),
         )
@@ -110,17 +109,15 @@ class Stack:
         return self.kept[name]
 
     def _migrate(self, server: postgres.Postgres, known: secrets.Secrets) -> str | None:
-        """The database at this version, the service logins, and the first admin key where there is none yet."""
-        from domain.bootstrap import create_first_key, set_service_passwords
-        from migrations import upgrade
+        """The database at this version, its roles, and the first admin key where there is none yet."""
+        from domain.bootstrap import create_first_key
+        from migrations import found, upgrade
 
-        maintenance = server.url(postgres.SUPERUSER, known.admin_password, "postgres").replace("+psycopg", "")
-        with psycopg.connect(maintenance, autocommit=True) as connection:
-            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
-                connection.execute(f"CREATE DATABASE {DATABASE}")
-        admin_url = server.url(postgres.SUPERUSER, known.admin_password, DATABASE)
+        roles.establish(server, known, DATABASE)
+        admin_url = server.url(roles.ADMIN, known.admin_password, DATABASE)
         upgrade(admin_url)
-        set_service_passwords(admin_url, known.api_password, known.worker_password)
+        for budget, what in found(admin_url):
+            self.say(f"The upgrade found something wrong: budget {budget} is frozen: {what}")
         return create_first_key(
             admin_url, bytes.fromhex(known.key_pepper), keep=lambda key: secrets.save(key_file(self.data), key)
         )
@@ -158,7 +155,7 @@ class Stack:
 
 def worker_environment(data: Path) -> dict[str, str]:
     """The variables of a worker of the stack that runs on `data`. Raises StackError when none does."""
-    values = _shared_values(data, "tacit_worker", secrets.load(data).worker_password)
+    values = _shared_values(data, roles.WORKER, secrets.load(data).worker_password)
     return services.worker_environment(data, values)
 
 
@@ -172,7 +169,7 @@ def api_environment(data: Path) -> dict[str, str]:
         "TACIT_POLICY_KEY": _public_half(known.policy_key),
         "TACIT_WITNESS": str(data / "witness" / "heads.jsonl"),
     }
-    return services.api_environment(data, _shared_values(data, "tacit_api", known.api_password) | own)
+    return services.api_environment(data, _shared_values(data, roles.API, known.api_password) | own)
 
 
 def _shared_values(data: Path, login: str, password: str) -> dict[str, str]:
@@ -281,7 +278,7 @@ def admin_url(data: Path) -> str:
     running = postgres.live(data.absolute() / "postgres")
     if running is None or not (data / "secrets" / "stack.json").exists():
         raise StackError(f"no stack runs on {data}; start it with `tacit up`, or set TACIT_ADMIN_DATABASE_URL")
-    return running.url(postgres.SUPERUSER, secrets.load(data).admin_password, DATABASE)
+    return running.url(roles.ADMIN, secrets.load(data).admin_password, DATABASE)
 
 
 def policy_key(data: Path) -> str:

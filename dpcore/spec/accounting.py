@@ -5,11 +5,12 @@ with dp-accounting for plans and estimates, rounded so that what it says fits do
 
 Neighbouring relation: add or remove one unit. Mechanism: Poisson-subsampled Gaussian (Mironov, Talwar and Zhang 2019).
 Filter: an order i is fixed by weights w_i before the first release (fully adaptive composition at a fixed Renyi order:
-Feldman and Zrnic 2021; conversion: Canonne, Kamath and Steinke 2020, Prop. 12).
+Feldman and Zrnic 2021; conversion: Canonne, Kamath and Steinke 2020, Prop. 12). Each budget has its own list of orders.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
@@ -17,14 +18,20 @@ from dp_accounting import GaussianDpEvent, NeighboringRelation, PoissonSampledDp
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 
-ORDERS = (2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 32, 64)
-"""Renyi orders, frozen: integers, so that the curve has a closed form."""
+FIRST_ORDERS = (2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 32, 64)
+"""Renyi orders of the budgets of the first revisions: integers, so that the curve has a closed form."""
+
+BASE_ORDERS = (2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128)
+"""What every new budget has beside its main order: for jobs of other shapes than its reference job."""
+
+MAIN_ORDERS = (*range(2, 65), *range(66, 129, 2), *range(132, 257, 4), *range(264, 513, 8))
+"""What a budget's main order is chosen from: at most 3 % apart from 34 on, where noise hardly changes with it."""
 
 UNITS_PER_NAT = 10**12
 SATURATION = 2**53
 """Costs stop here; caps stay below, so a saturated order can never certify again."""
 
-BEST_ORDER_WEIGHT = Fraction(7, 10)
+MAIN_WEIGHT = Fraction(7, 10)
 MAX_NOISE_MULTIPLIER = 1000.0
 MIN_NOISE_MULTIPLIER = 0.2
 
@@ -32,8 +39,19 @@ PLD_INTERVAL = 1e-4
 """Nats between two values of a discretised privacy loss, which is rounded so that epsilon never comes out too small."""
 
 Curve = tuple[int, ...]
-EMPTY: Curve = (0,) * len(ORDERS)
-Weights = tuple[Fraction, ...]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """The orders at which a budget is held, rising, and the share of delta of each: public, fixed at its opening."""
+
+    orders: tuple[int, ...]
+    weights: tuple[Fraction, ...]
+
+    @property
+    def nothing(self) -> Curve:
+        """The cost of no step."""
+        return (0,) * len(self.orders)
 
 
 class DoesNotFit(ValueError):
@@ -45,10 +63,10 @@ class DoesNotFit(ValueError):
 
 
 @lru_cache(maxsize=4096)
-def curve(noise_multiplier: float, sample_rate: float) -> Curve:
+def curve(noise_multiplier: float, sample_rate: float, orders: tuple[int, ...]) -> Curve:
     """Cost of one step at each order, units of 1e-12 nat, rounded up; at most SATURATION."""
     event = PoissonSampledDpEvent(sample_rate, GaussianDpEvent(noise_multiplier))
-    accountant = RdpAccountant(list(ORDERS), NeighboringRelation.ADD_OR_REMOVE_ONE).compose(event)
+    accountant = RdpAccountant(list(orders), NeighboringRelation.ADD_OR_REMOVE_ONE).compose(event)
     return tuple(_units_up(float(rho)) for rho in accountant.rdp)
 
 
@@ -68,18 +86,19 @@ def total(costs: Sequence[Curve]) -> Curve:
     return tuple(min(sum(c), SATURATION) for c in zip(*costs, strict=True))
 
 
-def _offsets(delta: float, weights: Weights | None) -> list[float]:
-    """cap_i - epsilon in nats: (log(delta w_i) - log c(a_i)) / (a_i - 1), log c(a) = -log a + (a-1) log(1-1/a)."""
-    w = weights or (Fraction(1),) * len(ORDERS)
-    return [
-        (math.log(delta) + math.log(wi) + math.log(a) - (a - 1) * math.log1p(-1 / a)) / (a - 1)
-        for a, wi in zip(ORDERS, w, strict=True)
-    ]
+def _offset(order: int, delta: float, weight: Fraction | int) -> float:
+    """cap - epsilon in nats: (log(delta w) - log c(a)) / (a - 1), log c(a) = -log a + (a-1) log(1-1/a)."""
+    log_c = -math.log(order) + (order - 1) * math.log1p(-1 / order)
+    return (math.log(delta) + math.log(weight) - log_c) / (order - 1)
 
 
-def caps(epsilon: float, delta: float, weights: Weights | None) -> Curve:
-    """Most that may be spent at each order, units of 1e-12 nat, rounded down; None for weights: the unweighted caps."""
-    return tuple(min(math.floor((epsilon + o) * UNITS_PER_NAT) - 2, SATURATION - 1) for o in _offsets(delta, weights))
+def _cap(epsilon: float, offset: float) -> int:
+    return min(math.floor((epsilon + offset) * UNITS_PER_NAT) - 2, SATURATION - 1)
+
+
+def caps(epsilon: float, delta: float, filter: Filter) -> Curve:
+    """Most that may be spent at each order, units of 1e-12 nat, rounded down."""
+    return tuple(_cap(epsilon, _offset(a, delta, w)) for a, w in zip(filter.orders, filter.weights, strict=True))
 
 
 def fits(cap: Sequence[int], used: Sequence[int], more: Sequence[int]) -> bool:
@@ -87,10 +106,13 @@ def fits(cap: Sequence[int], used: Sequence[int], more: Sequence[int]) -> bool:
     return any(u + m <= c for c, u, m in zip(cap, used, more, strict=True))
 
 
-def epsilon_alone(spent: Curve, delta: float, weights: Weights) -> float:
-    """Epsilon that this cost alone would take of an empty budget with these weights and this delta, never below 0."""
-    offsets = _offsets(delta, weights)
-    usable = [k / UNITS_PER_NAT - o for k, o in zip(spent, offsets, strict=True) if k < SATURATION]
+def epsilon_alone(spent: Curve, delta: float, filter: Filter) -> float:
+    """Epsilon that this cost alone would take of an empty budget with this filter and this delta, never below 0."""
+    usable = [
+        k / UNITS_PER_NAT - _offset(a, delta, w)
+        for k, a, w in zip(spent, filter.orders, filter.weights, strict=True)
+        if k < SATURATION
+    ]
     if not usable:
         return math.inf
     # Two units up: caps are rounded down by as much, so asking for exactly this epsilon fits.
@@ -108,74 +130,104 @@ def pld_epsilon(noise_multiplier: float, sample_rate: float, steps: int, delta: 
     return max(0.0, float(accountant.get_epsilon(delta)))
 
 
-def order_weights(best: int) -> Weights:
-    """0.7 on one order, the rest shared equally; their sum is one."""
-    rest = (1 - BEST_ORDER_WEIGHT) / (len(ORDERS) - 1)
-    return tuple(BEST_ORDER_WEIGHT if a == best else rest for a in ORDERS)
+def with_main(main: int, others: Sequence[int] = BASE_ORDERS) -> Filter:
+    """0.7 on the main order, the rest shared equally among the others; the sum is one."""
+    orders = tuple(sorted({*others, main}))
+    rest = (1 - MAIN_WEIGHT) / (len(orders) - 1)
+    return Filter(orders, tuple(MAIN_WEIGHT if a == main else rest for a in orders))
 
 
-def reference_weights(
+@lru_cache(maxsize=256)
+def reference_filter(
     epsilon: float, delta: float, sample_rate: float, steps: int, noise_multiplier: float | None = None
-) -> Weights:
-    """Weights for a budget whose typical use is jobs of (sample_rate, steps), repeated until the budget is full.
+) -> Filter:
+    """The filter for a budget whose typical use is jobs of (sample_rate, steps), repeated until the budget is full.
 
-    Without a noise multiplier the job is the one that fills the budget by itself. The best order is the one at which
-    the unweighted caps hold most of these jobs. Raises DoesNotFit with the smallest epsilon that works.
+    The main order is the one that, with its weight, asks for the least noise: of the job that fills the budget by
+    itself, or, with a noise multiplier, the one that holds most of these jobs. Raises DoesNotFit with the smallest
+    epsilon that works.
     """
-    open_caps = caps(epsilon, delta, None)
+    room = {a: _cap(epsilon, _offset(a, delta, MAIN_WEIGHT)) for a in MAIN_ORDERS}
     if noise_multiplier is None:
-        sigma = _smallest_sigma(lambda s: fits(open_caps, EMPTY, cost(curve(s, sample_rate), steps)))
-        if sigma is None:
+        # Few orders bound the noise from above; only what fits there can fit with less.
+        coarse = _smallest_sigma({a: room[a] for a in BASE_ORDERS}, sample_rate, steps)
+        found = _smallest_sigma(room, sample_rate, steps, at_most=MAX_NOISE_MULTIPLIER if coarse is None else coarse[0])
+        if found is None:
             raise _too_small(epsilon, delta, sample_rate, steps)
-        noise_multiplier = sigma
-    job = curve(noise_multiplier, sample_rate)
-    best = max(range(len(ORDERS)), key=lambda i: Fraction(open_caps[i], job[i]) if job[i] < SATURATION else -1)
-    weights = order_weights(ORDERS[best])
-    if not fits(
-        caps(epsilon, delta, weights), (0,) * len(ORDERS), cost(curve(MAX_NOISE_MULTIPLIER, sample_rate), steps)
-    ):
+        main = found[1]
+    else:
+        job = dict(zip(MAIN_ORDERS, curve(noise_multiplier, sample_rate, MAIN_ORDERS), strict=True))
+        main = max(MAIN_ORDERS, key=lambda a: Fraction(room[a], job[a]) if job[a] < SATURATION else Fraction(-1))
+    filter = with_main(main)
+    quiet = cost(curve(MAX_NOISE_MULTIPLIER, sample_rate, filter.orders), steps)
+    if not fits(caps(epsilon, delta, filter), filter.nothing, quiet):
         raise _too_small(epsilon, delta, sample_rate, steps)
-    return weights
+    return filter
 
 
 def _too_small(epsilon: float, delta: float, sample_rate: float, steps: int) -> DoesNotFit:
     """The least epsilon at which the quietest job, most weight on the best order, fits an empty budget."""
-    quiet = cost(curve(MAX_NOISE_MULTIPLIER, sample_rate), steps)
-    least = min(epsilon_alone(quiet, delta, order_weights(a)) for a in ORDERS)
-    least = math.ceil(least * 1000) / 1000
+    quiet = cost(curve(MAX_NOISE_MULTIPLIER, sample_rate, MAIN_ORDERS), steps)
+    least = min(k / UNITS_PER_NAT - _offset(a, delta, MAIN_WEIGHT) for a, k in zip(MAIN_ORDERS, quiet, strict=True))
+    least = math.ceil(max(0.0, least + 4 / UNITS_PER_NAT) * 1000) / 1000
     return DoesNotFit(
         f"epsilon {epsilon:g} is too small at delta {delta:g}: the smallest that works is {least:g}", least
     )
 
 
 @lru_cache(maxsize=4096)
-def calibrate(epsilon: float, delta: float, weights: Weights, sample_rate: float, steps: int) -> float:
+def calibrate(epsilon: float, delta: float, filter: Filter, sample_rate: float, steps: int) -> float:
     """Smallest noise multiplier (6 decimals, rounded up) at which `steps` steps take at most `epsilon` of an empty
-    budget with these weights and this delta, by the ledger's own rule. Raises DoesNotFit."""
-    cap = caps(epsilon, delta, weights)
-    sigma = _smallest_sigma(lambda s: fits(cap, EMPTY, cost(curve(s, sample_rate), steps)))
-    if sigma is None:
-        quiet = cost(curve(MAX_NOISE_MULTIPLIER, sample_rate), steps)
-        least = math.ceil(epsilon_alone(quiet, delta, weights) * 1000) / 1000
+    budget with this filter and this delta, by the ledger's own rule. Raises DoesNotFit."""
+    found = _smallest_sigma(_room(caps(epsilon, delta, filter), filter), sample_rate, steps)
+    if found is None:
+        quiet = cost(curve(MAX_NOISE_MULTIPLIER, sample_rate, filter.orders), steps)
+        least = math.ceil(epsilon_alone(quiet, delta, filter) * 1000) / 1000
         raise DoesNotFit(
             f"{steps} steps at sample rate {sample_rate:g} cannot be had for epsilon {epsilon:g} at delta {delta:g}; "
             f"the smallest epsilon that works is {least:g}",
             least,
         )
-    return sigma
+    return found[0]
 
 
-def _smallest_sigma(good: Callable[[float], bool]) -> float | None:
-    """Bisect for the smallest noise multiplier on the grid of 1e-6 that is good; cost falls as sigma grows."""
-    low, high = round(MIN_NOISE_MULTIPLIER * 1e6), round(MAX_NOISE_MULTIPLIER * 1e6)
-    if not good(high / 1e6):
+def _room(left: Sequence[int], filter: Filter) -> dict[int, int]:
+    return dict(zip(filter.orders, left, strict=True))
+
+
+def _smallest_sigma(
+    room: Mapping[int, int], sample_rate: float, steps: int, *, at_most: float = MAX_NOISE_MULTIPLIER
+) -> tuple[float, int] | None:
+    """The smallest noise multiplier on the grid of 1e-6 at which the steps fit what is left at some order, and an order
+    at which they do; None when `at_most` is not enough.
+
+    Cost falls as noise grows, so that an order which does not fit cannot fit with less: only those that fitted last are
+    asked again.
+    """
+
+    def fitting(sigma: int, orders: tuple[int, ...]) -> tuple[int, ...]:
+        step = curve(sigma / 1e6, sample_rate, orders)
+        return tuple(a for a, k in zip(orders, step, strict=True) if min(k * steps, SATURATION) <= room[a])
+
+    low, most = round(MIN_NOISE_MULTIPLIER * 1e6), round(at_most * 1e6)
+    usable = tuple(a for a, left in room.items() if left > 0)
+    if not usable:
         return None
-    if good(low / 1e6):
-        return low / 1e6
+    high = most if at_most < MAX_NOISE_MULTIPLIER else 10**6
+    while not (found := fitting(high, usable)):
+        if high == most:
+            return None
+        low, high = high, min(most, 4 * high)
+    usable = found
+    if found := fitting(low, usable):
+        return low / 1e6, found[0]
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if good(middle / 1e6) else (middle, high)
-    return high / 1e6
+        if found := fitting(middle, usable):
+            high, usable = middle, found
+        else:
+            low = middle
+    return high / 1e6, usable[0]
 
 
 def how_many_fit(cap: Sequence[int], used: Sequence[int], job: Curve) -> int:
@@ -184,8 +236,11 @@ def how_many_fit(cap: Sequence[int], used: Sequence[int], job: Curve) -> int:
 
 
 def largest_epsilon_that_fits(
-    cap: Sequence[int], used: Sequence[int], delta: float, weights: Weights, sample_rate: float, steps: int
+    cap: Sequence[int], used: Sequence[int], delta: float, filter: Filter, sample_rate: float, steps: int
 ) -> float:
     """Largest epsilon at which one more job of this shape fits beside what is used; 0 if none does."""
-    sigma = _smallest_sigma(lambda s: fits(cap, used, cost(curve(s, sample_rate), steps)))
-    return 0.0 if sigma is None else epsilon_alone(cost(curve(sigma, sample_rate), steps), delta, weights)
+    left = [c - u for c, u in zip(cap, used, strict=True)]
+    found = _smallest_sigma(_room(left, filter), sample_rate, steps)
+    if found is None:
+        return 0.0
+    return epsilon_alone(cost(curve(found[0], sample_rate, filter.orders), steps), delta, filter)

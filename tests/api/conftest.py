@@ -104,7 +104,7 @@ class World:
         return answer.json()
 
     def engine(self, login: str) -> sa.Engine:
-        """A connection as admin, api or worker."""
+        """A connection as superuser, admin, api or worker."""
         return sa.create_engine(getattr(self.database, f"{login}_url"), poolclass=sa.NullPool)
 
 

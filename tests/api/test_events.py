@@ -130,9 +130,9 @@ def test_idle_streams_hold_no_connection_and_a_key_has_only_so_many(
             assert (fourth.status_code, fourth.headers.get("retry-after")) == (429, "15")
         with other.stream() as answer:
             assert answer.status_code == 200
-        with world.engine("admin").connect() as connection:
+        with world.engine("superuser").connect() as connection:
             busy = sa.text(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'tacit_api' "
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'tacit_api_login' "
                 "AND state <> 'idle'"
             )
             assert connection.execute(busy).scalar_one() == 0

@@ -43,7 +43,7 @@ def test_verification_names_what_does_not_hold(world: World) -> None:
     assert world.post(path, scope="auditor").json()["ok"] is True
     assert world.post(path, scope="analyst").status_code == 403
     assert world.post(path, scope="auditor", tenant="two").status_code == 404
-    with world.engine("admin").begin() as connection:
+    with world.engine("superuser").begin() as connection:
         connection.execute(sa.text("SET session_replication_role = replica"))
         connection.execute(
             sa.text("UPDATE ledger.entry SET actor = 'nobody' WHERE budget_id = :b AND seq = 1"), {"b": budget}

@@ -64,7 +64,7 @@ def test_what_is_wrong_is_named_with_its_fix(settings: ApiSettings, database: Da
 
 def test_what_is_away_is_told_without_its_password(settings: ApiSettings, database: Database) -> None:
     changed = {
-        "database_url": "postgresql+psycopg://tacit_api:hidden@127.0.0.1:1/x",
+        "database_url": "postgresql+psycopg://tacit_api_login:hidden@127.0.0.1:1/x",
         "broker_url": "redis://127.0.0.1:1/0",
     }
     away = settings.model_copy(update={k: type(settings.database_url)(v) for k, v in changed.items()})

@@ -34,7 +34,7 @@ def test_take_the_pictures(house: House, open_page: Open) -> None:
         else:
             house.work(made["id"])
     house.work(house.job(other["id"], 1.0, suffix="stars")["id"])
-    with house.engine("admin").begin() as connection:
+    with house.engine("superuser").begin() as connection:
         connection.execute(sa.text(SPREAD))
     job = house.job(file["id"], 2.5, suffix="triage-v2", steps=200, metadata={"team": "support"})
     house.job(file["id"], 1.0, suffix="nightly")

@@ -24,7 +24,7 @@ SHAPE = {
 READER = ModelFacts(model_type="bert", biases=500, **SHAPE)
 WRITER = ModelFacts(model_type="llama", causal_lm=True, biases=0, **SHAPE)
 CHATTER = WRITER.model_copy(update={"chat_template": True})
-WEIGHTS = accounting.reference_weights(8.0, 1e-5, 0.05, 100)
+FILTER = accounting.reference_filter(8.0, 1e-5, 0.05, 100)
 
 
 def plan(facts: ModelFacts, task: TaskKind, *, method: str = "lora", unit: str = "record", **numbers: Any) -> Draft:
@@ -35,10 +35,10 @@ def plan(facts: ModelFacts, task: TaskKind, *, method: str = "lora", unit: str =
         delta=1e-5,
         unit=unit,
         max_records_per_user=2 if unit == "user" else None,
-        weights=WEIGHTS,
-        cap=accounting.caps(8.0, 1e-5, WEIGHTS),
-        spent=accounting.EMPTY,
-        reserved=accounting.EMPTY,
+        filter=FILTER,
+        cap=accounting.caps(8.0, 1e-5, FILTER),
+        spent=FILTER.nothing,
+        reserved=FILTER.nothing,
         frozen_reason=None,
     )
     labels = 2 if task in ("classification", "pair") else 0

@@ -16,7 +16,7 @@ from cli.embedded import postgres, redis
 from domain.hints import HINT_ERRORS, redis_url, send_hint
 from domain.tables import job
 from ledger.tables import work
-from tests.conftest import PASSWORDS, Databases, _started
+from tests.conftest import SUPERUSER_PASSWORD, Databases, _started
 from tests.faults.worker import CLOCK
 from tests.worker.service import Service, Worker
 
@@ -49,7 +49,7 @@ class Servers:
         self.postgres = _started(
             lambda: postgres.start(
                 self.folder / "postgres",
-                password=PASSWORDS[postgres.SUPERUSER],
+                password=SUPERUSER_PASSWORD,
                 log=self.folder / "postgres.log",
                 options=["fsync=off", "max_connections=100"],
             )

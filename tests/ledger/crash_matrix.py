@@ -162,7 +162,7 @@ class Service:
 
     def __post_init__(self) -> None:
         self.world = World(self.database)
-        self.world.admin, self.world.api = make_engine(self.database.admin_url), make_engine(self.database.api_url)
+        self.world.admin, self.world.api = make_engine(self.database.superuser_url), make_engine(self.database.api_url)
         self.api, self.worker = make_engine(self.database.api_url), make_engine(self.database.worker_url)
         self.tracer = Tracer(self.world.admin, [self.api, self.worker])
         self.store = blob_store(self.folder, self.world.admin)
@@ -183,7 +183,8 @@ class Service:
 
     def submit(self) -> None:
         self.job = new_id("ftjob", "-")
-        cost = accounting.cost(accounting.curve(PLAN.noise_multiplier, PLAN.sample_rate), PLAN.steps)
+        orders = self.world.balance(self.budget).filter.orders
+        cost = accounting.cost(accounting.curve(PLAN.noise_multiplier, PLAN.sample_rate, orders), PLAN.steps)
         wanted = jobs.Wanted("m", self.file, None, "lora", {}, {}, 1.0, None, 0, None, {})
         with self.api.begin() as c:
             draft = Draft({"type": "lora", "lora": {}}, PLAN, 1.0, cost, 0)

@@ -78,7 +78,7 @@ def sound(world: World, budget: str) -> None:
 def job_of(world: World, budget: str, epsilon: float, steps: int = 100) -> Phase:
     """A phase that alone takes at most this epsilon of the empty budget."""
     b = world.balance(budget)
-    return Phase(0.01, accounting.calibrate(epsilon, b.delta, b.weights, 0.01, steps), steps)
+    return Phase(0.01, accounting.calibrate(epsilon, b.delta, b.filter, 0.01, steps), steps)
 
 
 def test_a_key_uses_a_budget_by_its_own_grant_before_its_projects_and_by_none_not_at_all(world: World) -> None:
@@ -114,7 +114,7 @@ def test_a_key_uses_a_budget_by_its_own_grant_before_its_projects_and_by_none_no
         assert lease is not None
         assert work.authorise(c, lease, 0, 10) == 10
         settle(c, job, "cancelled", lease.fence)
-    assert held(world, own)[1] == accounting.EMPTY
+    assert held(world, own)[1] == world.nothing(budget)
     assert any(held(world, own)[0])
     sound(world, budget)
 
@@ -131,7 +131,7 @@ def test_a_sub_limit_refuses_while_the_budget_has_room_and_gives_back_exactly(wo
     world.submit(small)
     with world.api.begin() as c:
         settle(c, job, "cancelled")
-    assert held(world, grant) == (accounting.EMPTY, accounting.EMPTY)
+    assert held(world, grant) == (world.nothing(budget), world.nothing(budget))
     ann.submit(small)
     with pytest.raises(BudgetExceeded):
         world.submit([(file, budget, [job_of(world, budget, 8.0)])])
@@ -173,7 +173,7 @@ def test_16_processes_on_one_sub_limit_get_exactly_what_fits(world: World) -> No
     grant = give(world, budget, "8", key=ann.key)
     with world.api.connect() as c:
         cap = c.execute(sa.select(budget_grant.c.cap).where(budget_grant.c.id == grant)).scalar_one()
-        curve = c.execute(sa.select(sa.func.ledger.poisson_gaussian_curve(1.6595, 0.01))).scalar_one()
+    curve = world.price(budget, 1.6595, 0.01)
     steps = max(a // k for a, k in zip(cap, curve, strict=True)) // ROOM
     assert max(a // (k * steps) for a, k in zip(cap, curve, strict=True)) == ROOM
     start, answers = SPAWN.Barrier(PROCESSES), SPAWN.Queue()
@@ -188,7 +188,10 @@ def test_16_processes_on_one_sub_limit_get_exactly_what_fits(world: World) -> No
     for process in processes:
         process.join(60)
     assert seen == {"admitted": ROOM, "23514": PROCESSES * EACH - ROOM}
-    assert held(world, grant) == (accounting.EMPTY, tuple(k * steps * ROOM for k in curve))
+    assert held(world, grant) == (
+        world.nothing(budget),
+        tuple(min(k * steps, accounting.SATURATION) * ROOM for k in curve),
+    )
     sound(world, budget)
 
 
@@ -273,15 +276,10 @@ def test_what_nobody_began_or_approved_in_time_is_given_up(world: World) -> None
         }
         said = sa.select(tables.job_event.c.message).where(tables.job_event.c.job_id == waiting)
         assert "no steward approved" in c.execute(said).scalar_one()
-    two = 2 * accounting.cost(tuple(job_curve(world, charge[0][2][0])), 100)[0]
+    phase = charge[0][2][0]
+    two = 2 * accounting.cost(world.price(budget, phase.noise_multiplier, phase.sample_rate), 100)[0]
     assert world.balance(budget).reserved[0] == two
     sound(world, budget)
-
-
-def job_curve(world: World, phase: Phase) -> list[int]:
-    with world.api.connect() as c:
-        price = sa.select(sa.func.ledger.poisson_gaussian_curve(phase.noise_multiplier, phase.sample_rate))
-        return c.execute(price).scalar_one()
 
 
 def test_a_repricing_moves_grants_and_revokes_what_it_leaves_overspent(world: World) -> None:
@@ -298,7 +296,7 @@ def test_a_repricing_moves_grants_and_revokes_what_it_leaves_overspent(world: Wo
             settle(c, job, "succeeded", lease.fence)
         who.submit([(file, budget, [job_of(world, budget, 1.2)])])
     before = held(world, tight)
-    with world.admin.begin() as c:  # what was paid too cheaply once
+    with world.root.begin() as c:  # what was paid too cheaply once
         ours = sa.select(reservation.c.id).where(reservation.c.budget_id == budget)
         c.execute(sa.text("SET session_replication_role = replica"))
         c.execute(sa.update(phase).where(phase.c.reservation_id.in_(ours)).values(noise_multiplier=0.7))
@@ -312,7 +310,7 @@ def test_a_repricing_moves_grants_and_revokes_what_it_leaves_overspent(world: Wo
 
 
 TAMPERING = {
-    "a raised sub-limit": "UPDATE ledger.budget_grant SET epsilon = 5, cap = ledger.caps(5, b.delta, b.weight_numerators, b.weight_denominator) FROM ledger.budget b WHERE b.id = budget_id AND budget_id = :b",
+    "a raised sub-limit": "UPDATE ledger.budget_grant SET epsilon = 5, cap = ledger.caps(5, b.delta, b.orders, b.weight_numerators, b.weight_denominator) FROM ledger.budget b WHERE b.id = budget_id AND budget_id = :b",
     "a raised cap": "UPDATE ledger.budget_grant SET cap[3] = cap[3] + 1 WHERE budget_id = :b",
     "a changed balance": "UPDATE ledger.budget_grant SET spent[3] = spent[3] - 1 WHERE budget_id = :b",
     "a changed reservation": "UPDATE ledger.budget_grant SET reserved[3] = reserved[3] - 1 WHERE budget_id = :b",
@@ -341,7 +339,7 @@ def test_tampering_with_rights_is_found(world: World, what: str) -> None:
         grants.set_rules(c, budget, approval_above=Decimal("2"), queue_days=3, by=world.key, reason="r")
         grants.revoke(c, budget, grant, world.key)
     sound(world, budget)
-    with world.admin.begin() as c:
+    with world.root.begin() as c:
         c.execute(sa.text("SET session_replication_role = replica"))
         assert c.execute(sa.text(TAMPERING[what]), {"b": budget}).rowcount > 0
     with world.api.connect() as c:

@@ -7,6 +7,7 @@ from ledger.budgets import balance
 from ledger.guard import require_intact
 from ledger.verify import verify_budget
 from migrations import revisions, upgrade
+from tests.conftest import Database
 
 # As the first revision took it: a settled job, and an open one.
 LIVED_IN = """
@@ -32,20 +33,22 @@ INSERT INTO ledger.entry (budget_id, kind, reservation_id, outcome, fence) VALUE
 
 
 @pytest.mark.parametrize("revision", revisions())
-def test_a_database_with_data_is_brought_to_the_present(empty_database: str, revision: str) -> None:
-    engine = sa.create_engine(empty_database, poolclass=sa.NullPool)
-    upgrade(empty_database, revision)
+def test_a_database_with_data_is_brought_to_the_present(empty_database: Database, revision: str) -> None:
+    engine = sa.create_engine(empty_database.admin_url, poolclass=sa.NullPool)
+    upgrade(empty_database.admin_url, revision)
     with engine.begin() as c:
         c.exec_driver_sql(LIVED_IN)
         before = c.execute(sa.text("SELECT cap, spent, reserved, head_hash FROM ledger.budget")).one()
-    upgrade(empty_database)
+    upgrade(empty_database.admin_url)
     with engine.connect() as c:
         require_intact(c)
         assert verify_budget(c, "b") == []
         after = c.execute(sa.text("SELECT cap, spent, reserved, head_hash FROM ledger.budget")).one()
         assert after == before
         held = balance(c, "b")
-        price = c.execute(sa.select(sa.func.ledger.poisson_gaussian_curve(1.1, 0.01))).scalar_one()
+        price = c.execute(
+            sa.select(sa.func.ledger.poisson_gaussian_curve(1.1, 0.01, list(held.filter.orders)))
+        ).scalar_one()
         assert held.spent == tuple(30 * k for k in price)
         assert held.reserved == tuple(100 * k for k in price)
     with engine.begin() as c:  # and life goes on

@@ -1,5 +1,7 @@
 """The database's prices and caps: never below the truth, never far above it, and the same as the plan's."""
 
+import itertools
+import math
 from fractions import Fraction
 
 import mpmath
@@ -18,9 +20,13 @@ GRID = [
 ]
 
 
-def database_curve(world: World, sigma: float, q: float) -> list[int]:
+ORDERS = accounting.MAIN_ORDERS
+"""Every order that a budget can have."""
+
+
+def database_curve(world: World, sigma: float, q: float, orders: tuple[int, ...]) -> list[int]:
     with world.api.connect() as c:
-        return c.execute(sa.select(sa.func.ledger.poisson_gaussian_curve(sigma, q))).scalar_one()
+        return c.execute(sa.select(sa.func.ledger.poisson_gaussian_curve(sigma, q, list(orders)))).scalar_one()
 
 
 def exact(sigma: float, q: float, order: int) -> mpmath.mpf:
@@ -37,50 +43,70 @@ def exact(sigma: float, q: float, order: int) -> mpmath.mpf:
 
 
 @pytest.mark.parametrize(
-    ("sigma", "q", "order"), [(1.0, 0.01, 2), (0.7, 0.1, 8), (1.6595, 0.01, 16), (2.0, 0.5, 32), (10.0, 1.0, 64)]
+    ("sigma", "q", "order"),
+    [
+        (1.0, 0.01, 2),
+        (0.7, 0.1, 8),
+        (1.6595, 0.01, 16),
+        (2.0, 0.5, 32),
+        (10.0, 1.0, 64),
+        (4.0, 0.01, 200),
+        (9.0, 0.02, 512),
+    ],
 )
 def test_the_price_is_the_definition_rounded_up(world: World, sigma: float, q: float, order: int) -> None:
     truth = exact(sigma, q, order) * accounting.UNITS_PER_NAT
-    priced = database_curve(world, sigma, q)[accounting.ORDERS.index(order)]
+    (priced,) = database_curve(world, sigma, q, (order,))
     assert truth <= priced <= truth * (1 + mpmath.mpf("1e-10")) + 1
 
 
 @pytest.mark.parametrize(("sigma", "q"), GRID)
 def test_the_price_bounds_the_closed_form_over_the_grid(world: World, sigma: float, q: float) -> None:
-    priced = database_curve(world, sigma, q)
-    with mpmath.workdps(80):
-        for order, units in zip(accounting.ORDERS, priced, strict=True):
-            s, rate = mpmath.mpf(sigma), mpmath.mpf(q)
-            moment = mpmath.fsum(
-                mpmath.binomial(order, k) * rate**k * (1 - rate) ** (order - k) * mpmath.exp(k * (k - 1) / (2 * s**2))
-                for k in range(order + 1)
-            )
+    priced = database_curve(world, sigma, q, ORDERS)
+    with mpmath.workdps(50):
+        s, rate = mpmath.mpf(sigma), mpmath.mpf(q)
+        tilt = [rate**k * mpmath.exp(k * (k - 1) / (2 * s**2)) for k in range(max(ORDERS) + 1)]
+        miss = [(1 - rate) ** k for k in range(max(ORDERS) + 1)]
+        for order, units in zip(ORDERS, priced, strict=True):
+            moment = mpmath.fsum(math.comb(order, k) * tilt[k] * miss[order - k] for k in range(order + 1))
             truth = mpmath.log(moment) / (order - 1) * accounting.UNITS_PER_NAT
             if truth >= accounting.SATURATION:
                 assert units == accounting.SATURATION
             else:
                 assert truth <= units <= truth * (1 + mpmath.mpf("1e-10")) + 1
-    planned = accounting.curve(sigma, q)
+    planned = accounting.curve(sigma, q, ORDERS)
     assert all(a >= b for a, b in zip(planned, priced, strict=True)), "a plan must never be cheaper than the ledger"
     assert all(a <= b * (1 + 1e-8) + 2 for a, b in zip(planned, priced, strict=True))
 
 
+CAPS = (("8", "1e-5"), ("1", "1e-6"), ("0.3", "1e-9"), ("100", "0.001"))
+
+
 def test_caps_are_rounded_down_and_agree_with_the_plan(world: World) -> None:
-    weights = accounting.order_weights(4)
-    numerators = [int(w * 110) for w in weights]
-    for epsilon, delta in (("8", "1e-5"), ("1", "1e-6"), ("0.3", "1e-9"), ("100", "0.001")):
+    filters = [accounting.with_main(4, accounting.FIRST_ORDERS), accounting.with_main(300)]
+    for held, (epsilon, delta) in itertools.product(filters, CAPS):
+        common = math.lcm(*(w.denominator for w in held.weights))
+        numerators = [int(w * common) for w in held.weights]
+        given = {"e": epsilon, "d": delta, "o": list(held.orders), "w": numerators, "n": common}
+        caps = "ledger.caps(CAST(:e AS numeric), CAST(:d AS numeric), CAST(:o AS int[]), CAST(:w AS int[]), :n)"
         with world.api.connect() as c:
-            stored = c.execute(
-                sa.text("SELECT ledger.caps(CAST(:e AS numeric), CAST(:d AS numeric), CAST(:w AS int[]), 110)"),
-                {"e": epsilon, "d": delta, "w": numerators},
-            ).scalar_one()
+            stored = c.execute(sa.text(f"SELECT {caps}"), given).scalar_one()
         with mpmath.workdps(50):
-            for a, w, cap in zip(accounting.ORDERS, weights, stored, strict=True):
+            for a, w, cap in zip(held.orders, held.weights, stored, strict=True):
                 log_c = -mpmath.log(a) + (a - 1) * mpmath.log(1 - mpmath.mpf(1) / a)
                 room = mpmath.log(mpmath.mpf(delta) * w.numerator / w.denominator) - log_c
                 truth = (mpmath.mpf(epsilon) + room / (a - 1)) * accounting.UNITS_PER_NAT
                 assert truth - 3 <= cap <= truth
-        assert all(p <= s for p, s in zip(accounting.caps(float(epsilon), float(delta), weights), stored, strict=True))
+        planned = accounting.caps(float(epsilon), float(delta), held)
+        assert all(p <= s for p, s in zip(planned, stored, strict=True))
+
+
+def test_the_table_of_log_factorials_is_the_nearest_double(world: World) -> None:
+    with world.api.connect() as c:
+        table = c.execute(sa.text("SELECT ledger.log_factorials()")).scalar_one()
+    assert len(table) == 513
+    with mpmath.workdps(50):
+        assert table == [float(mpmath.log(mpmath.factorial(n))) for n in range(513)]
 
 
 @settings(max_examples=25, deadline=None)
@@ -103,6 +129,6 @@ def test_a_job_at_an_untouched_budgets_own_epsilon_always_fits(
     except accounting.DoesNotFit:
         return  # the caps of a tiny budget are negative; that such a refusal is right is tested with golden values
     held = world.balance(budget)
-    sigma = accounting.calibrate(held.epsilon, held.delta, held.weights, rate, steps)
+    sigma = accounting.calibrate(held.epsilon, held.delta, held.filter, rate, steps)
     world.submit([(world.file(budget), budget, [Phase(rate, sigma, steps)])])
-    assert sum(held.weights, Fraction(0)) == 1
+    assert sum(held.filter.weights, Fraction(0)) == 1

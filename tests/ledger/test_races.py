@@ -21,7 +21,6 @@ import sqlalchemy as sa
 
 from cli.embedded import postgres
 from domain import tables
-from domain.bootstrap import set_service_passwords
 from domain.database import make_engine
 from dpcore.spec import accounting
 from ledger import work
@@ -31,7 +30,7 @@ from ledger.reserve import Phase, settle
 from ledger.tables import entry, phase, reservation
 from ledger.verify import verify_budget
 from migrations import upgrade
-from tests.conftest import PASSWORDS, Database
+from tests.conftest import SUPERUSER_PASSWORD, database_on, establish
 from tests.ledger import contenders
 from tests.ledger.worlds import World
 from worker.ends import fail_privately
@@ -43,9 +42,7 @@ PROCESSES, EACH, ROOM = 16, 25, 100
 
 def steps_of_which_room_fits(world: World, budget: str, job: Phase) -> Phase:
     """The job with so many steps that exactly ROOM of it fit, by the ledger's own integers."""
-    with world.api.connect() as c:
-        step = c.execute(sa.select(sa.func.ledger.poisson_gaussian_curve(job.noise_multiplier, job.sample_rate)))
-        curve = step.scalar_one()
+    curve = world.price(budget, job.noise_multiplier, job.sample_rate)
     cap = world.balance(budget).cap
     most = max(c // k for c, k in zip(cap, curve, strict=True))
     found = Phase(job.sample_rate, job.noise_multiplier, most // ROOM)
@@ -120,7 +117,7 @@ def test_jobs_over_several_budgets_neither_deadlock_nor_half_commit(world: World
         assert len(spread) == sum(ends.values()) - ends["refused"]
         assert [f for b in budgets for f in verify_budget(c, b)] == []
     held = [world.balance(b) for b in budgets]
-    assert held[0].used == held[1].used == held[2].used != accounting.EMPTY
+    assert held[0].used == held[1].used != held[0].filter.nothing
 
 
 @contextlib.contextmanager
@@ -205,12 +202,12 @@ class Durable:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.start()
-        self.database = Database("postgres", *(self.server.url(u, p, "postgres") for u, p in PASSWORDS.items()))
+        self.database = database_on(self.server, "postgres")
 
     def start(self) -> None:
         self.server = postgres.start(
             self._folder / "durable",
-            password=PASSWORDS[postgres.SUPERUSER],
+            password=SUPERUSER_PASSWORD,
             log=self._folder / "durable.log",
             options=["max_connections=60"],
         )
@@ -223,8 +220,8 @@ class Durable:
 @pytest.fixture
 def durable(short_folder: Path, postgres_server: postgres.Postgres) -> Iterator[Durable]:
     server = Durable(short_folder)
+    establish(server.database.superuser_url)
     upgrade(server.database.admin_url)
-    set_service_passwords(server.database.admin_url, PASSWORDS["tacit_api"], PASSWORDS["tacit_worker"])
     yield server
     server.server.stop()
 

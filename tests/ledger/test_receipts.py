@@ -69,7 +69,7 @@ def test_a_restored_old_dump_stands_behind_its_witness(world: World, tmp_path: P
     path = tmp_path / "heads.jsonl"
     programs = postgres.programs()
     binaries = programs[max(programs)]
-    url = world.database.admin_url.replace("+psycopg", "")
+    url = world.database.superuser_url.replace("+psycopg", "")
     dump = subprocess.run([binaries / "pg_dump", "--format=custom", url], check=True, capture_output=True).stdout
     job, _ = world.submit([(file, made, [Phase(0.01, 1.0, 10)])])
     with world.api.begin() as c:

@@ -84,11 +84,11 @@ class Account:
     id: str
     file: str
     delta: Fraction
-    weights: accounting.Weights
+    filter: accounting.Filter
     epsilon: Decimal
     claim: Decimal
-    spent: list[int] = field(default_factory=lambda: [0] * 12)
-    reserved: list[int] = field(default_factory=lambda: [0] * 12)
+    spent: list[int]
+    reserved: list[int]
     frozen: bool = False
     entries: int = 1
 
@@ -97,7 +97,7 @@ class Account:
         """Rounded down, and one unit below."""
         return [
             min(math.floor((Fraction(self.epsilon) + o) * 10**12) - 1, SATURATION - 1)
-            for o in _offsets(self.delta, self.weights)
+            for o in _offsets(self.delta, self.filter)
         ]
 
     def fits(self, more: list[int]) -> bool:
@@ -108,12 +108,12 @@ class Account:
 
 
 @lru_cache
-def _offsets(delta: Fraction, weights: accounting.Weights) -> list[Fraction]:
+def _offsets(delta: Fraction, filter: accounting.Filter) -> list[Fraction]:
     """(log(delta w) + log a - (a-1) log(1-1/a)) / (a-1) to 60 digits: cap less epsilon."""
     with mpmath.workdps(60):
         return [
             Fraction(mpmath.nstr(x / (a - 1), 50))
-            for a, w in zip(accounting.ORDERS, weights, strict=True)
+            for a, w in zip(filter.orders, filter.weights, strict=True)
             for n, d in [(delta * w).as_integer_ratio()]
             for x in [mpmath.log(mpmath.mpf(n) / d) + mpmath.log(a) - (a - 1) * mpmath.log1p(mpmath.mpf(-1) / a)]
         ]
@@ -125,8 +125,8 @@ class Job:
 
     accounts: list[Account]
     phases: list[Phase]
-    costs: list[tuple[int, ...]]
-    """One step of each phase."""
+    costs: dict[str, list[tuple[int, ...]]]
+    """One step of each phase, for each budget at its own orders."""
     authorised: list[int] = field(init=False)
     executed: list[int] = field(init=False)
     fence: int = 0
@@ -137,17 +137,19 @@ class Job:
     def __post_init__(self) -> None:
         self.authorised, self.executed = [0] * len(self.phases), [0] * len(self.phases)
 
-    def price(self, steps: list[int]) -> list[int]:
+    def price(self, account: Account, steps: list[int]) -> list[int]:
         """Per order; what is reserved never saturates as a sum."""
-        return [sum(min(c[i] * n, SATURATION) for c, n in zip(self.costs, steps, strict=True)) for i in range(12)]
+        costs = self.costs[account.id]
+        return [sum(min(c[i] * n, SATURATION) for c, n in zip(costs, steps, strict=True)) for i in range(len(costs[0]))]
 
-    @property
-    def held(self) -> list[int]:
-        return self.price([p.steps for p in self.phases])
+    def held(self, account: Account) -> list[int]:
+        return self.price(account, [p.steps for p in self.phases])
 
-    def owed(self, outcome: Outcome) -> list[int]:
+    def owed(self, account: Account, outcome: Outcome) -> list[int]:
         everything = outcome == "failed" and any(self.authorised)
-        return [min(x, SATURATION) for x in (self.held if everything else self.price(self.authorised))]
+        return [
+            min(x, SATURATION) for x in (self.held(account) if everything else self.price(account, self.authorised))
+        ]
 
     def grant(self, ordinal: int, steps: int) -> int:
         if ordinal >= len(self.phases):
@@ -219,8 +221,10 @@ class LedgerLife(RuleBasedStateMachine):
 
     def open_budget(self, epsilon: str, delta: str) -> Account:
         made = self.world.budget(epsilon, delta, Reference(0.01, 50, 2.0))
-        weights = self.world.balance(made).weights
-        account = Account(made, self.world.file(made), Fraction(delta), weights, Decimal(epsilon), Decimal(epsilon))
+        filter = self.world.balance(made).filter
+        nothing = list(filter.nothing)
+        limit = Decimal(epsilon)
+        account = Account(made, self.world.file(made), Fraction(delta), filter, limit, limit, nothing, nothing)
         self.accounts.append(account)
         self.touched.append(account)
         return account
@@ -245,12 +249,13 @@ class LedgerLife(RuleBasedStateMachine):
     ) -> None:
         """The last phase with this share of the steps that fit in all its budgets; None: one more than fit."""
         charged = sorted({a.id: a for a in accounts}.values(), key=lambda a: a.id)
-        job = Job(charged, phases, [self.price(p.noise_multiplier, p.sample_rate) for p in phases])
+        costs = {a.id: [self.price(a, p.noise_multiplier, p.sample_rate) for p in phases] for a in charged}
+        job = Job(charged, phases, costs)
         most = self.most(job)
         job.phases[-1] = replace(phases[-1], steps=min(max(1, most + 1 if share is None else int(most * share)), 10**7))
         expected: type[LedgerError] | None = None
         for account in charged:  # the database looks at them in the order of their ids
-            if account.frozen or not account.fits(job.held):
+            if account.frozen or not account.fits(job.held(account)):
                 expected = BudgetFrozen if account.frozen else BudgetExceeded
                 break
         charges = [(a.file, a.id, job.phases) for a in (charged[::-1] if backwards else charged)]
@@ -263,7 +268,7 @@ class LedgerLife(RuleBasedStateMachine):
             return
         job_id, _ = self.world.submit(charges)
         for account in charged:
-            account.reserved = [r + h for r, h in zip(account.reserved, job.held, strict=True)]
+            account.reserved = [r + h for r, h in zip(account.reserved, job.held(account), strict=True)]
             account.entries += 1
         self.model[job_id] = job
 
@@ -275,15 +280,19 @@ class LedgerLife(RuleBasedStateMachine):
 
     def most(self, job: Job) -> int:
         """Steps of the last phase that fit beside everything else in all the job's budgets."""
-        first, last = job.price([*(p.steps for p in job.phases[:-1]), 0]), job.costs[-1]
+        before = [*(p.steps for p in job.phases[:-1]), 0]
         return min(
-            max((c - s - r - f) // k for c, s, r, f, k in zip(a.cap, a.spent, a.reserved, first, last, strict=True))
+            max(
+                (c - s - r - f) // k
+                for c, s, r, f, k in zip(
+                    a.cap, a.spent, a.reserved, job.price(a, before), job.costs[a.id][-1], strict=True
+                )
+            )
             for a in job.accounts
         )
 
-    def price(self, sigma: float, q: float) -> tuple[int, ...]:
-        with self.world.api.connect() as c:
-            return tuple(c.execute(sa.select(sa.func.ledger.poisson_gaussian_curve(sigma, q))).scalar_one())
+    def price(self, account: Account, sigma: float, q: float) -> tuple[int, ...]:
+        return self.world.price(account.id, sigma, q)
 
     # -- work
 
@@ -426,11 +435,11 @@ class LedgerLife(RuleBasedStateMachine):
         self.touched += job.accounts
         if expected is None and job.open and not crash:
             job.open = False
-            part = job.price(job.authorised) != job.held and any(job.authorised)
+            part = job.authorised != [p.steps for p in job.phases] and any(job.authorised)
             self.happened[f"{outcome} {'part way' if part else 'as a whole or unbegun'}"] += 1
             for account in job.accounts:
-                account.spend(job.owed(outcome))
-                account.reserved = [r - h for r, h in zip(account.reserved, job.held, strict=True)]
+                account.spend(job.owed(account, outcome))
+                account.reserved = [r - h for r, h in zip(account.reserved, job.held(account), strict=True)]
                 account.entries += 1
 
     # -- decisions
@@ -446,7 +455,7 @@ class LedgerLife(RuleBasedStateMachine):
         self.decide(account, what, share, more)
 
     def decide(self, account: Account, what: str, share: str, more: int) -> None:
-        change = [more if i == 11 else more // 1000 for i in range(12)]
+        change = [*(more // 1000 for _ in account.spent[1:]), more]
         acts: dict[str, Act] = {
             "freeze": lambda c: policy.freeze(c, account.id, "a complaint"),
             "lower": lambda c: policy.lower_limit(c, account.id, account.epsilon, "less"),
@@ -456,19 +465,19 @@ class LedgerLife(RuleBasedStateMachine):
             "reprice": lambda c: policy.reprice(c, KEY, account.id, "the same prices, so nothing changes"),
         }
         if what == "lower":
-            account.epsilon *= Decimal(share)
+            account.epsilon = max(account.epsilon * Decimal(share), Decimal("1e-5"))
         elif what == "raise":
             account.epsilon = min(account.epsilon / Decimal(share).quantize(Decimal("0.1")), Decimal(20))
             account.epsilon = max(account.epsilon.quantize(Decimal("1e-20")), Decimal("0.01"))
             account.claim = max(account.claim, account.epsilon)
-        refused = BudgetExceeded if what == "thaw" and not account.fits([0] * 12) else None
+        refused = BudgetExceeded if what == "thaw" and not account.fits(list(account.filter.nothing)) else None
         self.act(self.world.api if what in ("freeze", "lower") else self.world.admin, refused, acts[what])
         self.touched.append(account)
         if refused is None:
             account.entries += 1
             if what == "correct":
                 account.spend(change)
-            over = not account.fits([0] * 12)
+            over = not account.fits(list(account.filter.nothing))
             account.frozen = what == "freeze" or (what != "thaw" and account.frozen) or over
 
     # -- what must always hold
@@ -491,7 +500,7 @@ class LedgerLife(RuleBasedStateMachine):
         assert (row.frozen_reason is not None) == account.frozen
         assert min(reserved) >= 0
         assert account.frozen or accounting.fits(row.cap, row.spent, reserved)
-        before = self.seen_spent.get(account.id, [0] * 12)
+        before = self.seen_spent.get(account.id, account.filter.nothing)
         assert all(a <= b for a, b in zip(before, row.spent, strict=True))
         self.seen_spent[account.id] = list(row.spent)
 
@@ -513,7 +522,7 @@ class LedgerLife(RuleBasedStateMachine):
         entries = c.execute(sa.select(entry).where(entry.c.budget_id == account.id).order_by(entry.c.seq)).all()
         assert [e.seq for e in entries] == list(range(1, account.entries + 1))
         assert all(a.hash == b.prev_hash for a, b in itertools.pairwise(entries))
-        replayed = replace(account, spent=[0] * 12, reserved=[0] * 12)
+        replayed = replace(account, spent=list(account.filter.nothing), reserved=list(account.filter.nothing))
         for e in entries:
             replayed.spend(e.spent_change)
             replayed.reserved = [a + int(b) for a, b in zip(replayed.reserved, e.reserved_change, strict=True)]
@@ -533,18 +542,18 @@ class LedgerLife(RuleBasedStateMachine):
                 for p, steps in zip(job.phases, job.executed, strict=True):
                     ran[p.sample_rate, p.noise_multiplier] += steps
                 if job.open:
-                    charged = [a + b for a, b in zip(charged, job.price(job.authorised), strict=True)]
+                    charged = [a + b for a, b in zip(charged, job.price(account, job.authorised), strict=True)]
         events = [(PoissonSampledDpEvent(q, GaussianDpEvent(s)), n) for (q, s), n in ran.items() if n]
         if not events:
             return
         relation = NeighboringRelation.ADD_OR_REMOVE_ONE
-        together = RdpAccountant(list(accounting.ORDERS), relation)
+        together = RdpAccountant(list(account.filter.orders), relation)
         for event, count in events:
             together.compose(event, count)
         for rho, units in zip(together.rdp, charged, strict=True):
             assert units >= SATURATION or rho * 1e12 <= units * (1 + 1e-8)
         epsilons = []
-        for a, w in zip(accounting.ORDERS, account.weights, strict=True):
+        for a, w in zip(account.filter.orders, account.filter.weights, strict=True):
             single = RdpAccountant([a], relation)
             for event, count in events:
                 single.compose(event, count)

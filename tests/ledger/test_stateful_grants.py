@@ -1,7 +1,7 @@
 """Random lives of grants beside their budget: two analysts, a steward who gives, revokes and approves, workers."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 
 import pytest
@@ -51,9 +51,9 @@ class Pass:
     grantee: str
     cap: tuple[int, ...] | None
     approval_above: float | None
+    spent: list[int]
+    reserved: list[int]
     live: bool = True
-    spent: list[int] = field(default_factory=lambda: [0] * 12)
-    reserved: list[int] = field(default_factory=lambda: [0] * 12)
 
 
 @dataclass
@@ -91,7 +91,10 @@ class GrantLife(RuleBasedStateMachine):
         self.second = another(self.world, "steward")
         self.passes: list[Pass] = []
         self.jobs: list[Job] = []
-        self.free_spent, self.free_reserved = [0] * 12, [0] * 12  # by the steward's own jobs
+        self.free_spent, self.free_reserved = (
+            list(self.balance.filter.nothing),
+            list(self.balance.filter.nothing),
+        )  # by the steward's own jobs
         self.give("ann", "3", "1")
         self.give("bob", "1.5", None)
 
@@ -120,19 +123,18 @@ class GrantLife(RuleBasedStateMachine):
             with self.world.api.connect() as c:
                 caps = sa.func.ledger.caps(Decimal(epsilon), *self._terms(c))
                 cap = tuple(c.execute(sa.select(caps)).scalar_one())
-        self.passes.append(Pass(made, grantee, cap, float(above) if above else None))
+        nothing = list(self.balance.filter.nothing)
+        self.passes.append(Pass(made, grantee, cap, float(above) if above else None, nothing, nothing))
 
     def _terms(self, c: sa.Connection) -> tuple[object, ...]:
-        wanted = "SELECT delta, weight_numerators, weight_denominator FROM ledger.budget WHERE id = :b"
+        wanted = "SELECT delta, orders, weight_numerators, weight_denominator FROM ledger.budget WHERE id = :b"
         return tuple(c.execute(sa.text(wanted), {"b": self.budget}).one())
 
     @rule(name=who, epsilon=EPSILONS)
     def submit(self, name: str, epsilon: float) -> None:
         b = self.balance
-        job = Phase(0.01, accounting.calibrate(epsilon, b.delta, b.weights, 0.01, 50), 50)
-        with self.world.api.connect() as c:
-            price = sa.select(sa.func.ledger.poisson_gaussian_curve(job.noise_multiplier, job.sample_rate))
-            step = tuple(c.execute(price).scalar_one())
+        job = Phase(0.01, accounting.calibrate(epsilon, b.delta, b.filter, 0.01, 50), 50)
+        step = self.world.price(self.budget, job.noise_multiplier, job.sample_rate)
         paid_by = self.of(name)
         more = [k * 50 for k in step]
         used = [sum(x) for x in zip(*self._all(), strict=True)]

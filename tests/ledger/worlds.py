@@ -10,6 +10,7 @@ from domain.grants import Viewer
 from domain.ids import new_id
 from ledger.budgets import Balance, Reference, balance, open_budget
 from ledger.reserve import Charge, Phase, Receipt, reserve
+from ledger.tables import budget as budget_table
 from tests.conftest import Database
 
 REFERENCE_JOB = Phase(sample_rate=0.01, noise_multiplier=1.6595, steps=1000)
@@ -17,9 +18,11 @@ REFERENCE_JOB = Phase(sample_rate=0.01, noise_multiplier=1.6595, steps=1000)
 
 @dataclass
 class World:
-    """Engines of the three logins and the ids of one tenant's things."""
+    """Engines of the logins and the ids of one tenant's things."""
 
     database: Database
+    root: sa.Engine = field(init=False)
+    """The server's superuser: for what no login of an installation can do."""
     admin: sa.Engine = field(init=False)
     api: sa.Engine = field(init=False)
     worker: sa.Engine = field(init=False)
@@ -27,6 +30,7 @@ class World:
     key: str = field(default_factory=lambda: new_id("key"))
 
     def __post_init__(self) -> None:
+        self.root = sa.create_engine(self.database.superuser_url, poolclass=sa.NullPool)
         self.admin = sa.create_engine(self.database.admin_url, poolclass=sa.NullPool)
         self.api = sa.create_engine(self.database.api_url, poolclass=sa.NullPool)
         self.worker = sa.create_engine(self.database.worker_url, poolclass=sa.NullPool)
@@ -90,6 +94,16 @@ class World:
         )
         for file, budget in files:
             c.execute(tables.job_file.insert().values(job_id=job, file_id=file, budget_id=budget))
+
+    def price(self, budget_id: str, sigma: float, q: float) -> tuple[int, ...]:
+        """What one step costs this budget, by the database."""
+        priced = sa.func.ledger.poisson_gaussian_curve(sigma, q, budget_table.c.orders)
+        with self.api.connect() as c:
+            return tuple(c.execute(sa.select(priced).where(budget_table.c.id == budget_id)).scalar_one())
+
+    def nothing(self, budget_id: str) -> tuple[int, ...]:
+        """The cost of no step to this budget."""
+        return self.balance(budget_id).filter.nothing
 
     def balance(self, budget_id: str) -> Balance:
         with self.api.connect() as c:

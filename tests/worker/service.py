@@ -44,7 +44,7 @@ class Service:
 
     def __post_init__(self) -> None:
         self.api = sa.create_engine(self.database.api_url)
-        self.admin = sa.create_engine(self.database.admin_url)  # the tests may look at everything
+        self.admin = sa.create_engine(self.database.superuser_url)  # the tests may look at everything
         self.store = blob_store(self.folder / "blobs", self.api)
         with self.api.begin() as c:
             c.execute(tenant.insert().values(id="tenant_a", name="a"))

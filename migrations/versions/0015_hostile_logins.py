@@ -1,0 +1,10 @@
+"""A stolen service password moves nothing: names that cannot be shadowed, lists of one shape, orders of each budget."""
+
+from migrations import sqlfiles
+
+revision = "0015"
+down_revision = "0011"
+
+
+def upgrade() -> None:
+    sqlfiles.run("0015")
