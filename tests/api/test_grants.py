@@ -55,15 +55,15 @@ def test_a_refused_sub_limit_says_so_and_names_what_fits(world: World, hidden: d
     assert first["privacy"]["epsilon"] == pytest.approx(2, abs=1e-3)  # all of an untouched grant
     world.post(f"{JOBS}/{first['id']}/cancel")
     world.submit(hidden["id"], 1.5)
-    estimate = world.post(f"{JOBS}/estimate", job_body(hidden["id"], 1.6)).json()
+    estimate = world.post(f"{JOBS}/estimate", job_body(hidden["id"], 1.9)).json()
     assert (estimate["fits"], estimate["grant"]["id"], estimate["grant"]["epsilon"]) == (False, grant["id"], 2)
-    refused = world.post(JOBS, job_body(hidden["id"], 1.6))
+    refused = world.post(JOBS, job_body(hidden["id"], 1.9))
     problem = refused.json()
     assert (refused.status_code, problem["error"]["code"]) == (403, "grant_limit_exceeded")
     assert refused.headers["x-should-retry"] == "false"
     assert "the grant's sub-limit" in problem["detail"]
     assert problem["grant"] == grant["id"]
-    assert 0 < problem["largest_epsilon"] == estimate["largest_epsilon"] < 1.6
+    assert 0 < problem["largest_epsilon"] == estimate["largest_epsilon"] < 1.9
     assert problem["grant_left"] < 0.6 < 6 < problem["budget_left"]
     world.submit(hidden["id"], problem["largest_epsilon"])
     assert world.post(JOBS, job_body(hidden["id"], 3.0), "admin").status_code == 201  # the budget has room
