@@ -75,8 +75,9 @@ class Witnesses:
         self._engine, self._key, self._policy_key = engine, key, policy_key
         self._known, self._comparing = Known(), threading.Lock()
         self._database: str | None = None
-        self._unconfirmed: dict[str, Head] = {}
-        self._held_back: set[str] = set()
+        self._gone = False
+        self._unconfirmed = set[str]()
+        self._held_back = set[str]()
 
     def begin(self) -> None:
         """At start: compare every line of every witness with the database, then tell each what it does not know.
@@ -138,6 +139,8 @@ class Witnesses:
             self._read(book)
         except (OSError, BrokenWitness) as error:
             fault = error
+        if self._gone and book is self.books[0]:
+            self._note_unconfirmed()
         lines = self._settle(book)
         if fault is not None:
             raise fault
@@ -172,8 +175,7 @@ class Witnesses:
             book.opened = True
         if not book.opened:
             book.opened = book.new = True
-            if book is self.books[0]:
-                self._note_unconfirmed()
+            self._gone = book is self.books[0]
 
     def _require_same(self, connection: sa.Connection, origins: Sequence[Origin], where: str) -> None:
         found = chains.identity(connection)
@@ -229,9 +231,9 @@ class Witnesses:
 
     def _freeze_unconfirmed(self, stock: Stock) -> bool:
         froze = False
-        for id in list(self._unconfirmed.keys() & stock.heads.keys()):
+        for id in sorted(self._unconfirmed & stock.heads.keys()):
             if self._freeze(id, _GONE, UNCONFIRMED):
-                del self._unconfirmed[id]
+                self._unconfirmed.remove(id)
                 froze = True
         return froze
 
@@ -271,9 +273,8 @@ class Witnesses:
         """The first witness is gone: whatever has a history that no other one confirms is to be frozen."""
         with self._engine.connect() as connection:
             present = chains.take_stock(connection, Known()).heads
+        self._gone = False
         others = self.books[1:]
-        self._unconfirmed = {
-            id: head
-            for id, head in present.items()
-            if head.seq > 1 and not any(book.told.get(id) == head for book in others)
-        }
+        for id, head in present.items():
+            if head.seq > 1 and not any(book.told.get(id) == head for book in others):
+                self._unconfirmed.add(id)

@@ -99,3 +99,12 @@ def _run(program: str, *arguments: str) -> None:
 def _plain(url: str) -> str:
     """As libpq takes it."""
     return url.replace("+psycopg", "")
+
+
+def poison(database: Database, statement: str, budget_id: str) -> None:
+    """A row of a budget as no trigger and no constraint would have it."""
+    with past_triggers(database) as connection:
+        constraints = "SELECT conname FROM pg_constraint WHERE conrelid = 'ledger.budget'::regclass AND contype = 'c'"
+        for name in connection.exec_driver_sql(constraints).scalars().all():
+            connection.exec_driver_sql(f'ALTER TABLE ledger.budget DROP CONSTRAINT "{name}"')
+        connection.execute(sa.text(statement), {"budget": budget_id})
