@@ -137,9 +137,9 @@ def entries(budget_id: str) -> sa.Select[Any]:
 
 def reference_jobs_left(held: Balance, reference: Mapping[str, Any]) -> int:
     """How many jobs like the reference job still fit: at its own noise, or at that of a job which fills the budget."""
-    rate, steps, sigma = reference["sample_rate"], reference["steps"], reference["noise_multiplier"]
     if held.frozen_reason is not None:
         return 0
+    rate, steps, sigma = reference["sample_rate"], reference["steps"], reference["noise_multiplier"]
     if sigma is None:
         sigma = accounting.calibrate(held.epsilon, held.delta, held.weights, rate, steps)
     return accounting.how_many_fit(held.cap, held.used, accounting.cost(accounting.curve(sigma, rate), steps))
