@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from domain.refusals import Conflict, Forbidden, Invalid, NotFound, OverBudget, Refusal, TooMany
-from ledger.errors import BudgetFrozen
+from ledger.budgets import UnreadableBudget
+from ledger.errors import BudgetFrozen, LedgerIncomplete
 
 logger = logging.getLogger(__name__)
 
@@ -146,8 +147,17 @@ def install(app: FastAPI) -> None:
             headers=error.headers,
         )
 
+    @app.exception_handler(LedgerIncomplete)
+    def incomplete(request: Request, error: LedgerIncomplete) -> JSONResponse:
+        message = (
+            "a restore of the database has lost a budget, so that its people cannot be told from new ones: no budget "
+            "is opened and no private file taken in until the operator has looked (tacit ledger accept-loss)"
+        )
+        return problem(request, 503, "ledger_incomplete", message, headers={"x-should-retry": "false"})
+
+    @app.exception_handler(UnreadableBudget)
     @app.exception_handler(BudgetFrozen)
-    def frozen(request: Request, error: BudgetFrozen) -> JSONResponse:
+    def frozen(request: Request, error: BudgetFrozen | UnreadableBudget) -> JSONResponse:
         return problem(request, 403, "budget_frozen", "the budget is frozen; its steward can say why")
 
     @app.exception_handler(OSError)

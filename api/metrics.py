@@ -120,6 +120,10 @@ def _of_service(service: Resources) -> Iterator[Metric]:
     for name, word in look(service).items():
         ready.add_metric([name], float(word == "ok"))
     yield ready
+    ages = GaugeMetricFamily("tacit_keeper_age_minutes", "Whole minutes since the keeper last did it", labels=["duty"])
+    ages.add_metric(["turn"], service.keeper.age // 60)
+    ages.add_metric(["verification"], service.keeper.verified_age // 60)
+    yield ages
     # Whole GiB: less would tell the size of an upload.
     room = GaugeMetricFamily("tacit_disk_free_gib", "Whole GiB that are free", labels=["place"])
     for name, folder in places(service).items():

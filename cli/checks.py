@@ -19,10 +19,10 @@ from domain import blobs, disk
 from domain.database import make_engine, require_safe_login
 from domain.fingerprints import require_same_key
 from domain.hints import redis_url
-from domain.keeper import signing_key
+from domain.keeper import LATE, open_witnesses
 from domain.models import base_models
 from domain.settings import ApiSettings, ModelSettings, secret_bytes
-from ledger import witness
+from domain.tables import keeper_watch
 from ledger.guard import require_intact
 
 ROOM = 2 * 2**30
@@ -93,6 +93,7 @@ def of_service(settings: ApiSettings, admin_url: str | None) -> Iterator[Finding
             yield examine(
                 "witness", lambda: _witness(engine, settings), "keep TACIT_WITNESS and the key that signed it"
             )
+            yield examine("keeper", lambda: _keeper(engine, settings), "start the API")
             yield examine("blobs", lambda: _blobs(settings, engine), "correct TACIT_BLOBS and TACIT_MASTER_KEY")
         yield examine("broker", lambda: _broker(settings), "start Redis or Valkey, or correct TACIT_BROKER_URL")
         named = [Path(path) for name, path in sorted(os.environ.items()) if _names_secret(name)]
@@ -226,22 +227,49 @@ def _clock(engine: sa.Engine) -> str:
 
 
 def _witness(engine: sa.Engine, settings: ApiSettings) -> str:
-    if settings.witness is None:
+    if settings.witness is None and settings.second_witness is None:
         raise Unwell(
             "no TACIT_WITNESS", "name a file on another disk: without it an old backup is not noticed", "warning"
         )
-    seen = witness.read(settings.witness, signing_key(settings).public_key())
-    with engine.connect() as connection:
-        behind = witness.behind(connection, seen)
-        unheard = len(witness.heads(connection, seen))
-    if behind:
-        budget, reason = next(iter(behind.items()))
+    seen = open_witnesses(engine, settings, only_look=True).examine()
+    if seen.disputed:
+        budget, reason = next(iter(seen.disputed.items()))
         raise Unwell(f"{budget}: {reason}", "charge what is missing: `tacit ledger correct`, then `tacit ledger thaw`")
-    if unheard:
+    if seen.lost:
         raise Unwell(
-            f"{unheard} budgets have gone on without it", "start the API, which tells it within seconds", "warning"
+            f"the database has lost {', '.join(seen.lost[:3])}",
+            "restore a newer backup; or, if there is none, `tacit ledger accept-loss` of each",
         )
-    return f"in step, {len(seen)} budgets"
+    if seen.empty and seen.budgets:
+        raise Unwell(f"{' and '.join(seen.empty)} is empty", "put its newest copy back before you start the API")
+    if settings.witness is not None:
+        if settings.witness.exists() and not os.access(settings.witness, os.W_OK):
+            raise Unwell(f"{settings.witness} cannot be written", "make it the API's own", "warning")
+        disk.require_room(settings.witness.parent, 0, settings.disk_reserve)
+    if seen.unheard:
+        raise Unwell(
+            f"{seen.unheard} budgets have gone on without it", "start the API, which tells it within seconds", "warning"
+        )
+    return f"in step, {seen.budgets} budgets"
+
+
+def _keeper(engine: sa.Engine, settings: ApiSettings) -> str:
+    age = sa.func.extract("epoch", sa.func.clock_timestamp() - keeper_watch.c.finished_at)
+    with engine.connect() as connection:
+        rows = connection.execute(sa.select(keeper_watch.c.duty, keeper_watch.c.detail, age.label("age"))).all()
+    ages = {row.duty: float(row.age) for row in rows}
+    if "turn" not in ages:
+        raise Unwell("no API has ever run here", "start the API", "warning")
+    if ages["turn"] > LATE:
+        raise Unwell(f"its last turn ended {ages['turn'] / 60:.0f} minutes ago", "start the API; its log has the cause")
+    failing = next(row.detail.get("failing") for row in rows if row.duty == "turn")
+    if failing:
+        named = ", ".join(f"{duty} ({kind})" for duty, kind in sorted(failing.items()))
+        raise Unwell(f"it fails at: {named}", "the API's log says where", "warning")
+    if ages.get("verification", 0.0) > 2 * settings.verify_hours * 3600:
+        hours = ages["verification"] / 3600
+        raise Unwell(f"every budget was last verified {hours:.0f} hours ago", "the API's log says why", "warning")
+    return "at work"
 
 
 def _blobs(settings: ApiSettings, engine: sa.Engine) -> str:

@@ -15,6 +15,7 @@ import obstore
 import sqlalchemy as sa
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, from_url
+from pydantic import SecretStr
 
 from domain import disk
 from domain.ids import new_id
@@ -48,8 +49,8 @@ def open_store(settings: ServiceSettings, engine: sa.Engine) -> Store:
     Raises BadStore, or masters.NoMasterKey.
     """
     vault = open_vault(read_masters(settings), engine)
-    if "://" in settings.blobs and not settings.blobs.startswith("file://"):
-        return Store(_object_store(settings), None, vault)
+    if is_object_store(settings.blobs):
+        return Store(object_store(settings.blobs, settings.blob_options, "TACIT_BLOBS"), None, vault)
     folder = Path(settings.blobs.removeprefix("file://")).absolute()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return Store(LocalStore(folder, automatic_cleanup=True), folder, vault, settings.disk_reserve)
@@ -66,7 +67,7 @@ def require_usable(store: Store) -> None:
     try:
         probe(store)
     except (BaseError, OSError) as error:
-        raise BadStore(f"the blob store of TACIT_BLOBS cannot be used: {_reason(error)}") from None
+        raise BadStore(f"the blob store of TACIT_BLOBS cannot be used: {reason(error)}") from None
 
 
 def probe(store: Store) -> None:
@@ -163,25 +164,34 @@ class _Reader(io.RawIOBase):
         return len(piece)
 
 
-def _object_store(settings: ServiceSettings) -> Any:
+def is_object_store(where: str) -> bool:
+    """Whether a setting names an object store's URL; otherwise it names a folder, as file:// or as a path."""
+    return "://" in where and not where.startswith("file://")
+
+
+def object_store(url: str, options: SecretStr | None, variable: str, seconds: float = 30.0) -> Any:
+    """The store behind an object store's URL, with the options of TACIT_BLOB_OPTIONS; `seconds` bound each request, and
+    its retries together. Raises BadStore naming the variable."""
     try:
-        options = json.loads("{}" if settings.blob_options is None else settings.blob_options.get_secret_value())
+        given = json.loads("{}" if options is None else options.get_secret_value())
     except ValueError:
-        options = None
-    if not isinstance(options, dict) or not all(isinstance(value, str) for value in options.values()):
+        given = None
+    if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
         raise BadStore('TACIT_BLOB_OPTIONS must be a JSON object of texts, such as {"endpoint": "https://..."}')
+    allow_http = given.get("endpoint", "").startswith("http://")  # the operator's word
+    patience = timedelta(seconds=seconds)
     try:
         return from_url(
-            settings.blobs,
-            client_options={"allow_http": options.get("endpoint", "").startswith("http://")},  # the operator's word
-            retry_config={"max_retries": 5, "retry_timeout": timedelta(seconds=30)},
-            **options,
+            url,
+            client_options={"allow_http": allow_http, "timeout": patience},
+            retry_config={"max_retries": 5, "retry_timeout": patience},
+            **given,
         )
     except (BaseError, ValueError, TypeError) as error:
-        raise BadStore(f"TACIT_BLOBS or TACIT_BLOB_OPTIONS: {_reason(error)}") from None
+        raise BadStore(f"{variable} or TACIT_BLOB_OPTIONS: {reason(error)}") from None
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """What obstore says happened, with the server's code for it and without the rest of the server's answer."""
     words = str(error).partition("\n\nDebug source")[0] or type(error).__name__
     code = re.search(r"<Code>(\w+)</Code>", words)
@@ -198,8 +208,8 @@ def _put(store: Store, key: str, source: IO[bytes], size: int) -> None:
     if store.folder is not None:
         path = store.folder / key
         path.chmod(0o600)
-        _sync(path)
-        _sync(path.parent)
+        disk.sync(path)
+        disk.sync(path.parent)
 
 
 def _open(store: Store, name: str) -> Sealed:
@@ -212,11 +222,3 @@ def _open(store: Store, name: str) -> Sealed:
 def _delete_stored(store: Store, name: str) -> None:
     with contextlib.suppress(FileNotFoundError, NotFoundError):
         obstore.delete(store.objects, name)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,6 +13,7 @@ from domain.refusals import Invalid, NotFound
 from dpcore.spec import accounting
 from ledger import grants
 from ledger.budgets import Balance, Reference, balance, open_budget
+from ledger.errors import translated
 from ledger.tables import budget, entry, reservation
 
 DEFAULT_REFERENCE = Reference(sample_rate=0.01, steps=500)
@@ -39,21 +40,23 @@ def open_new(
     max_records_per_user: int | None = None,
     reference: Reference = DEFAULT_REFERENCE,
 ) -> Balance:
-    """Open a budget and read it back; the caller commits. Raises Invalid with the smallest epsilon that works."""
+    """Open a budget and read it back; the caller commits. Raises Invalid with the smallest epsilon that works, and
+    ledger.errors.LedgerIncomplete."""
     require_whole_unit(unit, max_records_per_user)
     id = new_id("budget", "-")
     try:
-        open_budget(
-            connection,
-            id=id,
-            tenant_id=tenant_id,
-            name=name,
-            epsilon=epsilon,
-            delta=delta,
-            unit=unit,
-            max_records_per_user=max_records_per_user,
-            reference=reference,
-        )
+        with translated():
+            open_budget(
+                connection,
+                id=id,
+                tenant_id=tenant_id,
+                name=name,
+                epsilon=epsilon,
+                delta=delta,
+                unit=unit,
+                max_records_per_user=max_records_per_user,
+                reference=reference,
+            )
     except accounting.DoesNotFit as error:
         raise Invalid(
             str(error), code="epsilon_too_small", param="epsilon", smallest_epsilon=error.smallest_epsilon
@@ -134,9 +137,9 @@ def entries(row: sa.Row[Any]) -> sa.Select[Any]:
 
 def reference_jobs_left(held: Balance, reference: Mapping[str, Any]) -> int:
     """How many jobs like the reference job still fit: at its own noise, or at that of a job which fills the budget."""
-    rate, steps, sigma = reference["sample_rate"], reference["steps"], reference["noise_multiplier"]
     if held.frozen_reason is not None:
         return 0
+    rate, steps, sigma = reference["sample_rate"], reference["steps"], reference["noise_multiplier"]
     if sigma is None:
         sigma = accounting.calibrate(held.epsilon, held.delta, held.filter, rate, steps)
     return accounting.how_many_fit(
@@ -146,6 +149,8 @@ def reference_jobs_left(held: Balance, reference: Mapping[str, Any]) -> int:
 
 def guarantee(epsilon_claim: float, held: Balance) -> str:
     """What the budget promises, in a sentence. epsilon_claim: the highest limit it ever had."""
+    if not held.readable:
+        return "The row of this budget cannot be read: nothing is admitted, and what it promises stands in its entries."
     return (
         f"Everything that all jobs on this budget ever release is, together, ({epsilon_claim:g}, {held.delta:g})-"
         f"differentially private for each {held.unit} (add or remove one), however the jobs were chosen."

@@ -17,3 +17,12 @@ def require_room(folder: Path, wanted: int, reserve: int) -> None:
     """Raises OSError (ENOSPC) when `wanted` bytes would leave less than `reserve` bytes free."""
     if free(folder) - wanted < reserve:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk before returning."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -7,6 +7,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from domain.ingest.fingerprint import SIZE, Kind
+from ledger.errors import translated
 
 Marks = Mapping[Kind, Path]
 """Files of fingerprints, as the check of an upload leaves them: one after the other, without separator."""
@@ -62,9 +63,11 @@ def holders(connection: sa.Connection, tenant_id: str, marks: Marks) -> set[str]
 
 
 def bind(connection: sa.Connection, tenant_id: str, budget_id: str, marks: Marks) -> None:
-    """Put all of these under a budget. The database refuses what another holds, unless that was decided."""
-    for values in _chunks(marks):
-        connection.execute(_BIND, {"tenant": tenant_id, "budget": budget_id, **values})
+    """Put all of these under a budget. The database refuses what another holds, unless that was decided. Raises
+    ledger.errors.LedgerIncomplete."""
+    with translated():
+        for values in _chunks(marks):
+            connection.execute(_BIND, {"tenant": tenant_id, "budget": budget_id, **values})
 
 
 def _chunks(marks: Marks) -> Iterator[dict[str, object]]:

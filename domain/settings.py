@@ -188,6 +188,8 @@ class ApiSettings(ServiceSettings):
     """Ed25519 public key that raised limits, thaws and corrections must be signed with; None: not checked."""
     witness: Path | None = None
     """Append-only file outside the database that remembers how far each budget's ledger had come; None: no witness."""
+    second_witness: str | None = None
+    """A folder, or an object store's URL (options: blob_options), for a second copy of the witness; None: none."""
     verify_hours: float = Field(default=24.0, gt=0)
     """Time between two verifications of every budget."""
     upload_limit: int = Field(default=2**30, gt=0)

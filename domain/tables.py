@@ -163,3 +163,11 @@ model_profile = sa.Table(
     sa.Column("peak_bytes", sa.BigInteger),
     sa.Column("measured_at", sa.DateTime(timezone=True)),
 )
+
+keeper_watch = sa.Table(
+    "keeper_watch",
+    metadata,
+    sa.Column("duty", sa.Text, primary_key=True),
+    sa.Column("finished_at", sa.DateTime(timezone=True)),
+    sa.Column("detail", JSONB),
+)

@@ -5,11 +5,16 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from math import lcm
+from typing import Any
 
 import sqlalchemy as sa
 
 from dpcore.spec import accounting
 from ledger.tables import budget
+
+
+class UnreadableBudget(ValueError):
+    """The numbers of a budget's row make no budget: nothing is reckoned with them."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class Balance:
     spent: tuple[int, ...]
     reserved: tuple[int, ...]
     frozen_reason: str | None
+    readable: bool = True
+    """False: its row makes no budget, so that it has no numbers and counts as used up."""
 
     @property
     def used(self) -> tuple[int, ...]:
@@ -45,6 +52,8 @@ class Balance:
 
     def epsilon_of(self, amount: Sequence[int]) -> float:
         """What this amount alone would take of the empty budget, for display."""
+        if not self.readable:
+            return self.epsilon
         if not any(amount):
             return 0.0
         saturated = tuple(min(a, accounting.SATURATION) for a in amount)
@@ -105,18 +114,59 @@ def as_filter(row: sa.Row[tuple[object, ...]]) -> accounting.Filter:
 
 
 def as_balance(row: sa.Row[tuple[object, ...]]) -> Balance:
-    """A row of ledger.budget as numbers to reckon with."""
+    """A row of ledger.budget as numbers to reckon with. Raises UnreadableBudget."""
     r = row._mapping
-    return Balance(
-        id=r["id"],
-        tenant_id=r["tenant_id"],
-        epsilon=float(r["epsilon"]),
-        delta=float(r["delta"]),
-        unit=r["unit"],
-        max_records_per_user=r["max_records_per_user"],
-        filter=as_filter(row),
-        cap=tuple(r["cap"]),
-        spent=tuple(r["spent"]),
-        reserved=tuple(int(x) for x in r["reserved"]),
-        frozen_reason=r["frozen_reason"],
-    )
+    try:
+        found = Balance(
+            id=r["id"],
+            tenant_id=r["tenant_id"],
+            epsilon=float(r["epsilon"]),
+            delta=float(r["delta"]),
+            unit=r["unit"],
+            max_records_per_user=r["max_records_per_user"],
+            filter=as_filter(row),
+            cap=_integers(r["cap"]),
+            spent=_integers(r["spent"]),
+            reserved=_integers(r["reserved"]),
+            frozen_reason=r["frozen_reason"],
+        )
+        job = r["reference"]
+        Reference(float(job["sample_rate"]), int(job["steps"]), job["noise_multiplier"])
+        shares, orders = found.filter.weights, found.filter.orders
+        whole = found.epsilon > 0 and 0 < found.delta < 1 and sum(shares) == 1 and min(shares) > 0 and min(orders) > 1
+        whole = whole and {len(shares), len(found.cap), len(found.spent), len(found.reserved)} == {len(orders)}
+    except (TypeError, ValueError, LookupError, ArithmeticError):
+        whole = False
+    if not whole:
+        raise UnreadableBudget("its numbers cannot be read: a row of the ledger is damaged")
+    return found
+
+
+def for_display(row: sa.Row[tuple[object, ...]]) -> Balance:
+    """As `as_balance`, but an unreadable budget is shown: frozen, without numbers."""
+    try:
+        return as_balance(row)
+    except UnreadableBudget as error:
+        r = row._mapping
+        return Balance(
+            id=r["id"],
+            tenant_id=r["tenant_id"],
+            epsilon=_number(r["epsilon"]),
+            delta=_number(r["delta"]),
+            unit=str(r["unit"]),
+            max_records_per_user=r["max_records_per_user"],
+            filter=accounting.Filter((), ()),
+            cap=(),
+            spent=(),
+            reserved=(),
+            frozen_reason=r["frozen_reason"] or str(error),
+            readable=False,
+        )
+
+
+def _integers(values: Sequence[Any]) -> tuple[int, ...]:
+    return tuple(int(value) for value in values)
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, Decimal) and value.is_finite() else 0.0

@@ -59,6 +59,10 @@ class PauseRequested(LedgerError):
     """The job is paused: nobody claims it and nothing more is authorised (TC010)."""
 
 
+class LedgerIncomplete(LedgerError):
+    """The witness saw a budget that the database has lost: nobody is taken in until the operator accepts it (TC012)."""
+
+
 class AlreadyGranted(LedgerError):
     """The key or the project has a grant of the budget (one_grant_of_a_key, one_grant_of_a_project)."""
 
@@ -73,6 +77,7 @@ _BY_STATE: dict[str, type[LedgerError]] = {
     "TC008": WaitsForApproval,
     "TC009": NotWaiting,
     "TC010": PauseRequested,
+    "TC012": LedgerIncomplete,
 }
 _BY_CONSTRAINT: dict[str, type[LedgerError]] = {
     "never_overspent": BudgetExceeded,

@@ -19,9 +19,12 @@ SIGNED_KINDS = ("thaw", "correction", "reprice")
 """Always signed; a limit is signed when it rises."""
 
 
-def freeze(connection: sa.Connection, budget_id: str, reason: str) -> None:
-    """Nothing is reserved or authorised any more, until an admin thaws the budget."""
-    _post(connection, budget_id, "freeze", {"reason": reason})
+def freeze(connection: sa.Connection, budget_id: str, reason: str, witness: str | None = None) -> None:
+    """Nothing is reserved or authorised any more, until an admin thaws the budget.
+
+    witness: what a witness saw and the chain lacks; the thaw then accepts the chain without it.
+    """
+    _post(connection, budget_id, "freeze", {"reason": reason} | ({} if witness is None else {"witness": witness}))
 
 
 def lower_limit(connection: sa.Connection, budget_id: str, epsilon: Decimal, reason: str) -> None:

@@ -132,3 +132,17 @@ curve = sa.Table(
     sa.Column("indivisible", sa.Boolean),
     sa.Column("orders", ARRAY(sa.Integer)),
 )
+
+database_id = sa.Table("database_id", metadata, sa.Column("id", sa.Text))
+
+lost_budget = sa.Table(
+    "lost_budget",
+    metadata,
+    sa.Column("budget_id", sa.Text, primary_key=True),
+    sa.Column("seq", sa.BigInteger),
+    sa.Column("hash", sa.LargeBinary),
+    sa.Column("noticed_at", sa.DateTime(timezone=True)),
+    sa.Column("accepted_at", sa.DateTime(timezone=True)),
+    sa.Column("accepted_by", sa.Text),
+    sa.Column("accepted_reason", sa.Text),
+)

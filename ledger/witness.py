@@ -1,118 +1,108 @@
-"""The witness: heads of the chains in an append-only file outside the database.
+"""The witness: heads of the chains in append-only records outside the database.
 
-A database restored from an old dump has forgotten charges whose results are already out. The witness remembers how far
-each chain had come; a budget that stands behind it is frozen.
+A database restored from an old dump has forgotten charges whose results are out. A witness keeps a signed line for each
+head that it was told of; a budget whose chain lacks one of them is frozen. Here: the lines, and what a place that keeps
+them must be able to do.
 """
 
-import fcntl
 import json
-import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-import sqlalchemy as sa
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from ledger import policy
 from ledger.canonical import packed
-from ledger.tables import budget, entry
 
 
 @dataclass(frozen=True)
 class Head:
-    """How far a budget's chain had come: the last entry and its hash in hexadecimal."""
+    """How far a budget's chain had come: an entry, and its hash in hexadecimal."""
 
     budget_id: str
     seq: int
     hash: str
+    supersedes: bool = field(default=False, compare=False)
+    """Whether the entry is the operator's thaw that accepts the chain as it is: what the same witness says of the
+    budget before this line no longer counts."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.seq}:{self.hash}"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The first line of a witness: the database that it belongs to, by ledger.database_id."""
+
+    database_id: str
+
+
+Line = Head | Origin
 
 
 class BrokenWitness(ValueError):
-    """A line of the witness file was not written by this service, or is damaged."""
+    """A line of a witness was not written by this service, or is damaged."""
 
 
-def append(path: Path, key: Ed25519PrivateKey, heads: Iterable[Head]) -> None:
-    """Add signed lines and bring them to the disk before returning; several processes may do so at once."""
-    lines = "".join(
-        json.dumps({"budget": h.budget_id, "seq": h.seq, "hash": h.hash, "signature": key.sign(_signed(h)).hex()})
-        + "\n"
-        for h in heads
-    )
-    if not lines:
-        return
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+class ForeignWitness(BrokenWitness):
+    """A witness belongs to another database."""
+
+
+class Place(Protocol):
+    """Where one witness keeps its lines. Every method but `locked` is called inside it; any may raise OSError."""
+
+    name: str
+    """What the operator calls it."""
+    near: bool
+    """Whether it is on this machine: then it must be readable at start, and is told with each charge."""
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Until it ends no other process appends, or `append` notices that one did."""
+        ...
+
+    def intact(self) -> bool:
+        """Whether all that this process has read and written is still there. False begins anew: all is unread."""
+        ...
+
+    def read(self) -> Iterator[list[bytes]]:
+        """Lines that this process has not read, in batches; a batch counts as read once the next one is asked for."""
+        ...
+
+    def append(self, lines: Sequence[bytes]) -> bool:
+        """Keep lines for good, all or none. False, and nothing is written, when somebody else came first."""
+        ...
+
+
+def sealed(key: Ed25519PrivateKey, line: Line) -> bytes:
+    """A line as it is kept: JSON with its signature, and a line break."""
+    said: dict[str, Any]
+    if isinstance(line, Origin):
+        said = {"database": line.database_id}
+    else:
+        said = {"budget": line.budget_id, "seq": line.seq, "hash": line.hash}
+        said |= {"supersedes": True} if line.supersedes else {}
+    return json.dumps(said | {"signature": key.sign(_signed(line)).hex()}).encode() + b"\n"
+
+
+def opened(public_key: Ed25519PublicKey, kept: bytes, place: str) -> Line:
+    """A kept line, with or without its line break. Raises BrokenWitness naming the place."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        os.write(descriptor, lines.encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        raw = json.loads(kept)
+        if "database" in raw:
+            line: Line = Origin(raw["database"])
+        else:
+            line = Head(raw["budget"], raw["seq"], raw["hash"], raw.get("supersedes") is True)
+        public_key.verify(bytes.fromhex(raw["signature"]), _signed(line))
+    except (ValueError, KeyError, TypeError, AttributeError, InvalidSignature):
+        raise BrokenWitness(f"a line of the witness in {place} was not signed by this service, or is damaged") from None
+    return line
 
 
-def read(path: Path, public_key: Ed25519PublicKey) -> dict[str, Head]:
-    """The furthest head of each budget; empty when there is no file yet.
-
-    A last line without its newline was cut off by a crash before anything relied on it, and is passed over.
-    Raises BrokenWitness for any other line that does not hold.
-    """
-    furthest: dict[str, Head] = {}
-    try:
-        data = path.read_text()
-    except FileNotFoundError:
-        return furthest
-    for number, line in enumerate(data.split("\n")[:-1], 1):
-        try:
-            raw = json.loads(line)
-            head = Head(raw["budget"], raw["seq"], raw["hash"])
-            public_key.verify(bytes.fromhex(raw["signature"]), _signed(head))
-        except (ValueError, KeyError, TypeError, InvalidSignature):
-            raise BrokenWitness(f"line {number} of the witness file was not signed by this service") from None
-        if head.budget_id not in furthest or head.seq > furthest[head.budget_id].seq:
-            furthest[head.budget_id] = head
-    return furthest
-
-
-def heads(connection: sa.Connection, known: Mapping[str, Head]) -> list[Head]:
-    """Heads that stand further than what is known already."""
-    rows = connection.execute(sa.select(budget.c.id, budget.c.head_seq, budget.c.head_hash))
-    return [
-        Head(r.id, r.head_seq, r.head_hash.hex()) for r in rows if r.id not in known or r.head_seq > known[r.id].seq
-    ]
-
-
-def behind(connection: sa.Connection, seen: Mapping[str, Head]) -> dict[str, str]:
-    """Budgets whose chain does not contain what the witness saw, each with the reason."""
-    found: dict[str, str] = {}
-    for head in seen.values():
-        row = connection.execute(
-            sa.select(budget.c.head_seq, entry.c.hash)
-            .select_from(budget)
-            .outerjoin(entry, sa.and_(entry.c.budget_id == budget.c.id, entry.c.seq == head.seq))
-            .where(budget.c.id == head.budget_id)
-        ).one_or_none()
-        if row is None:
-            found[head.budget_id] = f"the witness saw entry {head.seq} of a budget that the database does not know"
-        elif row.head_seq < head.seq:
-            found[head.budget_id] = (
-                f"the ledger stands at entry {row.head_seq} but the witness saw entry {head.seq}: "
-                "an old backup was restored, and charges are missing"
-            )
-        elif row.hash is None or row.hash.hex() != head.hash:
-            found[head.budget_id] = f"entry {head.seq} is not the one that the witness saw: history was rewritten"
-    return found
-
-
-def freeze_behind(connection: sa.Connection, seen: Mapping[str, Head]) -> dict[str, str]:
-    """Freeze every budget that stands behind its witness; answers them with the reasons."""
-    reasons = behind(connection, seen)
-    rows = connection.execute(sa.select(budget.c.id, budget.c.frozen_reason).where(budget.c.id.in_(reasons)))
-    for row in rows.all():
-        if row.frozen_reason is None:
-            policy.freeze(connection, row.id, reasons[row.id])
-    return reasons
-
-
-def _signed(head: Head) -> bytes:
-    return packed(["tacit.witness.v1", head.budget_id, str(head.seq), head.hash])
+def _signed(line: Line) -> bytes:
+    if isinstance(line, Origin):
+        return packed(["tacit.witness.database.v1", line.database_id])
+    kind = "tacit.witness.supersedes.v1" if line.supersedes else "tacit.witness.v1"
+    return packed([kind, line.budget_id, str(line.seq), line.hash])

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from api.fields import Body, Name, Reason
 from domain import budgets
 from dpcore.spec import accounting
-from ledger.budgets import Reference, as_balance
+from ledger.budgets import Reference, for_display
 
 MOST_RECORDS = 1_000_000
 """Largest bound on the records of a user."""
@@ -60,7 +60,8 @@ class LedgerState(BaseModel):
 
 
 class Budget(BaseModel):
-    """A budget. Its spent and reserved epsilon are what these amounts alone would take of the empty budget."""
+    """A budget. Its spent and reserved epsilon are what these amounts alone would take of the empty budget. One whose
+    row in the database is damaged is shown frozen and used up, and its ledger's numbers are empty."""
 
     id: str
     object: Literal["budget"] = "budget"
@@ -109,13 +110,14 @@ class Entry(BaseModel):
 
 def budget_of(row: sa.Row[Any]) -> Budget:
     """A row of ledger.budget."""
-    balance = as_balance(row)
+    balance = for_display(row)
+    claim = float(row.epsilon_claim) if balance.readable else balance.epsilon
     return Budget(
         id=row.id,
         created_at=int(row.created_at.timestamp()),
         name=row.name,
         epsilon=balance.epsilon,
-        epsilon_claim=float(row.epsilon_claim),
+        epsilon_claim=claim,
         delta=balance.delta,
         unit=row.unit,
         max_records_per_user=row.max_records_per_user,
@@ -126,10 +128,10 @@ def budget_of(row: sa.Row[Any]) -> Budget:
         approval_above=None if row.approval_above is None else float(row.approval_above),
         queue_days=row.queue_days,
         reference_jobs_left=budgets.reference_jobs_left(balance, row.reference),
-        frozen=row.frozen_reason is not None,
-        frozen_reason=row.frozen_reason,
-        guarantee=budgets.guarantee(float(row.epsilon_claim), balance),
-        reference=row.reference,
+        frozen=balance.frozen_reason is not None,
+        frozen_reason=balance.frozen_reason,
+        guarantee=budgets.guarantee(claim, balance),
+        reference=row.reference if balance.readable else {},
         ledger=LedgerState(
             orders=list(balance.filter.orders),
             weights=[str(w) for w in balance.filter.weights],
@@ -155,7 +157,7 @@ def entry_of(row: sa.Row[Any], budget: sa.Row[Any]) -> Entry:
         outcome=row.outcome,
         detail=row.detail,
         fence=row.fence,
-        epsilon_after=as_balance(budget).epsilon_of(after),
+        epsilon_after=for_display(budget).epsilon_of(after),
         spent_change=list(row.spent_change),
         reserved_change=[int(change) for change in row.reserved_change],
         actor=row.actor,

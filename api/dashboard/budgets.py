@@ -24,6 +24,7 @@ from api.grants.schemas import NewGrant
 from api.jobs.schemas import Job, job_of
 from api.pages import After, fetch
 from domain import jobs
+from domain.keeper import Keeper
 from domain.tables import job, job_file
 
 router = APIRouter(prefix="/budgets")
@@ -46,11 +47,12 @@ class Line:
 
 
 @router.get("")
-def index(request: Request, visit: Visit, connection: Transaction, after: After = None) -> Response:
-    """All budgets that the caller may see."""
+def index(request: Request, visit: Visit, service: Service, connection: Transaction, after: After = None) -> Response:
+    """All budgets that the caller may see; for stewards and administrators also how the ledger's keeper does."""
     found = budgets_api.index(visit.caller, connection, after=after, limit=20)
     cards = [(budget, bar(budget)) for budget in found.data]
-    return page(request, "budgets.html", live=10, found=found, cards=cards)
+    watch = _watch(service.keeper) if visit.may("steward") else None
+    return page(request, "budgets.html", live=10, found=found, cards=cards, keeper=watch)
 
 
 @router.get("/{budget_id}")
@@ -92,6 +94,22 @@ def revoke(budget_id: Id, grant_id: Id, visit: Visit, posted: Posted, connection
     _steward(visit.caller)
     grants_api.revoke(budget_id, grant_id, visit.caller, connection)
     return RedirectResponse(f"{PATH}/budgets/{budget_id}#grants", 303)
+
+
+def _watch(keeper: Keeper) -> dict[str, str]:
+    troubles = {"keeper": keeper.word, "witness": keeper.witness_word}
+    return {
+        "turn": _ago(keeper.age),
+        "verified": _ago(keeper.verified_age),
+        "words": ", ".join(f"{name} {word}" for name, word in troubles.items() if word != "ok"),
+    }
+
+
+def _ago(seconds: float) -> str:
+    minutes = int(seconds // 60)
+    if minutes >= 120:
+        return f"{minutes // 60} hours ago"
+    return f"{minutes} minutes ago" if minutes > 1 else "within the last two minutes"
 
 
 def bar(budget: Budget) -> list[tuple[float, float]]:

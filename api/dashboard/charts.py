@@ -44,7 +44,7 @@ def steps(points: Sequence[Point], limit: float) -> Steps | None:
     """The line through points in order of time; None where there is nothing to draw."""
     if len(points) < 2:
         return None
-    top = max(limit, *(p.used for p in points)) * 1.08
+    top = max(limit, *(p.used for p in points)) * 1.08 or 1.0
     start, end = points[0].at, points[-1].at
     span = (end - start) or 1.0
 

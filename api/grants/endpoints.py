@@ -9,7 +9,7 @@ from api.fields import Id
 from api.grants.schemas import Grant, NewGrant, grant_of
 from api.pages import After, Limit, Order, Page, fetch, page
 from domain import budgets, grants
-from ledger.budgets import as_balance
+from ledger.budgets import for_display
 from ledger.tables import budget_grant
 
 router = APIRouter(prefix="/v1/budgets/{budget_id}/grants", tags=["grants"])
@@ -28,7 +28,7 @@ def create(budget_id: Id, body: NewGrant, caller: Steward, connection: Transacti
         approval_above=None if body.approval_above is None else exact(body.approval_above),
         reason=body.reason,
     )
-    return grant_of(row, as_balance(budgets.require(connection, caller, budget_id)))
+    return grant_of(row, for_display(budgets.require(connection, caller, budget_id)))
 
 
 @router.get("")
@@ -41,7 +41,7 @@ def index(
     order: Order = "desc",
 ) -> Page[Grant]:
     """The budget's grants; to an analyst: those that let it in."""
-    held = as_balance(budgets.require(connection, caller, budget_id))
+    held = for_display(budgets.require(connection, caller, budget_id))
     scoped = grants.of_budget(caller, budget_id)
     rows, more = fetch(connection, scoped, budget_grant, after=after, limit=limit, order=order)
     return page([grant_of(row, held) for row in rows], more)
@@ -52,4 +52,4 @@ def revoke(budget_id: Id, grant_id: Id, caller: Steward, connection: Transaction
     """End a grant: no later job is charged to it, and who has no other sees nothing of the budget. Running jobs go
     on."""
     row = grants.revoke(connection, caller, budget_id, grant_id)
-    return grant_of(row, as_balance(budgets.require(connection, caller, budget_id)))
+    return grant_of(row, for_display(budgets.require(connection, caller, budget_id)))

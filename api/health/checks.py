@@ -4,16 +4,15 @@ import logging
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 from kombu import Connection
 
 from api.deps import Resources
 from domain import blobs, disk
 from domain.hints import BROKER_OPTIONS
+from domain.keeper import Word
 from ledger.guard import require_intact
 
-Word = Literal["ok", "warning", "failed"]
 logger = logging.getLogger(__name__)
 
 
@@ -24,6 +23,8 @@ def look(service: Resources) -> dict[str, Word]:
         "blobs": "ok" if _works("blobs", lambda: blobs.probe(service.store)) else "failed",
         "disk": "ok" if _works("disk", lambda: _disk(service)) else "failed",
         "broker": "ok" if _works("broker", lambda: _broker(service)) else "warning",
+        "witness": service.keeper.witness_word,
+        "keeper": service.keeper.word,
     }
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from api.health.checks import Word
+from domain.keeper import Word
 
 router = APIRouter(tags=["health"])
 
@@ -31,8 +31,8 @@ def alive() -> Health:
 
 @router.get("/readyz", responses={503: {"model": Readiness}})
 def ready(request: Request, response: Response) -> Readiness:
-    """Ledger whole and at this revision, blob store writable, room on the disks, broker reachable, as of a second ago
-    at most. Reasons are in the log."""
+    """Ledger whole and at this revision, blob store writable, room on the disks, broker reachable, witness told, keeper
+    at work, as of a second ago at most. Reasons are in the log."""
     checks: dict[str, Word] = request.state.readiness()
     failed = "failed" in checks.values()
     response.status_code = 503 if failed else 200

@@ -201,32 +201,55 @@ def reprice(
     _decide(data, admin_url, policy_key, lambda c, k: policy.reprice(c, k, budget, reason))
 
 
+@app.command("accept-loss")
+@options.explained
+def accept_loss(budget: str, reason: Reason, data: Data = DATA, admin_url: AdminUrl = None) -> None:
+    """Operator: go on without a budget that a restore has lost. Its people then count as new: restore a newer backup
+    instead, if there is one.
+
+    ```text
+    tacit ledger accept-loss budget-... --reason "opened after the backup of 2 March; its only file was a test"
+    ```
+    """
+    from ledger import losses
+
+    _act(data, admin_url, lambda c: losses.accept(c, budget, reason))
+    output.console.print("Done; new budgets and private files are taken again once no loss is left.")
+
+
 def _decide(data: Path, admin_url: str | None, policy_key: Path | None, act: Callable[[Any, Any], None]) -> None:
     """One signed decision in one transaction of the administrator's."""
-    import sqlalchemy as sa
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from cli.embedded import stack
-    from ledger.errors import LedgerError
 
-    if admin_url is None:
-        admin_url = stack.admin_url(data)
+    admin_url = admin_url or stack.admin_url(data)
     try:
         seed = policy_key.read_text().strip() if policy_key else stack.policy_key(data)
         key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(seed))
     except (OSError, ValueError) as error:
         raise StackError(f"the policy key cannot be read: {error}") from None
-    engine = sa.create_engine(admin_url, poolclass=sa.NullPool)
+    _act(data, admin_url, lambda connection: act(connection, key))
+    output.console.print("Done; it is an entry in the budget's ledger.")
+
+
+def _act(data: Path, admin_url: str | None, act: Callable[[Any], None]) -> None:
+    """One transaction of the administrator's."""
+    import sqlalchemy as sa
+
+    from cli.embedded import stack
+    from ledger.errors import LedgerError
+
+    engine = sa.create_engine(admin_url or stack.admin_url(data), poolclass=sa.NullPool)
     try:
         with engine.begin() as connection:
-            act(connection, key)
+            act(connection)
     except LedgerError as error:
         raise ApiError(f"the database refused: {error}") from None
     except sa.exc.NoResultFound:
         raise ApiError("no such budget") from None
     except sa.exc.DBAPIError as error:
         raise ApiError(f"the database refused: {str(error.orig).splitlines()[0]}") from None
-    output.console.print("Done; it is an entry in the budget's ledger.")
 
 
 def _decimal(text: str) -> Decimal:

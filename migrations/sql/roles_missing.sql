@@ -16,3 +16,8 @@ UNION ALL
 (SELECT format('table %s belongs to %I', CAST(c.oid AS regclass), pg_get_userbyid(relowner)) FROM pg_class c
   JOIN pg_namespace n ON n.oid = relnamespace
   WHERE nspname IN ('ledger', 'public') AND relkind = 'r' AND pg_get_userbyid(relowner) <> 'tacit_owner' ORDER BY 1 LIMIT 1)
+UNION ALL
+SELECT format('everybody may make tables in the database %I', datname) FROM pg_database
+  WHERE datname = current_database() AND EXISTS (
+    SELECT FROM pg_roles WHERE rolname = 'tacit_api' AND (has_database_privilege(oid, pg_database.oid, 'TEMPORARY')
+                                                          OR has_database_privilege(oid, pg_database.oid, 'CREATE')))

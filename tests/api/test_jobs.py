@@ -137,10 +137,8 @@ def test_a_broker_that_is_away_fails_no_request(world: World, training: dict[str
         headers = {"Authorization": f"Bearer {world.keys['one']['analyst']}"}
         made = client.post(JOBS, json=job_body(training["id"]), headers=headers)
         assert made.status_code == 201
-        assert client.get("/readyz").json() == {
-            "status": "ok",
-            "checks": {"database": "ok", "blobs": "ok", "disk": "ok", "broker": "warning"},
-        }
+        ready = client.get("/readyz").json()
+        assert (ready["status"], ready["checks"]["broker"]) == ("ok", "warning")
     with world.engine("admin").connect() as connection:
         hinted = sa.select(job.c.hinted_at).where(job.c.id == made.json()["id"])
         assert connection.execute(hinted).scalar_one() is None

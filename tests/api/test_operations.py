@@ -97,12 +97,15 @@ def test_metrics_are_on_a_port_of_their_own_and_name_no_tenant_or_job(world: Wor
     assert 'route="none"' in said
     assert 'tacit_ready{check="database"} 1.0' in said
     assert 'tacit_jobs{status="queued"}' in said
+    assert 'tacit_keeper_age_minutes{duty="verification"} 0.0' in said
     for private in (job["id"], job["training_file"], job["organization_id"], "INVENTED", "nowhere"):
         assert private not in said
 
 
 def test_readiness_means_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert world.client.get("/readyz").json()["checks"].keys() == {"database", "blobs", "disk", "broker"}
+    assert world.client.get("/readyz").json()["checks"] == dict.fromkeys(
+        ["database", "blobs", "disk", "broker", "witness", "keeper"], "ok"
+    )
     full = world.settings.model_copy(update={"disk_reserve": 2**62})
     with TestClient(create_app(full)) as client:
         answer = client.get("/readyz")

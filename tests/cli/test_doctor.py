@@ -12,9 +12,10 @@ import sqlalchemy as sa
 from cli import checks
 from cli.checks import Finding
 from cli.logs import Followed
+from domain.database import make_engine
 from domain.fingerprints import require_same_key
 from domain.hints import redis_url
-from domain.keeper import signing_key
+from domain.keeper import Keeper, signing_key
 from domain.settings import ApiSettings
 from ledger import witness
 from tests.api.conftest import make_settings
@@ -31,14 +32,20 @@ def found(settings: ApiSettings, database: Database) -> dict[str, Finding]:
 
 
 def test_a_service_that_is_well(settings: ApiSettings, database: Database) -> None:
+    assert found(settings, database)["keeper"].word == "warning", "no API has run"
+    assert settings.witness is not None
+    assert not settings.witness.exists(), "the doctor makes nothing"
+    Keeper(make_engine(database.api_url), settings).begin()
     words = {check: finding.word for check, finding in found(settings, database).items()}
-    of_database = ("database", "revision", "login", "guards", "fingerprints", "clock", "witness")
+    of_database = ("database", "revision", "login", "guards", "fingerprints", "clock", "witness", "keeper")
     assert words == dict.fromkeys((*of_database, "blobs", "broker", "key files"), "ok")
 
 
 def test_what_is_wrong_is_named_with_its_fix(settings: ApiSettings, database: Database, tmp_path: Path) -> None:
+    Keeper(make_engine(database.api_url), settings).begin()
     lost = witness.Head("budget-lost", 3, "00" * 32)
-    witness.append(settings.witness, signing_key(settings), [lost])
+    with settings.witness.open("ab") as file:
+        file.write(witness.sealed(signing_key(settings), lost))
     admin = sa.create_engine(database.admin_url, poolclass=sa.NullPool)
     with admin.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE ledger.entry DISABLE TRIGGER USER")
@@ -58,6 +65,7 @@ def test_what_is_wrong_is_named_with_its_fix(settings: ApiSettings, database: Da
     }
     assert "tacit migrate" in now["revision"].fix
     assert "budget-lost" in now["witness"].what
+    assert "accept-loss" in now["witness"].fix
     assert "TACIT_FINGERPRINT_KEY" in now["fingerprints"].what
     assert "noeviction" in now["broker"].fix
 

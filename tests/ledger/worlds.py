@@ -35,6 +35,9 @@ class World:
         self.api = sa.create_engine(self.database.api_url, poolclass=sa.NullPool)
         self.worker = sa.create_engine(self.database.worker_url, poolclass=sa.NullPool)
         with self.api.begin() as c:
+            known = c.execute(sa.select(tables.tenant.c.id).where(tables.tenant.c.id == self.tenant)).first()
+            if known is not None:  # in a copy of the database
+                return
             c.execute(tables.tenant.insert().values(id=self.tenant, name="hospital"))
             c.execute(
                 tables.api_key.insert().values(

@@ -167,3 +167,4 @@ ALTER TABLE fingerprint_key
   ADD CONSTRAINT fingerprint_key_mark_check CHECK ((octet_length(mark) = 32) IS TRUE),
   DROP CONSTRAINT fingerprint_key_one_check,
   ADD CONSTRAINT fingerprint_key_one_check CHECK (one IS TRUE);
+ALTER TABLE keeper_watch ADD CONSTRAINT keeper_watch_times CHECK (ledger.is_a_time(finished_at) IS TRUE);

@@ -1,0 +1,92 @@
+"""A ledger that was damaged or has lost something: pages and lists go on, and nobody is taken in who may be known."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from fastapi.testclient import TestClient
+from typer.testing import CliRunner
+
+from api.app import create_app
+from cli.main import app as command
+from domain import keeper
+from tests.api.conftest import JOBS, PRIVATE, World, job_body, make_keys, make_settings
+from tests.conftest import Database
+from tests.dashboard.test_safety import sign_in
+from tests.superuser import forget, past_triggers, poison
+
+
+@pytest.fixture
+def world(database: Database, redis_server: str, tmp_path: Path, quick_checks: None) -> Iterator[World]:
+    """Damaged by its test: nobody else's."""
+    settings = make_settings(database, redis_server, tmp_path)
+    keys = make_keys(database, settings)
+    with TestClient(create_app(settings), follow_redirects=False) as client:
+        yield World(database, settings, client, keys)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "weight_numerators = ARRAY[weight_numerators::int[]]",
+        "spent = ARRAY[spent::bigint[]]",
+        "reserved[3] = NULL",
+        "cap = '{}'",
+        "epsilon = 'NaN'",
+        "reference = '{}'",
+    ],
+)
+def test_one_malformed_budget_is_shown_frozen_and_hides_no_other(world: World, damage: str) -> None:
+    sound, file = world.private_file(), world.private_file()
+    poison(world.database, f"UPDATE ledger.budget SET {damage} WHERE id = :budget", file["budget"])
+    shown = {budget["id"]: budget for budget in world.get("/v1/budgets").json()["data"]}
+    assert shown[sound["budget"]]["frozen"] is False
+    assert shown[file["budget"]]["frozen"] is True
+    assert "cannot be read" in shown[file["budget"]]["frozen_reason"]
+    assert (shown[file["budget"]]["epsilon_left"], shown[file["budget"]]["ledger"]["spent"]) == (0.0, [])
+    path = f"/v1/budgets/{file['budget']}"
+    for scope, found in (("analyst", ""), ("auditor", "/entries"), ("steward", "/grants")):
+        assert world.get(path + found, scope).status_code == 200
+    for asked in (JOBS, f"{JOBS}/estimate"):
+        refused = world.post(asked, job_body(file["id"]))
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "budget_frozen")
+    assert world.post(f"{path}/verify", scope="auditor").status_code == 200
+    assert world.post(JOBS, job_body(sound["id"])).status_code == 201
+    for scope in ("steward", "analyst", "auditor"):
+        cookies, _ = sign_in(world, world.keys["one"][scope])
+        for page in ("/dashboard/budgets", f"/dashboard/budgets/{file['budget']}", "/dashboard/estimate"):
+            if not (scope == "auditor" and page.endswith("estimate")):
+                assert world.client.get(page, cookies=cookies).status_code in (200, 403), page
+        assert world.client.get(f"/dashboard/budgets/{file['budget']}", cookies=cookies).status_code == 200
+
+
+def test_the_keepers_line_is_for_stewards(world: World) -> None:
+    for scope, sees in (("steward", True), ("admin", True), ("analyst", False), ("auditor", False)):
+        cookies, _ = sign_in(world, world.keys["one"][scope])
+        assert ("keeper of the ledger" in world.client.get("/dashboard/budgets", cookies=cookies).text) is sees
+
+
+def test_while_a_budget_is_lost_nobody_new_is_taken_in(world: World) -> None:
+    kept, lost = world.private_file(), world.private_file()
+    into = {name: value for name, value in PRIVATE.items() if not name.startswith("privacy_budget")}
+    keeper.Keeper(world.engine("api"), world.settings).begin()
+    with past_triggers(world.database) as connection:
+        connection.execute(sa.text("DELETE FROM file WHERE id = :id"), {"id": lost["id"]})
+    forget(world.database, lost["budget"])
+    keeper.Keeper(world.engine("api"), world.settings).begin()
+    for refused in (
+        world.upload(form=PRIVATE, granted=False),
+        world.upload(form=into | {"budget": kept["budget"]}, granted=False),
+        world.post("/v1/budgets", {"name": "n", "epsilon": 3, "delta": 1e-6}, "steward"),
+    ):
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "ledger_incomplete"), refused.text
+        assert "accept-loss" in refused.json()["error"]["message"]
+        assert refused.headers["x-should-retry"] == "false"
+    assert world.post(JOBS, job_body(kept["id"])).status_code == 201
+    decide = ["ledger", "accept-loss", lost["budget"], "--admin-url", world.database.admin_url, "--reason"]
+    assert CliRunner().invoke(command, [*decide, ""]).exit_code == 1
+    done = CliRunner().invoke(command, [*decide, "it held a test"])
+    assert done.exit_code == 0, done.output
+    assert CliRunner().invoke(command, [*decide, "again"]).exit_code == 1
+    world.private_file()
