@@ -50,6 +50,8 @@ file = sa.Table(
     sa.Column("blob", sa.Text),
     sa.Column("created_at", sa.DateTime(timezone=True)),
     sa.Column("deleted_at", sa.DateTime(timezone=True)),
+    sa.Column("binding", sa.LargeBinary),
+    sa.Column("legacy", sa.Boolean),
 )
 
 job = sa.Table(
