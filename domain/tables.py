@@ -28,6 +28,9 @@ api_key = sa.Table(
     sa.Column("created_at", sa.DateTime(timezone=True)),
     sa.Column("expires_at", sa.DateTime(timezone=True)),
     sa.Column("revoked_at", sa.DateTime(timezone=True)),
+    sa.Column("secret_number", sa.Integer),
+    sa.Column("seal", sa.LargeBinary),
+    sa.Column("legacy", sa.Boolean),
 )
 
 file = sa.Table(

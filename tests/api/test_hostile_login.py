@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from domain.blobs import open_store, put_bytes
 from domain.ids import new_id
-from domain.tables import data_key, file
+from domain.tables import api_key, data_key, file
 from tests.api.conftest import JOBS, World, csv_rows, job_body
 from tests.api.test_jobs import ADAPTER, finish
 
@@ -218,3 +218,84 @@ def test_files_that_are_what_they_are_pass(world: World) -> None:
     for made in (private, public):
         assert b"row number" in world.get(f"/v1/files/{made['id']}/content", "steward").content
     assert world.submit(private["id"], 1.0, validation_file=public["id"])["status"] == "queued"
+
+
+def made_key(world: World, scopes: list[str], tenant: str = "one") -> tuple[str, str]:
+    """Id and secret of a new key."""
+    made = world.post("/v1/keys", {"name": "k", "scopes": scopes}, "admin", tenant=tenant).json()
+    return made["id"], made["key"]
+
+
+def status(world: World, path: str, secret: str) -> int:
+    return world.client.get(path, headers={"Authorization": f"Bearer {secret}"}).status_code
+
+
+@pytest.mark.parametrize("seal", ["none", "copied", "the steward's"])
+@pytest.mark.parametrize("how", ["a new row", "the steward's row", "the steward's other secret"])
+def test_an_analysts_secret_does_not_become_a_stewards(
+    world: World, how: str, seal: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the API's password and a key of one's own, of whatever tenant."""
+    path = f"/v1/files/{world.upload(tenant='two').json()['id']}/content"
+    own, secret = made_key(world, ["analyst"])
+    steward, theirs = made_key(world, ["steward"], "two")
+    assert status(world, path, theirs) == 200
+    with world.engine("api").begin() as c:
+        mine, other = (c.execute(sa.select(api_key).where(api_key.c.id == id)).one() for id in (own, steward))
+        c.execute(sa.update(api_key).where(api_key.c.id == own).values(mac=own.encode()))
+        seals = {"none": None, "copied": mine.seal, "the steward's": other.seal}
+        if how == "a new row":
+            row = {"id": new_id("key"), "tenant_id": "tenant_two", "name": "k", "prefix": "p", "scopes": ["steward"]}
+            c.execute(api_key.insert().values(**row, mac=mine.mac, seal=seals[seal]))
+        else:
+            until = sa.func.now() + sa.text("interval '1 hour'")
+            change = {"mac": mine.mac} if how == "the steward's row" else {"previous_mac": mine.mac}
+            change |= {"previous_until": until} if "previous_mac" in change else {}
+            c.execute(sa.update(api_key).where(api_key.c.id == steward).values(**change, seal=seals[seal]))
+    assert status(world, path, secret) == 401
+    assert "ALARM" in caplog.text
+    if how != "a new row":  # nor by the rotation of a key that has stopped working
+        answer = world.post(f"/v1/keys/{steward}/rotate", {}, "admin", tenant="two")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "key_seal_broken")
+        assert status(world, path, secret) == 401
+
+
+def test_a_secret_that_was_rotated_away_does_not_come_back(world: World) -> None:
+    """The row as it was before, seal and all."""
+    id, secret = made_key(world, ["steward"])
+    with world.engine("api").begin() as c:
+        before = c.execute(sa.select(api_key).where(api_key.c.id == id)).one()
+    new = world.post(f"/v1/keys/{id}/rotate", {"overlap_hours": 0}, "admin").json()["key"]
+    assert (status(world, "/v1/files", secret), status(world, "/v1/files", new)) == (401, 200)
+    old = {name: getattr(before, name) for name in ("mac", "prefix", "previous_mac", "previous_until", "seal")}
+    with world.engine("api").begin() as c:
+        c.execute(sa.update(api_key).where(api_key.c.id == id).values(old))
+    assert status(world, "/v1/files", secret) == 401
+
+
+def test_what_a_key_may_do_never_changes(world: World) -> None:
+    id, secret = made_key(world, ["analyst"])
+    world.call("DELETE", f"/v1/keys/{id}")
+    assert status(world, "/v1/files", secret) == 401
+    changes = {"tenant_id": "'tenant_two'", "scopes": "'{steward}'", "project": "'x'", "revoked_at": "NULL"}
+    for column, value in changes.items():
+        for login in ("api", "worker", "admin"):
+            with pytest.raises(sa.exc.DBAPIError), world.engine(login).begin() as c:
+                c.execute(sa.text(f"UPDATE api_key SET {column} = {value} WHERE id = :id"), {"id": id})
+    with pytest.raises(sa.exc.ProgrammingError), world.engine("api").begin() as c:
+        c.execute(sa.text("UPDATE api_key SET secret_number = 0, legacy = true WHERE id = :id"), {"id": id})
+    with pytest.raises(sa.exc.ProgrammingError), world.engine("api").begin() as c:
+        row = {"id": new_id("key"), "tenant_id": "tenant_one", "name": "k", "prefix": "p", "scopes": ["steward"]}
+        c.execute(api_key.insert().values(**row, mac=b"m", legacy=True))
+
+
+def test_a_key_from_before_works_until_it_is_rotated(world: World) -> None:
+    id, secret = made_key(world, ["steward"])
+    with world.engine("admin").begin() as c:
+        c.execute(sa.text("SET LOCAL session_replication_role = replica"))
+        c.execute(sa.update(api_key).where(api_key.c.id == id).values(legacy=True, seal=None))
+    assert status(world, "/v1/files", secret) == 200
+    new = world.post(f"/v1/keys/{id}/rotate", {}, "admin").json()["key"]
+    assert (status(world, "/v1/files", secret), status(world, "/v1/files", new)) == (200, 200)
+    with world.engine("api").connect() as c:
+        assert not c.execute(sa.select(api_key.c.legacy).where(api_key.c.id == id)).scalar_one()
