@@ -1,5 +1,6 @@
 """Who calls: Bearer keys, and scopes as types, so that an endpoint's signature says who may call it."""
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
@@ -10,12 +11,13 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from api.deps import Resources, Service
 from api.errors import ApiError
 from domain.grants import Viewer
-from domain.keys import key_mac, well_formed
+from domain.keys import is_sealed, key_mac, well_formed
 from domain.settings import secret_bytes
 from domain.tables import api_key
 
 _bearer = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer tacit_...`")
 _CHALLENGE = {"www-authenticate": "Bearer"}
+logger = logging.getLogger(__name__)
 
 
 Caller = Viewer
@@ -45,6 +47,9 @@ def find_caller(service: Resources, which: sa.ColumnElement[bool]) -> Caller:
         row = connection.execute(
             sa.select(api_key, sa.func.coalesce(expired, False).label("expired")).where(which)
         ).one_or_none()
+    if row is not None and not is_sealed(row._asdict(), secret_bytes(service.settings.key_pepper)):
+        logger.error("ALARM: the API key %s is not as the service wrote it: the database was changed", row.id)
+        row = None
     if row is None:
         raise _unauthorised("invalid_api_key", "no such API key")
     if row.revoked_at is not None:

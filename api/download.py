@@ -8,15 +8,13 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
 from api.errors import ApiError
-from domain import blobs
-from domain.blobs import Store
+from domain.sealing import Sealed
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
-def send_blob(request: Request, store: Store, key: str, *, sha256: str, filename: str, media_type: str) -> Response:
+def send_blob(request: Request, blob: Sealed, *, sha256: str, filename: str, media_type: str) -> Response:
     """200, 206 for `Range`, no body for HEAD, 304 for a matching `If-None-Match`, 416 for a range outside the blob."""
-    size = blobs.size(store, key)
     etag = f'"{sha256}"'
     headers = {
         "etag": etag,
@@ -26,15 +24,15 @@ def send_blob(request: Request, store: Store, key: str, *, sha256: str, filename
     }
     if etag in _etags(request.headers.get("if-none-match", "")):
         return Response(status_code=304, headers={"etag": etag})
-    start, end = _wanted(request.headers, size, etag)
+    start, end = _wanted(request.headers, blob.size, etag)
     status = 200
-    if (start, end) != (0, size):
+    if (start, end) != (0, blob.size):
         status = 206
-        headers["content-range"] = f"bytes {start}-{end - 1}/{size}"
+        headers["content-range"] = f"bytes {start}-{end - 1}/{blob.size}"
     headers["content-length"] = str(end - start)
     if request.method == "HEAD":
         return Response(None, status, headers, media_type)
-    return StreamingResponse(blobs.stream(store, key, start, end), status, headers, media_type)
+    return StreamingResponse(blob.read(start, end), status, headers, media_type)
 
 
 def attachment(filename: str) -> str:

@@ -64,8 +64,8 @@ def migrate(
             "not made yet: an administrator of the server runs what `tacit migrate --roles` prints"
         ) from None
     output.console.print(f"The database is at revision {head()}.")
-    for budget, what in wrong:
-        output.console.print(f"An upgrade found something wrong: budget {budget} is frozen: {what}", markup=False)
+    for line in wrong:
+        output.console.print(f"An upgrade found something wrong: {line}", markup=False)
     if made is not None:
         where = f": {made}" if first_key is None else f" is in {first_key}."
         output.console.print(f"First admin key{where}", markup=False)

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +19,7 @@ from pydantic import SecretStr
 from domain import disk
 from domain.ids import new_id
 from domain.masters import read_masters
-from domain.sealing import CHUNK, KEY, MAGIC, Sealed, seal
+from domain.sealing import CHUNK, KEY, MAGIC, Seal, Sealed, new_seal, sealed
 from domain.settings import ServiceSettings
 from domain.vault import Vault, open_vault
 
@@ -84,35 +83,35 @@ def require_room(store: Store, size: int) -> None:
         disk.require_room(store.folder, size, store.reserve)
 
 
-def put_file(store: Store, key: str, path: Path) -> None:
+def put_file(store: Store, key: str, path: Path) -> Seal:
     """Store a local file under a key, whole or not at all. Raises OSError (ENOSPC) before a disk of ours is full."""
     with path.open("rb") as source:
-        _put(store, key, source, path.stat().st_size)
+        return _put(store, key, source, path.stat().st_size)
 
 
-def put_bytes(store: Store, key: str, data: bytes) -> None:
+def put_bytes(store: Store, key: str, data: bytes) -> Seal:
     """Store bytes under a key, whole or not at all. Raises OSError (ENOSPC) before a disk of ours is full."""
-    _put(store, key, io.BytesIO(data), len(data))
+    return _put(store, key, io.BytesIO(data), len(data))
 
 
 def get_bytes(store: Store, key: str) -> bytes:
-    """All bytes of a blob. Raises FileNotFoundError, sealing.Tampered."""
-    return _open(store, key).whole()
+    """All bytes of a blob. Raises as open_blob."""
+    return open_blob(store, key).whole()
 
 
-def stream(store: Store, key: str, start: int, end: int) -> Iterator[bytes]:
-    """Bytes start to end (exclusive) of a blob, in pieces. Raises FileNotFoundError, sealing.Tampered."""
-    yield from _open(store, key).read(start, end)
+def open_blob(store: Store, key: str) -> Sealed:
+    """A blob to read from; its header is read now. Raises FileNotFoundError, sealing.Tampered, masters.WrongKey, and
+    what a store or a key service that is away raises."""
+
+    def fetch(start: int, end: int) -> bytes:
+        return bytes(obstore.get_range(store.objects, key, start=start, end=end))
+
+    return Sealed(store.vault.key(key), key, obstore.head(store.objects, key)["size"], fetch)
 
 
-def open_blob(store: Store, key: str) -> IO[bytes]:
-    """A blob as a file that can seek. Raises FileNotFoundError."""
-    return io.BufferedReader(_Reader(_open(store, key)), CHUNK)
-
-
-def size(store: Store, key: str) -> int:
-    """Bytes of a blob. Raises FileNotFoundError."""
-    return _open(store, key).size
+def as_file(blob: Sealed) -> IO[bytes]:
+    """A blob as a file that can seek."""
+    return io.BufferedReader(_Reader(blob), CHUNK)
 
 
 def encrypt_plain(store: Store, key: str) -> bool:
@@ -198,25 +197,20 @@ def reason(error: Exception) -> str:
     return words.partition("<?xml")[0].partition("\n")[0] + (code[1] if code else "")
 
 
-def _put(store: Store, key: str, source: IO[bytes], size: int) -> None:
+def _put(store: Store, key: str, source: IO[bytes], size: int) -> Seal:
     require_room(store, size)
-    sealed = seal(store.vault.new_key(key), key, source, size)
+    seal = new_seal(store.vault.new_key(key), key, size)
+    pieces = sealed(source, seal)
     if size <= AT_ONCE:
-        obstore.put(store.objects, key, b"".join(sealed), use_multipart=False)
+        obstore.put(store.objects, key, b"".join(pieces), use_multipart=False)
     else:
-        obstore.put(store.objects, key, sealed, chunk_size=AT_ONCE, max_concurrency=4)
+        obstore.put(store.objects, key, pieces, chunk_size=AT_ONCE, max_concurrency=4)
     if store.folder is not None:
         path = store.folder / key
         path.chmod(0o600)
         disk.sync(path)
         disk.sync(path.parent)
-
-
-def _open(store: Store, name: str) -> Sealed:
-    def fetch(start: int, end: int) -> bytes:
-        return bytes(obstore.get_range(store.objects, name, start=start, end=end))
-
-    return Sealed(store.vault.key(name), name, obstore.head(store.objects, name)["size"], fetch)
+    return seal
 
 
 def _delete_stored(store: Store, name: str) -> None:

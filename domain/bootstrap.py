@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from domain.keys import KeyMaterial, new_key
+from domain.keys import KeyMaterial, key_seal, new_key
 from domain.tables import api_key, tenant
 
 ALL_SCOPES = ["steward", "analyst", "auditor", "admin"]
@@ -23,14 +23,10 @@ def create_first_key(admin_url: str, pepper: bytes, keep: Callable[[str], None])
                 return None
             material: KeyMaterial = new_key(pepper)
             connection.execute(tenant.insert().values(id="tenant_default", name="default"))
+            values = {"id": material.id, "tenant_id": "tenant_default", "scopes": ALL_SCOPES, "mac": material.mac}
             connection.execute(
                 api_key.insert().values(
-                    id=material.id,
-                    tenant_id="tenant_default",
-                    name="first admin key",
-                    prefix=material.prefix,
-                    mac=material.mac,
-                    scopes=ALL_SCOPES,
+                    **values, name="first admin key", prefix=material.prefix, seal=key_seal(values, pepper)
                 )
             )
             keep(material.text)

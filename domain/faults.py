@@ -35,6 +35,11 @@ _FAULTS = {
     "not_trainable": Fault(
         "user", "Nothing was charged. Choose another method or model, or ask the steward about the file."
     ),
+    "file_binding_broken": Fault(
+        "service",
+        "Nothing was charged and nothing was read. Tell the operator at once: somebody has changed what the database "
+        "or the blob store holds of the file.",
+    ),
     "plan_mismatch": Fault(
         "service", "Nothing was charged. Ask the operator whether API and workers are of one release; submit it again."
     ),

@@ -8,20 +8,20 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from domain import blobs, budgets, fingerprints, scratch
+from domain import binding, blobs, budgets, fingerprints, scratch
 from domain.blobs import Store
 from domain.fingerprints import Marks
 from domain.grants import Viewer, sees_file
 from domain.ids import new_id
 from domain.planning import reference_job
 from domain.refusals import Conflict, Invalid, NotFound
+from domain.sealing import Seal
 from domain.statuses import OPEN
 from domain.tables import checkpoint, data_key, file, job, job_file
 from dpcore.spec.facts import ModelFacts
 from dpcore.spec.tasks import TaskKind
 from ledger.policy import record_overlap
 
-PRIVATE, PUBLIC, RESULT = "fine-tune", "evals", "fine-tune-results"
 logger = logging.getLogger(__name__)
 
 
@@ -87,12 +87,14 @@ class Registered:
 def register(
     connection: sa.Connection,
     upload: Upload,
+    rows: Seal,
     budget: str | InlineBudget | None,
     facts: ModelFacts,
     marks: Marks,
     different_population: str | None,
 ) -> Registered:
-    """Insert a checked file, and its budget if it comes with one; the caller has stored its rows and commits.
+    """Insert a checked file, tied to `rows`, and its budget if it comes with one; the caller has stored its rows under
+    that seal, and commits.
 
     Records and users stay with the budget that they came to first, under whatever name, label or cut they come again.
     `different_population` is the steward's reason why those that another budget holds are other people: it becomes an
@@ -114,23 +116,23 @@ def register(
         if others and different_population is not None:
             _decide(connection, upload.id, budget_id, others, different_population)
         fingerprints.bind(connection, upload.tenant_id, budget_id, marks)
-    connection.execute(
-        file.insert().values(
-            id=upload.id,
-            tenant_id=upload.tenant_id,
-            purpose=upload.purpose,
-            task=upload.task,
-            filename=upload.filename,
-            bytes=upload.bytes,
-            budget_id=budget_id,
-            declared_size=upload.declared_size,
-            labels=None if upload.labels is None else list(upload.labels),
-            max_length=upload.max_length,
-            blob=rows_key(upload.id),
-        )
-    )
-    changed = sa.update(file).where(file.c.id == upload.id).values(sha256=upload.sha256, status="processed")
-    return Registered(connection.execute(changed.returning(file)).one(), inherited)
+    values: dict[str, Any] = {
+        "id": upload.id,
+        "tenant_id": upload.tenant_id,
+        "purpose": upload.purpose,
+        "task": upload.task,
+        "filename": upload.filename,
+        "bytes": upload.bytes,
+        "sha256": upload.sha256,
+        "status": "processed",
+        "budget_id": budget_id,
+        "declared_size": upload.declared_size,
+        "labels": None if upload.labels is None else list(upload.labels),
+        "max_length": upload.max_length,
+        "blob": rows.name,
+    }
+    adding = file.insert().values(**values, binding=binding.bind(connection, rows, values))
+    return Registered(connection.execute(adding.returning(file)).one(), inherited)
 
 
 def _inherited(connection: sa.Connection, upload: Upload, asked: InlineBudget, holders: set[str]) -> str:

@@ -11,12 +11,15 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from domain import approvals, files, pauses
 from domain.approvals import show_waiting
+from domain.binding import require_bound
+from domain.blobs import Store
 from domain.events import append_event
 from domain.grants import Grant, Viewer, sees_job, used_by
 from domain.ids import new_id
 from domain.models import BaseModelFacts
 from domain.planning import Dataset, Draft, draft, fits, guarantee, largest_epsilon, rounded_up
 from domain.profiles import Profile, expected, seconds
+from domain.purposes import PRIVATE, PUBLIC
 from domain.refusals import Conflict, Invalid, NotFound, OverBudget
 from domain.releases import rounded_now
 from domain.statuses import CANCELLING, HELD, OPEN
@@ -58,6 +61,8 @@ class Planned:
     """A job with every number resolved, and the budget as it was when it was planned."""
 
     wanted: Wanted
+    sources: tuple[sa.Row[Any], ...]
+    """The files that the job would open: whole rows of `file`."""
     draft: Draft
     budget: Balance
     grant: Grant | None
@@ -142,9 +147,10 @@ def plan_job(
     """
     if wanted.model not in models:
         raise Invalid(f"unknown model; there are: {', '.join(models)}", code="unknown_model", param="model")
-    training = _usable(connection, viewer, wanted.training_file, "training_file", files.PRIVATE)
+    training = _usable(connection, viewer, wanted.training_file, "training_file", PRIVATE)
+    sources = [training]
     if wanted.validation_file is not None:
-        validation = _usable(connection, viewer, wanted.validation_file, "validation_file", files.PUBLIC)
+        validation = _usable(connection, viewer, wanted.validation_file, "validation_file", PUBLIC)
         if validation.task != training.task:
             raise Invalid(
                 f"the evaluation set is for the task {validation.task}, the training file for {training.task}",
@@ -157,6 +163,7 @@ def plan_job(
                 code="labels_differ",
                 param="validation_file",
             )
+        sources.append(validation)
     budget = balance(connection, training.budget_id)
     grant = used_by(connection, viewer, budget)
     made = draft(
@@ -175,7 +182,7 @@ def plan_job(
     )
     above = _approval_above(connection, budget.id, grant)
     profile = expected(connection, models[wanted.model], made.plan.method, training.task)
-    return Planned(wanted, made, budget, grant, above, twin, profile)
+    return Planned(wanted, tuple(sources), made, budget, grant, above, twin, profile)
 
 
 def _default_epsilon(grant: Grant | None) -> float | None:
@@ -198,7 +205,7 @@ def _usable(connection: sa.Connection, viewer: Viewer, file_id: str, param: str,
     if row is None:
         raise NotFound("file", param)
     if row.purpose != purpose:
-        needed = "a private file (purpose fine-tune)" if purpose == files.PRIVATE else "a public file (purpose evals)"
+        needed = "a private file (purpose fine-tune)" if purpose == PRIVATE else "a public file (purpose evals)"
         raise Invalid(
             f"{param} must be {needed}; this one has purpose {row.purpose}", code="wrong_purpose", param=param
         )
@@ -207,12 +214,15 @@ def _usable(connection: sa.Connection, viewer: Viewer, file_id: str, param: str,
     return row
 
 
-def submit(connection: sa.Connection, planned: Planned, *, job_id: str, viewer: Viewer, check_first: bool) -> None:
+def submit(
+    connection: sa.Connection, planned: Planned, store: Store, *, job_id: str, viewer: Viewer, check_first: bool
+) -> None:
     """Insert the job, its reservation and the ledger entry; the caller commits, then sends a hint.
 
-    Raises Conflict when the same job has succeeded already and nobody asked to pay again; OverBudget, by the service's
-    own check or, with `check_first` false or after losing a race, because the database refused (its error is then the
-    cause); NotFound when the grant was revoked meanwhile; ledger.errors.BudgetFrozen.
+    Raises Conflict when the same job has succeeded already and nobody asked to pay again, or when a file is not tied to
+    its rows, of which none is read; OverBudget, by the service's own check or, with `check_first` false or after losing
+    a race, because the database refused (its error is then the cause); NotFound when the grant was revoked meanwhile;
+    ledger.errors.BudgetFrozen.
     """
     if planned.finished_twin is not None and not planned.wanted.allow_duplicate:
         raise already_done(planned.finished_twin)
@@ -220,6 +230,7 @@ def submit(connection: sa.Connection, planned: Planned, *, job_id: str, viewer: 
         for account in planned.accounts:
             if not fits(planned.draft, account):
                 raise _over_budget(planned, account, "service")
+    require_bound(connection, store, planned.sources)
     try:
         with connection.begin_nested():
             _insert(connection, planned, job_id, viewer)

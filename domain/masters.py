@@ -24,6 +24,10 @@ class NoMasterKey(ValueError):
     """The settings name no master key, or none that opens what there is: the message says which."""
 
 
+class WrongKey(NoMasterKey):
+    """A wrapped key that its master key does not open for this blob: the row was changed."""
+
+
 class KeyUnavailable(OSError):
     """The key management service did not answer; another try may help."""
 
@@ -58,7 +62,7 @@ class LocalKey:
         try:
             return AESGCM(self.key).decrypt(wrapped[:NONCE], wrapped[NONCE:], name.encode())
         except InvalidTag:
-            raise NoMasterKey(f"master key {self.id} does not open the key of {name}: the row was changed") from None
+            raise WrongKey(f"master key {self.id} does not open the key of {name}: the row was changed") from None
 
 
 @dataclass(frozen=True)

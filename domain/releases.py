@@ -2,11 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
+from domain.binding import bind
 from domain.events import append_event
 from domain.ids import new_id
+from domain.purposes import RESULT
+from domain.sealing import Seal
 from domain.tables import file, job, release
 from ledger.reserve import Receipt, settle
 from ledger.work import Lease
@@ -14,13 +18,13 @@ from ledger.work import Lease
 
 @dataclass(frozen=True)
 class Result:
-    """A finished artifact in the blob store. kind: adapter or report; bytes and sha256 (hex) are of the blob."""
+    """A finished artifact in the blob store. kind: adapter or report; bytes and sha256 (hex) are of its content."""
 
     kind: str
     filename: str
     bytes: int
     sha256: str
-    blob: str
+    stored: Seal
 
 
 def publish(connection: sa.Connection, lease: Lease, tenant_id: str, results: Sequence[Result]) -> list[Receipt]:
@@ -30,22 +34,20 @@ def publish(connection: sa.Connection, lease: Lease, tenant_id: str, results: Se
     """
     receipts = settle(connection, lease.job_id, "succeeded", fence=lease.fence)
     for result in results:
-        file_id = new_id("file", "-")
-        connection.execute(
-            file.insert().values(
-                id=file_id,
-                tenant_id=tenant_id,
-                purpose="fine-tune-results",
-                filename=result.filename,
-                bytes=result.bytes,
-                sha256=result.sha256,
-                status="processed",
-                blob=result.blob,
-            )
-        )
+        values: dict[str, Any] = {
+            "id": new_id("file", "-"),
+            "tenant_id": tenant_id,
+            "purpose": RESULT,
+            "filename": result.filename,
+            "bytes": result.bytes,
+            "sha256": result.sha256,
+            "status": "processed",
+            "blob": result.stored.name,
+        }
+        connection.execute(file.insert().values(**values, binding=bind(connection, result.stored, values)))
         connection.execute(
             release.insert().values(
-                id=new_id("release"), job_id=lease.job_id, file_id=file_id, kind=result.kind, fence=lease.fence
+                id=new_id("release"), job_id=lease.job_id, file_id=values["id"], kind=result.kind, fence=lease.fence
             )
         )
     connection.execute(

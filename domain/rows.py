@@ -13,7 +13,8 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from domain.blobs import Store, open_blob
+from domain.blobs import as_file
+from domain.sealing import Sealed
 
 TASK_COLUMNS: dict[str, tuple[str, ...]] = {
     "classification": ("text",),
@@ -97,9 +98,9 @@ def drop_rows(path: Path, dropped: bytearray) -> None:
             shutil.copyfileobj(kept, target)
 
 
-def read_rows(store: Store, blob: str) -> Rows:
+def read_rows(blob: Sealed) -> Rows:
     """All rows of a file. Raises FileNotFoundError when the blob is gone."""
-    with open_blob(store, blob) as source:
+    with as_file(blob) as source:
         return parse_rows(source)
 
 
@@ -111,9 +112,9 @@ def parse_rows(source: IO[bytes] | Path) -> Rows:
     return Rows(columns, labels, users)
 
 
-def stream_jsonl(store: Store, blob: str, labels: Sequence[str] | None) -> Iterator[bytes]:
+def stream_jsonl(blob: Sealed, labels: Sequence[str] | None) -> Iterator[bytes]:
     """The rows as JSON Lines in pieces, with the columns of the task and the label as keys; `messages` is a list."""
-    with open_blob(store, blob) as source, pq.ParquetFile(source, buffer_size=2**16, pre_buffer=False) as parquet:
+    with as_file(blob) as source, pq.ParquetFile(source, buffer_size=2**16, pre_buffer=False) as parquet:
         for batch in parquet.iter_batches(SENT, use_threads=False):
             lines = (json.dumps(_as_uploaded(row, labels or ()), ensure_ascii=False) for row in batch.to_pylist())
             yield "".join(line + "\n" for line in lines).encode()

@@ -10,8 +10,10 @@ another length. (Hoang, Reyhanitabar, Rogaway and Vizar, "Online Authenticated-E
 Misuse-Resistance", CRYPTO 2015: STREAM; Tink's AES-GCM-HKDF streaming.)
 """
 
+import hmac
 import secrets
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import IO
 
 from cryptography.exceptions import InvalidTag
@@ -32,17 +34,37 @@ class Tampered(ValueError):
     """A blob is not what was stored under this name."""
 
 
-def seal(key: bytes, name: str, source: IO[bytes], size: int) -> Iterator[bytes]:
-    """The blob, in pieces, whose plaintext is the `size` bytes of `source`."""
-    salt = secrets.token_bytes(SALT)
-    cipher = _cipher(key, salt, name, size)
-    yield MAGIC + salt + size.to_bytes(8)
-    last = _last(size)
+@dataclass(frozen=True)
+class Seal:
+    """One writing of one blob: all that the key of its chunks is derived from. What opens under it was written then."""
+
+    key: bytes = field(repr=False)
+    name: str
+    salt: bytes
+    size: int
+    """Bytes of the plaintext; of a blob from a store, authentic once any chunk has been opened."""
+
+    def mac(self, use: bytes, text: bytes) -> bytes:
+        """HMAC-SHA256 of a text under a key derived from the blob's data key for this use alone."""
+        derived = HKDF(SHA256(), KEY, None, b"tacit.blob.mac.v1\0" + use).derive(self.key)
+        return hmac.digest(derived, text, "sha256")
+
+
+def new_seal(key: bytes, name: str, size: int) -> Seal:
+    """For a blob that is to be written; its salt is fresh."""
+    return Seal(key, name, secrets.token_bytes(SALT), size)
+
+
+def sealed(source: IO[bytes], seal: Seal) -> Iterator[bytes]:
+    """The blob, in pieces, whose plaintext is the bytes of `source`."""
+    cipher = _cipher(seal)
+    yield MAGIC + seal.salt + seal.size.to_bytes(8)
+    last = _last(seal.size)
     for number in range(last + 1):
-        wanted = min(CHUNK, size - number * CHUNK)
+        wanted = min(CHUNK, seal.size - number * CHUNK)
         plain = source.read(wanted)
         if len(plain) != wanted:
-            raise ValueError(f"{name}: the source is shorter than {size} bytes")
+            raise ValueError(f"{seal.name}: the source is shorter than {seal.size} bytes")
         yield cipher.encrypt(_nonce(number), plain, _place(number, last))
 
 
@@ -54,12 +76,11 @@ class Sealed:
         header = fetch(0, HEADER) if stored >= HEADER else b""
         if not header.startswith(MAGIC):
             raise Tampered(f"{name} is not an encrypted blob")
-        self.size = int.from_bytes(header[-8:])
-        """Bytes of the plaintext; authentic once any chunk has been opened."""
+        self.seal = Seal(key, name, header[len(MAGIC) : -8], int.from_bytes(header[-8:]))
+        self.size = self.seal.size
         if stored != HEADER + self.size + (_last(self.size) + 1) * TAG:
             raise Tampered(f"{name} is not as long as it was stored")
-        self._name, self._fetch = name, fetch
-        self._cipher = _cipher(key, header[len(MAGIC) : -8], name, self.size)
+        self._fetch, self._cipher = fetch, _cipher(self.seal)
 
     def read(self, start: int, end: int) -> Iterator[bytes]:
         """Bytes start to end (exclusive) of the plaintext, chunk by chunk. Raises Tampered."""
@@ -83,12 +104,12 @@ class Sealed:
             stored = self._fetch(start, start + length)
             return self._cipher.decrypt(_nonce(number), stored, _place(number, last))
         except InvalidTag:
-            raise Tampered(f"chunk {number} of {self._name} is not what was stored") from None
+            raise Tampered(f"chunk {number} of {self.seal.name} is not what was stored") from None
 
 
-def _cipher(key: bytes, salt: bytes, name: str, size: int) -> AESGCM:
-    info = b"tacit.blob.v1\0" + size.to_bytes(8) + name.encode()
-    return AESGCM(HKDF(SHA256(), KEY, salt, info).derive(key))
+def _cipher(seal: Seal) -> AESGCM:
+    info = b"tacit.blob.v1\0" + seal.size.to_bytes(8) + seal.name.encode()
+    return AESGCM(HKDF(SHA256(), KEY, seal.salt, info).derive(seal.key))
 
 
 def _last(size: int) -> int:

@@ -28,6 +28,9 @@ api_key = sa.Table(
     sa.Column("created_at", sa.DateTime(timezone=True)),
     sa.Column("expires_at", sa.DateTime(timezone=True)),
     sa.Column("revoked_at", sa.DateTime(timezone=True)),
+    sa.Column("secret_number", sa.Integer),
+    sa.Column("seal", sa.LargeBinary),
+    sa.Column("legacy", sa.Boolean),
 )
 
 file = sa.Table(
@@ -50,6 +53,8 @@ file = sa.Table(
     sa.Column("blob", sa.Text),
     sa.Column("created_at", sa.DateTime(timezone=True)),
     sa.Column("deleted_at", sa.DateTime(timezone=True)),
+    sa.Column("binding", sa.LargeBinary),
+    sa.Column("legacy", sa.Boolean),
 )
 
 job = sa.Table(

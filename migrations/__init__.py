@@ -35,15 +35,15 @@ class RolesMissing(RuntimeError):
     """The server's administrator has not made the roles yet, or only some of them; the message says what lacks."""
 
 
-def found(admin_url: str) -> list[tuple[str | None, str]]:
-    """What upgrades found in rows of earlier revisions and could not believe: the budget, which is frozen, and why."""
+def found(admin_url: str) -> list[str]:
+    """What upgrades found in rows of earlier revisions and could not believe; the budgets concerned are frozen."""
     engine = sa.create_engine(admin_url)
     try:
         with engine.connect() as connection:
             rows = connection.execute(sa.text("SELECT budget_id, what FROM ledger.finding ORDER BY id")).all()
     finally:
         engine.dispose()
-    return [(row.budget_id, row.what) for row in rows]
+    return [row.what if row.budget_id is None else f"budget {row.budget_id} is frozen: {row.what}" for row in rows]
 
 
 def upgrade(admin_url: str, revision: str = "head") -> None:

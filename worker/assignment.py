@@ -6,6 +6,10 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic import ValidationError
 
+from domain.binding import BrokenBinding, open_file
+from domain.blobs import Store
+from domain.purposes import PUBLIC
+from domain.sealing import Sealed
 from domain.tables import file, job, job_file
 from dpcore.spec.plan import Plan
 from dpcore.spec.tasks import CAUSAL_LM, TaskKind
@@ -18,13 +22,13 @@ class EvaluationFile:
     """A file that was public from upload on."""
 
     id: str
-    blob: str
+    rows: Sealed
     labels: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """Everything that one attempt needs to know; all of it public but the rows that `rows_blob` names."""
+    """Everything that one attempt needs to know; all of it public but the rows that `rows` can be read for."""
 
     job_id: str
     tenant_id: str
@@ -34,17 +38,19 @@ class Assignment:
     privacy: dict[str, Any]
     budget_id: str
     labels: tuple[str, ...]
-    rows_blob: str
+    rows: Sealed
     evaluation: EvaluationFile | None
 
 
-def read_assignment(connection: sa.Connection, job_id: str) -> Assignment:
-    """Read a job. Raises Refused when what it would run is not exactly what the ledger reserved and priced."""
+def read_assignment(connection: sa.Connection, store: Store, job_id: str) -> Assignment:
+    """Read a job and open its files; no row is read.
+
+    Raises Refused when what it would run is not exactly what the ledger reserved and priced, or a file is not tied to
+    its rows and its budget; errors of the store and of the database otherwise.
+    """
     row = connection.execute(sa.select(job).where(job.c.id == job_id)).one()
     sources = connection.execute(
-        sa.select(file.c.id, file.c.blob, file.c.task, file.c.labels, job_file.c.budget_id)
-        .join(job_file, job_file.c.file_id == file.c.id)
-        .where(job_file.c.job_id == job_id)
+        sa.select(file).join(job_file, job_file.c.file_id == file.c.id).where(job_file.c.job_id == job_id)
     ).all()
     if len(sources) != 1:
         raise Refused("not_trainable", "The job must have exactly one training file.")
@@ -65,9 +71,17 @@ def read_assignment(connection: sa.Connection, job_id: str) -> Assignment:
         privacy=row.privacy,
         budget_id=source.budget_id,
         labels=tuple(source.labels or ()),
-        rows_blob=source.blob,
-        evaluation=_evaluation_file(connection, row.validation_file, source),
+        rows=_opened(connection, store, source, "training"),
+        evaluation=_evaluation_file(connection, store, row.validation_file, source),
     )
+
+
+def _opened(connection: sa.Connection, store: Store, source: sa.Row[Any], which: str) -> Sealed:
+    try:
+        return open_file(connection, store, source)
+    except BrokenBinding as error:
+        message = f"The {which} file is not tied to the rows that are stored for it: the service's data was changed."
+        raise Refused(error.code, message) from error
 
 
 def _require_priced(connection: sa.Connection, job_id: str, plan: Plan) -> None:
@@ -85,16 +99,14 @@ def _require_priced(connection: sa.Connection, job_id: str, plan: Plan) -> None:
 
 
 def _evaluation_file(
-    connection: sa.Connection, file_id: str | None, training: sa.Row[*tuple[Any, ...]]
+    connection: sa.Connection, store: Store, file_id: str | None, training: sa.Row[Any]
 ) -> EvaluationFile | None:
     if file_id is None:
         return None
-    row = connection.execute(
-        sa.select(file.c.blob, file.c.task, file.c.labels, file.c.budget_id, file.c.purpose).where(file.c.id == file_id)
-    ).one()
+    row = connection.execute(sa.select(file).where(file.c.id == file_id)).one()
     # A metric on a private file would be a release that nobody paid for.
-    if row.budget_id is not None or row.purpose != "evals":
+    if row.budget_id is not None or row.purpose != PUBLIC or row.tenant_id != training.tenant_id:
         raise Refused("not_trainable", "The validation file is not a public one.")
     if row.blob is None or row.task != training.task or not set(row.labels or ()) <= set(training.labels or ()):
         raise Refused("not_trainable", "The validation file is gone, or not for the training file's task and labels.")
-    return EvaluationFile(file_id, row.blob, tuple(row.labels or ()))
+    return EvaluationFile(file_id, _opened(connection, store, row, "validation"), tuple(row.labels or ()))

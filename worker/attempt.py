@@ -108,8 +108,8 @@ class _Attempt:
     def run(self) -> bool:
         """True when the job is finished, False when this worker must let go of it."""
         self._spans.phase("build")
-        with self._engine.connect() as connection:
-            assignment = read_assignment(connection, self._lease.job_id)
+        with self._engine.connect() as connection, _needs_services():
+            assignment = read_assignment(connection, self._store, self._lease.job_id)
             kept = checkpoints.newest_step(connection, self._lease.job_id)
         if kept < assignment.plan.steps:
             self._require_time()  # before the first beat, which would end a process that is late
@@ -138,7 +138,7 @@ class _Attempt:
         """The file's records, and whose each is, where the unit is the user."""
         with _data_phase():
             with _needs_services():
-                rows = read_rows(self._store, assignment.rows_blob)
+                rows = read_rows(assignment.rows)
             records = built.task.encode(rows.columns, rows.labels or ())
             owners = None if rows.users is None else np.asarray(rows.users, dtype=np.int64)
         if (assignment.plan.unit == "user") != (owners is not None):
@@ -247,7 +247,7 @@ class _Attempt:
         if assignment.evaluation is None:
             return None
         with _needs_services():
-            rows = read_rows(self._store, assignment.evaluation.blob)
+            rows = read_rows(assignment.evaluation.rows)
         # The file may list the labels in an order of its own.
         places = [assignment.labels.index(label) for label in assignment.evaluation.labels]
         return built.task.metrics(built.model, rows.columns, [places[i] for i in rows.labels or ()])

@@ -113,6 +113,5 @@ def zipped(folder: Path) -> bytes:
 
 
 def _store(store: Store, lease: Lease, kind: str, filename: str, data: bytes) -> Result:
-    blob = f"jobs/{lease.job_id}/results/{lease.fence}/{filename}"
-    put_bytes(store, blob, data)
-    return Result(kind, filename, len(data), hashlib.sha256(data).hexdigest(), blob)
+    stored = put_bytes(store, f"jobs/{lease.job_id}/results/{lease.fence}/{filename}", data)
+    return Result(kind, filename, len(data), hashlib.sha256(data).hexdigest(), stored)

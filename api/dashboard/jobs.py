@@ -23,8 +23,8 @@ from api.jobs.schemas import Approval, Event, Job, Rejection, event_of
 from api.jobs.stream import fetch_events
 from api.ledger import endpoints as ledger_api
 from api.pages import After
-from domain.files import RESULT
 from domain.planning import rounded_up
+from domain.purposes import RESULT
 from domain.statuses import OPEN, PAUSED, PAUSING, WAITING
 from dpcore.spec.methods import get_method
 

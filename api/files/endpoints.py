@@ -28,10 +28,12 @@ from api.files.upload import Form, receive
 from api.middleware import FORM_OVERHEAD
 from api.pages import After, Order, Page, fetch, page
 from domain import blobs, budgets, disk, files, fingerprints, quotas, scratch
+from domain.binding import open_file
 from domain.ingest.check import Report
 from domain.ingest.check import Request as CheckRequest
 from domain.ingest.fingerprint import tenant_key
 from domain.ingest.run import run_check
+from domain.purposes import PRIVATE, RESULT
 from domain.refusals import Conflict, Invalid
 from domain.rows import stream_jsonl
 from domain.scratch import Part
@@ -119,21 +121,15 @@ def content(
 ) -> Response:
     """A result as it was released; the checked rows of a dataset as JSON Lines. Private rows: for the steward alone."""
     row = files.require(connection, caller, file_id)
-    if row.purpose == files.PRIVATE and not caller.may("steward"):
+    if row.purpose == PRIVATE and not caller.may("steward"):
         raise ApiError(403, "missing_scope", "the rows of a private file are for its steward alone")
     if row.status != "processed":
         raise Conflict(f"the file has status {row.status}", code="file_not_processed")
-    if row.purpose == files.RESULT:
-        return send_blob(
-            request,
-            service.store,
-            row.blob,
-            sha256=row.sha256,
-            filename=row.filename,
-            media_type="application/octet-stream",
-        )
+    blob = open_file(connection, service.store, row)
+    if row.purpose == RESULT:
+        return send_blob(request, blob, sha256=row.sha256, filename=row.filename, media_type="application/octet-stream")
     return StreamingResponse(
-        iter(()) if request.method == "HEAD" else stream_jsonl(service.store, row.blob, row.labels),
+        iter(()) if request.method == "HEAD" else stream_jsonl(blob, row.labels),
         headers={"content-disposition": attachment(f"{row.id}.jsonl")},
         media_type="application/jsonl",
     )
@@ -173,7 +169,7 @@ def _require_budget(service: Resources, caller: Caller, wanted: NewFile) -> int 
 def _check_request(
     service: Resources, caller: Caller, wanted: NewFile, form: Form, part: Part, max_records_per_user: int | None
 ) -> CheckRequest:
-    private = wanted.purpose == files.PRIVATE
+    private = wanted.purpose == PRIVATE
     return CheckRequest(
         source=part.path,
         target=part.rows,
@@ -232,13 +228,14 @@ def _keep(
     )
     key = files.rows_key(file_id)
     try:
-        blobs.put_file(service.store, key, part.rows)  # outside of the transaction: its key is a connection's work too
+        # Outside of the transaction: the blob's key is a connection's work too.
+        rows = blobs.put_file(service.store, key, part.rows)
         with service.engine.begin() as connection:
             if service.settings.storage_quota is not None:
                 fingerprints.lock(connection, caller.tenant_id)
             quotas.require_storage(connection, caller.tenant_id, form.size, service.settings.storage_quota)
             made = files.register(
-                connection, upload, budget, service.default_model.facts, part.marks, wanted.overlap_reason
+                connection, upload, rows, budget, service.default_model.facts, part.marks, wanted.overlap_reason
             )
     except BaseException:
         blobs.delete(service.store, key)

@@ -20,10 +20,10 @@ from api.auth import Caller
 from api.budgets.schemas import MOST_RECORDS
 from api.fields import Body, Name, Reference
 from api.files.upload import Form, wrong_field
-from domain.files import PRIVATE, PUBLIC, RESULT
 from domain.ingest.check import MOST_LABELS
 from domain.ingest.formats import SUFFIXES
 from domain.ingest.values import LONGEST_LABEL
+from domain.purposes import PRIVATE, PUBLIC, RESULT
 from domain.rows import LABELLED, TASK_COLUMNS
 
 LARGEST = 10**9

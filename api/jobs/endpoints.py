@@ -26,6 +26,7 @@ from api.jobs.schemas import (
 from api.jobs.stream import STREAM_ANSWERS, event_stream, fetch_events
 from api.pages import After, Limit, Order, Page, fetch, page, unknown_cursor
 from domain import jobs, quotas
+from domain.binding import open_file
 from domain.hints import HINT_ERRORS, send_hint
 from domain.ids import new_id
 from domain.progress import estimated_finishes
@@ -69,6 +70,7 @@ def create(
     jobs.submit(
         connection,
         planned,
+        service.store,
         job_id=job_id,
         viewer=caller,
         check_first=service.check_first,
@@ -202,9 +204,8 @@ def adapter(
 ) -> Response:
     """The adapter as a ZIP of its PEFT folder; `x-content-sha256` is the sha256 of the whole."""
     row = jobs.adapter(connection, caller, job_id)
-    return send_blob(
-        request, service.store, row.blob, sha256=row.sha256, filename=f"{job_id}.zip", media_type="application/zip"
-    )
+    blob = open_file(connection, service.store, row)
+    return send_blob(request, blob, sha256=row.sha256, filename=f"{job_id}.zip", media_type="application/zip")
 
 
 def _shown(connection: sa.Connection, caller: Caller, service: Resources, job_id: str) -> Job:

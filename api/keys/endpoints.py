@@ -1,5 +1,7 @@
 """API keys of a tenant: made, listed and revoked by its administrators."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from fastapi import APIRouter
 
@@ -8,7 +10,7 @@ from api.deps import Service, Transaction
 from api.fields import Id
 from api.keys.schemas import CreatedKey, Key, NewKey, Rotation, key_of
 from api.pages import After, Limit, Order, Page, fetch, page
-from domain.keys import new_key
+from domain.keys import is_sealed, key_seal, new_key
 from domain.refusals import Conflict, NotFound
 from domain.settings import secret_bytes
 from domain.tables import api_key
@@ -19,19 +21,24 @@ router = APIRouter(prefix="/v1/keys", tags=["keys"])
 @router.post("", status_code=201)
 def create(body: NewKey, caller: Admin, service: Service, connection: Transaction) -> CreatedKey:
     """Make a key. Its secret is in this answer and nowhere else."""
-    material = new_key(secret_bytes(service.settings.key_pepper))
+    pepper = secret_bytes(service.settings.key_pepper)
+    material = new_key(pepper)
     lifetime = None if body.expires_in_days is None else sa.func.make_interval(0, 0, 0, body.expires_in_days)
+    values: dict[str, Any] = {
+        "id": material.id,
+        "tenant_id": caller.tenant_id,
+        "name": body.name,
+        "prefix": material.prefix,
+        "mac": material.mac,
+        "scopes": sorted(set(body.scopes)),
+        "project": body.project,
+    }
     row = connection.execute(
         api_key.insert()
         .values(
-            id=material.id,
-            tenant_id=caller.tenant_id,
-            name=body.name,
-            prefix=material.prefix,
-            mac=material.mac,
-            scopes=sorted(set(body.scopes)),
-            project=body.project,
+            **values,
             expires_at=None if lifetime is None else sa.func.now() + lifetime,
+            seal=key_seal(values, pepper),
         )
         .returning(api_key)
     ).one()
@@ -43,19 +50,29 @@ def rotate(key_id: Id, body: Rotation, caller: Admin, service: Service, connecti
     """Give a key a new secret: same id, scopes and grants. The secret before works on for the overlap; one that still
     did from an earlier rotation ends now."""
     own = sa.and_(api_key.c.tenant_id == caller.tenant_id, api_key.c.id == key_id)
-    if connection.execute(sa.select(api_key.c.id).where(own)).first() is None:
+    old = connection.execute(sa.select(api_key).where(own).with_for_update()).one_or_none()
+    if old is None:
         raise NotFound("API key")
-    material = new_key(secret_bytes(service.settings.key_pepper))
+    pepper = secret_bytes(service.settings.key_pepper)
+    if not is_sealed(old._asdict(), pepper):  # its secret may be somebody else's, and would work on for the overlap
+        raise Conflict(
+            "the key is not as the service wrote it: somebody has changed the database. Revoke it, make a new one and "
+            "tell the operator",
+            code="key_seal_broken",
+        )
+    material = new_key(pepper)
+    secrets = {"mac": material.mac, "previous_mac": old.mac if body.overlap_hours else None}
+    number = {"secret_number": old.secret_number + 1}  # counted by the database
     overlap = sa.func.now() + sa.func.make_interval(0, 0, 0, 0, body.overlap_hours)
     alive = sa.and_(api_key.c.revoked_at.is_(None), sa.func.coalesce(api_key.c.expires_at > sa.func.now(), True))
     row = connection.execute(
         sa.update(api_key)
         .where(own, alive)
         .values(
-            mac=material.mac,
+            **secrets,
             prefix=material.prefix,
-            previous_mac=api_key.c.mac if body.overlap_hours else None,
             previous_until=overlap if body.overlap_hours else None,
+            seal=key_seal(old._asdict() | secrets | number, pepper),
         )
         .returning(api_key)
     ).one_or_none()

@@ -116,8 +116,8 @@ class Stack:
         roles.establish(server, known, DATABASE)
         admin_url = server.url(roles.ADMIN, known.admin_password, DATABASE)
         upgrade(admin_url)
-        for budget, what in found(admin_url):
-            self.say(f"The upgrade found something wrong: budget {budget} is frozen: {what}")
+        for line in found(admin_url):
+            self.say(f"An upgrade found something wrong: {line}")
         return create_first_key(
             admin_url, bytes.fromhex(known.key_pepper), keep=lambda key: secrets.save(key_file(self.data), key)
         )

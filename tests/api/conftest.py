@@ -22,7 +22,7 @@ from api.app import create_app
 from domain.bootstrap import ALL_SCOPES
 from domain.grants import Viewer
 from domain.ingest.check import check
-from domain.keys import key_mac, new_key
+from domain.keys import key_mac, key_seal, new_key
 from domain.settings import ApiSettings, secret_bytes
 from domain.tables import api_key, tenant
 from tests.conftest import MASTER_KEY, Database
@@ -139,9 +139,11 @@ def make_keys(database: Database, settings: ApiSettings) -> dict[str, dict[str, 
             for scope in ALL_SCOPES:
                 made = new_key(secret_bytes(settings.key_pepper))
                 of_tenant[scope] = made.text
-                values = {"id": made.id, "tenant_id": f"tenant_{name}", "name": scope, "prefix": made.prefix}
-                project = PROJECT if scope == "analyst" else None
-                connection.execute(api_key.insert().values(**values, mac=made.mac, scopes=[scope], project=project))
+                values = {"id": made.id, "tenant_id": f"tenant_{name}", "mac": made.mac, "scopes": [scope]}
+                values["project"] = PROJECT if scope == "analyst" else None
+                seal = key_seal(values, secret_bytes(settings.key_pepper))
+                row = {**values, "name": scope, "prefix": made.prefix, "seal": seal}
+                connection.execute(api_key.insert().values(row))
     return keys
 
 

@@ -127,7 +127,7 @@ def test_problems_go_to_the_steward_by_line_and_nothing_is_kept(world: World) ->
         ({}, "a.xlsx", "invalid_request", "file"),
         ({"privacy_budget[epsilon]": "nan"}, "a.csv", "invalid_request", "privacy_budget.epsilon"),
         ({"privacy_budget[epsilon]": "0"}, "a.csv", "invalid_request", "privacy_budget.epsilon"),
-        ({"privacy_budget[epsilon]": "0.01"}, "a.csv", "epsilon_too_small", "epsilon"),
+        ({"privacy_budget[epsilon]": "0.001"}, "a.csv", "epsilon_too_small", "epsilon"),
         ({"privacy_budget[delta]": "0.0025"}, "a.csv", "delta_too_large", "delta"),
         ({"privacy_budget[unit]": "user"}, "a.csv", "invalid_request", "privacy_budget.max_records_per_user"),
         ({"privacy_budget[max_records_per_user]": "2"}, "a.csv", "invalid_request", None),

@@ -100,11 +100,12 @@ def test_the_database_refuses_when_the_service_does_not(world: World, training: 
     assert (refused.status_code, refused.json()["refused_by"]) == (403, "database")
     assert refused.json()["largest_epsilon"] < 6
     wanted = jobs.Wanted("minilm-l6", training["id"], None, "lora", {}, {}, 6.0, None, None, None, {})
+    store = open_store(world.settings, world.engine("api"))
     with world.engine("api").connect() as connection:
         viewer = world.viewer("steward")
         planned = jobs.plan_job(connection, viewer, base_models(world.settings), wanted)
         with pytest.raises(OverBudget) as caught:
-            jobs.submit(connection, planned, job_id="ftjob-x", viewer=viewer, check_first=False)
+            jobs.submit(connection, planned, store, job_id="ftjob-x", viewer=viewer, check_first=False)
         cause = caught.value.__cause__.__cause__.orig  # type: ignore[union-attr]
         assert (cause.sqlstate, cause.diag.constraint_name) == ("23514", "never_overspent")
         assert connection.execute(sa.select(job.c.id).where(job.c.id == "ftjob-x")).first() is None
@@ -264,12 +265,12 @@ def finish(
     answer = world.post(JOBS, job_body(training["id"]), tenant=keys)
     assert answer.status_code == 201, answer.text
     made: str = answer.json()["id"]
-    put_bytes(open_store(world.settings, world.engine("api")), f"results/{made}", ADAPTER)
+    stored = put_bytes(open_store(world.settings, world.engine("api")), f"results/{made}", ADAPTER)
     lease = work.claim(at_work, made, "w", 60)
     assert lease is not None
     work.authorise(at_work, lease, 0, 40)
     sha256 = hashlib.sha256(ADAPTER).hexdigest()
-    publish(at_work, lease, tenant, [Result("adapter", "adapter.zip", len(ADAPTER), sha256, f"results/{made}")])
+    publish(at_work, lease, tenant, [Result("adapter", "adapter.zip", len(ADAPTER), sha256, stored)])
     at_work.commit()
     return made
 

@@ -99,8 +99,9 @@ def test_put_get_range_list_and_delete(store: Store) -> None:
     blobs.put_bytes(store, "jobs/1/b/c", b"")
     blobs.put_bytes(store, "jobs/10/a", b"other")
     assert blobs.get_bytes(store, "jobs/1/a") == SECRET
-    assert blobs.size(store, "jobs/1/a") == len(SECRET)
-    assert b"".join(blobs.stream(store, "jobs/1/a", 3, 20)) == SECRET[3:20]
+    opened = blobs.open_blob(store, "jobs/1/a")
+    assert opened.size == len(SECRET)
+    assert b"".join(opened.read(3, 20)) == SECRET[3:20]
     assert blobs.get_bytes(store, "jobs/1/b/c") == b""
     assert SECRET[:12] not in bytes(obstore.get(store.objects, "jobs/1/a").bytes())
     blobs.delete_all(store, "jobs/1/")
@@ -117,9 +118,10 @@ def test_a_large_file_goes_and_comes_in_pieces(store: Store, tmp_path: Path) -> 
     path.write_bytes(os.urandom(CHUNK) * 19 + b"end")
     assert path.stat().st_size > 2 * AT_ONCE
     blobs.put_file(store, "files/large", path)
-    assert b"".join(blobs.stream(store, "files/large", 0, 10**9)) == path.read_bytes()
-    assert b"".join(blobs.stream(store, "files/large", 19 * CHUNK - 1, 10**9)) == path.read_bytes()[19 * CHUNK - 1 :]
-    with blobs.open_blob(store, "files/large") as file:
+    opened = blobs.open_blob(store, "files/large")
+    assert b"".join(opened.read(0, 10**9)) == path.read_bytes()
+    assert b"".join(opened.read(19 * CHUNK - 1, 10**9)) == path.read_bytes()[19 * CHUNK - 1 :]
+    with blobs.as_file(opened) as file:
         file.seek(-4, os.SEEK_END)
         assert file.read() == path.read_bytes()[-4:]
         file.seek(CHUNK - 7)
@@ -131,7 +133,7 @@ def test_rows_are_read_from_the_store(store: Store, tmp_path: Path) -> None:
     writer.add(["a", "b"], 1)
     writer.close()
     blobs.put_file(store, "files/rows", tmp_path / "rows")
-    rows = read_rows(store, "files/rows")
+    rows = read_rows(blobs.open_blob(store, "files/rows"))
     assert (rows.columns, rows.labels) == ({"text": ["a"], "text_pair": ["b"]}, [1])
 
 

@@ -6,14 +6,14 @@ from collections.abc import Callable
 import pytest
 
 from domain import sealing
-from domain.sealing import CHUNK, HEADER, TAG, Sealed, Tampered, seal
+from domain.sealing import CHUNK, HEADER, TAG, Sealed, Tampered, new_seal, sealed
 
 KEY = bytes(range(32))
 TEXT = bytes(i % 251 for i in range(2 * CHUNK + 5))
 
 
 def stored(plain: bytes, name: str = "files/a", key: bytes = KEY) -> bytes:
-    return b"".join(seal(key, name, io.BytesIO(plain), len(plain)))
+    return b"".join(sealed(io.BytesIO(plain), new_seal(key, name, len(plain))))
 
 
 def opened(blob: bytes, name: str = "files/a", key: bytes = KEY) -> Sealed:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from domain import tables
 from domain.ids import new_id
 from domain.releases import Result, publish
+from domain.sealing import new_seal
 from ledger import work
 from ledger.reserve import Charge, Phase, reserve, settle
 
@@ -71,15 +72,18 @@ def zombie(url: str, job: str, tenant: str, seconds: float, moment: str) -> None
         assert lease is not None
     with engine.begin() as c:
         work.authorise(c, lease, 0, 10)
-    results = [Result(kind, kind, 1, "00" * 32, f"late/{kind}") for kind in ("adapter", "report")]
+    kinds = ("adapter", "report")
+    results = [Result(kind, kind, 1, "00" * 32, new_seal(bytes(32), f"late/{kind}", 1)) for kind in kinds]
 
     def wait() -> None:
         print("ready", flush=True)
         sys.stdin.readline()
 
     def release(c: sa.Connection) -> None:
+        file: dict[str, object]
         file = {"id": new_id("file", "-"), "tenant_id": tenant, "purpose": "fine-tune-results", "filename": "late"}
-        c.execute(tables.file.insert().values(**file, status="processed", blob="late", sha256="00" * 32))
+        file |= {"status": "processed", "blob": "late", "sha256": "00" * 32, "binding": bytes(32)}
+        c.execute(tables.file.insert().values(**file))
         late = {"id": new_id("release"), "job_id": job, "file_id": file["id"], "kind": "adapter"}
         c.execute(tables.release.insert().values(**late, fence=lease.fence))
 

@@ -22,12 +22,14 @@ import worker.attempt
 import worker.lease
 import worker.reconciler
 from domain import jobs, tables
-from domain.blobs import Store
+from domain.binding import bind
+from domain.blobs import Store, put_bytes
 from domain.database import make_engine
 from domain.ids import new_id
 from domain.planning import Draft
 from domain.refusals import Conflict
 from domain.releases import Result
+from domain.sealing import new_seal
 from dpcore.checkpoint import FORMAT, read_step
 from dpcore.spec import accounting
 from dpcore.spec.plan import Plan
@@ -174,12 +176,13 @@ class Service:
 
     def fresh(self) -> None:
         """A budget and a file for the next run."""
-        self.budget = self.world.budget()
-        self.file = self.world.file(self.budget)
-        checked = {"status": "processed", "declared_size": 1000, "labels": ["a", "b"], "max_length": 64}
-        checked |= {"blob": "rows", "sha256": "00" * 32}
-        with self.api.begin() as c:
-            c.execute(tables.file.update().where(tables.file.c.id == self.file).values(**checked))
+        self.budget, self.file = self.world.budget(), new_id("file", "-")
+        rows = put_bytes(self.store, f"files/{self.file}/rows.parquet", b"rows")
+        checked: dict[str, Any] = {"id": self.file, "tenant_id": self.world.tenant, "budget_id": self.budget}
+        checked |= {"purpose": "fine-tune", "task": "classification", "filename": "f", "status": "processed"}
+        checked |= {"declared_size": 1000, "labels": ["a", "b"], "max_length": 64, "sha256": "00" * 32}
+        with self.world.api.begin() as c:
+            c.execute(tables.file.insert().values(**checked, blob=rows.name, binding=bind(c, rows, checked)))
 
     def submit(self) -> None:
         self.job = new_id("ftjob", "-")
@@ -188,8 +191,9 @@ class Service:
         wanted = jobs.Wanted("m", self.file, None, "lora", {}, {}, 1.0, None, 0, None, {})
         with self.api.begin() as c:
             draft = Draft({"type": "lora", "lora": {}}, PLAN, 1.0, cost, 0)
-            planned = jobs.Planned(wanted, draft, balance(c, self.budget), None, None, None)
-            jobs.submit(c, planned, job_id=self.job, viewer=self.world.viewer, check_first=True)
+            sources = c.execute(sa.select(tables.file).where(tables.file.c.id == self.file)).all()
+            planned = jobs.Planned(wanted, tuple(sources), draft, balance(c, self.budget), None, None, None)
+            jobs.submit(c, planned, self.store, job_id=self.job, viewer=self.world.viewer, check_first=True)
 
     def cancel(self) -> None:
         with self.api.begin() as c, contextlib.suppress(Conflict):
@@ -236,7 +240,7 @@ class Service:
         return Outcome(step, "finished")
 
     def _adapter(self, _store: object, lease: Any, *_: object) -> Result:
-        return Result("adapter", "adapter.zip", 1, "00" * 32, f"{lease.job_id}/{lease.fence}")
+        return Result("adapter", "adapter.zip", 1, "00" * 32, new_seal(bytes(32), f"{lease.job_id}/{lease.fence}", 1))
 
     def recover(self) -> None:
         """As time passes: leases run out, the reconciler looks, another worker is sent the job."""

@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cli.embedded.processes import PROC
+from domain.binding import bind
 from domain.blobs import put_file
 from domain.hints import send_hint
 from domain.ids import new_id
@@ -75,23 +76,14 @@ class Service:
         for text, label in zip(texts, labels, strict=True):
             writer.add([text], label)
         writer.close()
-        put_file(self.store, f"files/{id}", path)
+        stored = put_file(self.store, f"files/{id}", path)
         values: dict[str, Any] = {"purpose": "evals"}
         if private:
             values = {"purpose": "fine-tune", "budget_id": "budget_a", "declared_size": DECLARED}
+        values |= {"id": id, "tenant_id": "tenant_a", "task": "classification", "filename": "rows.jsonl", "bytes": 1}
+        values |= {"status": "processed", "sha256": "0" * 64, "labels": list(tiny.LABELS), "max_length": MAX_LENGTH}
         with self.api.begin() as c:
-            c.execute(file.insert().values(id=id, tenant_id="tenant_a", filename="rows.jsonl", bytes=1, **values))
-            c.execute(
-                sa.update(file)
-                .where(file.c.id == id)
-                .values(
-                    status="processed",
-                    sha256="0" * 64,
-                    labels=list(tiny.LABELS),
-                    max_length=MAX_LENGTH,
-                    blob=f"files/{id}",
-                )
-            )
+            c.execute(file.insert().values(**values, blob=stored.name, binding=bind(c, stored, values)))
         return id
 
     def submit(

@@ -2,9 +2,9 @@
 
 from migrations import sqlfiles
 
-revision = "0015"
-down_revision = "0012"
+revision = "0016"
+down_revision = "0015"
 
 
 def upgrade() -> None:
-    sqlfiles.run("0015")
+    sqlfiles.run("0016")

@@ -17,9 +17,8 @@ GRANT INSERT (orders) ON ledger.budget TO tacit_api;
 GRANT SELECT ON ledger.finding TO tacit_api, tacit_worker;
 
 -- Columns by name, so that nobody sends a time or a number that the database gives.
-REVOKE INSERT ON tenant, api_key, job_event, idempotency FROM tacit_api;
+REVOKE INSERT ON tenant, job_event, idempotency FROM tacit_api;
 GRANT INSERT (id, name) ON tenant TO tacit_api;
-GRANT INSERT (id, tenant_id, name, prefix, mac, scopes, project, expires_at) ON api_key TO tacit_api;
 GRANT INSERT (job_id, level, type, name, message, data) ON job_event TO tacit_api;
 GRANT INSERT (tenant_id, key, request_digest, response) ON idempotency TO tacit_api;
 REVOKE INSERT ON job_event, checkpoint, release FROM tacit_worker;

@@ -75,8 +75,10 @@ BEGIN
   INSERT INTO bad SELECT budget_id, 'file ' || id || ' has labels that are not a plain list', to_jsonb(f) || jsonb_build_object('labels', labels::text)
     FROM file AS f WHERE CASE WHEN array_ndims(labels) = 1 THEN array_lower(labels, 1) <> 1 OR array_position(labels, NULL) IS NOT NULL
                               ELSE array_ndims(labels) > 1 END;
-  INSERT INTO bad SELECT f.budget_id, 'file ' || f.id || ' has the rows of another file (' || g.id || ')', to_jsonb(f)
-    FROM file AS f JOIN file AS g ON g.blob = f.blob AND g.id <> f.id WHERE f.deleted_at IS NULL AND g.deleted_at IS NULL;
+  INSERT INTO bad SELECT whose, 'file ' || f.id || ' names the rows of another file (' || f.blob || ')', to_jsonb(f)
+    FROM file AS f LEFT JOIN file AS g ON g.id <> f.id AND (g.blob = f.blob OR f.blob = 'files/' || g.id || '/rows.parquet'),
+         unnest(ARRAY[f.budget_id, g.budget_id]) AS whose
+    WHERE f.blob <> 'files/' || f.id || '/rows.parquet' AND (g.id IS NOT NULL OR f.blob LIKE 'files/%');
   INSERT INTO ledger.finding (budget_id, what, evidence) SELECT budget_id, what, evidence FROM bad;
   UPDATE ledger.budget AS t SET frozen_reason = coalesce(frozen_reason, 'found by the upgrade: ' || (SELECT min(what) FROM bad WHERE budget_id = t.id))
     WHERE id IN (SELECT budget_id FROM bad);
@@ -112,6 +114,9 @@ BEGIN
   UPDATE file SET labels = (SELECT array_agg(l) FROM unnest(labels) AS l WHERE l IS NOT NULL)
     WHERE CASE WHEN array_ndims(labels) = 1 THEN array_lower(labels, 1) <> 1 OR array_position(labels, NULL) IS NOT NULL
                ELSE array_ndims(labels) > 1 END;
+  -- Each file gets its own rows back: where they lie follows from its id.
+  UPDATE file SET blob = 'files/' || id || '/rows.parquet'
+    WHERE id IN (SELECT evidence ->> 'id' FROM bad WHERE what LIKE 'file % names the rows of another file (%');
   UPDATE api_key SET scopes = (SELECT array_agg(s) FROM unnest(scopes) AS s WHERE s IS NOT NULL)
     WHERE array_ndims(scopes) > 1 OR array_lower(scopes, 1) <> 1;
 
