@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from domain.refusals import Conflict, Forbidden, Invalid, NotFound, OverBudget, Refusal, TooMany
+from dpcore.spec.strict import expected
 from ledger.budgets import UnreadableBudget
 from ledger.errors import BudgetFrozen, LedgerIncomplete
 
@@ -131,9 +132,13 @@ def install(app: FastAPI) -> None:
         details = error.errors()
         if any(d["loc"][0] == "path" for d in details):
             return problem(request, 404, "not_found", "no such thing: the id in the path is not one of ours")
-        errors = [{"param": _field(d), "message": _words(d)} for d in details]
-        param, words = _field(details[0]), _words(details[0])
-        message = f"{param}: {words}" if param else words
+        said: dict[str | None, list[Mapping[str, Any]]] = {}
+        for detail in details:
+            said.setdefault(_field(detail), []).append(detail)
+        words = {param: _words(of_one) for param, of_one in said.items()}
+        param, message = next(iter(words.items()))
+        errors = [{"param": name, "message": what} for name, what in words.items()]
+        message = f"{param}: {message}" if param else message
         return problem(request, 400, "invalid_request", message, param=param, errors=errors)
 
     @app.exception_handler(HTTPException)
@@ -187,12 +192,13 @@ def _field(detail: Mapping[str, Any]) -> str | None:
     return ".".join(part for part in parts if part.isidentifier() and part not in _TYPES_OF_VALUES) or None
 
 
-def _words(detail: Mapping[str, Any]) -> str:
-    """Pydantic's message, which names the rule and never the value; an unknown field is told apart."""
+def _words(details: Sequence[Mapping[str, Any]]) -> str:
+    """What is said of one field: the rule and never the value; an unknown field is told apart."""
+    detail = details[0]
     if detail["type"] == "json_invalid":
         return "the body is not valid JSON"
     if detail["type"] == "extra_forbidden":
         return "unknown field; leave it out"
     if detail["type"] == "value_error":
         return str(detail["ctx"]["error"])
-    return str(detail["msg"])
+    return expected(details)

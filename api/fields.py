@@ -3,7 +3,9 @@
 from typing import Annotated, Any
 
 from fastapi import Path
-from pydantic import BaseModel, ConfigDict, StringConstraints, model_validator
+from pydantic import StringConstraints, model_validator
+
+from dpcore.spec.strict import StrictModel
 
 ID_PATTERN = r"^[A-Za-z0-9_-]{1,80}$"
 Id = Annotated[str, Path(pattern=ID_PATTERN)]
@@ -17,10 +19,9 @@ Reason = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern
 """Why a decision was taken; it becomes part of the ledger."""
 
 
-class Body(BaseModel):
-    """A request body: unknown fields are refused, so that a misspelt one is never silently ignored."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+class Body(StrictModel):
+    """A request body: unknown fields are refused, so that a misspelt one is never silently ignored, and so is a value
+    whose kind is not its field's."""
 
     @model_validator(mode="before")
     @classmethod

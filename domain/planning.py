@@ -14,6 +14,7 @@ from dpcore.spec.errors import FieldError
 from dpcore.spec.facts import ModelFacts
 from dpcore.spec.methods import DEFAULT_METHOD, UnknownMethod, get_method
 from dpcore.spec.plan import Plan
+from dpcore.spec.strict import expected
 from dpcore.spec.tasks import TaskKind
 from ledger.budgets import Balance, Reference
 
@@ -188,8 +189,11 @@ def _parsed(schema: type[BaseModel], values: Mapping[str, Any], place: str) -> A
     try:
         return schema.model_validate(dict(values))
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        field = ".".join([place, *(str(part) for part in first["loc"][:1])])
+        details = error.errors(include_input=False, include_url=False, include_context=False)
+        wrong = details[0]["loc"][:1]
+        field = ".".join([place, *(str(part) for part in wrong)])
         known = ", ".join(schema.model_fields)
-        words = f"unknown field; there are: {known}" if first["type"] == "extra_forbidden" else first["msg"]
+        words = expected([d for d in details if d["loc"][:1] == wrong])
+        if details[0]["type"] == "extra_forbidden":
+            words = f"unknown field; there are: {known}"
         raise Invalid(f"{field}: {words}", code="invalid_request", param=field) from None

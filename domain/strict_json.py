@@ -13,7 +13,7 @@ def loads(text: str) -> Any:
     """The value. Raises Unusable, another ValueError for what is no JSON, RecursionError for what is nested too deeply
     to read."""
     return json.loads(
-        text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite, parse_int=_integer
+        text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=finite, parse_int=integer
     )
 
 
@@ -43,14 +43,16 @@ def _no_constant(name: str) -> None:
     raise Unusable("NaN and Infinity are not JSON")
 
 
-def _finite(digits: str) -> float:
+def finite(digits: str) -> float:
+    """The float. Raises Unusable for one that would be infinite."""
     number = float(digits)
     if not math.isfinite(number):
         raise Unusable("a number is too large")
     return number
 
 
-def _integer(digits: str) -> int:
+def integer(digits: str) -> int:
+    """The integer. Raises Unusable for one of more than 20 digits."""
     if len(digits) > 20:
         raise Unusable("a number is too large")
     return int(digits)

@@ -17,6 +17,7 @@ from api.dashboard.render import page
 from api.dashboard.session import PATH, Posted, Visit
 from api.deps import Resources, Service, Transaction
 from api.files import endpoints as files_api
+from api.form_text import number
 from api.jobs import endpoints as jobs_api
 from api.jobs.schemas import Estimate, NewJob
 from domain.refusals import Refusal
@@ -104,7 +105,7 @@ def body_of(values: Mapping[str, str]) -> NewJob:
     """The API's request that a filled form stands for. Raises Invalid, naming the field."""
     asked = filled(values, *FIELDS)
     method = asked.get("method", DEFAULT_METHOD)
-    options = {"hyperparameters": filled(values, *NUMBERS)}
+    options = {"hyperparameters": {name: number(text) for name, text in filled(values, *NUMBERS).items()}}
     return parse(
         NewJob,
         filled(values, "model", "training_file", "validation_file", "suffix", "allow_duplicate")

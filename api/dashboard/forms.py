@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from api.form_text import from_text
 from domain.refusals import Invalid
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -13,7 +14,7 @@ Body = TypeVar("Body", bound=BaseModel)
 def parse(model: type[Body], values: Mapping[str, Any]) -> Body:
     """The request that the fields stand for. Raises Invalid, naming the first wrong field and never its value."""
     try:
-        return model.model_validate(dict(values))
+        return model.model_validate(from_text(model, values))
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         field = str(first["loc"][-1]) if first["loc"] else ""

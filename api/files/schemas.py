@@ -1,6 +1,5 @@
 """Files as they go over the wire."""
 
-import json
 import re
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
@@ -20,9 +19,11 @@ from api.auth import Caller
 from api.budgets.schemas import MOST_RECORDS
 from api.fields import Body, Name, Reference
 from api.files.upload import Form, wrong_field
+from api.form_text import from_text
+from domain import strict_json
 from domain.ingest.check import MOST_LABELS
 from domain.ingest.formats import SUFFIXES
-from domain.ingest.values import LONGEST_LABEL
+from domain.ingest.values import LONGEST_LABEL, label_of
 from domain.purposes import PRIVATE, PUBLIC, RESULT
 from domain.rows import LABELLED, TASK_COLUMNS
 
@@ -80,12 +81,12 @@ def _label_list(value: Any) -> Any:
     if isinstance(value, str) and value != "publish":
         if value.startswith("["):
             try:
-                value = json.loads(value)
-            except ValueError:
+                value = strict_json.loads(value)
+            except (ValueError, RecursionError):
                 raise ValueError("not a JSON list of labels") from None
         else:
             value = [label.strip() for label in value.split(",")]
-    return [str(v) if isinstance(v, int) else v for v in value] if isinstance(value, list) else value
+    return [label_of(v) or v for v in value] if isinstance(value, list) else value
 
 
 Label = Annotated[str, Field(min_length=1, max_length=LONGEST_LABEL)]
@@ -201,7 +202,7 @@ def parse_form(form: Form) -> NewFile:
             raise wrong_field(name, "sent more than once")
         place[key] = value
     try:
-        parsed = NewFile.model_validate(values)
+        parsed = NewFile.model_validate(from_text(NewFile, values))
     except ValidationError as error:
         details = [{**d, "loc": ("body", *d["loc"])} for d in error.errors(include_input=False, include_url=False)]
         raise RequestValidationError(details) from None

@@ -6,18 +6,17 @@ A method with more phases, or with numbers of its own, brings its own of each.
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from dpcore.spec.errors import FieldError
 from dpcore.spec.facts import ModelFacts
 from dpcore.spec.plan import Clipping, Optimizer, Phase, Plan
+from dpcore.spec.strict import Listed, StrictModel
 from dpcore.spec.tasks import CAUSAL_LM, TaskKind
 
 
-class Request(BaseModel):
+class Request(StrictModel):
     """What a caller may ask for. `auto` values follow from public values only."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     # The bounds belong to the number alone: around the union they would be tried on "auto" too.
     steps: Literal["auto"] | Annotated[int, Field(ge=1, le=1_000_000)] = "auto"
@@ -46,10 +45,8 @@ class Request(BaseModel):
     )
 
 
-class Hyperparameters(BaseModel):
+class Hyperparameters(StrictModel):
     """A request with every number resolved."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: int
     batch_size: int
@@ -59,7 +56,7 @@ class Hyperparameters(BaseModel):
     optimizer: Optimizer = "adamw"
     weight_averaging: float = 0.0
     weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: Listed[tuple[float, float]] = (0.9, 0.999)
 
 
 @dataclass(frozen=True)

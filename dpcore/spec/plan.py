@@ -3,7 +3,9 @@
 import math
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic import Field, JsonValue, field_validator
+
+from dpcore.spec.strict import Listed, StrictModel
 
 CHUNKS = 20
 """A run asks for its steps in at most this many chunks, so that progress tells no more than the public schedule."""
@@ -15,7 +17,7 @@ Optimizer = Literal["adamw", "adam-bc", "sgd"]
 """What is done with the noised means: `dpcore/optimise.py`."""
 
 
-class Plan(BaseModel):
+class Plan(StrictModel):
     """What is trained and with which mechanism. Public, fixed before the first record is read, never changed.
 
     Guarantee: a run of at most `steps` iterations under this plan is the adaptive composition of that many
@@ -26,8 +28,6 @@ class Plan(BaseModel):
     Sampling, clipping, noise and the divisor all read this one object, so that they cannot disagree with what was
     priced. How a machine cuts the work into pieces is in `Speed`, which cannot change the mechanism.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     # The mechanism.
     sample_rate: float = Field(gt=0, le=1, description="q: each unit is in a draw with this probability")
@@ -47,7 +47,7 @@ class Plan(BaseModel):
     optimizer: Optimizer = "adamw"
     learning_rate: float = Field(gt=0, description="at the first step; falls linearly to zero at the last")
     weight_decay: float = Field(default=0.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: Listed[tuple[float, float]] = (0.9, 0.999)
     weight_averaging: float = Field(
         default=0.0, ge=0, lt=1, description="decay of the exponential average of the iterates; 0: the last one is kept"
     )
@@ -67,10 +67,8 @@ class Plan(BaseModel):
         return math.ceil(self.steps / CHUNKS)
 
 
-class Speed(BaseModel):
+class Speed(StrictModel):
     """How a machine cuts a draw into micro-batches. None of it changes what is computed beyond rounding."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto", description="padded tokens in one micro-batch; auto: found for the machine on public records"
@@ -89,10 +87,8 @@ class Speed(BaseModel):
     )
 
 
-class Phase(BaseModel):
+class Phase(StrictModel):
     """A part of a job with one mechanism, before its noise multiplier is chosen."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     sample_rate: float = Field(gt=0, le=1)

@@ -116,7 +116,7 @@ def test_files_from_before_pass_and_no_login_makes_another_such(empty_database: 
     engine = sa.create_engine(empty_database.admin_url, poolclass=sa.NullPool)
     upgrade(empty_database.admin_url, "0011")
     store = blob_store(tmp_path, engine)
-    blob = put_bytes(store, "files/old", b"old").name
+    blob = put_bytes(store, "files/old/rows.parquet", b"old").name
     with engine.begin() as connection:
         connection.exec_driver_sql(
             "INSERT INTO tenant (id, name) VALUES ('t', 't');"

@@ -14,8 +14,9 @@ from dpcore.methods import get_method as get_torch_method
 from dpcore.spec.errors import FieldError
 from dpcore.spec.facts import ModelFacts, read_facts
 from dpcore.spec.methods import UnknownMethod, get_method, method_names
-from dpcore.spec.plan import Plan
+from dpcore.spec.plan import Phase, Plan, Speed
 from dpcore.spec.tasks import TaskKind
+from tests.kinds import WRONG_KIND, candidates
 
 from .architectures import ARCHITECTURES
 from .test_train import make_plan
@@ -62,6 +63,36 @@ def test_spec_loads_without_torch():
 def test_plan_refuses_what_would_void_the_guarantee(change):
     with pytest.raises(ValidationError):
         make_plan(**change)
+
+
+def test_a_plan_s_numbers_are_numbers_in_every_field():
+    """As a worker reads it back: true is no step, and "1" no noise; 4.0 steps are 4, and rate 1 is 1.0."""
+    for model, free in ((Plan, ["options"]), (Phase, []), (Speed, [])):
+        assert_own_kind_alone(model, free)
+    stored = json.loads(make_plan(options={"r": 4}).model_dump_json()) | {"steps": 4.0, "sample_rate": 1}
+    plan = Plan.model_validate(stored)
+    assert [(type(n), n) for n in (plan.steps, plan.sample_rate)] == [(int, 4), (float, 1.0)]
+    for betas in ([False, 0.5], ["0.9", 0.5]):
+        with pytest.raises(ValidationError):
+            Plan.model_validate(stored | {"betas": betas})
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_a_method_s_options_and_numbers_take_their_own_kind_alone(name):
+    method = get_method(name)
+    for model in (method.Options, method.Request, method.Hyperparameters):
+        assert_own_kind_alone(model)
+
+
+def assert_own_kind_alone(model, free=()):
+    schema = model.model_json_schema()
+    for place, value, fits in candidates(schema, schema, free):
+        try:
+            model.model_validate(value)
+            wrong = []
+        except ValidationError as error:
+            wrong = [e["msg"] for e in error.errors() if e["loc"][:1] == place[:1]]
+        assert not any(map(WRONG_KIND.search, wrong)) if fits else wrong, (model, value)
 
 
 def test_plan_is_frozen_and_survives_json():

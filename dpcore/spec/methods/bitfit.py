@@ -3,11 +3,10 @@
 A bias needs no saved input. The learning rate is about ten times that of full fine-tuning.
 """
 
-from pydantic import BaseModel, ConfigDict
-
 from dpcore.spec import memory as sizes
 from dpcore.spec.facts import ModelFacts
 from dpcore.spec.hyperparameters import Defaults, Hyperparameters, OnePhase, Request
+from dpcore.spec.strict import StrictModel
 from dpcore.spec.tasks import TaskKind
 
 __all__ = ["Hyperparameters", "Options", "Request", "check", "memory", "phases", "plan", "resolve", "trainable"]
@@ -20,10 +19,8 @@ _one = OnePhase(
 resolve, phases, plan = _one.resolve, _one.phases, _one.plan
 
 
-class Options(BaseModel):
+class Options(StrictModel):
     """What is trained: the method has nothing to choose."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def check(options: Options, facts: ModelFacts, task: TaskKind) -> None:

@@ -1,10 +1,9 @@
 """Full fine-tuning (DP-SGD, Abadi et al. 2016): every weight trains."""
 
-from pydantic import BaseModel, ConfigDict
-
 from dpcore.spec import memory as sizes
 from dpcore.spec.facts import ModelFacts
 from dpcore.spec.hyperparameters import Defaults, Hyperparameters, OnePhase, Request
+from dpcore.spec.strict import StrictModel
 from dpcore.spec.tasks import TaskKind
 
 __all__ = ["Hyperparameters", "Options", "Request", "check", "memory", "phases", "plan", "resolve", "trainable"]
@@ -17,10 +16,8 @@ _one = OnePhase(
 resolve, phases, plan = _one.resolve, _one.phases, _one.plan
 
 
-class Options(BaseModel):
+class Options(StrictModel):
     """What is trained: the method has nothing to choose."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def check(options: Options, facts: ModelFacts, task: TaskKind) -> None:

@@ -2,12 +2,13 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from dpcore.spec import memory as sizes
 from dpcore.spec.errors import FieldError
 from dpcore.spec.facts import ModelFacts
 from dpcore.spec.hyperparameters import Defaults, Hyperparameters, OnePhase, Request
+from dpcore.spec.strict import Listed, StrictModel
 from dpcore.spec.tasks import CAUSAL_LM, TaskKind
 
 __all__ = ["Hyperparameters", "Options", "Request", "check", "memory", "phases", "plan", "resolve", "trainable"]
@@ -20,15 +21,13 @@ _one = OnePhase(
 resolve, phases, plan = _one.resolve, _one.phases, _one.plan
 
 
-class Options(BaseModel):
+class Options(StrictModel):
     """What is trained."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     r: int = Field(default=8, ge=1, le=256, description="rank of the update")
     alpha: float = Field(default=16.0, gt=0, le=1e4, description="the update is scaled by alpha / r")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="on the input of the adapted layers")
-    target_modules: Literal["auto"] | tuple[str, ...] = Field(
+    target_modules: Literal["auto"] | Listed[tuple[str, ...]] = Field(
         default="auto",
         description=(
             "the adapted linear layers; auto: attention's query and value (GPT-2: query, key and value, which are one "

@@ -3,11 +3,12 @@
 No backward pass enters the model, so that nothing of it is kept but each layer's output.
 """
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from dpcore.spec import memory as sizes
 from dpcore.spec.facts import ModelFacts
 from dpcore.spec.hyperparameters import Defaults, Hyperparameters, OnePhase, Request
+from dpcore.spec.strict import StrictModel
 from dpcore.spec.tasks import TaskKind
 
 __all__ = ["Hyperparameters", "Options", "Request", "check", "memory", "phases", "plan", "resolve", "trainable"]
@@ -23,10 +24,8 @@ _MULTIPLE = 16
 """The network's attention heads are so wide."""
 
 
-class Options(BaseModel):
+class Options(StrictModel):
     """What is trained."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     reduction: int = Field(
         default=8,
