@@ -141,7 +141,10 @@ def reference_jobs_left(held: Balance, reference: Mapping[str, Any]) -> int:
         return 0
     rate, steps, sigma = reference["sample_rate"], reference["steps"], reference["noise_multiplier"]
     if sigma is None:
-        sigma = accounting.calibrate(held.epsilon, held.delta, held.filter, rate, steps)
+        try:
+            sigma = accounting.calibrate(held.epsilon, held.delta, held.filter, rate, steps)
+        except accounting.DoesNotFit:  # under a limit that was lowered since
+            return 0
     return accounting.how_many_fit(
         held.cap, held.used, accounting.cost(accounting.curve(sigma, rate, held.filter.orders), steps)
     )

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from domain.events import append_event
 from domain.pauses import LONGEST
 from domain.releases import rounded_now
-from domain.statuses import EXPIRED
+from domain.statuses import EXPIRED, OPEN
 from domain.tables import job
 from ledger.errors import LedgerError
 from ledger.reserve import settle
@@ -70,7 +70,7 @@ def _end(connection: sa.Connection, job_id: str, code: str, message: str) -> Non
         return
     connection.execute(
         sa.update(job)
-        .where(job.c.id == job_id)
+        .where(job.c.id == job_id, job.c.status.in_(OPEN))  # whatever its row says, what it reserved goes back
         .values(status="cancelled", status_detail=EXPIRED, finished_at=rounded_now())
     )
     append_event(connection, job_id, "job.expired", f"Expired: {message}", {"code": code})

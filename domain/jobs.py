@@ -19,7 +19,7 @@ from domain.ids import new_id
 from domain.models import BaseModelFacts
 from domain.planning import Dataset, Draft, draft, fits, guarantee, largest_epsilon, rounded_up
 from domain.profiles import Profile, expected, seconds
-from domain.purposes import PRIVATE, PUBLIC
+from domain.purposes import PRIVATE, PUBLIC, RESULT
 from domain.refusals import Conflict, Invalid, NotFound, OverBudget
 from domain.releases import rounded_now
 from domain.statuses import CANCELLING, HELD, OPEN
@@ -434,7 +434,7 @@ def adapter(connection: sa.Connection, viewer: Viewer, job_id: str) -> sa.Row[An
     released = connection.execute(
         files.of_tenant(viewer)
         .join(release, release.c.file_id == file.c.id)
-        .where(release.c.job_id == job_id, release.c.kind == "adapter")
+        .where(release.c.job_id == job_id, release.c.kind == "adapter", file.c.purpose == RESULT)
     ).one_or_none()
     if released is None:
         raise Conflict(f"there is no adapter: the job has status {row.status}", code="no_adapter")

@@ -23,12 +23,15 @@ def estimated_finishes(
     for row in rows:
         if row.status != "running" or row.status_detail == PAUSING or row.model not in models:
             continue
-        plan = Plan.model_validate(row.plan)
-        kind = (row.model, plan.method, row.task)
-        if kind not in profiles:
-            profiles[kind] = expected(connection, models[row.model], plan.method, row.task)
-        if (profile := profiles[kind]) is not None:
-            finishes[row.id] = _finish(plan, int(row.steps_authorised), profile, datetime.now(UTC))
+        try:
+            plan = Plan.model_validate(row.plan)
+            kind = (row.model, plan.method, row.task)
+            if kind not in profiles:
+                profiles[kind] = expected(connection, models[row.model], plan.method, row.task)
+            if (profile := profiles[kind]) is not None:
+                finishes[row.id] = _finish(plan, int(row.steps_authorised), profile, datetime.now(UTC))
+        except (TypeError, ValueError, OverflowError):
+            continue  # no worker runs such a plan
     return finishes
 
 

@@ -109,7 +109,10 @@ def _hint(engine: sa.Engine, settings: WorkerSettings) -> None:
     pause = sa.case(
         (
             _fruitless > FREE_ATTEMPTS,
-            sa.func.least(LONGEST_PAUSE, settings.reconcile_seconds * sa.func.power(2, _fruitless - FREE_ATTEMPTS)),
+            sa.func.least(
+                LONGEST_PAUSE,
+                settings.reconcile_seconds * sa.func.power(2, sa.func.least(_fruitless - FREE_ATTEMPTS, 20)),
+            ),
         ),
         else_=0,
     )

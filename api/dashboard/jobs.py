@@ -26,7 +26,7 @@ from api.pages import After
 from domain.planning import rounded_up
 from domain.purposes import RESULT
 from domain.statuses import OPEN, PAUSED, PAUSING, WAITING
-from dpcore.spec.methods import get_method
+from dpcore.spec.methods import get_method, method_names
 
 router = APIRouter(prefix="/jobs")
 _require = allowed("steward", "analyst")
@@ -160,7 +160,9 @@ def timeline(events: Sequence[Event]) -> list[tuple[Event, list[Event]]]:
 
 
 def request_of(job: Job) -> dict[str, Any]:
-    """The body that asks for the same job again; epsilon as it is shown."""
+    """The body that asks for the same job again; epsilon as it is shown. Of a job that cannot be read there is none."""
+    if job.method["type"] not in method_names():
+        return {}
     options = dict(job.method[job.method["type"]])
     numbers = options.pop("hyperparameters")
     asked = get_method(job.method["type"]).Request.model_fields

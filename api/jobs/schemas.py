@@ -1,6 +1,7 @@
 """Fine-tuning jobs as they go over the wire: OpenAI's fields, and what privacy adds."""
 
-from typing import Annotated, Any, Literal
+import logging
+from typing import Annotated, Any, Literal, get_args
 
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -11,8 +12,11 @@ from domain.events import Name as EventName
 from domain.faults import fault
 from domain.grants import Grant
 from domain.jobs import Planned, Wanted, budget_left
+from domain.logs import type_name
 from domain.statuses import Detail
 from ledger.receipts import sign
+
+logger = logging.getLogger(__name__)
 
 NoteName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 NoteText = Annotated[str, StringConstraints(max_length=512)]
@@ -268,7 +272,15 @@ class Checkpoint(BaseModel):
 
 
 def job_of(row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | None = None) -> Job:
-    """A row of domain.jobs.of_tenant."""
+    """A row of domain.jobs.of_tenant. One that makes no job is shown as such, so that no list ends at it."""
+    try:
+        return _whole(row, key, estimated_finish)
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+        logger.error("ALARM: the row of job %s cannot be read (%s): the database was changed", row.id, type_name(error))
+        return _damaged(row)
+
+
+def _whole(row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | None) -> Job:
     plan, method, done = row.plan, row.method, int(row.steps_authorised)
     numbers = method[method["type"]]["hyperparameters"]
     succeeded = row.status == "succeeded"
@@ -299,6 +311,38 @@ def job_of(row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | Non
         receipt=Receipt(
             **row.receipt, signature=sign(key, row.receipt["budget"], row.receipt["seq"], row.receipt["hash"])
         ),
+    )
+
+
+def _damaged(row: sa.Row[Any]) -> Job:
+    """What is sure of a job whose row cannot be read; no number of it is believed."""
+    what = "The row of this job in the database is damaged: tell the operator. Its charges stand in the ledger."
+    nothing = {"epsilon": 0, "delta": 0, "noise_multiplier": 0, "sample_rate": 0, "steps_planned": 0}
+    return Job(
+        id=row.id,
+        created_at=int(row.created_at.timestamp()),
+        finished_at=None if row.finished_at is None else int(row.finished_at.timestamp()),
+        estimated_finish=None,
+        status=row.status,
+        status_detail=None,
+        queue_position=row.queue_position,
+        model=row.model,
+        fine_tuned_model=None,
+        suffix=None,
+        organization_id=row.tenant_id,
+        training_file=row.training_file or "",
+        validation_file=row.validation_file,
+        result_files=row.result_files or [],
+        method={"type": "unreadable", "unreadable": {}},
+        hyperparameters=Hyperparameters(batch_size=0, steps=0, learning_rate=0),
+        seed=0,
+        metadata={},
+        error=_error_of({"code": "job_unreadable", "message": what}),
+        privacy=JobPrivacy(
+            budget="", unit="", **nothing, steps_authorised=0, budget_left_before=0, budget_left_after=0, guarantee=what
+        ),
+        progress=Progress(step=0, total_steps=0, fraction=0),
+        receipt=Receipt(budget="", seq=0, hash="", signature=""),
     )
 
 
@@ -346,7 +390,7 @@ def event_of(row: sa.Row[Any]) -> Event:
         level=row.level,
         message=row.message,
         type=row.type,
-        name=row.name,
+        name=row.name if row.name in get_args(EventName) else "job.noted",
         data=row.data,
     )
 

@@ -22,6 +22,15 @@ ALTER TABLE api_key DROP CONSTRAINT api_key_scopes_check;
 ALTER TABLE api_key ALTER COLUMN scopes TYPE words;
 ALTER TABLE file ALTER COLUMN labels TYPE words;
 
+-- What no reader can hold: a delta that a double takes for one, and a threshold above every limit.
+INSERT INTO ledger.finding (budget_id, what, evidence)
+  SELECT id, 'its delta or its threshold is no number that can be used', jsonb_build_object('delta', delta::text, 'approval_above', approval_above::text)
+  FROM ledger.budget WHERE delta >= 1 - 1e-15 OR approval_above > 100;
+UPDATE ledger.budget SET frozen_reason = coalesce(frozen_reason, 'found by the upgrade'), delta = least(delta, 0.999999),
+  approval_above = least(approval_above, 100) WHERE delta >= 1 - 1e-15 OR approval_above > 100;
+UPDATE ledger.budget_grant SET approval_above = 100 WHERE approval_above > 100;
+UPDATE ledger.work SET excused_fence = NULL WHERE NOT excused_fence BETWEEN 0 AND fence;
+
 -- Every CHECK IS TRUE: unknown is no yes.
 ALTER TABLE ledger.budget
   ADD CONSTRAINT weights_sum_to_one CHECK ((cardinality(weight_numerators) = cardinality(orders)
@@ -34,9 +43,9 @@ ALTER TABLE ledger.budget
   DROP CONSTRAINT a_user_budget_bounds_the_records_of_a_user,
   ADD CONSTRAINT a_user_budget_bounds_the_records_of_a_user CHECK (((unit = 'user') = (max_records_per_user IS NOT NULL)) IS TRUE),
   DROP CONSTRAINT budget_approval_above_check,
-  ADD CONSTRAINT budget_approval_above_check CHECK ((approval_above IS NULL OR (approval_above > 0 AND approval_above < 'Infinity')) IS TRUE),
+  ADD CONSTRAINT budget_approval_above_check CHECK ((approval_above IS NULL OR (approval_above > 0 AND approval_above <= 100)) IS TRUE),
   DROP CONSTRAINT budget_delta_check,
-  ADD CONSTRAINT budget_delta_check CHECK ((delta >= 1e-30 AND delta < 1) IS TRUE),
+  ADD CONSTRAINT budget_delta_check CHECK ((delta >= 1e-30 AND delta < 1 - 1e-15) IS TRUE),
   DROP CONSTRAINT budget_epsilon_check,
   ADD CONSTRAINT budget_epsilon_check CHECK ((epsilon >= 1e-6 AND epsilon <= 100) IS TRUE),
   DROP CONSTRAINT budget_max_records_per_user_check,
@@ -60,13 +69,15 @@ ALTER TABLE ledger.budget_grant
   DROP CONSTRAINT a_grant_is_of_a_key_or_a_project,
   ADD CONSTRAINT a_grant_is_of_a_key_or_a_project CHECK (((key_id IS NULL) <> (project IS NULL)) IS TRUE),
   DROP CONSTRAINT budget_grant_approval_above_check,
-  ADD CONSTRAINT budget_grant_approval_above_check CHECK ((approval_above IS NULL OR (approval_above > 0 AND approval_above < 'Infinity')) IS TRUE),
+  ADD CONSTRAINT budget_grant_approval_above_check CHECK ((approval_above IS NULL OR (approval_above > 0 AND approval_above <= 100)) IS TRUE),
   DROP CONSTRAINT budget_grant_epsilon_check,
   ADD CONSTRAINT budget_grant_epsilon_check CHECK ((epsilon IS NULL OR (epsilon > 0 AND epsilon <= 100)) IS TRUE);
+-- In hours: how long a day is, is for the caller's time zone to say, which may have a summer of a hundred hours.
 ALTER TABLE ledger.reservation
+  ALTER COLUMN expires_at SET DEFAULT now() + interval '720 hours',
   DROP CONSTRAINT a_reservation_has_an_age_limit,
   ADD CONSTRAINT a_reservation_has_an_age_limit CHECK ((ledger.is_a_time(expires_at) AND ledger.is_a_time(starts_by)
-    AND expires_at <= created_at + interval '90 days') IS TRUE),
+    AND expires_at <= created_at + interval '2160 hours') IS TRUE),
   DROP CONSTRAINT reservation_state_check,
   ADD CONSTRAINT reservation_state_check CHECK ((state IN ('reserved', 'settled')) IS TRUE);
 ALTER TABLE ledger.phase
@@ -88,6 +99,7 @@ ALTER TABLE ledger.phase
 ALTER TABLE ledger.work
   DROP CONSTRAINT work_seconds_check,
   ADD CONSTRAINT work_seconds_check CHECK ((seconds >= 0 AND seconds < 'Infinity') IS TRUE),
+  ADD CONSTRAINT an_excused_attempt_was_made CHECK ((excused_fence IS NULL OR excused_fence BETWEEN 0 AND fence) IS TRUE),
   ADD CONSTRAINT work_times CHECK ((ledger.is_a_time(lease_until) AND ledger.is_a_time(paused_at)) IS TRUE);
 ALTER TABLE ledger.authorisation
   DROP CONSTRAINT authorisation_steps_check,
@@ -155,13 +167,6 @@ ALTER TABLE fingerprint
   ADD CONSTRAINT fingerprint_kind_check CHECK ((kind IN ('record', 'user')) IS TRUE),
   DROP CONSTRAINT fingerprint_mac_check,
   ADD CONSTRAINT fingerprint_mac_check CHECK ((length(mac) = 32) IS TRUE);
-ALTER TABLE model_profile
-  DROP CONSTRAINT model_profile_max_length_check,
-  ADD CONSTRAINT model_profile_max_length_check CHECK ((max_length > 0) IS TRUE),
-  DROP CONSTRAINT model_profile_peak_bytes_check,
-  ADD CONSTRAINT model_profile_peak_bytes_check CHECK ((peak_bytes > 0) IS TRUE),
-  DROP CONSTRAINT model_profile_tokens_per_second_check,
-  ADD CONSTRAINT model_profile_tokens_per_second_check CHECK ((tokens_per_second > 0 AND tokens_per_second < 'Infinity') IS TRUE);
 ALTER TABLE fingerprint_key
   DROP CONSTRAINT fingerprint_key_mark_check,
   ADD CONSTRAINT fingerprint_key_mark_check CHECK ((octet_length(mark) = 32) IS TRUE),

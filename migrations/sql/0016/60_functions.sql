@@ -135,6 +135,11 @@ BEGIN
   IF account.id IS NULL THEN
     RAISE EXCEPTION 'there is no budget %', NEW.budget_id USING ERRCODE = 'foreign_key_violation';
   END IF;
+  IF NEW.kind <> 'settle' AND NOT pg_has_role(session_user, 'tacit_api', 'MEMBER') AND NOT ledger.is_admin() THEN
+    RAISE EXCEPTION 'a worker settles and decides nothing' USING ERRCODE = 'insufficient_privilege';
+  ELSIF NEW.kind <> 'reserve' AND NEW.detail IS NOT NULL AND ledger.is_words(NEW.detail) IS NOT TRUE THEN
+    RAISE EXCEPTION 'the detail of an entry is words by name' USING ERRCODE = 'restrict_violation';
+  END IF;
   new_epsilon := account.epsilon;
   none := ledger.nothing(account);
   NEW.spent_change := none;
@@ -180,7 +185,7 @@ BEGIN
     UPDATE ledger.budget SET frozen_reason = coalesce(frozen_reason, NEW.detail ->> 'reason') WHERE id = account.id;
 
   ELSIF NEW.kind = 'limit' THEN
-    new_epsilon := (NEW.detail ->> 'epsilon')::numeric;
+    new_epsilon := ledger.amount(NEW.detail ->> 'epsilon');
     IF new_epsilon IS NULL OR NOT new_epsilon BETWEEN 1e-6 AND 100 THEN
       RAISE EXCEPTION 'a limit names an epsilon above 0 and at most 100' USING ERRCODE = 'restrict_violation';
     ELSIF new_epsilon > account.epsilon AND NOT ledger.is_admin() THEN
@@ -267,7 +272,7 @@ BEGIN
   NEW.state := 'reserved';
   NEW.waits := false;
   NEW.created_at := clock_timestamp();
-  NEW.starts_by := least(NEW.starts_by, NEW.expires_at, clock_timestamp() + account.queue_days * interval '1 day');
+  NEW.starts_by := least(NEW.starts_by, NEW.expires_at, clock_timestamp() + account.queue_days * interval '24 hours');
   RETURN NEW;
 END $$;
 
@@ -318,8 +323,8 @@ BEGIN
     END IF;
     INSERT INTO ledger.budget_grant (id, budget_id, key_id, project, epsilon, approval_above, cap, spent, reserved, created_by, created_at)
     VALUES (NEW.detail ->> 'grant', account.id, NEW.detail ->> 'key', NEW.detail ->> 'project',
-      (NEW.detail ->> 'epsilon')::numeric, (NEW.detail ->> 'approval_above')::numeric,
-      ledger.caps((NEW.detail ->> 'epsilon')::numeric, account.delta, account.orders, account.weight_numerators, account.weight_denominator),
+      ledger.amount(NEW.detail ->> 'epsilon'), ledger.amount(NEW.detail ->> 'approval_above'),
+      ledger.caps(ledger.amount(NEW.detail ->> 'epsilon'), account.delta, account.orders, account.weight_numerators, account.weight_denominator),
       ledger.nothing(account), ledger.nothing(account)::numeric[], NEW.detail ->> 'by', clock_timestamp());
 
   ELSIF NEW.kind = 'revoke' THEN
@@ -330,8 +335,55 @@ BEGIN
     END IF;
 
   ELSIF NEW.kind = 'rules' THEN
-    UPDATE ledger.budget SET approval_above = (NEW.detail ->> 'approval_above')::numeric, queue_days = (NEW.detail ->> 'queue_days')::int
+    IF NEW.detail ->> 'queue_days' !~ '^[0-9]{1,2}$' THEN
+      RAISE EXCEPTION 'days are a plain whole number' USING ERRCODE = 'invalid_text_representation';
+    END IF;
+    UPDATE ledger.budget SET approval_above = ledger.amount(NEW.detail ->> 'approval_above'), queue_days = (NEW.detail ->> 'queue_days')::int
       WHERE id = account.id;
+  END IF;
+  RETURN NEW;
+END $$;
+
+-- Who may go on with a job. A stop is never taken back: what a steward cancelled stays cancelled.
+CREATE OR REPLACE FUNCTION ledger.work_guard() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, ledger, pg_temp AS $$
+BEGIN
+  IF NEW.job_id <> OLD.job_id THEN
+    RAISE EXCEPTION 'work stays with its job' USING ERRCODE = 'restrict_violation';
+  END IF;
+  IF OLD.stop_requested AND NOT NEW.stop_requested THEN
+    RAISE EXCEPTION 'a stop is never taken back' USING ERRCODE = 'restrict_violation';
+  END IF;
+  IF NEW.fence <> OLD.fence THEN
+    IF NEW.fence <> OLD.fence + 1 THEN
+      RAISE EXCEPTION 'a fence grows by one' USING ERRCODE = 'restrict_violation';
+    END IF;
+    IF OLD.lease_until > clock_timestamp() THEN
+      RAISE EXCEPTION 'job % is leased until %', OLD.job_id, OLD.lease_until USING ERRCODE = 'TC001';
+    END IF;
+  END IF;
+  IF NEW.lease_until > clock_timestamp() + interval '10 minutes' THEN
+    RAISE EXCEPTION 'a lease lasts 10 minutes at most' USING ERRCODE = 'restrict_violation';
+  END IF;
+  RETURN NEW;
+END $$;
+
+-- What a worker makes known, under its fence. A file of rows must not pass for a result: whoever may download an adapter
+-- would download it.
+CREATE OR REPLACE FUNCTION ledger.fenced_row() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, ledger, pg_temp AS $$
+BEGIN
+  PERFORM ledger.require_fence(NEW.job_id, NEW.fence);
+  IF TG_TABLE_NAME = 'release' THEN
+    IF NOT EXISTS (SELECT FROM ledger.reservation r WHERE r.job_id = NEW.job_id)
+       OR EXISTS (SELECT FROM ledger.reservation r
+                  LEFT JOIN ledger.entry e ON e.reservation_id = r.id AND e.kind = 'settle' AND e.outcome = 'succeeded'
+                  WHERE r.job_id = NEW.job_id AND e.seq IS NULL) THEN
+      RAISE EXCEPTION 'job % is released only once it is settled as succeeded', NEW.job_id USING ERRCODE = 'restrict_violation';
+    ELSIF NOT EXISTS (SELECT FROM public.file f JOIN public.job j ON j.tenant_id = f.tenant_id
+                      WHERE j.id = NEW.job_id AND f.id = NEW.file_id AND f.purpose = 'fine-tune-results' AND f.status = 'processed') THEN
+      RAISE EXCEPTION 'job % releases results of its own tenant and nothing else', NEW.job_id USING ERRCODE = 'restrict_violation';
+    END IF;
   END IF;
   RETURN NEW;
 END $$;

@@ -11,7 +11,8 @@ REVOKE CREATE ON SCHEMA public, ledger FROM PUBLIC, tacit_api, tacit_worker;
 -- What a price, a CHECK or a canonical text needs.
 GRANT EXECUTE ON FUNCTION ledger.poisson_gaussian_curve(float8, float8, int[]), ledger.log_factorials(),
   ledger.caps(numeric, numeric, int[], int[], int), ledger.is_rising(int[]), ledger.sum_of(int[]), ledger.is_a_time(timestamptz),
-  ledger.is_reference(jsonb), ledger.owed(text, text), ledger.held(text), ledger.genesis(ledger.budget),
+  ledger.is_reference(jsonb), ledger.is_plain(jsonb), ledger.is_words(jsonb), ledger.is_error(jsonb),
+  ledger.is_a_blob(text), ledger.owed(text, text), ledger.held(text), ledger.genesis(ledger.budget),
   ledger.entry_fields(ledger.entry) TO tacit_api, tacit_worker;
 GRANT INSERT (orders) ON ledger.budget TO tacit_api;
 GRANT SELECT ON ledger.finding TO tacit_api, tacit_worker;
