@@ -33,6 +33,7 @@ def worth_claiming(connection: sa.Connection, job_id: str) -> bool:
                 job.c.id == job_id,
                 job.c.status.in_(["queued", "running"]),
                 work_table.c.paused_at.is_(None),
+                ~work_table.c.stop_requested,  # the reconciler ends it
                 ~sa.exists().where(reservation.c.job_id == job.c.id, reservation.c.waits),
                 sa.or_(work_table.c.lease_until.is_(None), work_table.c.lease_until < sa.func.clock_timestamp()),
             )
