@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from domain.hints import QUEUE, redis_url, send_hint, waiting
 from domain.settings import WorkerSettings
-from ledger import work
+from ledger import policy, work
 from ledger.tables import reservation
 from ledger.tables import work as work_table
 from tests.worker.service import PATIENCE, Service, Worker, until
@@ -103,6 +103,10 @@ def test_a_look_tells_which_jobs_are_to_be_had(service: Service, office: Office)
     with office.engine.connect() as c:
         assert {kind: worth_claiming(c, id) for kind, id in jobs.items()} == dict.fromkeys(jobs, False)
         assert worth_claiming(c, queued)
+    with service.api.begin() as c:
+        policy.freeze(c, "budget_a", "a complaint")
+    with office.engine.connect() as c:
+        assert not worth_claiming(c, queued)
 
 
 class Queue:
