@@ -38,6 +38,8 @@ _MUST_SAY: Mapping[str, tuple[str, ...]] = {
     "records": ("digest",),
 }
 
+_OF_A_JOB = ("reserve", "settle", "approve")
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -108,6 +110,9 @@ def _words(history: History) -> Problems:
         for key in _MUST_SAY[e.kind]:
             if e.said[key] is None:
                 yield e.seq, f"the {e.kind} does not say its {key}"
+        # The hash covers NULL as it covers an empty text.
+        if (e.reservation_id is None, e.outcome is None) != (e.kind not in _OF_A_JOB, e.kind != "settle"):
+            yield e.seq, f"the {e.kind} names what it may not, or not what it must"
         spends, reserves = any(e.spent_change), any(e.reserved_change)
         if (
             (spends and e.kind not in ("settle", "correction", "reprice"))
