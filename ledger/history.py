@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 
 from ledger.reading import Curve
 
@@ -167,7 +168,7 @@ class History:
         """By reservation, its first entry of this kind."""
         return {e.reservation_id: e for e in reversed(self.lines) if e.kind == kind and e.reservation_id is not None}
 
-    @property
+    @cached_property
     def last_reprice(self) -> int:
         """The newest re-pricing, 0 without one: what was booked before it has another price today."""
         return max((e.seq for e in self.lines if e.kind == "reprice"), default=0)

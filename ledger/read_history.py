@@ -223,12 +223,9 @@ def _passes(connection: sa.Connection, account: Account, problems: list[Problem]
 
 
 def _jobs_without_reservation(connection: sa.Connection, account: Account) -> Sequence[str | None]:
-    booked = sa.exists().where(
-        reservation.c.job_id == _job_file.c.job_id, reservation.c.budget_id == _job_file.c.budget_id
-    )
-    return connection.execute(
-        sa.select(_job_file.c.job_id).where(_job_file.c.budget_id == account.id, ~booked).order_by(_job_file.c.job_id)
-    ).scalars().all()  # fmt: skip
+    booked = [reservation.c[key] == _job_file.c[key] for key in ("job_id", "budget_id")]
+    ours = sa.select(_job_file.c.job_id).where(_job_file.c.budget_id == account.id, ~sa.exists().where(*booked))
+    return connection.execute(ours.order_by(_job_file.c.job_id)).scalars().all()
 
 
 def _fingerprints(connection: sa.Connection, account: Account) -> Counts:

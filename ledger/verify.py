@@ -38,6 +38,8 @@ _MUST_SAY: Mapping[str, tuple[str, ...]] = {
     "records": ("digest",),
 }
 
+_OF_A_JOB = ("reserve", "settle", "approve")
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -51,7 +53,8 @@ class Finding:
 def verify_budget(connection: sa.Connection, budget_id: str, policy_key: str | None = None) -> list[Finding]:
     """Everything that is wrong with one budget; empty when all holds. Runs in one snapshot if the caller opened one.
 
-    No row makes it raise: what cannot be read is a finding.
+    No row makes it raise: what cannot be read is a finding. The API's login reads all that it needs; the worker's does
+    not.
     policy_key: hexadecimal public key that raised limits, thaws and corrections must be signed with; None: not checked.
     """
     history = read(connection, budget_id)
@@ -77,7 +80,7 @@ def _chain(history: History) -> Problems:
             break
         if e.prev_hash != previous:
             yield e.seq, "the hash of the entry before does not match"
-        if _hash(e) != e.hash:
+        if e.hash is None or e.hash != _hash(e):
             yield e.seq, "the entry does not hash to its hash: it was edited"
         previous = e.hash
     if (history.account.head_seq, history.account.head_hash) != (len(history.lines), previous):
@@ -108,6 +111,9 @@ def _words(history: History) -> Problems:
         for key in _MUST_SAY[e.kind]:
             if e.said[key] is None:
                 yield e.seq, f"the {e.kind} does not say its {key}"
+        # The hash covers NULL as it covers an empty text.
+        if (e.reservation_id is None, e.outcome is None) != (e.kind not in _OF_A_JOB, e.kind != "settle"):
+            yield e.seq, f"the {e.kind} names what it may not, or not what it must"
         spends, reserves = any(e.spent_change), any(e.reserved_change)
         if (
             (spends and e.kind not in ("settle", "correction", "reprice"))

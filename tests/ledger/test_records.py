@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
@@ -92,33 +93,49 @@ def test_a_file_is_sealed_whether_it_brings_anything_new_or_not(world: World) ->
     assert findings(world, budget) == []
 
 
+def post_alone(engine: sa.Engine, budget: str) -> None:
+    """What a login can send by itself."""
+    made_up = "INSERT INTO ledger.entry (budget_id, kind, detail) VALUES (:b, 'records', '{\"digest\": \"made up\"}')"
+    with engine.begin() as c:
+        c.execute(sa.text(made_up), {"b": budget})
+
+
 def test_a_login_that_posts_such_an_entry_by_itself_says_the_truth(world: World) -> None:
     budget = world.budget()
-    insert = sa.text(
-        "INSERT INTO ledger.entry (budget_id, kind, detail) VALUES (:b, 'records', '{\"digest\": \"made up\"}')"
-    )
     for engine in (world.api, world.worker):
-        with engine.begin() as c:
-            c.execute(insert, {"b": budget})
+        post_alone(engine, budget)
     assert findings(world, budget) == []
     with world.api.connect() as slow:
         bind(slow, world, budget, [secrets.token_bytes(32)])
-        with world.worker.begin() as c:  # sees what is committed
-            c.execute(insert, {"b": budget})
-        slow.commit()
-    with world.api.connect() as slow:  # sealed too early, and again
-        bind(slow, world, budget, [secrets.token_bytes(32)])
-        slow.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
-        bind(slow, world, budget, [secrets.token_bytes(32)])
-        slow.exec_driver_sql("SET CONSTRAINTS ALL DEFERRED")
-        bind(slow, world, budget, [secrets.token_bytes(32)])
+        post_alone(world.worker, budget)
         slow.commit()
     assert findings(world, budget) == []
     stale = world.api.execution_options(isolation_level="REPEATABLE READ")
     with stale.connect() as c, pytest.raises(sa.exc.DatabaseError, match="is written under READ COMMITTED"):
         c.exec_driver_sql("SELECT 1 FROM ledger.budget")
         world.marks(budget, "record")
-        c.execute(insert, {"b": budget})
+        c.execute(sa.text("INSERT INTO ledger.entry (budget_id, kind) VALUES (:b, 'records')"), {"b": budget})
+
+
+def test_what_is_sealed_last_is_what_was_committed_last(world: World) -> None:
+    budget = world.budget()
+    with world.api.connect() as c:  # sealed too early, and again
+        bind(c, world, budget, [secrets.token_bytes(32)])
+        c.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
+        c.exec_driver_sql("SET CONSTRAINTS ALL DEFERRED")
+        bind(c, world, budget, [secrets.token_bytes(32)])
+        c.commit()
+    assert findings(world, budget) == []
+    with world.api.connect() as first, ThreadPoolExecutor(1) as pool:
+        bind(first, world, budget, [secrets.token_bytes(32)])
+        first.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
+        late = pool.submit(post_alone, world.api, budget)
+        with world.admin.connect().execution_options(isolation_level="AUTOCOMMIT") as c:
+            while not c.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted").scalar_one():
+                assert not late.done()
+        first.commit()
+        late.result(30)
+    assert findings(world, budget) == []
 
 
 @pytest.mark.parametrize("login", ["api", "worker"])
