@@ -21,7 +21,7 @@ from ledger.witness_file import WitnessFile
 from ledger.witnesses import Witnesses
 from tests.conftest import Database
 from tests.ledger.worlds import World
-from tests.superuser import copied, drop, forget, rewind
+from tests.superuser import copied, drop, forget, past_triggers, rewind
 
 KEY = Ed25519PrivateKey.generate()
 POLICY = Ed25519PrivateKey.generate()
@@ -124,6 +124,29 @@ def test_a_new_ledger_begins_a_witness_that_names_its_database(world: World, pat
     assert lines(path) == [origin, Head(made, 1, lines(path)[1].hash), head(world, made)]
 
 
+def test_a_witness_of_the_first_release_is_taken_over(world: World, path: Path) -> None:
+    made = world.budget()
+    charge(world, made)
+    path.write_bytes(sealed(KEY, head(world, made)))
+    service(world, path)
+    assert frozen(world, made) is None
+    assert [type(line) for line in lines(path)] == [Head, Origin]
+
+
+def test_who_starts_keeps_nobody_from_appending(world: World, path: Path) -> None:
+    running, made = service(world, path), world.budget()
+    starting = WitnessFile(path)
+    with starting.shared():
+        batches = starting.read()
+        assert len(next(batches)) == 1
+        look(running)
+        assert list(batches) == []
+    with starting.locked():
+        assert starting.intact()
+        (batch,) = starting.read()
+    assert opened(KEY.public_key(), batch[0], "") == head(world, made)
+
+
 def test_every_line_is_compared_at_start_not_only_the_furthest(world: World, path: Path) -> None:
     witnesses, made = service(world, path), world.budget()
     charge(world, made)
@@ -150,8 +173,8 @@ def test_lines_are_compared_in_batches(world: World, path: Path) -> None:
 
 
 def _batches(path: Path) -> list[list[bytes]]:
-    place = WitnessFile(path, only_look=True)
-    with place.locked():
+    place = WitnessFile(path)
+    with place.shared():
         return list(place.read())
 
 
@@ -184,6 +207,37 @@ def test_what_is_only_remembered_counts_too(world: World, path: Path, monkeypatc
         with pytest.raises(OSError, match="No space"):
             look(witnesses)
     assert "an old backup was restored" in (frozen(world, made) or "")
+
+
+def test_a_witness_that_is_damaged_under_the_service_blinds_it_not(world: World, path: Path) -> None:
+    witnesses, made = service(world, path), world.budget()
+    charge(world, made)
+    look(witnesses)
+    with path.open("ab") as file:
+        file.write(b"damage\n")
+    rewind(world.database, made, 1)
+    with pytest.raises(BrokenWitness):
+        look(witnesses)
+    assert "an old backup was restored" in (frozen(world, made) or "")
+
+
+def test_what_cannot_be_frozen_is_not_agreed_to(world: World, path: Path) -> None:
+    witnesses, made = service(world, path), world.budget()
+    charge(world, made)
+    look(witnesses)
+    rewind(world.database, made, 1)
+    charge(world, made)
+    with past_triggers(world.database) as connection:
+        connection.exec_driver_sql(f"ALTER TABLE ledger.budget ADD CONSTRAINT odd CHECK (id <> '{made}') NOT VALID")
+    other = world.budget()
+    look(witnesses)
+    assert head(world, made) not in lines(path)
+    assert head(world, other) in lines(path)
+    with past_triggers(world.database) as connection:
+        connection.exec_driver_sql("ALTER TABLE ledger.budget DROP CONSTRAINT odd")
+    look(witnesses)
+    assert frozen(world, made)
+    assert head(world, made) in lines(path)
 
 
 def test_a_thaw_accepts_the_chain_for_good_if_it_is_signed(world: World, path: Path) -> None:
