@@ -25,7 +25,7 @@ class WitnessFile:
     def __init__(self, path: Path) -> None:
         self.name = str(path)
         self._path = path
-        self._file, self._locked = -1, False
+        self._file = -1
         self._identity: tuple[int, int] | None = None
         self._end = 0
         self._last = b""
@@ -33,7 +33,7 @@ class WitnessFile:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Makes the file if it is missing. Without the right to write, it can still be read and compared."""
-        self._file, self._locked = self._open_locked(), True
+        self._file = self._open_locked()
         try:
             yield
         finally:
@@ -76,18 +76,14 @@ class WitnessFile:
         if batch:
             yield batch
             self._passed(end, batch)
-        if rest and self._locked:
-            # Cut off by a crash before anything relied on it; a line after it would be broken too.
-            logger.warning("the witness in %s ends in the middle of a line, which is taken away", self.name)
-            try:
-                os.ftruncate(self._file, end)
-            except OSError:  # it may be read only: whoever appends takes it away
-                logger.warning("it cannot be taken away: %s cannot be written", self.name)
+        # What is left was cut off by a crash before anything relied on it: `append` takes it away.
 
     def append(self, lines: Sequence[bytes]) -> bool:
         file = os.open(self._path, os.O_WRONLY)  # anew: where only reading is allowed, this says why
         try:
-            os.ftruncate(file, self._end)
+            if os.fstat(file).st_size > self._end:  # a line after it would be broken too
+                logger.warning("the witness in %s ended in the middle of a line, which is taken away", self.name)
+                os.ftruncate(file, self._end)
             data = b"".join(lines)
             try:
                 written = 0
@@ -129,7 +125,7 @@ class WitnessFile:
     def _close(self) -> None:
         if self._file >= 0:
             os.close(self._file)
-        self._file, self._locked = -1, False
+        self._file = -1
 
 
 def _sync_folder(path: Path) -> None:

@@ -339,6 +339,26 @@ def test_several_processes_of_one_service_say_nothing_twice(world: World, path: 
     assert frozen(world, made) is None
 
 
+def test_who_did_not_freeze_it_knows_what_the_thaw_was_for(world: World, path: Path) -> None:
+    one, made = service(world, path), world.budget()
+    two = service(world, path)
+    charge(world, made)
+    look(one)
+    look(two)
+    rewind(world.database, made, 1)
+    with world.api.begin() as connection:
+        policy.freeze(connection, made, "a complaint")
+    look(one)
+    look(two)
+    thaw(world, made)
+    look(two)
+    thaw(world, made)
+    look(one)
+    look(two)
+    assert frozen(world, made) is None
+    assert len(freezes(world, made)) == 2
+
+
 def test_a_witness_that_is_gone_at_start_freezes_what_it_cannot_confirm(world: World, path: Path) -> None:
     used, untouched = world.budget(), world.budget()
     charge(world, used)
@@ -383,7 +403,7 @@ def test_a_line_that_a_crash_cut_off_is_taken_away(world: World, path: Path) -> 
     made = world.budget()
     look(service(world, path))
     whole = path.read_bytes()
-    path.write_bytes(whole + sealed(KEY, Head(made, 9, "ab" * 32))[:-1])  # all but its line break
+    path.write_bytes(whole + sealed(KEY, Head(made, 9, "ab" * 200))[:-1])  # all but its line break
     charge(world, made)
     look(service(world, path))
     assert lines(path) == [*(opened(KEY.public_key(), line, "") for line in whole.splitlines()), head(world, made)]
