@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ledger import losses, policy
+from ledger import chains, losses, policy
 from ledger.canonical import packed
 from ledger.errors import LedgerIncomplete, translated
 from ledger.reserve import Phase, settle
@@ -434,6 +434,23 @@ def test_a_witness_of_another_database_or_key_is_refused(world: World, path: Pat
     path.write_bytes(b"x" * 2**17)
     with pytest.raises(BrokenWitness):
         service(world, path)
+
+
+def test_an_older_dump_that_is_migrated_again_is_still_the_same_ledger(world: World) -> None:
+    sql = (Path(__file__).parents[2] / "migrations" / "sql" / "0012" / "10_witness.sql").read_text()
+    drawn = sql[sql.index("INSERT INTO ledger.database_id") :].partition(";")[0]
+
+    def again() -> str:
+        with past_triggers(world.database) as connection:
+            connection.exec_driver_sql("DELETE FROM ledger.database_id")
+            connection.exec_driver_sql(drawn)
+            return chains.identity(connection)
+
+    assert again() != again(), "a new ledger draws its own"
+    world.budget()
+    first = again()
+    world.budget()
+    assert again() == first
 
 
 def _full(*_: object) -> int:
