@@ -231,7 +231,7 @@ def _witness(engine: sa.Engine, settings: ApiSettings) -> str:
         raise Unwell(
             "no TACIT_WITNESS", "name a file on another disk: without it an old backup is not noticed", "warning"
         )
-    seen = open_witnesses(engine, settings, only_look=True).examine()
+    seen = open_witnesses(engine, settings).examine()
     if seen.disputed:
         budget, reason = next(iter(seen.disputed.items()))
         raise Unwell(f"{budget}: {reason}", "charge what is missing: `tacit ledger correct`, then `tacit ledger thaw`")
