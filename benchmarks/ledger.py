@@ -4,9 +4,13 @@ reserve_settle/{0,1e4,1e6}/{p50_ms,p99_ms}   one client, reserve + settle (two c
                                              many entries behind them; the rounds of the budgets are interleaved
 hot_budget/per_second                        several processes on one budget, reserve + settle pairs
 hundred_budgets/per_second                   the same processes, each pair on another of 100 budgets
+noise_over_pld/{eps0.5,eps1,eps3,eps8}       a job that fills its budget: the ledger's noise over what a privacy loss
+                                             distribution asks for; SST-2's default job at delta 1e-5
+noise_over_pld/{e2e-eps3,q0.001-eps0.5}      the same of E2E's default job, and of 3,000 steps at rate 0.001
 jobs_that_fit/{sum,filter,pld_plan}          jobs of (sigma 1.6595, q .01, 1000 steps) in (8, 1e-5)
 """
 
+import contextlib
 import multiprocessing
 import sys
 import tempfile
@@ -15,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -268,6 +273,48 @@ def jobs_that_fit() -> list[Figure]:
     return [Figure(NAME, f"jobs_that_fit/{name}", count, "jobs", None, detail) for name, count in counts.items()]
 
 
+FILLING = {
+    # epsilon, delta, sample rate, steps of one job that fills its budget
+    "eps0.5": (0.5, 1e-5, 1024 / 67349, 200),
+    "eps1": (1.0, 1e-5, 1024 / 67349, 200),
+    "eps3": (3.0, 1e-5, 1024 / 67349, 200),
+    "eps8": (8.0, 1e-5, 1024 / 67349, 200),
+    "e2e-eps3": (3.0, 1e-6, 512 / 42061, 60),
+    "q0.001-eps0.5": (0.5, 1e-5, 0.001, 3000),
+}
+
+
+def noise_over_pld(names: Sequence[str]) -> list[Figure]:
+    """The noise multiplier that the ledger's filter asks for, over the least at which a privacy loss distribution has
+    the same epsilon; beside it by the best of the orders of the first revisions, and by all orders without weights."""
+    from dpcore.spec import accounting
+
+    def by_best(*filters: accounting.Filter) -> float:
+        found = []
+        for held in filters:
+            with contextlib.suppress(accounting.DoesNotFit):
+                found.append(accounting.calibrate(epsilon, delta, held, rate, steps))
+        return min(found)
+
+    figures = []
+    for name in names:
+        epsilon, delta, rate, steps = FILLING[name]
+        ours = accounting.calibrate(
+            epsilon, delta, accounting.reference_filter(epsilon, delta, rate, steps), rate, steps
+        )
+        low, high = accounting.MIN_NOISE_MULTIPLIER, ours
+        while high - low > 1e-4 * high:
+            middle = (low + high) / 2
+            fits = accounting.pld_epsilon(middle, rate, steps, delta) <= epsilon
+            low, high = (low, middle) if fits else (middle, high)
+        first = [accounting.with_main(a, accounting.FIRST_ORDERS) for a in accounting.FIRST_ORDERS]
+        every = accounting.Filter(accounting.MAIN_ORDERS, (Fraction(1),) * len(accounting.MAIN_ORDERS))
+        detail: dict[str, object] = {"epsilon": epsilon, "delta": delta, "sample_rate": rate, "steps": steps}
+        detail |= {"sigma": ours, "first_orders": by_best(*first) / high, "unweighted": by_best(every) / high}
+        figures.append(Figure(NAME, f"noise_over_pld/{name}", ours / high, "ratio", None, detail))
+    return figures
+
+
 def flatness(figures: Sequence[Figure]) -> list[str]:
     """Whether a long history costs time."""
     notes = []
@@ -284,7 +331,7 @@ def flatness(figures: Sequence[Figure]) -> list[str]:
 def main() -> None:
     options = parser(__doc__).parse_args()
     quick = options.quick
-    figures = jobs_that_fit()
+    figures = jobs_that_fit() + noise_over_pld(["eps1", "eps8"] if quick else list(FILLING))
     with site() as place:
         histories = (0, 10**4) if quick else (0, 10**4, 10**6)
         figures += reserve_settle(place, histories, *((4, 20) if quick else (20, 50)))

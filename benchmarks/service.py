@@ -1,8 +1,8 @@
 """How fast does the API answer while a thousand jobs wait and fifty clients ask, and does its memory stay flat?
 
 The service runs as `tacit up` runs it (Postgres with every commit on the disk, Redis, one API process under uvicorn),
-without a worker and without a limit on requests. Clients are half stewards' dashboards, half analysts' scripts; they
-live in one other process, which shares the processor's cores with the service.
+without a limit on requests and, but for the last figure, without a worker. Clients are half stewards' dashboards, half
+analysts' scripts; they live in one other process, which shares the processor's cores with the service.
 
 {get,list,events,create,cancel,estimate}/{p50_ms,p99_ms}   1,000 queued jobs, 50 clients that each ask once a second
 saturated/.../{p50_ms,p99_ms}      the same clients, each asking again at once: mostly waiting for 49 others
@@ -12,6 +12,8 @@ requests_per_second                of those: the most that this machine answers,
 submit_1000/per_second             jobs created one after the other by one client, as the queue grows
 api_memory/{1e3,1e4,1e5}           MiB (PSS) of the API's process after so many requests
 api_memory_growth_mib              from the first of these to the last
+new_job_after_cancels/seconds      until a worker begins a job, submitted right after 250 others that were cancelled at
+                                   once, one after the other (with --quick 30)
 """
 
 import multiprocessing
@@ -31,9 +33,10 @@ if __name__ == "__main__":  # run as a file: no module of this folder may hide a
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks import pollers
+from benchmarks.cancels import seconds_until_started
 from benchmarks.common import Figure, parser, percentile, report, versions
 from benchmarks.pollers import JOBS, Answers, Crowd, Load
-from benchmarks.serving import MIB, PROJECT, Served, answered, make_key, serving
+from benchmarks.serving import MIB, PROJECT, Served, answered, make_key, serving, working
 
 NAME = "service"
 ROWS = 1000
@@ -176,29 +179,43 @@ def memory(seen: dict[int, int]) -> list[Figure]:
     return figures
 
 
+def after_cancels(cancels: int, bar: Progress) -> Figure:
+    """On a service of its own, with a worker."""
+    with serving() as served, working(served):
+        crowd, _ = prepare(served, 0, bar)
+        task = bar.add_task("cancelling jobs", total=cancels)
+        with served.client() as client:
+            seconds = seconds_until_started(client, crowd.body, cancels, lambda: bar.advance(task))
+    return Figure(NAME, "new_job_after_cancels/seconds", seconds, "s", None, {"cancelled": cancels})
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     made = parser(__doc__)
     made.add_argument("--jobs", type=int, help="queued jobs (default 1000; with --quick 50)")
-    made.add_argument("--requests", type=int, help="in all (default 100000; with --quick 1500)")
-    made.add_argument("--paced", type=int, help="of these at one a second and client (default 3000; with --quick 500)")
-    made.add_argument("--timed", type=int, help="of these at once, and timed (default 10000; with --quick 1000)")
+    made.add_argument("--requests", type=int, help="in all (default 100000; with --quick 1200)")
+    made.add_argument("--paced", type=int, help="of these at one a second and client (default 3000; with --quick 300)")
+    made.add_argument("--timed", type=int, help="of these at once, and timed (default 10000; with --quick 800)")
+    made.add_argument("--cancels", type=int, help="jobs cancelled before a new one (default 250; with --quick 30)")
     options = made.parse_args(arguments)
     jobs = options.jobs or (50 if options.quick else 1000)
-    requests = options.requests or (1500 if options.quick else 10**5)
-    paced = options.paced or (500 if options.quick else 3000)
-    timed = options.timed or (1000 if options.quick else 10**4)
+    requests = options.requests or (1200 if options.quick else 10**5)
+    paced = options.paced or (300 if options.quick else 3000)
+    timed = options.timed or (800 if options.quick else 10**4)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar, serving() as served:
         crowd, rate = prepare(served, jobs, bar)
         figures = [*statements(served, crowd), rate]
         loads = [Load(paced, 1.0), Load(timed, 0.0), Load(max(0, requests - paced - timed), 0.0)]
         (calm, busy, *more), seen = poll(served, crowd, loads, 2, bar)
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        cancelled = after_cancels(options.cancels or (30 if options.quick else 250), bar)
     figures = times("", calm) + times("saturated/", busy) + figures
     detail: dict[str, object] = {"clients": crowd.pollers, **versions("fastapi", "uvicorn", "sqlalchemy", "psycopg")}
     figures.append(Figure(NAME, "requests_per_second", busy.requests / busy.seconds, "1/s", None, detail))
     figures += memory(seen)
+    figures = [replace(f, detail=f.detail | {"queued": jobs}) for f in figures] + [cancelled]
     notes = [f"NOT answered as asked: {what}, {n} times" for a in (calm, busy, *more) for what, n in a.failed.items()]
-    report([replace(f, detail=f.detail | {"queued": jobs}) for f in figures], options.json, notes)
+    report(figures, options.json, notes)
 
 
 if __name__ == "__main__":

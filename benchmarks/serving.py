@@ -1,5 +1,5 @@
-"""The service as `tacit up` runs it, in a folder that is removed: Postgres, Redis and the API, and no worker, so that
-jobs stay queued."""
+"""The service as `tacit up` runs it, in a folder that is removed: Postgres, Redis and the API; and no worker, so that
+jobs stay queued, unless one is started."""
 
 import re
 import signal
@@ -91,6 +91,17 @@ def serving(**settings: str) -> Iterator[Served]:
                 broker.stop()
         finally:
             database.stop()
+
+
+@contextmanager
+def working(served: Served) -> Iterator[Process]:
+    """A worker beside the API; it may still be starting."""
+    environment = stack.worker_environment(served.data)
+    process = services.Service("worker", "worker", (), environment, served.data / "logs" / "worker.log").start()
+    try:
+        yield process
+    finally:
+        process.stop(signal.SIGTERM, stack.WORKER_GRACE)
 
 
 def _prepare(database: postgres.Postgres, known: secrets.Secrets, data: Path) -> str:

@@ -171,26 +171,21 @@ def _database(engine: sa.Engine) -> str:
 
 def _revision(admin_url: str) -> str:
     from migrations import head
+    from migrations.roles import missing
 
     engine = make_engine(admin_url, pool_size=1)
     try:
         with engine.connect() as connection:
             found: str = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one()
-            strong = connection.exec_driver_sql(
-                "SELECT string_agg(rolname, ', ') FROM pg_roles WHERE rolname IN ('tacit_api', 'tacit_worker') "
-                "AND (rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls)"
-            ).scalar_one()
+            lacks = missing(connection)
     finally:
         engine.dispose()
     if found != head():
         raise Unwell(
             f"the database is at {found}, this release needs {head()}", "run `tacit migrate`, restart API and workers"
         )
-    if strong:
-        raise Unwell(
-            f"{strong} may do more than a service should",
-            f"ALTER ROLE ... NOSUPERUSER NOCREATEROLE NOCREATEDB NOBYPASSRLS ({strong})",
-        )
+    if lacks:
+        raise Unwell("; ".join(lacks), "an administrator of the server runs what `tacit migrate --roles` prints")
     return found
 
 
@@ -231,7 +226,7 @@ def _witness(engine: sa.Engine, settings: ApiSettings) -> str:
         raise Unwell(
             "no TACIT_WITNESS", "name a file on another disk: without it an old backup is not noticed", "warning"
         )
-    seen = open_witnesses(engine, settings, only_look=True).examine()
+    seen = open_witnesses(engine, settings).examine()
     if seen.disputed:
         budget, reason = next(iter(seen.disputed.items()))
         raise Unwell(f"{budget}: {reason}", "charge what is missing: `tacit ledger correct`, then `tacit ledger thaw`")

@@ -51,13 +51,13 @@ def signing_key(settings: ApiSettings) -> Ed25519PrivateKey:
     return Ed25519PrivateKey.from_private_bytes(secret_bytes(settings.signing_key)[:32])
 
 
-def open_witnesses(engine: sa.Engine, settings: ApiSettings, *, only_look: bool = False) -> Witnesses:
+def open_witnesses(engine: sa.Engine, settings: ApiSettings) -> Witnesses:
     """The witnesses that the settings name. Raises blobs.BadStore."""
     places: list[Place] = []
     if settings.witness is not None:
-        places.append(WitnessFile(settings.witness, only_look=only_look))
+        places.append(WitnessFile(settings.witness))
     if settings.second_witness is not None:
-        places.append(WitnessStore(settings.second_witness, settings.blob_options, only_look=only_look))
+        places.append(WitnessStore(settings.second_witness, settings.blob_options))
     return Witnesses(engine, signing_key(settings), settings.policy_key, places)
 
 

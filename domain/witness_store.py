@@ -32,22 +32,23 @@ class WitnessStore:
 
     near = False
 
-    def __init__(self, where: str, options: SecretStr | None, *, only_look: bool = False) -> None:
-        """A folder (made if missing, unless only_look) or an object store's URL. Raises blobs.BadStore."""
+    def __init__(self, where: str, options: SecretStr | None) -> None:
+        """A folder, made when there is something to keep, or an object store's URL. Raises blobs.BadStore."""
         self.name = where
-        self._folder: Path | None = None
         self._number = 0
+        self._folder: Path | None = None
+        self._objects: Any = None
         if blobs.is_object_store(where):
-            self._objects: Any = blobs.object_store(where, options, "TACIT_SECOND_WITNESS", PATIENCE)
-            return
-        self._folder = Path(where.removeprefix("file://")).absolute()
-        if not only_look:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._objects = LocalStore(self._folder) if self._folder.is_dir() else None
+            self._objects = blobs.object_store(where, options, "TACIT_SECOND_WITNESS", PATIENCE)
+        else:
+            self._folder = Path(where.removeprefix("file://")).absolute()
+            self._open_folder()
 
     def locked(self) -> nullcontext[None]:
         """Nothing is locked: of two that append at once the second finds the number taken."""
         return nullcontext()
+
+    shared = locked
 
     def intact(self) -> bool:
         found = self._number == 0 or self._has(self._number)
@@ -66,6 +67,9 @@ class WitnessStore:
 
     def append(self, lines: Sequence[bytes]) -> bool:
         name = _name(self._number + 1)
+        if self._folder is not None:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._open_folder()
         with _as_os_error():
             try:
                 obstore.put(self._objects, name, b"".join(lines), mode="create", use_multipart=False)
@@ -76,6 +80,10 @@ class WitnessStore:
             disk.sync(self._folder)
         self._number += 1
         return True
+
+    def _open_folder(self) -> None:
+        if self._folder is not None and self._folder.is_dir():
+            self._objects = LocalStore(self._folder)
 
     def _unread(self) -> Iterator[tuple[int, bytes]]:
         if self._number:

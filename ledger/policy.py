@@ -61,15 +61,16 @@ def record_overlap(connection: sa.Connection, budget_id: str, file_id: str, othe
     _post(connection, budget_id, "overlap", {"file": file_id, "other_budget": other, "reason": reason})
 
 
-def signature_holds(budget_id: str, seq: int, kind: str, detail: Mapping[str, str], public_key: str) -> bool:
-    """Whether a decision was signed by the policy key (hexadecimal)."""
-    unsigned = {k: v for k, v in detail.items() if k not in ("signer", "signature")}
+def signature_holds(budget_id: str, seq: int, kind: str, detail: Mapping[str, object], public_key: str) -> bool:
+    """Whether a decision was signed by the policy key (hexadecimal). Only texts can have been signed."""
+    said = {k: v for k, v in detail.items() if isinstance(v, str)}
+    unsigned = {k: v for k, v in said.items() if k not in ("signer", "signature")}
     try:
         signer = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
-        signer.verify(bytes.fromhex(detail.get("signature", "")), _signed(budget_id, seq, kind, unsigned))
+        signer.verify(bytes.fromhex(said.get("signature", "")), _signed(budget_id, seq, kind, unsigned))
     except (InvalidSignature, ValueError):
         return False
-    return detail.get("signer") == public_key
+    return len(said) == len(detail) and said.get("signer") == public_key
 
 
 def _post_signed(

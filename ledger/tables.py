@@ -122,6 +122,15 @@ entry = sa.Table(
     sa.Column("detail", JSONB),
 )
 
+population = sa.Table(
+    "population",
+    metadata,
+    sa.Column("budget_id", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("marks", sa.BigInteger),
+    sa.Column("sums", ARRAY(sa.Numeric)),
+)
+
 curve = sa.Table(
     "curve",
     metadata,

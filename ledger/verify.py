@@ -1,16 +1,44 @@
-"""Checking a budget's whole history against its balance, without trusting the triggers that wrote it."""
+"""Checking a budget's whole history against its balance, without trusting the triggers that wrote it.
 
-from collections.abc import Sequence
+Which column is noticed by which check: docs/verification.md.
+"""
+
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 
 import sqlalchemy as sa
 
 from dpcore.spec import accounting
 from ledger import policy
-from ledger.canonical import entry_hash
-from ledger.tables import authorisation, budget, entry, phase, reservation
-from ledger.verify_rights import Problems, Row, exact_caps, rights
+from ledger.canonical import entry_hash, packed
+from ledger.history import Account, History, Line, Problems
+from ledger.read_history import read
+from ledger.reading import exact, structure
+from ledger.verify_records import records
+from ledger.verify_reservations import reservations
+from ledger.verify_rights import caps_of, rights
+
+LONGEST = 300
+"""Characters of a finding: an id may be of any length, the reason of a freeze may not."""
+_MUST_SAY: Mapping[str, tuple[str, ...]] = {
+    "open": (),
+    "reserve": (),
+    "settle": (),
+    "freeze": ("reason",),
+    "thaw": ("reason",),
+    "limit": ("reason", "epsilon"),
+    "correction": ("reason",),
+    "reprice": ("reason",),
+    "overlap": ("reason",),
+    "grant": ("grant", "by"),
+    "revoke": ("grant", "by"),
+    "rules": ("reason", "by", "queue_days"),
+    "approve": ("by",),
+    "records": ("digest",),
+}
+
+_OF_A_JOB = ("reserve", "settle", "approve")
 
 
 @dataclass(frozen=True)
@@ -25,120 +53,138 @@ class Finding:
 def verify_budget(connection: sa.Connection, budget_id: str, policy_key: str | None = None) -> list[Finding]:
     """Everything that is wrong with one budget; empty when all holds. Runs in one snapshot if the caller opened one.
 
+    No row makes it raise: what cannot be read is a finding. The API's login reads all that it needs; the worker's does
+    not.
     policy_key: hexadecimal public key that raised limits, thaws and corrections must be signed with; None: not checked.
     """
-    row = connection.execute(
-        sa.select(budget, sa.literal_column("ledger.genesis(budget.*)", sa.LargeBinary).label("genesis")).where(
-            budget.c.id == budget_id
-        )
-    ).one_or_none()
-    if row is None:
+    history = read(connection, budget_id)
+    if history is None:
         return [Finding(budget_id, None, "the budget is gone")]
-    entries = connection.execute(
-        sa.select(entry, sa.literal_column("ledger.entry_fields(entry.*)", sa.ARRAY(sa.Text)).label("fields"))
-        .where(entry.c.budget_id == budget_id)
-        .order_by(entry.c.seq)
-    ).all()
     found = [
-        *_chain(row, entries),
-        *_balance(row, entries),
-        *_limits(row, entries, policy_key),
-        *_reservations(connection, row, entries),
-        *rights(connection, row, entries),
+        *history.problems,
+        *_chain(history),
+        *_words(history),
+        *_replay(history, policy_key),
+        *reservations(history),
+        *rights(history),
+        *records(history),
     ]
-    return [Finding(budget_id, seq, what) for seq, what in found]
+    return [Finding(budget_id, seq, what[:LONGEST]) for seq, what in found]
 
 
-def _chain(row: Row, entries: Sequence[Row]) -> Problems:
-    previous = row._mapping["genesis"]
-    for expected, e in enumerate(entries, 1):
+def _chain(history: History) -> Problems:
+    previous = _genesis(history.account)
+    for expected, e in enumerate(history.lines, 1):
         if e.seq != expected:
             yield expected, f"the sequence goes from {expected - 1} to {e.seq}"
             break
         if e.prev_hash != previous:
             yield e.seq, "the hash of the entry before does not match"
-        if entry_hash(e.prev_hash, e.fields) != e.hash:
+        if e.hash is None or e.hash != _hash(e):
             yield e.seq, "the entry does not hash to its hash: it was edited"
         previous = e.hash
-    if (row.head_seq, row.head_hash) != (len(entries), previous):
+    if (history.account.head_seq, history.account.head_hash) != (len(history.lines), previous):
         yield None, "the head is not the last entry"
 
 
-def _balance(row: Row, entries: Sequence[Row]) -> Problems:
-    spent, reserved = [0] * len(row.orders), [0] * len(row.orders)
-    for e in entries:
-        spent = [min(a + b, accounting.SATURATION) for a, b in zip(spent, e.spent_change, strict=True)]
-        reserved = [a + int(b) for a, b in zip(reserved, e.reserved_change, strict=True)]
-    if spent != row.spent:
+def _genesis(account: Account) -> str | None:
+    """Where the chain starts, as ledger.genesis has it."""
+    cap = caps_of(account, account.epsilon_opened)
+    if cap is None or None in account.never_changes:
+        return None
+    fields = [*map(str, account.never_changes), f"{{{','.join(map(str, cap))}}}"]
+    return hashlib.sha256(packed(fields)).hexdigest()
+
+
+def _hash(e: Line) -> str | None:
+    if e.prev_hash is None or None in e.fields:
+        return None
+    return entry_hash(bytes.fromhex(e.prev_hash), list(map(str, e.fields))).hex()
+
+
+def _words(history: History) -> Problems:
+    """What an entry of its kind must say, and may not move."""
+    for e in history.lines:
+        if e.kind is None or e.kind not in _MUST_SAY:
+            yield e.seq, "the entry is of no known kind"
+            continue
+        for key in _MUST_SAY[e.kind]:
+            if e.said[key] is None:
+                yield e.seq, f"the {e.kind} does not say its {key}"
+        # The hash covers NULL as it covers an empty text.
+        if (e.reservation_id is None, e.outcome is None) != (e.kind not in _OF_A_JOB, e.kind != "settle"):
+            yield e.seq, f"the {e.kind} names what it may not, or not what it must"
+        spends, reserves = any(e.spent_change), any(e.reserved_change)
+        if (
+            (spends and e.kind not in ("settle", "correction", "reprice"))
+            or (reserves and e.kind not in ("reserve", "settle", "reprice"))
+            or (e.kind == "correction" and min(e.spent_change, default=0) < 0)
+        ):
+            yield e.seq, f"the {e.kind} moves what it may not"
+    if not _is_a_job(structure(history.account.reference)):
+        yield None, "the reference job cannot be read"
+
+
+def _is_a_job(reference: object) -> bool:
+    if not isinstance(reference, dict):
+        return False
+    rate, steps, noise = (reference.get(key) for key in ("sample_rate", "steps", "noise_multiplier"))
+    if not isinstance(rate, int | float) or not isinstance(noise, int | float | None):
+        return False
+    return 0 < rate <= 1 and type(steps) is int and steps > 0 and (noise is None or noise > 0)
+
+
+def _replay(history: History, policy_key: str | None) -> Problems:
+    account = history.account
+    spent, reserved = account.nothing, account.nothing
+    limit = claim = account.epsilon_opened
+    cap = caps_of(account, limit)
+    if cap is None:
+        yield None, "no caps follow from the first limit, the delta and the weights"
+    frozen: str | None = None
+    for e in history.lines:
+        spent = tuple(min(a + b, accounting.SATURATION) for a, b in zip(spent, e.spent_change, strict=True))
+        reserved = tuple(a + b for a, b in zip(reserved, e.reserved_change, strict=True))
+        must_sign = e.kind in policy.SIGNED_KINDS
+        if e.kind == "limit":
+            before, limit = limit, exact(e.said["epsilon"])
+            if limit is None:
+                yield e.seq, "the limit is no number"
+            else:
+                must_sign = before is not None and limit > before
+                claim = limit if claim is None else max(claim, limit)
+            cap = caps_of(account, limit)
+        if must_sign and policy_key is not None and not _signed(e, account.id, policy_key):
+            yield e.seq, f"the {e.kind} is not signed by the policy key"
+
+        over = cap is not None and not accounting.fits(cap, spent, reserved)
+        if e.kind == "reserve" and frozen is not None:
+            yield e.seq, "the budget was frozen when this was charged"
+        elif e.kind == "reserve" and over:
+            yield e.seq, "the charge did not fit"
+        elif e.kind == "freeze" and frozen is None:
+            frozen = e.said["reason"]
+        elif e.kind == "thaw":
+            frozen = None
+            if over:
+                yield e.seq, "the budget was thawed while over its limit"
+        elif e.kind in ("limit", "correction", "reprice") and frozen is None and over:
+            frozen = f"over its limit after a {e.kind}: {e.said['reason']}"
+
+    if account.spent != spent:
         yield None, "the entries do not add up to what is spent"
-    if reserved != [int(x) for x in row._mapping["reserved"]]:
+    if account.reserved != reserved:
         yield None, "the entries do not add up to what is reserved"
-    if row.frozen_reason is None and not accounting.fits(row.cap, spent, reserved):
+    if (account.epsilon, account.epsilon_claim) != (limit, claim) or limit is None:
+        yield None, "the limit is not the one that the entries set"
+    if account.cap != cap or cap is None:
+        yield None, "the caps are not those of the limit"
+    if account.frozen_reason != frozen:
+        yield None, "the entries say otherwise of whether, or why, the budget is frozen"
+    if frozen is None and cap is not None and not accounting.fits(cap, spent, reserved):
         yield None, "the budget is overspent"
 
 
-def _limits(row: Row, entries: Sequence[Row], policy_key: str | None) -> Problems:
-    current = claim = row._mapping["epsilon_opened"]
-    for e in entries:
-        if e.kind == "limit":
-            new = Decimal(e.detail["epsilon"])
-            needs_signature, current, claim = new > current, new, max(claim, new)
-        else:
-            needs_signature = e.kind in policy.SIGNED_KINDS
-        if needs_signature and policy_key is not None:
-            unsigned = not policy.signature_holds(e.budget_id, e.seq, e.kind, e.detail or {}, policy_key)
-            if unsigned:
-                yield e.seq, f"the {e.kind} is not signed by the policy key"
-    if (current, claim) != (row.epsilon, row.epsilon_claim):
-        yield None, "the limit is not the one that the entries set"
-    if tuple(row.cap) != exact_caps(current, row):
-        yield None, "the caps are not those of the limit"
-
-
-def _reservations(connection: sa.Connection, row: Row, entries: Sequence[Row]) -> Problems:
-    charged = {e.reservation_id: e for e in entries if e.kind == "reserve"}
-    settled = {e.reservation_id: e for e in entries if e.kind == "settle"}
-    last_reprice = max((e.seq for e in entries if e.kind == "reprice"), default=0)
-    for r in connection.execute(
-        sa.select(
-            reservation.c.id,
-            reservation.c.state,
-            sa.literal_column("ledger.held(reservation.id)").label("held"),
-        ).where(reservation.c.budget_id == row.id)
-    ):
-        if r.id not in charged:
-            yield None, f"reservation {r.id} has no charge"
-            continue
-        if (r.state == "settled") != (r.id in settled):
-            yield None, f"reservation {r.id} is {r.state}, its entries say otherwise"
-        if charged[r.id].seq > last_reprice and list(charged[r.id].reserved_change) != list(r.held):
-            yield charged[r.id].seq, "the charge is not the price of what was reserved"
-        if r.id in settled and settled[r.id].seq > last_reprice:
-            e = settled[r.id]
-            owed = connection.execute(sa.select(sa.func.ledger.owed(r.id, e.outcome))).scalar_one()
-            if list(e.spent_change) != list(owed):
-                yield e.seq, "the settlement is not the price of the authorised steps"
-    yield from _phases(connection, row)
-
-
-def _phases(connection: sa.Connection, row: Row) -> Problems:
-    authorised = (
-        sa.select(sa.func.coalesce(sa.func.sum(authorisation.c.steps), 0))
-        .where(authorisation.c.reservation_id == phase.c.reservation_id, authorisation.c.ordinal == phase.c.ordinal)
-        .scalar_subquery()
-    )
-    for p in connection.execute(
-        sa.select(phase, authorised.label("rows"))
-        .join(reservation, reservation.c.id == phase.c.reservation_id)
-        .where(reservation.c.budget_id == row.id)
-    ):
-        name = f"phase {p.ordinal} of reservation {p.reservation_id}"
-        expected = p.steps_max if p.indivisible and p.rows else p.rows
-        if p.steps_authorised != expected:
-            yield None, f"{name} has {p.steps_authorised} authorised steps, its authorisations add up to {expected}"
-        if list(p.reserved) != [min(c * p.steps_max, accounting.SATURATION) for c in p.step_cost]:
-            yield None, f"{name} does not reserve its steps times its curve"
-        if p.curve_id is None:
-            ours = accounting.curve(p.noise_multiplier, p.sample_rate, tuple(row.orders))
-            if not all(c <= o <= c * (1 + 1e-8) + 2 for c, o in zip(p.step_cost, ours, strict=True)):
-                yield None, f"{name} has a curve that is not that of its mechanism"
+def _signed(e: Line, budget_id: str, policy_key: str) -> bool:
+    detail = structure(e.detail)
+    return isinstance(detail, dict) and policy.signature_holds(budget_id, e.seq, str(e.kind), detail, policy_key)

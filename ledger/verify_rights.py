@@ -2,118 +2,124 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from decimal import Decimal, localcontext
 
-import sqlalchemy as sa
-
 from dpcore.spec import accounting
-from ledger.tables import budget_grant, reservation
-
-Row = sa.Row[tuple[object, ...]]
-Problems = Iterator[tuple[int | None, str]]
-"""Where it shows (an entry's number, if at one), and what does not hold."""
+from ledger.history import Account, History, Line, Pass, Problems
+from ledger.reading import Curve, exact, whole
+from ledger.verify_reservations import held, owed
 
 
-def rights(connection: sa.Connection, row: Row, entries: Sequence[Row]) -> Problems:
-    """What is wrong with the rules, grants and approvals of the budget `row`, whose whole chain is `entries`."""
-    yield from _rules(row, entries)
-    yield from _charged_grants(connection, row, entries)
-    yield from _grants(connection, row, entries)
+def rights(history: History) -> Problems:
+    """What is wrong with the rules, grants and approvals of a budget."""
+    yield from _rules(history)
+    yield from _charged_grants(history)
+    yield from _grants(history)
 
 
-def _rules(row: Row, entries: Sequence[Row]) -> Problems:
-    said = next((e.detail for e in reversed(entries) if e.kind == "rules"), {"queue_days": "7"})
-    if (row.approval_above, row.queue_days) != (_decimal(said.get("approval_above")), int(said["queue_days"])):
+def _rules(history: History) -> Problems:
+    said = next((e.said for e in reversed(history.lines) if e.kind == "rules"), {"queue_days": "7"})
+    days = whole(history.account.queue_days)
+    if (
+        not _agree(history.account.approval_above, said.get("approval_above"))
+        or days is None
+        or days != whole(said["queue_days"])
+    ):
         yield None, "the rules are not those that the entries set"
 
 
-def _charged_grants(connection: sa.Connection, row: Row, entries: Sequence[Row]) -> Problems:
-    said = {e.reservation_id: e.detail or {} for e in entries if e.kind == "reserve"}
-    approved = {e.reservation_id for e in entries if e.kind == "approve"}
-    for r in connection.execute(sa.select(reservation).where(reservation.c.budget_id == row.id)):
-        charge = said.get(r.id, {})
-        if r.grant_id != charge.get("grant"):
-            yield None, f"reservation {r.id} names another grant than its charge"
-        if r.waits != (charge.get("waits", False) and r.id not in approved):
-            yield None, f"reservation {r.id} has an approval that the entries do not have"
+def _charged_grants(history: History) -> Problems:
+    charged, approved = history.first("reserve"), history.first("approve")
+    for booking in history.bookings.values():
+        said = charged[booking.id].said if booking.id in charged else {}
+        if booking.grant_id != said.get("grant"):
+            yield None, f"reservation {booking.id} names another grant than its charge"
+        if booking.waits != (said.get("waits") == "true" and booking.id not in approved):
+            yield None, f"reservation {booking.id} has an approval that the entries do not have"
 
 
-def _grants(connection: sa.Connection, row: Row, entries: Sequence[Row]) -> Problems:
-    given = {e.detail["grant"]: e for e in entries if e.kind == "grant"}
-    revoked = {e.detail["grant"] for e in entries if e.kind == "revoke"}
-    repriced = any(e.kind == "reprice" for e in entries)
-    amounts = _amounts(connection, row, entries)
-    rows = {
-        g.id: g for g in connection.execute(sa.select(budget_grant).where(budget_grant.c.budget_id == row.id)).all()
-    }
-    for id in given.keys() - rows.keys():
+def _grants(history: History) -> Problems:
+    given = {id: e for e in history.lines if e.kind == "grant" and (id := e.said["grant"]) is not None}
+    revoked = {e.said["grant"] for e in history.lines if e.kind == "revoke"}
+    amounts = _amounts(history)
+    for id in sorted(given.keys() - history.passes.keys()):
         yield given[id].seq, f"grant {id} is gone"
-    for id in rows.keys() - given.keys():
-        yield None, f"grant {id} was given by no entry"
-    for id in sorted(given.keys() & rows.keys()):
-        g, detail = rows[id], given[id].detail
-        terms = (g.key_id, g.project, g.epsilon, g.approval_above, g.created_by)
-        above = _decimal(detail.get("approval_above"))
-        if terms != (detail.get("key"), detail.get("project"), _decimal(detail.get("epsilon")), above, detail["by"]):
-            yield given[id].seq, f"grant {id} has other terms than its entry"
-        # A re-pricing, too, revokes a grant that it leaves past its caps.
-        if (g.revoked_at is None and id in revoked) or (g.revoked_at and id not in revoked and not repriced):
-            yield None, f"the entries say otherwise of whether grant {id} is revoked"
-        if g.epsilon is not None and tuple(g.cap) != exact_caps(g.epsilon, row):
-            yield None, f"the caps of grant {id} are not those of its sub-limit"
-        nothing = (0,) * len(row.orders)
-        spent, reserved = amounts.get(id, (nothing, nothing))
-        if (tuple(g.spent), tuple(int(x) for x in g._mapping["reserved"])) != (spent, reserved):
-            yield None, f"the entries do not add up to the balance of grant {id}"
-        if g.cap is not None and g.revoked_at is None and not accounting.fits(g.cap, spent, reserved):
-            yield None, f"grant {id} is overspent"
+    for id, pass_ in history.passes.items():
+        if id in given:
+            yield from _pass(history, pass_, given[id], id in revoked, *amounts.get(id, (None, None)))
+        else:
+            yield None, f"grant {id} was given by no entry"
 
 
-def _amounts(
-    connection: sa.Connection, row: Row, entries: Sequence[Row]
-) -> dict[str, tuple[accounting.Curve, accounting.Curve]]:
+def _pass(
+    history: History, g: Pass, given: Line, revoked: bool, spent: Curve | None, reserved: Curve | None
+) -> Problems:
+    said, nothing = given.said, history.account.nothing
+    spent, reserved = spent or nothing, reserved or nothing
+    numbers = _agree(g.epsilon, said["epsilon"]) and _agree(g.approval_above, said["approval_above"])
+    if not numbers or (g.key, g.project, g.by) != (said["key"], said["project"], said["by"]):
+        yield given.seq, f"grant {g.id} has other terms than its entry"
+    # A re-pricing, too, revokes a grant that it leaves past its caps.
+    if (revoked and not g.revoked) or (g.revoked and not revoked and not history.last_reprice):
+        yield None, f"the entries say otherwise of whether grant {g.id} is revoked"
+    cap = caps_of(history.account, exact(said["epsilon"]))
+    if g.cap != cap or (g.capped and cap is None):
+        yield None, f"the caps of grant {g.id} are not those of its sub-limit"
+    if (g.spent, g.reserved) != (spent, reserved):
+        yield None, f"the entries do not add up to the balance of grant {g.id}"
+    if cap is not None and not g.revoked and not accounting.fits(cap, spent, reserved):
+        yield None, f"grant {g.id} is overspent"
+
+
+def _agree(written: str | None, said: str | None) -> bool:
+    """Whether two numbers are the same, or both missing; one that cannot be read is like none."""
+    number = exact(written)
+    return written == said is None or (number is not None and number == exact(said))
+
+
+def _amounts(history: History) -> dict[str, tuple[Curve, Curve]]:
     """Spent and reserved of each grant: by the entries, or where a re-pricing came later, by today's phases."""
-    charged = {e.reservation_id: e for e in entries if e.kind == "reserve"}
-    settled = {e.reservation_id: e for e in entries if e.kind == "settle"}
-    last_reprice = max((e.seq for e in entries if e.kind == "reprice"), default=0)
-    spent: dict[str, list[Sequence[int]]] = defaultdict(list)
-    reserved: dict[str, list[Sequence[int]]] = defaultdict(list)
-    for id, charge in charged.items():
-        grant = (charge.detail or {}).get("grant")
+    settled = history.first("settle")
+    spent: dict[str, list[Curve]] = defaultdict(lambda: [history.account.nothing])
+    reserved: dict[str, list[Curve]] = defaultdict(lambda: [history.account.nothing])
+    for id, charge in history.first("reserve").items():
+        grant = charge.said["grant"]
         if grant is None:
             continue
-        end = settled.get(id)
-        if end is None:
-            amount, today = charge.reserved_change, sa.func.ledger.held(id)
-        else:
-            amount, today = end.spent_change, sa.func.ledger.owed(id, end.outcome)
-        if (end or charge).seq < last_reprice:
-            amount = connection.execute(sa.select(today)).scalar_one()
-        (reserved if end is None else spent)[grant].append(amount)
-    nothing = (0,) * len(row.orders)
-    return {
-        g: (_sum([nothing, *spent[g]], accounting.SATURATION), _sum([nothing, *reserved[g]]))
-        for g in {*spent, *reserved}
-    }
+        end, booking = settled.get(id), history.bookings.get(id)
+        amount: Curve | None = charge.reserved_change if end is None else end.spent_change
+        if (end or charge).seq < history.last_reprice and booking is not None:
+            amount = held(booking) if end is None else owed(booking, end.outcome)
+        if amount is not None:
+            (reserved if end is None else spent)[grant].append(amount)
+    return {g: (_sum(spent[g], accounting.SATURATION), _sum(reserved[g])) for g in {*spent, *reserved}}
 
 
-def _sum(amounts: Sequence[Sequence[int]], most: float = math.inf) -> accounting.Curve:
+def _sum(amounts: Sequence[Curve], most: float = math.inf) -> Curve:
     return tuple(int(min(sum(x), most)) for x in zip(*amounts, strict=True))
 
 
-def _decimal(text: str | None) -> Decimal | None:
-    return None if text is None else Decimal(text)
+def caps_of(account: Account, epsilon: Decimal | None) -> Curve | None:
+    """What a limit holds; None where it does not follow, because one of the numbers cannot be read or cannot be."""
+    weights, denominator = account.weight_numerators, account.weight_denominator
+    if epsilon is None or account.delta is None or weights is None or denominator is None:
+        return None
+    if not (epsilon > 0 and 0 < account.delta < 1 and min(weights) > 0 and sum(weights) == denominator):
+        return None
+    return _exact_caps(epsilon, account.delta, account.orders, weights, denominator)
 
 
-def exact_caps(epsilon: Decimal, row: Row) -> tuple[int, ...]:
-    """Caps of the budget `row` at a limit as the database defines them, by decimal arithmetic of 60 digits."""
+def _exact_caps(
+    epsilon: Decimal, delta: Decimal, orders: Sequence[int], numerators: Sequence[int], denominator: int
+) -> Curve:
+    """Caps as the database defines them, by decimal arithmetic of 60 digits."""
     with localcontext() as context:
         context.prec = 60
         found = []
-        for a, n in zip(row.orders, row.weight_numerators, strict=True):
-            weight = (Decimal(n) / row.weight_denominator).quantize(Decimal("1e-40"))
+        for a, n in zip(orders, numerators, strict=True):
+            weight = (Decimal(n) / denominator).quantize(Decimal("1e-40"))
             log_c = -Decimal(a).ln() + (a - 1) * (1 - 1 / Decimal(a)).ln()
-            room = epsilon + (row.delta.ln() + weight.ln() - log_c) / (a - 1)
+            room = epsilon + (delta.ln() + weight.ln() - log_c) / (a - 1)
             found.append(min(math.floor(room * accounting.UNITS_PER_NAT) - 1, accounting.SATURATION - 1))
         return tuple(found)

@@ -52,7 +52,8 @@ class ForeignWitness(BrokenWitness):
 
 
 class Place(Protocol):
-    """Where one witness keeps its lines. Every method but `locked` is called inside it; any may raise OSError."""
+    """Where one witness keeps its lines. The other methods are called inside `locked`, and those that read also inside
+    `shared`; any may raise OSError."""
 
     name: str
     """What the operator calls it."""
@@ -61,6 +62,10 @@ class Place(Protocol):
 
     def locked(self) -> AbstractContextManager[None]:
         """Until it ends no other process appends, or `append` notices that one did."""
+        ...
+
+    def shared(self) -> AbstractContextManager[None]:
+        """For reading alone, while others may append: nothing is made or mended."""
         ...
 
     def intact(self) -> bool:

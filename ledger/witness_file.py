@@ -4,7 +4,7 @@ import fcntl
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ledger.witness import BrokenWitness
@@ -22,10 +22,9 @@ class WitnessFile:
 
     near = True
 
-    def __init__(self, path: Path, *, only_look: bool = False) -> None:
-        """only_look: neither make the file nor mend its end."""
+    def __init__(self, path: Path) -> None:
         self.name = str(path)
-        self._path, self._only_look = path, only_look
+        self._path = path
         self._file = -1
         self._identity: tuple[int, int] | None = None
         self._end = 0
@@ -34,13 +33,21 @@ class WitnessFile:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Makes the file if it is missing. Without the right to write, it can still be read and compared."""
-        self._file = self._opened()
+        self._file = self._open_locked()
         try:
             yield
         finally:
-            if self._file >= 0:
-                os.close(self._file)
-            self._file = -1
+            self._close()
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """So that who starts and reads a long file keeps nobody from appending."""
+        with suppress(FileNotFoundError):
+            self._file = os.open(self._path, os.O_RDONLY)
+        try:
+            yield
+        finally:
+            self._close()
 
     def intact(self) -> bool:
         now, last = None, b""
@@ -69,18 +76,14 @@ class WitnessFile:
         if batch:
             yield batch
             self._passed(end, batch)
-        if rest and not self._only_look:
-            # Cut off by a crash before anything relied on it; a line after it would be broken too.
-            logger.warning("the witness in %s ends in the middle of a line, which is taken away", self.name)
-            try:
-                os.ftruncate(self._file, end)
-            except OSError:  # it may be read only: whoever appends takes it away
-                logger.warning("it cannot be taken away: %s cannot be written", self.name)
+        # What is left was cut off by a crash before anything relied on it: `append` takes it away.
 
     def append(self, lines: Sequence[bytes]) -> bool:
         file = os.open(self._path, os.O_WRONLY)  # anew: where only reading is allowed, this says why
         try:
-            os.ftruncate(file, self._end)
+            if os.fstat(file).st_size > self._end:  # a line after it would be broken too
+                logger.warning("the witness in %s ended in the middle of a line, which is taken away", self.name)
+                os.ftruncate(file, self._end)
             data = b"".join(lines)
             try:
                 written = 0
@@ -101,10 +104,10 @@ class WitnessFile:
     def _passed(self, end: int, batch: Sequence[bytes]) -> None:
         self._end, self._last = end, batch[-1] + b"\n"
 
-    def _opened(self) -> int:
+    def _open_locked(self) -> int:
         while True:
             try:
-                file = os.open(self._path, os.O_RDONLY if self._only_look else os.O_RDWR | os.O_CREAT, 0o600)
+                file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
             except OSError:
                 try:
                     file = os.open(self._path, os.O_RDONLY)
@@ -118,6 +121,11 @@ class WitnessFile:
             if same:
                 return file
             os.close(file)  # somebody put another in its place before the lock was ours
+
+    def _close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
 
 
 def _sync_folder(path: Path) -> None:

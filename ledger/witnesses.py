@@ -87,7 +87,7 @@ class Witnesses:
         """
         for book in self.books:
             try:
-                with book.lock, book.place.locked():
+                with book.lock, book.place.shared():
                     self._read(book)
             except OSError as error:
                 if book.place.near:
@@ -118,7 +118,7 @@ class Witnesses:
     def examine(self) -> Examined:
         """Compare without a word to anybody. Raises as `begin`."""
         for book in self.books:
-            with book.place.locked():
+            with book.place.shared():
                 self._read(book)
         with self._engine.connect() as connection:
             stock = chains.take_stock(connection, self._known)
@@ -173,9 +173,10 @@ class Witnesses:
                 if head.budget_id not in book.told or head.seq >= book.told[head.budget_id].seq:
                     book.told[head.budget_id] = head
             book.opened = True
+            self._gone = self._gone and book is not self.books[0]  # another service began it meanwhile
         if not book.opened:
             book.opened = book.new = True
-            self._gone = book is self.books[0]
+            self._gone = self._gone or book is self.books[0]
 
     def _require_same(self, connection: sa.Connection, origins: Sequence[Origin], where: str) -> None:
         found = chains.identity(connection)

@@ -20,6 +20,7 @@ from domain.models import base_models
 from domain.process import protect
 from domain.settings import BadSettings, WorkerSettings, from_environment
 from ledger.guard import TamperedDatabase, require_intact
+from worker import intake
 from worker.app import make_app
 from worker.drain import pass_on
 from worker.idle import IdleProfiler
@@ -86,7 +87,9 @@ def _run(settings: WorkerSettings, engine: sa.Engine, store: Store) -> int:
         except OSError as error:
             return _refuse(f"metrics cannot be served on TACIT_METRICS_PORT: {error.strerror}")
     arguments = ["--quiet", "worker", "--pool=prefork", "--loglevel=INFO", f"--hostname=tacit-{os.getpid()}@%h"]
-    make_app(settings).worker_main([*arguments, "--without-gossip", "--without-mingle", "--without-heartbeat"])
+    app = make_app(settings)
+    intake.install(app, engine)
+    app.worker_main([*arguments, "--without-gossip", "--without-mingle", "--without-heartbeat"])
     return 0
 
 

@@ -15,12 +15,17 @@ from domain.releases import rounded_now
 from domain.tables import job
 from ledger import work
 from ledger.errors import StaleFence
-from ledger.tables import reservation
+from ledger.tables import budget, reservation
 from ledger.tables import work as work_table
 from ledger.work import Lease
 from worker.log import log
 
 MOST_SECONDS_BETWEEN_BEATS = 5.0  # so that a request to stop is soon heard, however long the lease
+
+FROZEN = sa.exists().where(
+    reservation.c.job_id == job.c.id, budget.c.id == reservation.c.budget_id, budget.c.frozen_reason.is_not(None)
+)
+"""Of a job: no step of it may be authorised until the operator says so."""
 
 
 def worth_claiming(connection: sa.Connection, job_id: str) -> bool:
@@ -33,7 +38,9 @@ def worth_claiming(connection: sa.Connection, job_id: str) -> bool:
                 job.c.id == job_id,
                 job.c.status.in_(["queued", "running"]),
                 work_table.c.paused_at.is_(None),
+                ~work_table.c.stop_requested,  # the reconciler ends it
                 ~sa.exists().where(reservation.c.job_id == job.c.id, reservation.c.waits),
+                ~FROZEN,
                 sa.or_(work_table.c.lease_until.is_(None), work_table.c.lease_until < sa.func.clock_timestamp()),
             )
         ).first()

@@ -14,10 +14,11 @@ from domain.settings import WorkerSettings
 from domain.statuses import PAUSING
 from domain.tables import checkpoint, job
 from ledger.errors import LedgerError
-from ledger.tables import budget, reservation, work
+from ledger.tables import reservation, work
 from ledger.work import LONGEST_LEASE
 from worker import checkpoints, ends
 from worker.errors import Refused
+from worker.lease import FROZEN
 from worker.log import log
 from worker.metrics import LOOKS
 
@@ -71,6 +72,7 @@ def reconcile(engine: sa.Engine, store: Store, settings: WorkerSettings) -> None
     end_expired(engine)
     for job_id in _open_jobs(engine, _fruitless >= settings.max_attempts, ~_paused):
         _end(engine, job_id, lambda c, job_id: ends.fail(c, job_id, None, GAVE_UP))
+    _forget_hints_for_frozen(engine)
     _hint(engine, settings)
     checkpoints.tidy(engine, store)
 
@@ -82,6 +84,12 @@ def _forget_times_ahead(engine: sa.Engine) -> None:
         ahead = work.c.lease_until > _now + sa.cast(LONGEST_LEASE, sa.Interval)
         connection.execute(sa.update(work).where(ahead).values(lease_until=_now))
         connection.execute(sa.update(job).where(_open, job.c.hinted_at > _now).values(hinted_at=None))
+
+
+def _forget_hints_for_frozen(engine: sa.Engine) -> None:
+    """They are dropped, so that others are due as soon as the budget thaws."""
+    with engine.begin() as connection:
+        connection.execute(sa.update(job).where(_open, job.c.hinted_at.is_not(None), FROZEN).values(hinted_at=None))
 
 
 def _end(engine: sa.Engine, job_id: str, end: Callable[[sa.Connection, str], None]) -> None:
@@ -122,14 +130,9 @@ def _hint(engine: sa.Engine, settings: WorkerSettings) -> None:
         sa.or_(work.c.lease_until.is_(None), job.c.hinted_at >= work.c.lease_until),
         job.c.hinted_at < _now - _seconds(doubt),
     )
-    frozen = sa.exists().where(
-        reservation.c.job_id == job.c.id,
-        budget.c.id == reservation.c.budget_id,
-        budget.c.frozen_reason.is_not(None),
-    )
     missing = sa.or_(job.c.hinted_at.is_(None), used_up, may_be_lost)
     with engine.begin() as connection:
-        wanted = _select(_unleased, ~work.c.stop_requested, ~frozen, ~_waits, ~_paused, missing)
+        wanted = _select(_unleased, ~work.c.stop_requested, ~FROZEN, ~_waits, ~_paused, missing)
         wanted = wanted.with_for_update(of=job, skip_locked=True)
         jobs = connection.execute(wanted).scalars().all()
         connection.execute(sa.update(job).where(job.c.id.in_(jobs)).values(hinted_at=_now))

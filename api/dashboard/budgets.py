@@ -42,6 +42,10 @@ class Line:
     change: float | None
 
     @property
+    def what(self) -> str:
+        return "records were added" if self.entry.kind == "records" else self.entry.kind
+
+    @property
     def at(self) -> int:
         return int(datetime.fromisoformat(self.entry.at).timestamp())
 

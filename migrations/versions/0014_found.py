@@ -3,7 +3,7 @@
 from migrations import sqlfiles
 
 revision = "0014"
-down_revision = "0012"
+down_revision = "0013"
 
 
 def upgrade() -> None:

@@ -205,7 +205,7 @@ def test_deletion_destroys_the_rows_and_keeps_the_ledger(world: World) -> None:
     assert [world.get(p).status_code for p in (path, f"{path}/content")] == [404, 404]
     assert world.post(JOBS, {"model": "minilm-l6", "training_file": made["id"]}).status_code == 404
     entries = world.get(f"/v1/budgets/{made['budget']}/entries", "auditor").json()["data"]
-    assert [e["kind"] for e in entries] == ["open", "grant", "reserve", "settle"]
+    assert [e["kind"] for e in entries] == ["open", "records", "grant", "reserve", "settle"]
 
 
 def test_an_api_killed_in_mid_upload_leaves_nothing_behind(world: World, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_a_grant_opens_a_budget_and_its_revocation_closes_it(world: World, hidde
     assert world.get(f"{JOBS}/{made['id']}").status_code == 404
     assert world.get(f"{JOBS}/{made['id']}", "steward").json()["status"] == "queued"  # it goes on
     kinds = [e["kind"] for e in world.get(f"{budget}/entries", "auditor").json()["data"]]
-    assert kinds == ["open", "grant", "reserve", "revoke"]
+    assert kinds == ["open", "records", "grant", "reserve", "revoke"]
     assert world.post(f"{budget}/verify", scope="auditor").json()["ok"] is True
 
 

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from domain.blobs import open_store, put_bytes
 from domain.ids import new_id
 from domain.tables import api_key, data_key, file
+from ledger.tables import budget
 from tests.api.conftest import JOBS, World, csv_rows, job_body
 from tests.api.test_jobs import ADAPTER, finish
 
@@ -61,7 +62,7 @@ CHANGES = {
     "job": {
         "id": "'ftjob-x'",
         "tenant_id": "'tenant_two'",
-        "created_by": "(SELECT max(id) FROM api_key)",
+        "created_by": "(SELECT id FROM api_key k WHERE k.id <> created_by LIMIT 1)",
         "model": "'x'",
         "validation_file": "'{id}'",
         "method": "'{{}}'",
@@ -191,6 +192,18 @@ def test_a_key_serves_no_other_file(world: World, mine: dict[str, Any], caplog: 
     made = rogue(world, own, "evals", blob="files/none/rows.parquet", binding=victim.binding)
     require_refused(world, made, "evals", mine["id"], caplog)
     assert world.get(f"/v1/files/{victim.id}/content", "steward").status_code == 200
+
+
+def test_a_file_is_tied_to_the_unit_of_its_budget(world: World) -> None:
+    """What its rows were checked and cut for; to change it takes more than a service's login."""
+    made = world.private_file()
+    path = f"/v1/files/{made['id']}/content"
+    for unit, most, expected in (("user", 5, 409), ("record", None, 200)):
+        with world.engine("admin").begin() as c:
+            c.execute(sa.text("SET LOCAL session_replication_role = replica"))
+            change = {"unit": unit, "max_records_per_user": most}
+            c.execute(sa.update(budget).where(budget.c.id == made["budget"]).values(change))
+        assert world.get(path, "steward").status_code == expected
 
 
 def test_nothing_passes_for_an_adapter(

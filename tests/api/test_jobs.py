@@ -87,7 +87,7 @@ def test_a_refusal_names_the_largest_epsilon_and_that_fits(world: World, trainin
     assert 0 < largest < 6
     assert world.post(JOBS, job_body(training["id"], round(largest + 0.01, 4))).status_code == 403
     second = world.submit(training["id"], largest)
-    assert [j["receipt"]["seq"] for j in (first, second)] == [3, 4]
+    assert [j["receipt"]["seq"] for j in (first, second)] == [4, 5]
 
 
 def test_the_database_refuses_when_the_service_does_not(world: World, training: dict[str, Any]) -> None:
@@ -121,7 +121,7 @@ def test_an_idempotency_key_makes_one_job(world: World, training: dict[str, Any]
     other = world.post(JOBS, body | {"seed": 1}, headers=headers)
     assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
     entries = world.get(f"/v1/budgets/{training['budget']}/entries", "auditor").json()["data"]
-    assert [e["kind"] for e in entries] == ["open", "grant", "reserve"]
+    assert [e["kind"] for e in entries] == ["open", "records", "grant", "reserve"]
 
 
 def test_a_refused_job_leaves_its_idempotency_key_free(world: World, training: dict[str, Any]) -> None:

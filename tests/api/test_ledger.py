@@ -73,7 +73,7 @@ def test_a_steward_freezes_and_lowers_but_does_not_raise(world: World) -> None:
     assert world.post(JOBS, job_body(file["id"], 1.0)).status_code == 403
     assert world.post(f"{path}/freeze", {"reason": ""}, scope="steward").status_code == 400
     kinds = [e["kind"] for e in world.get(f"{path}/entries", "auditor").json()["data"]]
-    assert kinds == ["open", "grant", "limit", "freeze"]
+    assert kinds == ["open", "records", "grant", "limit", "freeze"]
 
 
 def test_an_estimate_says_how_many_such_jobs_fit_and_what_this_one_takes_now(world: World) -> None:

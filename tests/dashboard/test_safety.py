@@ -152,6 +152,17 @@ def test_scopes_decide_here_as_in_the_api(house: House) -> None:
     }
 
 
+def test_a_file_that_came_is_a_line_in_words_without_its_seal(house: House) -> None:
+    budget = house.tickets(24)["budget"]
+    path = f"/v1/budgets/{budget}/entries"
+    (seal,) = (e["detail"] for e in house.get(path, "auditor").json()["data"] if e["kind"] == "records")
+    for scope, lines in (("auditor", 1), ("analyst", 0)):
+        cookies, _ = sign_in(house, house.keys["one"][scope])
+        text = house.client.get(f"/dashboard/budgets/{budget}", cookies=cookies).text
+        assert text.count("records were added") == lines
+        assert seal["digest"] not in text
+
+
 def test_wrong_keys_wait_for_each_other(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(login, "PAUSE", 0.2)
     form = house.client.get("/dashboard/login")

@@ -12,6 +12,7 @@ from domain import keeper
 from domain.keeper import Keeper
 from domain.settings import ApiSettings
 from domain.tables import keeper_watch
+from ledger.verify import Finding
 from tests.api.conftest import make_settings
 from tests.conftest import Database
 from tests.ledger.test_witnesses import charge, frozen
@@ -55,7 +56,7 @@ class Called:
         return []
 
 
-def test_one_unreadable_budget_is_a_finding_about_it_alone(world: World) -> None:
+def test_one_unreadable_budget_is_a_finding_about_it_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     sound, malformed, edited = world.budget(), world.budget(), world.budget()
     poison(
         world.database,
@@ -63,12 +64,21 @@ def test_one_unreadable_budget_is_a_finding_about_it_alone(world: World) -> None
         malformed,
     )
     poison(world.database, "UPDATE ledger.entry SET actor = 'nobody' WHERE budget_id = :budget", edited)
+    strange = world.budget()
+    whole = keeper.verify_budget
+
+    def read(connection: sa.Connection, budget_id: str, policy_key: str | None) -> list[Finding]:
+        if budget_id == strange:
+            raise ValueError(SECRET)
+        return whole(connection, budget_id, policy_key)
+
+    monkeypatch.setattr(keeper, "verify_budget", read)
     found = keeper.verify_all(world.api, None)
-    assert {finding.budget_id for finding in found} == {malformed, edited}
-    (finding,) = keeper.verify(world.api, malformed, None)
-    assert finding.what.startswith("its rows cannot be read as a ledger")
+    assert {finding.budget_id for finding in found} == {malformed, edited, strange}
     assert "it was edited" in (frozen(world, edited) or "")
-    assert "cannot be read" in (frozen(world, malformed) or "")
+    assert "verification failed" in (frozen(world, malformed) or "")
+    assert "its rows cannot be read as a ledger" in (frozen(world, strange) or "")
+    assert SECRET not in (frozen(world, strange) or "")
     assert frozen(world, sound) is None
 
 

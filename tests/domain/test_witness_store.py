@@ -118,6 +118,27 @@ def test_it_notices_a_restore_by_itself_and_hears_what_was_accepted(world: World
     assert len(freezes(world, made)) == 2
 
 
+def test_what_was_accepted_covers_a_witness_that_lags_behind(world: World, where: Where, tmp_path: Path) -> None:
+    path = tmp_path / "heads.jsonl"
+    made = world.budget()
+    witnesses = service(world, path, where.store())
+    near, _ = witnesses.books
+    charge(world, made)
+    look(witnesses)
+    charge(world, made)
+    witnesses.look(near)  # from here on the store hears nothing
+    rewind(world.database, made, 1)
+    witnesses.look(near)
+    thaw(world, made)
+    witnesses.look(near)
+    look(service(world, path, where.store()))
+    assert frozen(world, made) is None
+    assert len(freezes(world, made)) == 1
+    path.unlink()
+    service(world, path, where.store())
+    assert frozen(world, made) is None
+
+
 def test_a_store_that_is_away_keeps_nobody_waiting_and_is_told_later(
     world: World, s3: Where, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

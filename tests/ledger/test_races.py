@@ -193,6 +193,7 @@ def test_a_worker_stopped_inside_its_publication_still_publishes_alone(world: Wo
     assert published(world, job) == 2
     with world.worker.begin() as c:
         assert work.claim(c, job, "heir", 300) is None
+    with world.api.connect() as c:
         assert verify_budget(c, budget) == []
 
 

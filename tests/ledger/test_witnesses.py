@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ledger import losses, policy
+from ledger import chains, losses, policy
 from ledger.canonical import packed
 from ledger.errors import LedgerIncomplete, translated
 from ledger.reserve import Phase, settle
@@ -21,7 +21,7 @@ from ledger.witness_file import WitnessFile
 from ledger.witnesses import Witnesses
 from tests.conftest import Database
 from tests.ledger.worlds import World
-from tests.superuser import copied, drop, forget, rewind
+from tests.superuser import copied, drop, forget, past_triggers, rewind
 
 KEY = Ed25519PrivateKey.generate()
 POLICY = Ed25519PrivateKey.generate()
@@ -124,6 +124,29 @@ def test_a_new_ledger_begins_a_witness_that_names_its_database(world: World, pat
     assert lines(path) == [origin, Head(made, 1, lines(path)[1].hash), head(world, made)]
 
 
+def test_a_witness_of_the_first_release_is_taken_over(world: World, path: Path) -> None:
+    made = world.budget()
+    charge(world, made)
+    path.write_bytes(sealed(KEY, head(world, made)))
+    service(world, path)
+    assert frozen(world, made) is None
+    assert [type(line) for line in lines(path)] == [Head, Origin]
+
+
+def test_who_starts_keeps_nobody_from_appending(world: World, path: Path) -> None:
+    running, made = service(world, path), world.budget()
+    starting = WitnessFile(path)
+    with starting.shared():
+        batches = starting.read()
+        assert len(next(batches)) == 1
+        look(running)
+        assert list(batches) == []
+    with starting.locked():
+        assert starting.intact()
+        (batch,) = starting.read()
+    assert opened(KEY.public_key(), batch[0], "") == head(world, made)
+
+
 def test_every_line_is_compared_at_start_not_only_the_furthest(world: World, path: Path) -> None:
     witnesses, made = service(world, path), world.budget()
     charge(world, made)
@@ -150,8 +173,8 @@ def test_lines_are_compared_in_batches(world: World, path: Path) -> None:
 
 
 def _batches(path: Path) -> list[list[bytes]]:
-    place = WitnessFile(path, only_look=True)
-    with place.locked():
+    place = WitnessFile(path)
+    with place.shared():
         return list(place.read())
 
 
@@ -184,6 +207,37 @@ def test_what_is_only_remembered_counts_too(world: World, path: Path, monkeypatc
         with pytest.raises(OSError, match="No space"):
             look(witnesses)
     assert "an old backup was restored" in (frozen(world, made) or "")
+
+
+def test_a_witness_that_is_damaged_under_the_service_blinds_it_not(world: World, path: Path) -> None:
+    witnesses, made = service(world, path), world.budget()
+    charge(world, made)
+    look(witnesses)
+    with path.open("ab") as file:
+        file.write(b"damage\n")
+    rewind(world.database, made, 1)
+    with pytest.raises(BrokenWitness):
+        look(witnesses)
+    assert "an old backup was restored" in (frozen(world, made) or "")
+
+
+def test_what_cannot_be_frozen_is_not_agreed_to(world: World, path: Path) -> None:
+    witnesses, made = service(world, path), world.budget()
+    charge(world, made)
+    look(witnesses)
+    rewind(world.database, made, 1)
+    charge(world, made)
+    with past_triggers(world.database) as connection:
+        connection.exec_driver_sql(f"ALTER TABLE ledger.budget ADD CONSTRAINT odd CHECK (id <> '{made}') NOT VALID")
+    other = world.budget()
+    look(witnesses)
+    assert head(world, made) not in lines(path)
+    assert head(world, other) in lines(path)
+    with past_triggers(world.database) as connection:
+        connection.exec_driver_sql("ALTER TABLE ledger.budget DROP CONSTRAINT odd")
+    look(witnesses)
+    assert frozen(world, made)
+    assert head(world, made) in lines(path)
 
 
 def test_a_thaw_accepts_the_chain_for_good_if_it_is_signed(world: World, path: Path) -> None:
@@ -285,6 +339,26 @@ def test_several_processes_of_one_service_say_nothing_twice(world: World, path: 
     assert frozen(world, made) is None
 
 
+def test_who_did_not_freeze_it_knows_what_the_thaw_was_for(world: World, path: Path) -> None:
+    one, made = service(world, path), world.budget()
+    two = service(world, path)
+    charge(world, made)
+    look(one)
+    look(two)
+    rewind(world.database, made, 1)
+    with world.api.begin() as connection:
+        policy.freeze(connection, made, "a complaint")
+    look(one)
+    look(two)
+    thaw(world, made)
+    look(two)
+    thaw(world, made)
+    look(one)
+    look(two)
+    assert frozen(world, made) is None
+    assert len(freezes(world, made)) == 2
+
+
 def test_a_witness_that_is_gone_at_start_freezes_what_it_cannot_confirm(world: World, path: Path) -> None:
     used, untouched = world.budget(), world.budget()
     charge(world, used)
@@ -329,7 +403,7 @@ def test_a_line_that_a_crash_cut_off_is_taken_away(world: World, path: Path) -> 
     made = world.budget()
     look(service(world, path))
     whole = path.read_bytes()
-    path.write_bytes(whole + sealed(KEY, Head(made, 9, "ab" * 32))[:-1])  # all but its line break
+    path.write_bytes(whole + sealed(KEY, Head(made, 9, "ab" * 200))[:-1])  # all but its line break
     charge(world, made)
     look(service(world, path))
     assert lines(path) == [*(opened(KEY.public_key(), line, "") for line in whole.splitlines()), head(world, made)]
@@ -360,6 +434,23 @@ def test_a_witness_of_another_database_or_key_is_refused(world: World, path: Pat
     path.write_bytes(b"x" * 2**17)
     with pytest.raises(BrokenWitness):
         service(world, path)
+
+
+def test_an_older_dump_that_is_migrated_again_is_still_the_same_ledger(world: World) -> None:
+    sql = (Path(__file__).parents[2] / "migrations" / "sql" / "0012" / "10_witness.sql").read_text()
+    drawn = sql[sql.index("INSERT INTO ledger.database_id") :].partition(";")[0]
+
+    def again() -> str:
+        with past_triggers(world.database) as connection:
+            connection.exec_driver_sql("DELETE FROM ledger.database_id")
+            connection.exec_driver_sql(drawn)
+            return chains.identity(connection)
+
+    assert again() != again(), "a new ledger draws its own"
+    world.budget()
+    first = again()
+    world.budget()
+    assert again() == first
 
 
 def _full(*_: object) -> int:

@@ -81,6 +81,15 @@ class World:
             )
         return made
 
+    def marks(self, budget_id: str, *kinds: str) -> None:
+        """Fingerprints of new records or users, as an upload leaves them."""
+        insert = sa.text("INSERT INTO fingerprint VALUES (:tenant, :kind, sha256(:mac), :budget)")
+        rows = [
+            {"tenant": self.tenant, "kind": kind, "mac": new_id("m").encode(), "budget": budget_id} for kind in kinds
+        ]
+        with self.api.begin() as c:
+            c.execute(insert, rows)
+
     def submit(self, charges: list[tuple[str, str, list[Phase]]], job: str | None = None) -> tuple[str, list[Receipt]]:
         """One job over (file, budget, phases), as the API does it: all in one transaction."""
         job = job or new_id("ftjob", "-")

@@ -1,10 +1,12 @@
 """Jobs that nobody works on are found again, or brought to their end."""
 
 import sqlalchemy as sa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from domain.hints import waiting
 from domain.settings import WorkerSettings
 from domain.tables import checkpoint, job
+from ledger import policy
 from ledger.tables import reservation
 from ledger.work import Lease, authorise, claim, drop, request_stop
 from tests.conftest import MASTER_KEY
@@ -68,6 +70,17 @@ def test_a_job_is_left_alone_while_it_is_leased_and_hinted_at_as_soon_as_the_lea
     desk.drop(lease)
     assert desk.look() == 1
     assert desk.look() == 0
+
+
+def test_a_job_is_hinted_at_as_soon_as_its_budget_thaws(service: Service) -> None:
+    desk = Desk(service)
+    service.submit()
+    with service.api.begin() as c:
+        policy.freeze(c, "budget_a", "a complaint")
+    assert desk.look() == 0  # meanwhile its hint is dropped
+    with service.admin.begin() as c:
+        policy.thaw(c, Ed25519PrivateKey.generate(), "budget_a", "looked into")
+    assert desk.look() == 1
 
 
 def test_while_the_queue_moves_hints_do_not_pile_up(service: Service) -> None:

@@ -15,6 +15,13 @@ CREATE TRIGGER no_truncate BEFORE TRUNCATE ON ledger.finding EXECUTE FUNCTION le
 CREATE FUNCTION ledger.first_shape(written text) RETURNS boolean LANGUAGE sql IMMUTABLE
 RETURN written ~ '^\{-?[0-9]+(,-?[0-9]+){11}\}$';
 
+CREATE FUNCTION ledger.first_reference(job jsonb) RETURNS boolean LANGUAGE sql IMMUTABLE
+RETURN (CASE WHEN jsonb_typeof(job -> 'sample_rate') = 'number' AND jsonb_typeof(job -> 'steps') = 'number'
+               AND jsonb_typeof(job -> 'noise_multiplier') IN ('number', 'null')
+             THEN (job ->> 'sample_rate')::numeric > 0 AND (job ->> 'sample_rate')::numeric <= 1
+               AND (job ->> 'steps')::numeric BETWEEN 1 AND 10000000 AND (job ->> 'steps')::numeric % 1 = 0
+               AND coalesce((job ->> 'noise_multiplier')::numeric BETWEEN 0.2 AND 1000, true) END) IS TRUE;
+
 DO $$
 DECLARE
   spent_out CONSTANT bigint[] := array_fill(9007199254740992, ARRAY[12]);
@@ -24,6 +31,7 @@ DECLARE
 BEGIN
   ALTER TABLE ledger.entry DISABLE TRIGGER append_only;
   ALTER TABLE file DISABLE TRIGGER file_guard;
+  ALTER TABLE ledger.work DISABLE TRIGGER work_guard;
 
   FOR b IN SELECT t.*, to_jsonb(t) || jsonb_build_object('weight_numerators', weight_numerators::text, 'cap', cap::text,
              'spent', spent::text, 'reserved', reserved::text) AS evidence FROM ledger.budget AS t ORDER BY id LOOP
@@ -36,9 +44,7 @@ BEGIN
       WHEN NOT ledger.first_shape(b.reserved::text) THEN 'what it has reserved is written ' || b.reserved::text
       WHEN b.delta < 1e-30 OR b.epsilon < 1e-6 THEN 'its epsilon or delta is smaller than any guarantee can be'
       WHEN b.approval_above IN ('NaN', 'Infinity') THEN 'its approval_above is no number'
-      WHEN jsonb_typeof(b.reference -> 'sample_rate') IS DISTINCT FROM 'number'
-        OR jsonb_typeof(b.reference -> 'steps') IS DISTINCT FROM 'number'
-        OR coalesce(jsonb_typeof(b.reference -> 'noise_multiplier'), 'null') NOT IN ('number', 'null') THEN 'its reference job cannot be read'
+      WHEN NOT ledger.first_reference(b.reference) THEN 'its reference job cannot be read'
     END;
     CONTINUE WHEN wrong IS NULL;
     INSERT INTO ledger.finding (budget_id, what, evidence) VALUES (b.id, wrong, b.evidence);
@@ -51,8 +57,8 @@ BEGIN
       spent = CASE WHEN ledger.first_shape(t.spent::text) THEN t.spent ELSE spent_out END,
       reserved = CASE WHEN ledger.first_shape(t.reserved::text) THEN t.reserved ELSE spent_out::numeric[] END,
       approval_above = CASE WHEN t.approval_above IN ('NaN', 'Infinity') THEN 1e-6 ELSE t.approval_above END,
-      reference = CASE WHEN wrong = 'its reference job cannot be read'
-                       THEN '{"sample_rate": 0.01, "steps": 500, "noise_multiplier": null}' ELSE t.reference END
+      reference = CASE WHEN ledger.first_reference(t.reference) THEN t.reference
+                       ELSE '{"sample_rate": 0.01, "steps": 500, "noise_multiplier": null}' END
       FROM (SELECT CASE WHEN right_ THEN b.weight_numerators ELSE array_fill(1, ARRAY[12]) END AS weights,
                    CASE WHEN right_ THEN b.weight_denominator ELSE 12 END AS total
             FROM (SELECT wrong !~ '^its weights' AS right_) AS w) AS fixed
@@ -99,9 +105,9 @@ BEGIN
       AND ledger.first_shape(reserved::text)) OR approval_above IN ('NaN', 'Infinity');
   UPDATE ledger.work SET seconds = 0 WHERE seconds IN ('NaN', 'Infinity');
   -- Times that no reader can hold.
-  UPDATE api_key SET expires_at = least(expires_at, last_time), revoked_at = greatest(least(revoked_at, last_time), first_time),
-    previous_until = greatest(least(previous_until, last_time), first_time)
-    WHERE expires_at >= last_time OR NOT revoked_at BETWEEN first_time AND last_time OR NOT previous_until BETWEEN first_time AND last_time;
+  UPDATE api_key SET expires_at = last_time WHERE expires_at > last_time;
+  UPDATE api_key SET revoked_at = clock_timestamp() WHERE NOT revoked_at BETWEEN first_time AND last_time;
+  UPDATE api_key SET previous_until = first_time WHERE NOT previous_until BETWEEN first_time AND last_time;
   UPDATE api_key SET expires_at = first_time WHERE expires_at < first_time;
   UPDATE file SET deleted_at = clock_timestamp() WHERE NOT deleted_at BETWEEN first_time AND last_time;
   UPDATE job SET started_at = created_at WHERE NOT started_at BETWEEN first_time AND last_time;
@@ -120,7 +126,8 @@ BEGIN
   UPDATE api_key SET scopes = (SELECT array_agg(s) FROM unnest(scopes) AS s WHERE s IS NOT NULL)
     WHERE array_ndims(scopes) > 1 OR array_lower(scopes, 1) <> 1;
 
+  ALTER TABLE ledger.work ENABLE TRIGGER work_guard;
   ALTER TABLE file ENABLE TRIGGER file_guard;
   ALTER TABLE ledger.entry ENABLE TRIGGER append_only;
 END $$;
-DROP FUNCTION ledger.first_shape(text);
+DROP FUNCTION ledger.first_shape(text), ledger.first_reference(jsonb);

@@ -48,6 +48,6 @@ RETURN CASE
   WHEN jsonb_typeof(job -> 'sample_rate') = 'number' AND jsonb_typeof(job -> 'steps') = 'number'
     AND jsonb_typeof(job -> 'noise_multiplier') IN ('number', 'null')
   THEN (job ->> 'sample_rate')::numeric > 0 AND (job ->> 'sample_rate')::numeric <= 1
-    AND (job ->> 'steps')::numeric BETWEEN 1 AND 10000000
+    AND (job ->> 'steps')::numeric BETWEEN 1 AND 10000000 AND (job ->> 'steps')::numeric % 1 = 0
     AND coalesce((job ->> 'noise_multiplier')::numeric BETWEEN 0.2 AND 1000, true)
 END;

@@ -14,6 +14,10 @@ ALTER TABLE ledger.budget_grant
   ALTER COLUMN cap TYPE ledger.units, ALTER COLUMN spent TYPE ledger.units, ALTER COLUMN reserved TYPE ledger.sums;
 ALTER TABLE ledger.phase ALTER COLUMN step_cost TYPE ledger.units, ALTER COLUMN reserved TYPE ledger.units;
 ALTER TABLE ledger.entry ALTER COLUMN spent_change TYPE ledger.units, ALTER COLUMN reserved_change TYPE ledger.sums;
+ALTER TABLE ledger.population DROP CONSTRAINT a_population_has_eight_sums;
+ALTER TABLE ledger.population
+  ALTER COLUMN sums TYPE ledger.sums,
+  ADD CONSTRAINT a_population_has_eight_sums CHECK ((cardinality(sums) = 8) IS TRUE);
 ALTER TABLE ledger.curve DROP CONSTRAINT curve_step_cost_check;
 ALTER TABLE ledger.curve
   ADD COLUMN orders ledger.order_list NOT NULL DEFAULT '{2,3,4,5,6,7,8,10,12,16,32,64}',

@@ -410,6 +410,11 @@ BEGIN
   PERFORM pg_advisory_xact_lock(hashtextextended('tacit.population:' || tenant, 0));
 END $$;
 
+-- A file is inserted whole, and sealed in the chain as it comes.
+DROP TRIGGER seal_records ON public.file;
+CREATE CONSTRAINT TRIGGER seal_records AFTER INSERT ON public.file DEFERRABLE INITIALLY DEFERRED
+  FOR EACH ROW WHEN (NEW.status = 'processed' AND NEW.budget_id IS NOT NULL) EXECUTE FUNCTION ledger.seal_records();
+
 DROP FUNCTION ledger.poisson_gaussian_curve(float8, float8), ledger.caps(numeric, numeric, int[], int), ledger.orders(),
   ledger.log_expm1(float8), ledger.log1m(float8);
 
