@@ -25,15 +25,19 @@ def claim(connection: sa.Connection, job_id: str, owner: str, seconds: float) ->
     """Take the lease if nobody holds it, the job is neither settled nor paused and no steward is waited for: the fence
     grows by one. None otherwise."""
     of_job = sa.exists().where(reservation.c.job_id == work.c.job_id)
+    free = (
+        work.c.job_id == job_id,
+        sa.or_(work.c.lease_until.is_(None), work.c.lease_until < sa.func.clock_timestamp()),
+        work.c.paused_at.is_(None),
+        of_job.where(reservation.c.state == "reserved"),
+        ~of_job.where(reservation.c.waits),
+    )
+    # Locked by a statement of its own: the next one sees what a settlement did that had the lock until now.
+    if connection.execute(sa.select(work.c.job_id).where(*free).with_for_update()).first() is None:
+        return None
     fence = connection.execute(
         sa.update(work)
-        .where(
-            work.c.job_id == job_id,
-            sa.or_(work.c.lease_until.is_(None), work.c.lease_until < sa.func.clock_timestamp()),
-            work.c.paused_at.is_(None),
-            of_job.where(reservation.c.state == "reserved"),
-            ~of_job.where(reservation.c.waits),
-        )
+        .where(*free)
         .values(fence=work.c.fence + 1, owner=owner, lease_until=_after(seconds))
         .returning(work.c.fence)
     ).scalar_one_or_none()

@@ -59,6 +59,31 @@ BEGIN
   END LOOP;
 END $$;
 
+-- A claim waits for a settlement that has the work locked, and is not asked again by its own statement, which found nothing
+-- changed in the row: so the reservations are looked at here.
+CREATE OR REPLACE FUNCTION ledger.work_guard() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, ledger, pg_temp AS $$
+BEGIN
+  IF NEW.job_id <> OLD.job_id THEN
+    RAISE EXCEPTION 'work stays with its job' USING ERRCODE = 'restrict_violation';
+  ELSIF OLD.stop_requested AND NOT NEW.stop_requested THEN
+    RAISE EXCEPTION 'a stop is never taken back' USING ERRCODE = 'restrict_violation';
+  END IF;
+  IF NEW.fence <> OLD.fence THEN
+    IF NEW.fence <> OLD.fence + 1 THEN
+      RAISE EXCEPTION 'a fence grows by one' USING ERRCODE = 'restrict_violation';
+    ELSIF OLD.lease_until > clock_timestamp() THEN
+      RAISE EXCEPTION 'job % is leased until %', OLD.job_id, OLD.lease_until USING ERRCODE = 'TC001';
+    ELSIF NOT EXISTS (SELECT FROM ledger.reservation r WHERE r.job_id = NEW.job_id AND r.state = 'reserved') THEN
+      RAISE EXCEPTION 'job % is settled', NEW.job_id USING ERRCODE = 'TC004';
+    END IF;
+  END IF;
+  IF NEW.lease_until > clock_timestamp() + interval '10 minutes' THEN
+    RAISE EXCEPTION 'a lease lasts 10 minutes at most' USING ERRCODE = 'restrict_violation';
+  END IF;
+  RETURN NEW;
+END $$;
+
 CREATE OR REPLACE FUNCTION ledger.budget_open() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, ledger, pg_temp AS $$
 BEGIN
@@ -177,6 +202,8 @@ BEGIN
         RAISE EXCEPTION 'job % is being worked on', booking.job_id USING ERRCODE = 'TC001';
       END IF;
     END IF;
+    -- Its steps too: under an old snapshot this fails where the sum would miss some.
+    PERFORM FROM ledger.phase p WHERE p.reservation_id = booking.id FOR NO KEY UPDATE;
     NEW.spent_change := ledger.owed(booking.id, NEW.outcome);
     NEW.reserved_change := (SELECT array_agg(-h ORDER BY i) FROM unnest(ledger.held(booking.id)) WITH ORDINALITY AS u (h, i));
     UPDATE ledger.reservation SET state = 'settled' WHERE id = booking.id;
@@ -252,6 +279,8 @@ BEGIN
   END IF;
 END $$;
 
+-- Who may use the budget, by which grant and how soon, `decide` says under the budget's lock. Here is a first look, so that
+-- whoever has no grant locks nothing; as long as it is not charged, a reservation cannot be committed.
 CREATE OR REPLACE FUNCTION ledger.reservation_begins() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, ledger, pg_temp AS $$
 DECLARE submitter public.api_key; account ledger.budget;
@@ -262,17 +291,15 @@ BEGIN
   IF submitter.id IS NULL OR submitter.tenant_id IS DISTINCT FROM account.tenant_id THEN
     RAISE EXCEPTION 'job % is not of the tenant of budget %', NEW.job_id, NEW.budget_id USING ERRCODE = 'restrict_violation';
   END IF;
-  NEW.grant_id := NULL;
-  IF NOT submitter.scopes::text[] && ARRAY['steward', 'admin'] THEN
-    NEW.grant_id := ledger.grant_of(NEW.budget_id, submitter.id, submitter.project);
-    IF NEW.grant_id IS NULL THEN
-      RAISE EXCEPTION 'key % has no grant of budget %', submitter.id, NEW.budget_id USING ERRCODE = 'TC007';
-    END IF;
+  IF (submitter.scopes::text[] && ARRAY['steward', 'admin']) IS NOT TRUE
+     AND ledger.grant_of(NEW.budget_id, submitter.id, submitter.project) IS NULL THEN
+    RAISE EXCEPTION 'key % has no grant of budget %', submitter.id, NEW.budget_id USING ERRCODE = 'TC007';
   END IF;
+  NEW.grant_id := NULL;
   NEW.state := 'reserved';
   NEW.waits := false;
   NEW.created_at := clock_timestamp();
-  NEW.starts_by := least(NEW.starts_by, NEW.expires_at, clock_timestamp() + account.queue_days * interval '24 hours');
+  NEW.starts_by := least(NEW.starts_by, NEW.expires_at);
   RETURN NEW;
 END $$;
 
@@ -282,6 +309,7 @@ DECLARE
   account ledger.budget;
   booking ledger.reservation;
   pass ledger.budget_grant;
+  submitter public.api_key;
   must_wait boolean;
 BEGIN
   SELECT * INTO account FROM ledger.budget b WHERE b.id = NEW.budget_id FOR NO KEY UPDATE;
@@ -291,17 +319,26 @@ BEGIN
 
   IF NEW.kind = 'reserve' THEN
     SELECT * INTO booking FROM ledger.reservation r WHERE r.id = NEW.reservation_id FOR UPDATE;
-    SELECT * INTO pass FROM ledger.budget_grant g WHERE g.id = booking.grant_id FOR NO KEY UPDATE;
-    IF pass.revoked_at IS NOT NULL THEN
-      RAISE EXCEPTION 'grant % was revoked', pass.id USING ERRCODE = 'TC007';
+    IF booking.budget_id IS DISTINCT FROM account.id THEN
+      RAISE EXCEPTION 'reservation % is not of budget %', NEW.reservation_id, NEW.budget_id USING ERRCODE = 'restrict_violation';
+    END IF;
+    -- Every change of a grant or a rule takes the budget's lock, so that these are the ones of now.
+    SELECT k.* INTO submitter FROM public.job j JOIN public.api_key k ON k.id = j.created_by WHERE j.id = booking.job_id;
+    IF (submitter.scopes::text[] && ARRAY['steward', 'admin']) IS NOT TRUE THEN
+      SELECT * INTO pass FROM ledger.budget_grant g
+        WHERE g.id = ledger.grant_of(account.id, submitter.id, submitter.project) FOR NO KEY UPDATE;
+      IF pass.id IS NULL THEN
+        RAISE EXCEPTION 'key % has no grant of budget %', submitter.id, account.id USING ERRCODE = 'TC007';
+      END IF;
     END IF;
     -- Does the job alone take more than the threshold of an empty budget? Asked in the ledger's own integers.
     must_wait := NOT coalesce(ledger.fits(
       ledger.caps(least(account.approval_above, pass.approval_above), account.delta, account.orders, account.weight_numerators,
                   account.weight_denominator),
       ledger.nothing(account), ledger.held(booking.id)), true);
-    UPDATE ledger.reservation SET waits = true WHERE must_wait AND id = booking.id;
-    NEW.detail := nullif(jsonb_strip_nulls(jsonb_build_object('grant', booking.grant_id, 'waits', nullif(must_wait, false))), '{}');
+    UPDATE ledger.reservation SET grant_id = pass.id, waits = must_wait,
+      starts_by = least(starts_by, clock_timestamp() + account.queue_days * interval '24 hours') WHERE id = booking.id;
+    NEW.detail := nullif(jsonb_strip_nulls(jsonb_build_object('grant', pass.id, 'waits', nullif(must_wait, false))), '{}');
 
   ELSIF NEW.kind = 'approve' THEN
     SELECT * INTO booking FROM ledger.reservation r WHERE r.id = NEW.reservation_id FOR UPDATE;
@@ -340,30 +377,6 @@ BEGIN
     END IF;
     UPDATE ledger.budget SET approval_above = ledger.amount(NEW.detail ->> 'approval_above'), queue_days = (NEW.detail ->> 'queue_days')::int
       WHERE id = account.id;
-  END IF;
-  RETURN NEW;
-END $$;
-
--- Who may go on with a job. A stop is never taken back: what a steward cancelled stays cancelled.
-CREATE OR REPLACE FUNCTION ledger.work_guard() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, ledger, pg_temp AS $$
-BEGIN
-  IF NEW.job_id <> OLD.job_id THEN
-    RAISE EXCEPTION 'work stays with its job' USING ERRCODE = 'restrict_violation';
-  END IF;
-  IF OLD.stop_requested AND NOT NEW.stop_requested THEN
-    RAISE EXCEPTION 'a stop is never taken back' USING ERRCODE = 'restrict_violation';
-  END IF;
-  IF NEW.fence <> OLD.fence THEN
-    IF NEW.fence <> OLD.fence + 1 THEN
-      RAISE EXCEPTION 'a fence grows by one' USING ERRCODE = 'restrict_violation';
-    END IF;
-    IF OLD.lease_until > clock_timestamp() THEN
-      RAISE EXCEPTION 'job % is leased until %', OLD.job_id, OLD.lease_until USING ERRCODE = 'TC001';
-    END IF;
-  END IF;
-  IF NEW.lease_until > clock_timestamp() + interval '10 minutes' THEN
-    RAISE EXCEPTION 'a lease lasts 10 minutes at most' USING ERRCODE = 'restrict_violation';
   END IF;
   RETURN NEW;
 END $$;
@@ -416,11 +429,16 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
   SELECT substring(marks FROM i * 32 + 1 FOR 32) FROM generate_series(0, length(marks) / 32 - 1) AS i;
 END;
+-- Whoever has it reads what others have bound and can lock none of that: an old snapshot would miss it.
 CREATE OR REPLACE FUNCTION ledger.lock_population(tenant text) RETURNS void
-LANGUAGE sql VOLATILE
-BEGIN ATOMIC
-  SELECT pg_advisory_xact_lock(hashtextextended('tacit.population:' || tenant, 0));
-END;
+LANGUAGE plpgsql SET search_path = pg_catalog, ledger, pg_temp AS $$
+BEGIN
+  IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+    RAISE EXCEPTION 'fingerprints are compared under READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'TC011';
+  END IF;
+  PERFORM pg_advisory_xact_lock(hashtextextended('tacit.population:' || tenant, 0));
+END $$;
 
 -- A file is inserted whole, and sealed in the chain as it comes.
 DROP TRIGGER seal_records ON public.file;
