@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import Path
-from pydantic import StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from dpcore.spec.strict import StrictModel
 
@@ -17,6 +17,11 @@ Project = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,80}$")]
 """What several keys belong to."""
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*$")]
 """Why a decision was taken; it becomes part of the ledger."""
+
+
+Epsilon = Annotated[float, Field(ge=1e-6, le=100)]
+Delta = Annotated[float, Field(ge=1e-30, le=0.999999)]
+"""What the ledger's columns hold; both exclude what rounds to nothing or to one."""
 
 
 class Body(StrictModel):

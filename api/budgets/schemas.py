@@ -6,7 +6,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from pydantic import BaseModel, Field
 
-from api.fields import Body, Name, Reason
+from api.fields import Body, Delta, Epsilon, Name, Reason
 from domain import budgets
 from dpcore.spec import accounting
 from ledger.budgets import Reference, for_display
@@ -32,8 +32,8 @@ class NewBudget(Body):
     """A request to open a budget. It can never be deleted or refilled."""
 
     name: Name
-    epsilon: float = Field(gt=0, le=100, description="the most that all jobs together may cost")
-    delta: float = Field(gt=0, lt=1, ge=1e-30, description="below 1 / the largest declared size of its files")
+    epsilon: Epsilon = Field(description="the most that all jobs together may cost")
+    delta: Delta = Field(description="below 1 / the largest declared size of its files")
     unit: Literal["record", "user"] = "record"
     max_records_per_user: int | None = Field(default=None, ge=1, le=MOST_RECORDS, description="of a user, in one file")
     reference: ReferenceJob | None = Field(default=None, description="default: sample rate 0.01, 500 steps")
@@ -42,7 +42,7 @@ class NewBudget(Body):
 class Rules(Body):
     """What jobs to come wait for, and how long. Both are public values."""
 
-    approval_above: float | None = Field(gt=0, le=100, description="a job of a larger epsilon waits for a steward")
+    approval_above: Epsilon | None = Field(description="a job of a larger epsilon waits for a steward")
     queue_days: int = Field(ge=1, le=30, description="within which a worker must begin a job, or it is given up")
     reason: Reason
 

@@ -17,7 +17,7 @@ from pydantic import (
 
 from api.auth import Caller
 from api.budgets.schemas import MOST_RECORDS
-from api.fields import Body, Name, Reference
+from api.fields import Body, Delta, Epsilon, Name, Reference
 from api.files.upload import Form, wrong_field
 from api.form_text import from_text
 from domain import strict_json
@@ -35,11 +35,9 @@ _BRACKETS = re.compile(r"(\w+)\[(\w*)\]")
 class InlineBudget(Body):
     """A budget opened with the file: `privacy_budget[epsilon]` and so on."""
 
-    epsilon: float = Field(gt=0, le=100)
-    delta: float | None = Field(
+    epsilon: Epsilon
+    delta: Delta | None = Field(
         default=None,
-        ge=1e-30,
-        lt=1,
         description="below 1 / declared_size; default: the largest power of ten up to 1 / (10 x declared_size)",
     )
     unit: Literal["record", "user"] = "record"

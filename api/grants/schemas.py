@@ -5,7 +5,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from pydantic import BaseModel, Field
 
-from api.fields import Body, Project, Reason, Reference
+from api.fields import Body, Epsilon, Project, Reason, Reference
 from domain.grants import account_of
 from domain.jobs import budget_left
 from ledger.budgets import Balance
@@ -16,14 +16,11 @@ class NewGrant(Body):
 
     key: Reference | None = Field(default=None, description="the id of a key; send this or project")
     project: Project | None = None
-    epsilon: float | None = Field(
-        default=None, gt=0, le=100, description="the most that its jobs together may cost; default: the budget's limit"
+    epsilon: Epsilon | None = Field(
+        default=None, description="the most that its jobs together may cost; default: the budget's limit"
     )
-    approval_above: float | None = Field(
-        default=None,
-        gt=0,
-        le=100,
-        description="a job of a larger epsilon waits for a steward, beside the budget's rule",
+    approval_above: Epsilon | None = Field(
+        default=None, description="a job of a larger epsilon waits for a steward, beside the budget's rule"
     )
     reason: Reason | None = None
 

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from api.fields import Body, Name, Reason, Reference
+from api.fields import Body, Delta, Epsilon, Name, Reason, Reference
 from domain.events import Name as EventName
 from domain.faults import fault
 from domain.grants import Grant
@@ -48,10 +48,8 @@ class Method(Body):
 class Privacy(Body):
     """What the job may cost. Delta is the budget's; a larger one may be named, a smaller one is refused."""
 
-    epsilon: float | None = Field(
-        default=None, gt=0, le=100, description="default: all of the budget, while no job has used it"
-    )
-    delta: float | None = Field(default=None, gt=0, lt=1)
+    epsilon: Epsilon | None = Field(default=None, description="default: all of the budget, while no job has used it")
+    delta: Delta | None = None
 
 
 class NewJob(Body):

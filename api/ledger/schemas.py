@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from api.fields import Body, Reason
+from api.fields import Body, Epsilon, Reason
 
 
 class Problem(BaseModel):
@@ -34,7 +34,7 @@ class Freeze(Body):
 class Limit(Body):
     """A lower limit for later jobs."""
 
-    epsilon: float = Field(gt=0, le=100)
+    epsilon: Epsilon
     reason: Reason
 
 

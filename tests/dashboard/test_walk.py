@@ -187,7 +187,7 @@ def test_the_whole_way_by_keyboard(house: House, open_page: Open) -> None:
 
 
 def test_it_works_without_javascript(house: House, open_page: Open) -> None:
-    file = house.tickets(8)
+    file = house.tickets(10)
     page = open_page("analyst", java_script_enabled=False)
     page.goto(f"/dashboard/estimate?training_file={file['id']}&model=tiny&epsilon=1&steps=20")
     page.get_by_role("button", name="Submit this job").click()
