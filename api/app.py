@@ -16,6 +16,7 @@ from api.budgets import endpoints as budgets
 from api.dashboard.app import make_dashboard
 from api.deps import Resources
 from api.files import endpoints as files
+from api.files import questions
 from api.grants import endpoints as grants
 from api.health import endpoints as health
 from api.health.checks import look
@@ -96,7 +97,7 @@ def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
     app.add_middleware(BodyLimit, upload_limit=settings.upload_limit)
     app.add_middleware(Observed, metrics=requests)
     app.add_middleware(Envelope)
-    for room in (budgets, grants, ledger, files, jobs, models, keys, audit, health):
+    for room in (budgets, grants, ledger, questions, files, jobs, models, keys, audit, health):
         app.include_router(room.router)
     app.mount("/dashboard", make_dashboard())
 

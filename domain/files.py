@@ -1,6 +1,7 @@
 """Files: private datasets under a budget, public evaluation sets, results. Read within one tenant only."""
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -8,16 +9,18 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from domain import binding, blobs, budgets, fingerprints, scratch
+from domain import binding, blobs, budgets, fingerprints, resemblance, scratch, whereabouts
 from domain.blobs import Store
-from domain.fingerprints import Marks
 from domain.grants import Viewer, sees_file
 from domain.ids import new_id
+from domain.ingest.marks import Marks
 from domain.planning import reference_job
 from domain.refusals import Conflict, Invalid, NotFound
+from domain.resemblance import Resemblance
 from domain.sealing import Seal
 from domain.statuses import OPEN
-from domain.tables import checkpoint, data_key, file, job, job_file
+from domain.tables import checkpoint, data_key, file, identity, job, job_file, question
+from domain.whereabouts import Ask, Decision, Place
 from dpcore.spec.facts import ModelFacts
 from dpcore.spec.tasks import TaskKind
 from ledger.policy import record_overlap
@@ -81,7 +84,9 @@ class Registered:
 
     row: sa.Row[Any]
     inherited: bool
-    """Whether it went to the budget that holds some of its records or users, in place of a new one."""
+    """Whether it went to the budget that holds some of its records or users, or such as they, in place of a new one."""
+    public: dict[str, int]
+    """Public files that have some of a private one's texts, or such as they, and how many."""
 
 
 def register(
@@ -91,31 +96,40 @@ def register(
     budget: str | InlineBudget | None,
     facts: ModelFacts,
     marks: Marks,
-    different_population: str | None,
-) -> Registered:
+    near: Resemblance,
+    decision: Decision | None,
+    key_mark: bytes,
+) -> Registered | Ask:
     """Insert a checked file, tied to `rows`, and its budget if it comes with one; the caller has stored its rows under
-    that seal, and commits.
+    that seal, and commits. Where only the steward can say whose its records are, nothing is done, and that is asked.
 
-    Records and users stay with the budget that they came to first, under whatever name, label or cut they come again.
-    `different_population` is the steward's reason why those that another budget holds are other people: it becomes an
-    entry of every budget concerned. Raises NotFound, Invalid or Conflict.
+    Records and users stay with the budget that they came to first, under whatever name, label, format or cut they come
+    again. A decision that they are of different people becomes an entry of every budget concerned; that private texts
+    may be in a public file, one on its question. Raises NotFound, Invalid or Conflict.
     """
-    budget_id, inherited = None, False
-    if budget is not None:
-        fingerprints.lock(connection, upload.tenant_id)
-        holders = fingerprints.holders(connection, upload.tenant_id, marks)
-        if isinstance(budget, str):
-            budget_id = require_budget(connection, upload.tenant_id, budget, upload.declared_size).id
-        elif holders and different_population is None:
-            budget_id, inherited = _inherited(connection, upload, budget, holders), True
-        else:
+    fingerprints.lock(connection, upload.tenant_id)
+    resemblance.look(connection, upload.tenant_id, marks.sketches, near)
+    budget_id, inherited, public = None, False, Counter[str]()
+    if budget is None:
+        if decision is None and (ask := whereabouts.private_texts(connection, upload.tenant_id, marks, near)).budgets:
+            return ask
+    else:
+        named = budget if isinstance(budget, str) else None
+        if named is not None:
+            require_budget(connection, upload.tenant_id, named, upload.declared_size)
+        where = whereabouts.place(connection, upload.tenant_id, named, marks, near, decision)
+        if isinstance(where, Ask):
+            return where
+        inherited = where.inherited
+        if where.budget_id is None and isinstance(budget, InlineBudget):
             budget_id = _open_with(connection, upload, budget, facts)
-        others = sorted(holders - {budget_id})
-        if others and different_population is None:
-            raise _overlap(others, f"in the budget {', '.join(others)}, not in {budget_id}; put the file there")
-        if others and different_population is not None:
-            _decide(connection, upload.id, budget_id, others, different_population)
+        else:
+            budget_id = _inherited(connection, upload, budget, where)
+        if where.decided and decision is not None and decision.reason is not None:
+            _decide(connection, upload.id, budget_id, where.decided, decision.reason)
         fingerprints.bind(connection, upload.tenant_id, budget_id, marks)
+        public = fingerprints.published(connection, upload.tenant_id, marks)
+        public |= Counter({file_id: len(records) for file_id, records in near.of_public.items()})
     values: dict[str, Any] = {
         "id": upload.id,
         "tenant_id": upload.tenant_id,
@@ -132,35 +146,34 @@ def register(
         "blob": rows.name,
     }
     adding = file.insert().values(**values, binding=binding.bind(connection, rows, values))
-    return Registered(connection.execute(adding.returning(file)).one(), inherited)
+    row = connection.execute(adding.returning(file)).one()
+    if budget_id is None:
+        fingerprints.publish(connection, upload.tenant_id, upload.id, marks)
+    resemblance.keep(connection, upload.tenant_id, upload.id, budget_id, marks.sketches)
+    connection.execute(identity.insert().values(file_id=upload.id, key_mark=key_mark, made="upload"))
+    return Registered(row, inherited, dict(public))
 
 
-def _inherited(connection: sa.Connection, upload: Upload, asked: InlineBudget, holders: set[str]) -> str:
-    """The one budget that holds some of the rows, if its unit is the one that the file was checked for."""
-    if len(holders) > 1:
-        raise _overlap(sorted(holders), f"in several budgets, {', '.join(sorted(holders))}; split the file by budget")
-    (budget_id,) = holders
-    held = require_budget(connection, upload.tenant_id, budget_id, upload.declared_size)
-    if (held.unit, held.max_records_per_user) != (asked.unit, asked.max_records_per_user):
+def _inherited(connection: sa.Connection, upload: Upload, asked: str | InlineBudget, where: Place) -> str:
+    """The budget that a file goes to, if its unit is the one that the file was checked for."""
+    assert where.budget_id is not None
+    held = require_budget(connection, upload.tenant_id, where.budget_id, upload.declared_size)
+    if isinstance(asked, str):
+        meant = require_budget(connection, upload.tenant_id, asked, None)
+        unit, most = meant.unit, meant.max_records_per_user
+    else:
+        unit, most = asked.unit, asked.max_records_per_user
+    if (held.unit, held.max_records_per_user) != (unit, most):
         bound = "" if held.max_records_per_user is None else f" with max_records_per_user {held.max_records_per_user}"
         raise Invalid(
-            f"some of these records or users are in {budget_id} already, whose unit is '{held.unit}'{bound}: a budget "
+            f"some of these records or users are in {held.id} already, whose unit is '{held.unit}'{bound}: a budget "
             "keeps its unit; send budget with that id",
             code="unit_mismatch",
             param="privacy_budget.unit",
-            budgets=[budget_id],
+            budgets=[held.id],
         )
+    budget_id: str = held.id
     return budget_id
-
-
-def _overlap(others: Sequence[str], where: str) -> Conflict:
-    return Conflict(
-        f"some of these records or users are already {where}, or send overlap=different_population with an "
-        "overlap_reason if they are other people who match by chance",
-        code="overlapping_records",
-        param="budget",
-        budgets=list(others),
-    )
 
 
 def _decide(connection: sa.Connection, file_id: str, budget_id: str, others: Sequence[str], reason: str) -> None:
@@ -245,7 +258,8 @@ def forget_dead_uploads(engine: sa.Engine, store: Store) -> None:
     """At start: remove what uploads left that ended with their process."""
     for file_id in scratch.sweep(store):
         with engine.connect() as connection:
-            known = connection.execute(sa.select(file.c.id).where(file.c.id == file_id)).first()
+            waits = sa.select(question.c.file_id).where(question.c.file_id == file_id, question.c.answer.is_(None))
+            known = connection.execute(sa.union(sa.select(file.c.id).where(file.c.id == file_id), waits)).first()
         if known is None:
             blobs.delete(store, rows_key(file_id))
         logger.warning("removed what was left of the upload of %s", file_id)

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import IO
 
 from domain.blobs import Store
-from domain.ingest.fingerprint import Kind
+from domain.ingest.marks import Marks, beside
 
 
 @dataclass(frozen=True)
 class Part:
-    """An upload under way. `rows` and `marks` are where its checked rows and their fingerprints are written; all of it
-    is gone when the upload ends."""
+    """An upload under way. `rows` and `marks` are where its checked rows and their marks are written; all of it is gone
+    when the upload ends."""
 
     file: IO[bytes]
     path: Path
     rows: Path
-    marks: dict[Kind, Path]
+    marks: Marks
 
 
 def folder(store: Store) -> Path:
@@ -39,13 +39,13 @@ def folder(store: Store) -> Path:
 def part(store: Store, file_id: str) -> Iterator[Part]:
     """A new file to receive an upload into, for this user only."""
     path = folder(store) / f"{file_id}.part"
-    rows, records, users = _beside(path)
+    rows, marks = path.with_suffix(".rows"), beside(path)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         try:
-            yield Part(file, path, rows, {"record": records, "user": users})
+            yield Part(file, path, rows, marks)
         finally:
-            for made in (rows, records, users, path):
+            for made in (rows, *marks, path):
                 made.unlink(missing_ok=True)
 
 
@@ -55,13 +55,9 @@ def sweep(store: Store) -> list[str]:
     for path in folder(store).glob("*.part"):
         with contextlib.suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for made in _beside(path):
+            for made in (path.with_suffix(".rows"), *beside(path)):
                 made.unlink(missing_ok=True)
             path.unlink()
             dead.append(path.stem)
     return dead
 
-
-def _beside(path: Path) -> tuple[Path, Path, Path]:
-    """Where the check of this upload writes rows, fingerprints of records and fingerprints of users."""
-    return path.with_suffix(".rows"), path.with_suffix(".records"), path.with_suffix(".users")

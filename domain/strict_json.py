@@ -43,9 +43,16 @@ def _no_constant(name: str) -> None:
     raise Unusable("NaN and Infinity are not JSON")
 
 
+class Written(float):
+    """A float that knows how it was written, for whom a float is not exact enough."""
+
+    digits: str
+
+
 def finite(digits: str) -> float:
     """The float. Raises Unusable for one that would be infinite."""
-    number = float(digits)
+    number = Written(digits)
+    number.digits = digits
     if not math.isfinite(number):
         raise Unusable("a number is too large")
     return number

@@ -176,3 +176,46 @@ keeper_watch = sa.Table(
     sa.Column("finished_at", sa.DateTime(timezone=True)),
     sa.Column("detail", JSONB),
 )
+
+fingerprint_key = sa.Table(
+    "fingerprint_key",
+    metadata,
+    sa.Column("number", sa.Integer, sa.Identity(always=True), primary_key=True),
+    sa.Column("mark", sa.LargeBinary),
+    sa.Column("reason", sa.Text),
+)
+
+identity = sa.Table(
+    "identity",
+    metadata,
+    sa.Column("file_id", sa.Text, primary_key=True),
+    sa.Column("key_mark", sa.LargeBinary, primary_key=True),
+    sa.Column("made", sa.Text),
+    sa.Column("elsewhere", sa.Integer),
+    sa.Column("users", sa.Boolean),
+    sa.Column("created_at", sa.DateTime(timezone=True)),
+)
+
+sketch = sa.Table(
+    "sketch",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("tenant_id", sa.Text),
+    sa.Column("file_id", sa.Text),
+    sa.Column("budget_id", sa.Text),
+    sa.Column("packed", sa.LargeBinary),
+)
+
+question = sa.Table(
+    "question",
+    metadata,
+    sa.Column("file_id", sa.Text, primary_key=True),
+    sa.Column("tenant_id", sa.Text),
+    sa.Column("upload", JSONB),
+    sa.Column("found", JSONB),
+    sa.Column("created_at", sa.DateTime(timezone=True)),
+    sa.Column("answered_at", sa.DateTime(timezone=True)),
+    sa.Column("answered_by", sa.Text),
+    sa.Column("answer", sa.Text),
+    sa.Column("reason", sa.Text),
+)

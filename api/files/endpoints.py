@@ -13,6 +13,7 @@ from api.deps import Resources, Service, Transaction
 from api.download import attachment, send_blob
 from api.errors import ApiError
 from api.fields import Id
+from api.files.questions import question_of, waiting_file
 from api.files.schemas import (
     Columns,
     DeletedFile,
@@ -27,18 +28,21 @@ from api.files.schemas import (
 from api.files.upload import Form, receive
 from api.middleware import FORM_OVERHEAD
 from api.pages import After, Order, Page, fetch, page
-from domain import blobs, budgets, disk, files, fingerprints, quotas, scratch
+from domain import blobs, budgets, disk, files, fingerprints, questions, quotas, resemblance, scratch
 from domain.binding import open_file
 from domain.ingest.check import Report
 from domain.ingest.check import Request as CheckRequest
 from domain.ingest.fingerprint import tenant_key
 from domain.ingest.run import run_check
-from domain.purposes import PRIVATE, RESULT
-from domain.refusals import Conflict, Invalid
+from domain.fingerprints import mark_of
+from domain.purposes import PRIVATE, PUBLIC, RESULT
+from domain.refusals import Conflict, Invalid, NotFound
+from domain.resemblance import Resemblance
 from domain.rows import stream_jsonl
 from domain.scratch import Part
 from domain.settings import secret_bytes
-from domain.tables import file
+from domain.tables import file, question
+from domain.whereabouts import Ask
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 FileLimit = Annotated[int, Query(ge=1, le=10_000, description="most items in the page")]
@@ -104,13 +108,24 @@ def index(
 @router.get("/{file_id}")
 def show(file_id: Id, caller: StewardOrAnalyst, connection: Transaction) -> File:
     """One file."""
-    return file_of(files.require(connection, caller, file_id), caller)
+    try:
+        return file_of(files.require(connection, caller, file_id), caller)
+    except NotFound:
+        if not caller.may("steward"):
+            raise
+        return waiting_file(questions.require(connection, caller.tenant_id, file_id))
 
 
 @router.delete("/{file_id}")
 def delete(file_id: Id, caller: Steward, service: Service, connection: Transaction) -> DeletedFile:
-    """Delete a file's content for good. Its budget keeps what it has spent."""
-    files.delete(connection, service.store, caller, file_id)
+    """Delete a file's content for good. Its budget keeps what it has spent. One that waits for an answer is withdrawn:
+    it was under no budget."""
+    if connection.execute(questions.open_questions(caller.tenant_id).where(question.c.file_id == file_id)).first():
+        questions.require(connection, caller.tenant_id, file_id, lock=True)
+        questions.answer(connection, file_id, "withdrawn", caller.key_id, None)
+        questions.forget(service.store, file_id, rows=files.rows_key(file_id))
+    else:
+        files.delete(connection, service.store, caller, file_id)
     return DeletedFile(id=file_id)
 
 
@@ -169,7 +184,6 @@ def _require_budget(service: Resources, caller: Caller, wanted: NewFile) -> int 
 def _check_request(
     service: Resources, caller: Caller, wanted: NewFile, form: Form, part: Part, max_records_per_user: int | None
 ) -> CheckRequest:
-    private = wanted.purpose == PRIVATE
     return CheckRequest(
         source=part.path,
         target=part.rows,
@@ -178,9 +192,11 @@ def _check_request(
         columns=wanted.names,
         labels=wanted.labels if isinstance(wanted.labels, list) else None,
         declared_size=wanted.declared_size if isinstance(wanted.declared_size, int) else None,
-        key=tenant_key(secret_bytes(service.settings.fingerprint_key), caller.tenant_id).hex() if private else None,
+        quotes=wanted.quotes,
+        key=tenant_key(secret_bytes(service.settings.fingerprint_key), caller.tenant_id).hex(),
+        public=wanted.purpose == PUBLIC,
         max_records_per_user=max_records_per_user,
-        marks=part.marks if private else {},
+        marks=part.marks,
     )
 
 
@@ -227,6 +243,9 @@ def _keep(
         )
     )
     key = files.rows_key(file_id)
+    near = Resemblance()
+    with service.engine.connect() as connection:  # what takes long, before anybody waits for it
+        resemblance.look(connection, caller.tenant_id, part.marks.sketches, near)
     try:
         # Outside of the transaction: the blob's key is a connection's work too.
         rows = blobs.put_file(service.store, key, part.rows)
@@ -235,9 +254,25 @@ def _keep(
                 fingerprints.lock(connection, caller.tenant_id)
             quotas.require_storage(connection, caller.tenant_id, form.size, service.settings.storage_quota)
             made = files.register(
-                connection, upload, rows, budget, service.default_model.facts, part.marks, wanted.overlap_reason
+                connection,
+                upload,
+                rows,
+                budget,
+                service.default_model.facts,
+                part.marks,
+                near,
+                wanted.decision,
+                mark_of(secret_bytes(service.settings.fingerprint_key)),
             )
+        if isinstance(made, Ask):
+            questions.keep_marks(service.store, file_id, part.marks)
+            with service.engine.begin() as connection:
+                asked = questions.ask(connection, upload, budget, made)
+            waiting = waiting_file(asked)
+            return NewlyUploaded(**waiting.model_dump(), budget_inherited=False, question=question_of(asked))
     except BaseException:
-        blobs.delete(service.store, key)
+        blobs.delete_all(service.store, f"files/{file_id}/")
         raise
-    return NewlyUploaded(**file_of(made.row, caller).model_dump(), budget_inherited=made.inherited)
+    return NewlyUploaded(
+        **file_of(made.row, caller).model_dump(), budget_inherited=made.inherited, public_overlap=made.public
+    )

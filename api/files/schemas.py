@@ -26,6 +26,7 @@ from domain.ingest.formats import SUFFIXES
 from domain.ingest.values import LONGEST_LABEL, label_of
 from domain.purposes import PRIVATE, PUBLIC, RESULT
 from domain.rows import LABELLED, TASK_COLUMNS
+from domain.whereabouts import Decision
 
 LARGEST = 10**9
 DEFAULT_MAX_LENGTH = 128
@@ -114,10 +115,16 @@ class NewFile(Body):
         default=DEFAULT_MAX_LENGTH, ge=4, le=8192, description="tokens of a record; the rest is cut"
     )
     columns: Columns = Columns()
-    overlap: Literal["same_population", "different_population"] = Field(
-        default="same_population",
-        description="whose the records and users are that another budget holds: the same people's, so that the file "
-        "belongs to that budget, or other people's who match by chance",
+    quotes: Literal["text", "marks"] | None = Field(
+        default=None,
+        description="what the quotes of a TSV file are: part of its texts, or put around fields by a program that "
+        "doubles those inside; default: what they look like",
+    )
+    overlap: Literal["same_population", "different_population"] | None = Field(
+        default=None,
+        description="whose the records and users are that another budget holds, or that resemble its own: the same "
+        "people's, so that the file belongs to that budget, or other people's who match by chance; default: what another "
+        "budget holds is the same people's, about what resembles it the answer asks",
     )
     overlap_reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)] | None = (
         Field(default=None, description="why they are other people; it stays in the ledger")
@@ -137,6 +144,11 @@ class NewFile(Body):
     def kind(self) -> Task:
         """The task, sent or told by the columns."""
         return self.task or self.columns.task
+
+    @property
+    def decision(self) -> Decision | None:
+        """What the steward said beforehand of people in other budgets."""
+        return None if self.overlap is None else Decision(self.overlap == "same_population", self.overlap_reason)
 
     @property
     def names(self) -> dict[str, str]:
@@ -160,7 +172,7 @@ def _require_whole(form: NewFile) -> None:
     if form.kind not in LABELLED and form.labels is not None:
         raise wrong_field("labels", f"labels: a file of task {form.kind} has no labels")
     if form.purpose == PUBLIC:
-        for name in ("budget", "privacy_budget", "declared_size", "overlap_reason"):
+        for name in ("budget", "privacy_budget", "declared_size", "overlap", "overlap_reason"):
             if getattr(form, name) is not None:
                 raise wrong_field(name, f"an evaluation set is public: it has no {name}")
         if form.columns.user is not None:
@@ -247,11 +259,41 @@ class File(BaseModel):
     sha256: str | None
 
 
+class Resembled(BaseModel):
+    """A budget that a file's records may belong to."""
+
+    budget: str
+    records: int | None = Field(description="of the file, that it holds or that resemble its own; null: unknown")
+    files: list[str] = Field(description="those files of the budget that they resemble")
+
+
+class Question(BaseModel):
+    """What only a steward can say: whether people are in two budgets, or whether private texts may be public."""
+
+    id: str = Field(description="of the file")
+    object: Literal["file.question"] = "file.question"
+    filename: str
+    purpose: str
+    created_at: int
+    budgets: list[Resembled]
+    message: str
+    answers: list[Literal["same_population", "different_population", "publish"]] = Field(
+        description="the first is the safe one; to withdraw the file, delete it"
+    )
+
+
 class NewlyUploaded(File):
     """The answer to an upload, for its steward."""
 
     budget_inherited: bool = Field(
         description="no budget was opened: that of the answer holds some of the file's records or users already"
+    )
+    question: Question | None = Field(
+        default=None, description="the file waits for the answer; until then nobody else sees it, and no job may use it"
+    )
+    public_overlap: dict[str, int] = Field(
+        default={},
+        description="public files that have some of its texts, or such as they, and how many: a score on them flatters",
     )
 
 

@@ -3,16 +3,22 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypedDict
 
 from pydantic import BaseModel, ConfigDict
 
 from domain.ingest.chat import BadMessages, canonical
-from domain.ingest.fingerprint import Kind, fingerprint
+from domain.ingest.fingerprint import fingerprint
 from domain.ingest.formats import records
+from domain.ingest.marks import Marks
 from domain.ingest.problems import Problem, Problems
+from domain.ingest.quotes import Quotes, read_quotes
+from domain.ingest.person import canonical as canonical_id
+from domain.ingest.person import spelled
 from domain.ingest.spool import SpooledMarks, SpooledUsers
-from domain.ingest.values import is_text, label_of, user_of
+from domain.ingest.spooled_texts import SpooledTexts
+from domain.ingest.texts import texts_of
+from domain.ingest.values import is_text, label_of
 from domain.rows import LABELLED, RowWriter, drop_rows
 
 MOST_LABELS = 1000
@@ -26,6 +32,8 @@ class Request(BaseModel):
     source: Path
     target: Path
     format: str
+    quotes: Quotes | None = None
+    """What those of a TSV file are; None: what they look like."""
     task: str = "classification"
     columns: dict[str, str]
     """The file's names for the task's columns in their order, for `label` where it has labels, and for `user`."""
@@ -34,11 +42,13 @@ class Request(BaseModel):
     declared_size: int | None
     """None: publish the count."""
     key: str | None
-    """The tenant's fingerprint key in hexadecimal; None keeps every row, for public files."""
+    """The tenant's fingerprint key in hexadecimal."""
+    public: bool = False
+    """Of a public file every row is kept, whether it repeats or not."""
     max_records_per_user: int | None = None
     """A number when the user is the unit, who then needs a column; None when the record is."""
-    marks: dict[Kind, Path] = {}
-    """Where the fingerprints of all records and users go, sorted, one after the other without separator."""
+    marks: Marks | None = None
+    """Where what recognises all records and users goes."""
 
 
 class Report(BaseModel):
@@ -54,23 +64,28 @@ class Report(BaseModel):
 def check(request: Request) -> Report:
     """Read the source, write the rows that are to be kept and the fingerprints of all.
 
-    A private file whose unit is the record keeps one row for each fingerprint, the first in the file; the label of a
+    Without a key nothing is recognised. A private file whose unit is the record keeps one row for each fingerprint, the first in the file; the label of a
     later copy is dropped with it, also when it differs. Where the unit is the user, `RowsByUser` chooses.
     """
+    problems = Problems()
+    quotes = request.quotes
+    if request.format == "tsv" and quotes is None:
+        with request.source.open("rb") as source:
+            quotes = read_quotes(source, problems)
+    options = _Options(numbers=frozenset(v for k, v in request.columns.items() if k in ("label", "user")), quotes=quotes or "text")
     labelled = request.task in LABELLED
     labels = request.labels
     if labelled and labels is None:
         with request.source.open("rb") as source:
-            labels = _found_labels(source, request)
+            labels = _found_labels(source, request, options)
     reader = _Reader(request.columns, labels)
-    problems = Problems()
     found = 0
     folder, most = request.target.parent, request.max_records_per_user
     by_user = None if most is None else SpooledUsers(folder, most)
     writer = RowWriter(request.target, request.task, users=by_user is not None)
     keep = _Keep(request, writer, by_user)
     with request.source.open("rb") as source:
-        for line, values in records(source, request.format, tuple(request.columns.values()), problems):
+        for line, values in records(source, request.format, tuple(request.columns.values()), problems, **options):
             found += 1
             try:
                 keep.row(*reader.row(values))
@@ -79,23 +94,30 @@ def check(request: Request) -> Report:
     for number, (texts, place) in by_user or ():
         writer.add(texts, place, number)
     writer.close()
-    repeated = {kind: marks.write(request.marks.get(kind, Path(os.devnull))) for kind, marks in keep.marks.items()}
+    repeated = keep.write(request)
     if by_user is not None:
         units = by_user.count
     else:
-        units = writer.count - sum(repeated.get("record", b""))
+        units = writer.count - (0 if request.public else sum(repeated))
         if units < writer.count:
-            drop_rows(request.target, repeated["record"])
+            drop_rows(request.target, repeated)
     if found == 0 and problems.count == 0:
         problems.note(None, "empty_file", "the file has no record")
     if labels is not None:
         if request.labels is None and len(labels) > MOST_LABELS:
             problems.note(None, "too_many_labels", f"the file has more than {MOST_LABELS} labels")
-        if request.key is not None and found and len(labels) < 2:
+        if not request.public and found and len(labels) < 2:
             problems.note(None, "too_few_labels", "a classifier needs at least two labels")
     if request.declared_size is not None and units > request.declared_size:
         problems.note(None, "declared_size_too_small", "the file has more units than its declared size")
     return Report(problems=problems.listed, problem_count=problems.count, labels=labels, units=units)
+
+
+class _Options(TypedDict):
+    """How the values of a file are to be read."""
+
+    numbers: frozenset[str]
+    quotes: Quotes
 
 
 class _BadValue(ValueError):
@@ -121,9 +143,9 @@ class _Reader:
             if field == "label":
                 place = self._place(name, value)
             elif field == "user":
-                user = user_of(value)
+                user = spelled(value)
                 if user is None:
-                    raise _BadValue("bad_user", f"'{name}' is not a short text or a whole number")
+                    raise _BadValue("bad_user", f"'{name}' is neither a short text nor a whole number that is exact")
             else:
                 texts.append(_messages(name, value) if field == "messages" else _text(name, value))
         return tuple(texts), place, user
@@ -138,32 +160,50 @@ class _Reader:
 
 
 class _Keep:
-    """What happens to a row without problems: fingerprinted if it is private, and written or grouped."""
+    """What happens to a row without problems: marked if there is a key, and written or grouped."""
 
     def __init__(self, request: Request, writer: RowWriter, by_user: SpooledUsers | None) -> None:
         self._key = None if request.key is None else bytes.fromhex(request.key)
-        self._writer = writer
-        self._by_user = by_user
-        kinds: tuple[Kind, ...] = () if self._key is None else ("record", "user")
-        self.marks = {kind: SpooledMarks(request.target.parent) for kind in kinds}
+        self._task, self._writer, self._by_user = request.task, writer, by_user
+        if self._key is not None:
+            folder = request.target.parent
+            self._texts = SpooledTexts(folder, self._key)
+            self._records, self._users, self._old_users = (SpooledMarks(folder) for _ in range(3))
 
     def row(self, texts: tuple[str, ...], place: int | None, user: str | None) -> None:
         if self._key is not None:
             mark = fingerprint(texts, self._key)
-            self.marks["record"].add(mark)
+            self._records.add(mark)
+            self._texts.add(texts_of(self._task, texts))
             if user is not None:
-                owner = fingerprint((user,), self._key, "user")
-                self.marks["user"].add(owner)
+                owner = self._owner(user, self._key)
                 if self._by_user is not None:
                     self._by_user.add(owner, mark, (texts, place))
         if self._by_user is None:  # later copies of a record are dropped when all are known
             self._writer.add(texts, place)
 
+    def write(self, request: Request) -> bytearray:
+        """Write what was asked for; answers a byte for each row, 1 where an earlier row has the same texts."""
+        if self._key is None:
+            return bytearray()
+        marks = request.marks or Marks(*[Path(os.devnull)] * 5)
+        self._texts.write(marks.records, marks.sketches)
+        self._users.write(marks.users)
+        self._old_users.write(marks.old_users)
+        return self._records.write(marks.old_records)
 
-def _found_labels(source: IO[bytes], request: Request) -> list[str]:
+    def _owner(self, user: str, key: bytes) -> bytes:
+        owner = fingerprint((canonical_id(user),), key, "user")
+        self._users.add(owner)
+        if (before := fingerprint((user,), key, "user")) != owner:
+            self._old_users.add(before)
+        return owner
+
+
+def _found_labels(source: IO[bytes], request: Request, options: "_Options") -> list[str]:
     """All labels in the file, sorted, so that their order tells nothing about the order of the rows."""
     found: set[str] = set()
-    for record in records(source, request.format, (request.columns["label"],), Problems()):
+    for record in records(source, request.format, (request.columns["label"],), Problems(), **options):
         name = label_of(record.values[0])
         if name is not None and len(found) <= MOST_LABELS:
             found.add(name)

@@ -1,9 +1,16 @@
-"""What makes two records, or two users, the same: a keyed hash of the texts without the label, or of the user's id."""
+"""What makes two texts, or two users, the same: keyed hashes.
+
+Records are recognised by each of their texts alone, so that neither task nor format nor file matters (`text_mark`).
+What repeats within a file is what has all texts the same (`fingerprint`), and so records were known altogether before
+there were marks of texts.
+"""
 
 import hmac
 import unicodedata
 from collections.abc import Sequence
 from typing import Literal
+
+from domain.ingest.normal import normal
 
 Kind = Literal["record", "user"]
 SIZE = 32
@@ -31,3 +38,13 @@ def fingerprint(texts: Sequence[str], key: bytes, kind: Kind = "record") -> byte
     The separator is white space to `normalise`, so that no text can hold one.
     """
     return hmac.digest(key, kind.encode() + b"\0" + SEPARATOR.join(map(normalise, texts)).encode(), "sha256")
+
+
+def form_of(text: str) -> str:
+    """What of a text decides which it is; never that of a text of which nothing is left, which is known by its bytes."""
+    return f"t{form}" if (form := normal(text)) else f"b{text}"
+
+
+def text_mark(forms: Sequence[str], key: bytes) -> bytes:
+    """HMAC-SHA256 of the form of one text of a record, or of those of all its texts, 32 bytes. The key is a tenant's."""
+    return hmac.digest(key, b"text.v2\0" + SEPARATOR.join(forms).encode(), "sha256")

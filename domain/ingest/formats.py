@@ -8,6 +8,7 @@ from domain import strict_json
 from domain.ingest import parquet
 from domain.ingest.lines import LONGEST, lines
 from domain.ingest.problems import Problems
+from domain.ingest.quotes import Quotes
 
 SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
 """File name endings and the formats that they mean."""
@@ -21,16 +22,28 @@ class Record(NamedTuple):
     values: tuple[Any, ...]
 
 
-def records(source: IO[bytes], format: str, columns: tuple[str, ...], problems: Problems) -> Iterator[Record]:
-    """Every record that can be read; what cannot be is noted. Blank lines are skipped, other columns ignored."""
+def records(
+    source: IO[bytes],
+    format: str,
+    columns: tuple[str, ...],
+    problems: Problems,
+    *,
+    numbers: frozenset[str] = frozenset(),
+    quotes: Quotes = "text",
+) -> Iterator[Record]:
+    """Every record that can be read; what cannot be is noted. Blank lines are skipped, other columns ignored.
+
+    numbers: the columns that may be of fractions too, in Parquet, whose types are known. quotes: of TSV.
+    """
     if format == "parquet":
-        yield from (Record(number, values) for number, values in parquet.rows(source, columns, problems))
+        found = parquet.rows(source, columns, problems, numbers)
+        yield from (Record(number, values) for number, values in found)
         return
     text = lines(source, problems)
     if format == "jsonl":
         yield from _jsonl(text, columns, problems)
     else:
-        yield from _delimited(text, "\t" if format == "tsv" else ",", columns, problems)
+        yield from _delimited(text, format, quotes, columns, problems)
 
 
 def _jsonl(text: Iterable[str], columns: tuple[str, ...], problems: Problems) -> Iterator[Record]:
@@ -54,13 +67,14 @@ def _jsonl(text: Iterable[str], columns: tuple[str, ...], problems: Problems) ->
                 yield Record(number, tuple(value[column] for column in columns))
 
 
-def _delimited(text: Iterator[str], delimiter: str, columns: tuple[str, ...], problems: Problems) -> Iterator[Record]:
-    # Quotes mean something in CSV; TSV as IANA registers it has none.
+def _delimited(
+    text: Iterator[str], format: str, quotes: Quotes, columns: tuple[str, ...], problems: Problems
+) -> Iterator[Record]:
     csv.field_size_limit(LONGEST)
     reader = (
         csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
-        if delimiter == "\t"
-        else csv.reader(text, delimiter=delimiter, strict=True)
+        if format == "tsv" and quotes == "text"
+        else csv.reader(text, delimiter="\t" if format == "tsv" else ",", strict=True)
     )
     places: list[int] | None = None
     width = 0

@@ -20,13 +20,16 @@ MOST_CHARACTERS = 4 * 2**30
 """Of the columns asked for, all rows together."""
 
 
-def rows(source: IO[bytes], columns: tuple[str, ...], problems: Problems) -> Iterator[tuple[int, tuple[Any, ...]]]:
-    """Each row's number, from 1, and its values in the order of `columns`; what cannot be read is noted."""
+def rows(
+    source: IO[bytes], columns: tuple[str, ...], problems: Problems, numbers: frozenset[str] = frozenset()
+) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    """Each row's number, from 1, and its values in the order of `columns`; what cannot be read is noted. `numbers`: the
+    columns that may be of floats and decimals too."""
     number = 0
     try:
         # Extension types would run whatever code is registered for them: they stay what they are stored as.
         file = pq.ParquetFile(source, buffer_size=2**16, pre_buffer=False, arrow_extensions_enabled=False)
-        if not _readable(file, columns, problems):
+        if not _readable(file, columns, problems, numbers):
             return
         size = 0
         for batch in file.iter_batches(BATCH, columns=list(columns), use_threads=False):
@@ -48,7 +51,9 @@ def rows(source: IO[bytes], columns: tuple[str, ...], problems: Problems) -> Ite
         problems.note(number or None, "not_parquet", "the file, or what follows this row, cannot be read as Parquet")
 
 
-def _readable(file: pq.ParquetFile, columns: tuple[str, ...], problems: Problems) -> bool:
+def _readable(
+    file: pq.ParquetFile, columns: tuple[str, ...], problems: Problems, numbers: frozenset[str]
+) -> bool:
     schema = file.schema_arrow
     before = problems.count
     if file.metadata.num_rows > MOST_ROWS:
@@ -58,7 +63,7 @@ def _readable(file: pq.ParquetFile, columns: tuple[str, ...], problems: Problems
         if len(places) != 1:
             message = f"the file has no column '{column}', or several; for another name send columns[...]"
             problems.note(None, "missing_column", message)
-        elif not _allowed(schema.field(places[0])):
+        elif not _allowed(schema.field(places[0]), number=column in numbers):
             message = (
                 f"the column '{column}' is neither text nor whole numbers, nor a list of structs of role and content"
             )
@@ -66,8 +71,9 @@ def _readable(file: pq.ParquetFile, columns: tuple[str, ...], problems: Problems
     return problems.count == before
 
 
-def _allowed(field: pa.Field) -> bool:
-    """Whether it is text, whole numbers, or a list of {role, content}, and no extension in disguise."""
+def _allowed(field: pa.Field, *, number: bool) -> bool:
+    """Whether it is text, whole numbers, a number where one may stand, or a list of {role, content}, and no extension in
+    disguise."""
     if b"ARROW:extension:name" in (field.metadata or {}):
         return False
     type = field.type
@@ -78,6 +84,8 @@ def _allowed(field: pa.Field) -> bool:
             and sorted(part.name for part in message) == ["content", "role"]
             and all(_is_text(part.type) for part in message)
         )
+    if number and (pa.types.is_floating(type) or pa.types.is_decimal(type)):
+        return True
     return _is_text(type) or pa.types.is_integer(type)
 
 

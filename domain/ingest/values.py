@@ -1,11 +1,13 @@
-"""What a text, a label and a user's id may be."""
+"""What a text and a label may be."""
 
+import math
+import re
+from decimal import Decimal
 from typing import Any
 
 LONGEST_LABEL = 200
 """Characters of a label."""
-LONGEST_USER = 1000
-"""Characters of a user's id."""
+_WHOLE = re.compile(r"(-?\d+)\.0+")
 
 
 def is_text(value: Any) -> bool:
@@ -14,19 +16,16 @@ def is_text(value: Any) -> bool:
 
 
 def label_of(value: Any) -> str | None:
-    """A label as text: whole numbers are written out; anything else but a short line of text is None."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
+    """A label as text, in one writing whatever the format: whole numbers without a fraction; anything else but a short
+    line of text is None."""
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        if not math.isfinite(value) or value % 1:
+            return None
+        value = str(int(value))
     if isinstance(value, str) and 0 < len(value) <= LONGEST_LABEL and value.isprintable() and value.strip() == value:
-        return value
+        whole = _WHOLE.fullmatch(value)
+        return value if whole is None else whole[1]
     return None
-
-
-def user_of(value: Any) -> str | None:
-    """A user's id as text: whole numbers are written out; anything else but a short text is None."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return value if is_text(value) and len(value) <= LONGEST_USER else None
 
 
 def _encodable(value: str) -> bool:
