@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from threading import Thread
 from typing import Any
 
 from anyio import CapacityLimiter, to_thread
@@ -35,6 +36,7 @@ from domain.files import forget_dead_uploads
 from domain.fingerprints import require_same_key
 from domain.keeper import Keeper, signing_key
 from domain.models import base_models
+from domain.recognise import recognise_old
 from domain.settings import ApiSettings, secret_bytes
 from domain.tracing import exporting
 from ledger.guard import require_intact
@@ -63,6 +65,8 @@ def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
         forget_dead_uploads(engine, store)
         keeper = Keeper(engine, settings)
         keeper.start()
+        key = secret_bytes(settings.fingerprint_key)
+        Thread(target=recognise_old, args=(engine, store, key), name="recognise", daemon=True).start()
         service = Resources(
             settings=settings,
             engine=engine,

@@ -26,8 +26,9 @@ _BIND = sa.text(
 )
 _BIND_FREE = sa.text(
     "INSERT INTO fingerprint (tenant_id, kind, mac, budget_id)"
-    " SELECT :tenant, :kind, m.mac, :budget FROM ledger.cut(:marks) AS m (mac) WHERE NOT EXISTS (SELECT FROM fingerprint f"
-    " WHERE f.tenant_id = :tenant AND f.kind = :kind AND f.mac = m.mac AND f.budget_id <> :budget) ON CONFLICT DO NOTHING"
+    " SELECT :tenant, :kind, m.mac, :budget FROM ledger.cut(:marks) AS m (mac) WHERE NOT EXISTS (SELECT FROM fingerprint"
+    " f WHERE f.tenant_id = :tenant AND f.kind = :kind AND f.mac = m.mac AND f.budget_id <> :budget)"
+    " ON CONFLICT DO NOTHING"
 )
 _ELSEWHERE = sa.text(
     "SELECT count(*) FROM ledger.cut(:marks) AS m (mac) WHERE EXISTS (SELECT FROM fingerprint f"
@@ -60,14 +61,27 @@ def require_same_key(connection: sa.Connection, key: bytes, *, keep: bool) -> No
     mark = mark_of(key)
     if keep:
         connection.execute(insert(fingerprint_key).values(mark=mark).on_conflict_do_nothing())
-    newest = sa.select(fingerprint_key.c.mark).order_by(fingerprint_key.c.number.desc()).limit(1)
-    known = connection.execute(newest).scalar_one_or_none()
-    if known is not None and not hmac.compare_digest(known, mark):
+    known = keys(connection)
+    if known and not hmac.compare_digest(known[0], mark):
         raise OtherFingerprintKey(
             "TACIT_FINGERPRINT_KEY is not the key that the records of this database are known by: with another one all "
-            "of them would look new, and get a second budget. Start with the key from your backup of the secrets; if it "
-            "is lost for good, `tacit fingerprints new-key` says what then holds and goes on with this one"
+            "of them would look new, and get a second budget. Start with the key from your backup of the secrets; if "
+            "it is lost for good, `tacit ledger new-fingerprint-key` says what then holds and goes on with this one"
         )
+
+
+def keys(connection: sa.Connection) -> list[bytes]:
+    """The marks of all keys, the newest first."""
+    newest_first = sa.select(fingerprint_key.c.mark).order_by(fingerprint_key.c.number.desc())
+    return list(connection.execute(newest_first).scalars())
+
+
+def go_on_with(connection: sa.Connection, key: bytes, reason: str) -> None:
+    """Operator: the key of before is lost, this one takes its place. Raises ValueError for one that was in use."""
+    mark = mark_of(key)
+    if mark in keys(connection):
+        raise ValueError("this key was in use before: start with it again")
+    connection.execute(fingerprint_key.insert().values(mark=mark, reason=reason))
 
 
 def lock(connection: sa.Connection, tenant_id: str) -> None:

@@ -60,4 +60,3 @@ def sweep(store: Store) -> list[str]:
             path.unlink()
             dead.append(path.stem)
     return dead
-

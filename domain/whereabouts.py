@@ -10,13 +10,14 @@ from domain import fingerprints
 from domain.ingest.marks import Marks
 from domain.refusals import Conflict
 from domain.resemblance import Resemblance
-from domain.tables import file, fingerprint_key, identity
+from domain.tables import file, identity
 from ledger.tables import entry
 
 
 @dataclass(frozen=True)
 class Decision:
-    """A steward's word: whether the records that other budgets hold, or that resemble theirs, are of the same people."""
+    """A steward's word: whether the records that other budgets hold, or that resemble theirs, are of the same
+    people."""
 
     same: bool
     reason: str | None = None
@@ -37,7 +38,8 @@ class Ask:
     """What is to be asked before a file goes anywhere."""
 
     budgets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Of each budget how many records resemble its own, and in which files; or that its records cannot be recognised."""
+    """Of each budget how many records resemble its own, and in which files; or that its records cannot be
+    recognised."""
 
 
 def place(
@@ -51,8 +53,8 @@ def place(
     """Where the records of a private file belong; asked: the budget that was named, None to open one.
 
     What a budget holds stays there, so that the same people are never in two. Texts that only resemble another budget's
-    are a question, never a refusal. What was decided between two budgets is not asked again. Raises Conflict for records
-    that several budgets hold.
+    are a question, never a refusal. What was decided between two budgets is not asked again. Raises Conflict for
+    records that several budgets hold.
     """
     holders = fingerprints.holders(connection, tenant_id, marks)
     different = decision is not None and not decision.same
@@ -69,7 +71,9 @@ def place(
     if doubtful and decision is not None and decision.same:
         resembled = sorted(doubtful)
         if len(resembled) > 1 or home in holders:
-            raise overlap(resembled, f"in several budgets, {', '.join([*resembled, *sorted(holders)])}; split the file by budget")
+            raise overlap(
+                resembled, f"in several budgets, {', '.join([*resembled, *sorted(holders)])}; split the file by budget"
+            )
         return Place(resembled[0], inherited=True)
     return Place(home, asked is None and home is not None, sorted({*others, *doubtful} - {home}) if different else ())
 
@@ -98,12 +102,14 @@ def overlap(others: Sequence[str], where: str) -> Conflict:
 
 
 def _home(connection: sa.Connection, holders: Mapping[str, int]) -> str:
-    """Of several budgets the one that holds most of them, if it was decided that the others are of different people: so a
-    file that came before such a decision lands where it did. Ties are for the steward."""
+    """Of several budgets the one that holds most of them, if it was decided that the others are of different people:
+    so a file that came before such a decision lands where it did. Ties are for the steward."""
     first, *ties = [budget_id for budget_id in sorted(holders) if holders[budget_id] == max(holders.values())]
     if ties or holders.keys() - {first} - _decided(connection, first):
         named = ", ".join(sorted(holders))
-        raise overlap(sorted(holders), f"in several budgets, {named}; split the file by budget, or send one of them as budget")
+        raise overlap(
+            sorted(holders), f"in several budgets, {named}; split the file by budget, or send one of them as budget"
+        )
     return first
 
 
@@ -131,7 +137,7 @@ def _doubtful(
 
 def _unrecognised(connection: sa.Connection, tenant_id: str) -> set[str]:
     """Budgets with files whose records are known under a lost key alone."""
-    keys = connection.execute(sa.select(fingerprint_key.c.mark).order_by(fingerprint_key.c.number.desc())).scalars().all()
+    keys = fingerprints.keys(connection)
     if len(keys) < 2:
         return set()
     under_newest = sa.select(identity.c.file_id).where(identity.c.key_mark == keys[0])

@@ -30,11 +30,11 @@ from api.middleware import FORM_OVERHEAD
 from api.pages import After, Order, Page, fetch, page
 from domain import blobs, budgets, disk, files, fingerprints, questions, quotas, resemblance, scratch
 from domain.binding import open_file
+from domain.fingerprints import mark_of
 from domain.ingest.check import Report
 from domain.ingest.check import Request as CheckRequest
 from domain.ingest.fingerprint import tenant_key
 from domain.ingest.run import run_check
-from domain.fingerprints import mark_of
 from domain.purposes import PRIVATE, PUBLIC, RESULT
 from domain.refusals import Conflict, Invalid, NotFound
 from domain.resemblance import Resemblance

@@ -30,7 +30,9 @@ class Answer(Body):
     """A steward's answer about a file that waits."""
 
     answer: Said
-    reason: Reason | None = Field(default=None, description="why; needed for all but same_population; it stays on record")
+    reason: Reason | None = Field(
+        default=None, description="why; needed for all but same_population; it stays on record"
+    )
 
     @model_validator(mode="after")
     def _reasoned(self) -> "Answer":
@@ -42,7 +44,9 @@ class Answer(Body):
 @router.get("/questions")
 def index(caller: Steward, connection: Transaction) -> Page[Question]:
     """The files that wait for an answer, the oldest first."""
-    rows = connection.execute(questions.open_questions(caller.tenant_id).order_by(question.c.created_at).limit(MOST)).all()
+    rows = connection.execute(
+        questions.open_questions(caller.tenant_id).order_by(question.c.created_at).limit(MOST)
+    ).all()
     return page([question_of(row) for row in rows], False)
 
 
@@ -130,14 +134,16 @@ def _message(purpose: str, budgets: list[Resembled]) -> str:
             f"this file was to be public, and has texts that are, or resemble, {found}. If they may be public, answer "
             "publish with the reason; otherwise delete the file. Until then nobody but stewards sees it"
         )
-    known = [f"{one.records} of its records resemble records of {one.budget}{_where(one)}" for one in budgets if one.records]
+    known = [
+        f"{one.records} of its records resemble records of {one.budget}{_where(one)}" for one in budgets if one.records
+    ]
     lost = [one.budget for one in budgets if one.records is None]
     if lost:
         known.append(f"the records of {', '.join(lost)} cannot be recognised, since their fingerprint key was lost")
     return (
         f"{'; '.join(known)}. Are they the same people? Answer same_population, and the file goes to that budget; or "
-        "different_population with the reason, which becomes an entry of the ledgers. Until then nobody but stewards sees "
-        "the file"
+        "different_population with the reason, which becomes an entry of the ledgers. Until then nobody but stewards "
+        "sees the file"
     )
 
 

@@ -123,8 +123,8 @@ class NewFile(Body):
     overlap: Literal["same_population", "different_population"] | None = Field(
         default=None,
         description="whose the records and users are that another budget holds, or that resemble its own: the same "
-        "people's, so that the file belongs to that budget, or other people's who match by chance; default: what another "
-        "budget holds is the same people's, about what resembles it the answer asks",
+        "people's, so that the file belongs to that budget, or other people's who match by chance; default: what "
+        "another budget holds is the same people's, about what resembles it the answer asks",
     )
     overlap_reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)] | None = (
         Field(default=None, description="why they are other people; it stays in the ledger")

@@ -43,11 +43,18 @@ def upload(
     completion: Annotated[str | None, typer.Option(help="The column with what is to be written after it.")] = None,
     messages: Annotated[str | None, typer.Option(help="The column with a chat's messages.")] = None,
     user_column: Annotated[str | None, typer.Option(help="The column with the user's id, where there is one.")] = None,
+    quotes: Annotated[
+        str | None,
+        typer.Option(
+            help="What the quotes of a TSV file are: `text`, or `marks` that a program put around fields. "
+            "Default: what they look like."
+        ),
+    ] = None,
     overlap: Annotated[
         str | None,
         typer.Option(
-            help="Whose the records are that another budget holds: `same_population` (the file goes there) or "
-            "`different_population`."
+            help="Whose the records are that another budget holds, or that resemble its own: `same_population` "
+            "(the file goes there) or `different_population`."
         ),
     ] = None,
     overlap_reason: Annotated[str | None, typer.Option(help="Why they are other people; kept in the ledger.")] = None,
@@ -87,11 +94,45 @@ def upload(
         "columns[completion]": completion,
         "columns[messages]": messages,
         "columns[user]": user_column,
+        "quotes": quotes,
         "overlap": overlap,
         "overlap_reason": overlap_reason,
     }
     form = {name: str(value) for name, value in values.items() if value is not None}
     output.show(connect(url, key).upload("/v1/files", file, form), as_json)
+
+
+@app.command()
+@options.explained
+def questions(url: options.Url = None, key: options.Key = None, as_json: options.Json = False) -> None:
+    """The files that wait for your answer: whose their records are, or whether their texts may be public."""
+    found = connect(url, key).get("/v1/files/questions")["data"]
+    if as_json or not found:
+        output.show_list(found, ["id", "filename", "message"], as_json)
+    for one in () if as_json else found:
+        output.console.print(f"{one['id']} ({one['filename']})", markup=False)
+        output.console.print(f"  {one['message']}.", markup=False)
+
+
+@app.command()
+@options.explained
+def answer(
+    file: str,
+    said: Annotated[str, typer.Argument(metavar="ANSWER", help="same_population, different_population or publish.")],
+    reason: Annotated[str | None, typer.Option(help="Why; needed for all but same_population.")] = None,
+    url: options.Url = None,
+    key: options.Key = None,
+    as_json: options.Json = False,
+) -> None:
+    """Answer the question about a file that waits. `tacit files delete` withdraws it.
+
+    ```text
+    tacit files answer file-... same_population
+    tacit files answer file-... different_population --reason "another hospital's patients, one letter template"
+    ```
+    """
+    body = {"answer": said} | ({} if reason is None else {"reason": reason})
+    output.show(connect(url, key).post(f"/v1/files/{file}/answer", body), as_json)
 
 
 @app.command("list")

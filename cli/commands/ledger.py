@@ -217,6 +217,35 @@ def accept_loss(budget: str, reason: Reason, data: Data = DATA, admin_url: Admin
     output.console.print("Done; new budgets and private files are taken again once no loss is left.")
 
 
+@app.command("new-fingerprint-key")
+@options.explained
+def new_fingerprint_key(
+    key_file: Annotated[Path, typer.Argument(help="File with the new TACIT_FINGERPRINT_KEY.", exists=True)],
+    reason: Reason,
+    data: Data = DATA,
+    admin_url: AdminUrl = None,
+) -> None:
+    """Operator: the fingerprint key is lost for good; go on with another one.
+
+    What then holds: every promise that was made holds, but records that come again are recognised only where their rows
+    are still stored; beside files whose rows are gone, the service asks the steward before it opens another budget.
+
+    Stop the service, run this, and start it with the new key: it reads all stored files again by itself.
+
+    ```text
+    tacit ledger new-fingerprint-key secrets/fingerprint_key --reason "lost with the old host"
+    ```
+    """
+    from domain.fingerprints import go_on_with
+
+    try:
+        secret = bytes.fromhex(key_file.read_text().strip())
+        _act(data, admin_url, lambda c: go_on_with(c, secret, reason))
+    except (OSError, ValueError) as error:
+        options.fail(f"the key cannot be taken: {error}")
+    output.console.print("Done; start the service with this key.")
+
+
 def _decide(data: Path, admin_url: str | None, policy_key: Path | None, act: Callable[[Any, Any], None]) -> None:
     """One signed decision in one transaction of the administrator's."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

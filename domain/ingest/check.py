@@ -11,10 +11,10 @@ from domain.ingest.chat import BadMessages, canonical
 from domain.ingest.fingerprint import fingerprint
 from domain.ingest.formats import records
 from domain.ingest.marks import Marks
-from domain.ingest.problems import Problem, Problems
-from domain.ingest.quotes import Quotes, read_quotes
 from domain.ingest.person import canonical as canonical_id
 from domain.ingest.person import spelled
+from domain.ingest.problems import Problem, Problems
+from domain.ingest.quotes import Quotes, read_quotes
 from domain.ingest.spool import SpooledMarks, SpooledUsers
 from domain.ingest.spooled_texts import SpooledTexts
 from domain.ingest.texts import texts_of
@@ -64,15 +64,18 @@ class Report(BaseModel):
 def check(request: Request) -> Report:
     """Read the source, write the rows that are to be kept and the fingerprints of all.
 
-    Without a key nothing is recognised. A private file whose unit is the record keeps one row for each fingerprint, the first in the file; the label of a
-    later copy is dropped with it, also when it differs. Where the unit is the user, `RowsByUser` chooses.
+    Without a key nothing is recognised. A private file whose unit is the record keeps one row for each fingerprint,
+    the first in the file; the label of a later copy is dropped with it, also when it differs. Where the unit is the
+    user, `RowsByUser` chooses.
     """
     problems = Problems()
     quotes = request.quotes
     if request.format == "tsv" and quotes is None:
         with request.source.open("rb") as source:
             quotes = read_quotes(source, problems)
-    options = _Options(numbers=frozenset(v for k, v in request.columns.items() if k in ("label", "user")), quotes=quotes or "text")
+    options = _Options(
+        numbers=frozenset(v for k, v in request.columns.items() if k in ("label", "user")), quotes=quotes or "text"
+    )
     labelled = request.task in LABELLED
     labels = request.labels
     if labelled and labels is None:

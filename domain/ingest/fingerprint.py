@@ -41,10 +41,12 @@ def fingerprint(texts: Sequence[str], key: bytes, kind: Kind = "record") -> byte
 
 
 def form_of(text: str) -> str:
-    """What of a text decides which it is; never that of a text of which nothing is left, which is known by its bytes."""
+    """What of a text decides which it is; never that of a text of which nothing is left, which is known by its
+    bytes."""
     return f"t{form}" if (form := normal(text)) else f"b{text}"
 
 
 def text_mark(forms: Sequence[str], key: bytes) -> bytes:
-    """HMAC-SHA256 of the form of one text of a record, or of those of all its texts, 32 bytes. The key is a tenant's."""
+    """HMAC-SHA256 of the form of one text of a record, or of those of all its texts, 32 bytes. The key is a
+    tenant's."""
     return hmac.digest(key, b"text.v2\0" + SEPARATOR.join(forms).encode(), "sha256")

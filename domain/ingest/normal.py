@@ -9,10 +9,15 @@ _IGNORABLE = (
 )
 """Default_Ignorable_Code_Point of Unicode 16 (DerivedCoreProperties.txt)."""
 _UNSEEN = re.compile(f"[{_IGNORABLE}]")
-# What NFKC would turn into a blank with an accent on it, and what stands for a quote: `, ^, U+00A8, U+00B4 and their like.
-_SPACING = re.compile("[`^\u00a8\u00af\u00b4\u00b8\u02c2-\u02c5\u02d2-\u02df\u1fbd\u1fbf-\u1fc1\u1fcd-\u1fcf\u1fdd-\u1fdf\u1fed-\u1fef\u1ffd\u1ffe]")
-_ASCII_DROPPED = bytes(c for c in range(128) if c <= 32 or c == 127 or unicodedata.category(chr(c)) in
-                       ("Pc", "Pd", "Ps", "Pe", "Po", "Sk"))
+# What NFKC would turn into a blank with an accent on it, and what stands for a quote: `, ^, U+00A8, U+00B4 and their
+# like.
+_SPACING = re.compile(
+    "[`^\u00a8\u00af\u00b4\u00b8\u02c2-\u02c5\u02d2-\u02df"
+    "\u1fbd\u1fbf-\u1fc1\u1fcd-\u1fcf\u1fdd-\u1fdf\u1fed-\u1fef\u1ffd\u1ffe]"
+)
+_ASCII_DROPPED = bytes(
+    c for c in range(128) if c <= 32 or c == 127 or unicodedata.category(chr(c)) in ("Pc", "Pd", "Ps", "Pe", "Po", "Sk")
+)
 _DROPPED = ("P", "Z", "C")
 _WORD = re.compile(
     "[\u2e80-\u2fff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"

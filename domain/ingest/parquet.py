@@ -51,9 +51,7 @@ def rows(
         problems.note(number or None, "not_parquet", "the file, or what follows this row, cannot be read as Parquet")
 
 
-def _readable(
-    file: pq.ParquetFile, columns: tuple[str, ...], problems: Problems, numbers: frozenset[str]
-) -> bool:
+def _readable(file: pq.ParquetFile, columns: tuple[str, ...], problems: Problems, numbers: frozenset[str]) -> bool:
     schema = file.schema_arrow
     before = problems.count
     if file.metadata.num_rows > MOST_ROWS:
@@ -72,8 +70,8 @@ def _readable(
 
 
 def _allowed(field: pa.Field, *, number: bool) -> bool:
-    """Whether it is text, whole numbers, a number where one may stand, or a list of {role, content}, and no extension in
-    disguise."""
+    """Whether it is text, whole numbers, a number where one may stand, or a list of {role, content}, and no extension
+    in disguise."""
     if b"ARROW:extension:name" in (field.metadata or {}):
         return False
     type = field.type

@@ -44,8 +44,8 @@ def spelled(value: Any) -> str | None:
 
 def canonical(id: str) -> str:
     """The one writing of all ids that mean the same: 4711, 0004711, 4711.0, 4,711, 4.711e3 are one; so are texts that
-    differ in case, width, invisible characters, kinds of dashes or runs of white space. Without a letter or digit: as it
-    is."""
+    differ in case, width, invisible characters, kinds of dashes or runs of white space. Without a letter or digit: as
+    it is."""
     seen = _QUOTES.sub("'", _DASHES.sub("-", visible(_digits(id))))
     bare = _AROUND.sub("", "".join(c for c in seen if unicodedata.category(c) != "Sc"))
     if (number := _number(bare)) is not None:

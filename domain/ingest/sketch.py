@@ -1,8 +1,8 @@
 """Sketches of texts, by which edited, cut or joined ones are found: MinHash over pairs of neighbouring words.
 
-Of each of MINIMA keyed minima four bits are kept (b-bit minwise hashing: Li and Koenig, WWW 2010), so that the sketch of
-a text tells nobody its words, not even who has the key and the sketch. Two sketches agree in a share J + (1 - J) / 16 of
-their places, J the share of pairs that the texts have in common (Broder 1997).
+Of each of MINIMA keyed minima four bits are kept (b-bit minwise hashing: Li and Koenig, WWW 2010), so that the sketch
+of a text tells nobody its words, not even who has the key and the sketch. Two sketches agree in a share J + (1 - J) /
+16 of their places, J the share of pairs that the texts have in common (Broder 1997).
 """
 
 import hashlib
@@ -20,8 +20,8 @@ SIZE = MINIMA // 2
 FEWEST_WORDS = 8
 """Shorter texts have no sketch: chance makes too many of them look alike."""
 ALIKE = 0.4
-"""Share of common pairs from which two texts are taken for versions of one. Half of a text cut off, or another joined to
-it, leaves about half."""
+"""Share of common pairs from which two texts are taken for versions of one. Half of a text cut off, or another joined
+to it, leaves about half."""
 BATCH = 4096
 """Texts whose minima are found together."""
 MOST_KNOWN = 200_000
@@ -62,7 +62,8 @@ class Sketcher:
         for i in range(MINIMA):
             minima[:, i] = np.minimum.reduceat(pairs * self._factors[i] + self._terms[i], begins)
         bits = (_mixed(minima) >> np.uint64(60)).astype(np.uint8)
-        return (bits[:, ::2] << 4) | bits[:, 1::2]
+        packed: Sketches = (bits[:, ::2] << np.uint8(4)) | bits[:, 1::2]
+        return packed
 
     def _word(self, word: str) -> int:
         if (known := self._known.get(word)) is not None:
@@ -94,7 +95,8 @@ def alike(ours: Sketches, theirs: Sketches, pairs: int) -> npt.NDArray[np.bool_]
     return found
 
 
-def _pairs(rows: npt.NDArray[np.int64], begin: npt.NDArray[np.int64], end: npt.NDArray[np.int64], at_once: int = 2**19
+def _pairs(
+    rows: npt.NDArray[np.int64], begin: npt.NDArray[np.int64], end: npt.NDArray[np.int64], at_once: int = 2**19
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
     """Each row with each of its places begin ... end - 1, about so many pairs at once."""
     counts = end - begin

@@ -1,5 +1,5 @@
-"""The marks and sketches of all texts of a file, kept on the disk until all are known: which texts are templates is known
-at the end alone."""
+"""The marks and sketches of all texts of a file, kept on the disk until all are known: which texts are templates is
+known at the end alone."""
 
 import tempfile
 from array import array

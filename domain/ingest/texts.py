@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 COMMON_RECORDS = 20
 COMMON_SHARE = 100
-"""A text in more than so many records, and in more than one in so many of a file, is a template: it identifies nobody."""
+"""A text in more than so many records, and in more than one in so many of a file, is a template: it identifies
+nobody."""
 SHORT_CHARACTERS = 6
 """Up to so many of a form of `fingerprint.form_of`, as `yes` or `thanks`, a text beside others identifies nobody."""
 

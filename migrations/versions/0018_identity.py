@@ -1,4 +1,5 @@
-"""Who is in the data is recognised by each text and by what ids mean; what resembles another budget's is asked about."""
+"""Who is in the data is recognised by each text and by what ids mean; what resembles another budget's is asked
+about."""
 
 from migrations import sqlfiles
 
