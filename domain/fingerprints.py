@@ -26,8 +26,8 @@ _BIND = sa.text(
 )
 _BIND_FREE = sa.text(
     "INSERT INTO fingerprint (tenant_id, kind, mac, budget_id)"
-    " SELECT :tenant, :kind, m.mac, :budget FROM ledger.cut(:marks) AS m (mac) WHERE NOT EXISTS (SELECT FROM fingerprint"
-    " f WHERE f.tenant_id = :tenant AND f.kind = :kind AND f.mac = m.mac AND f.budget_id <> :budget)"
+    " SELECT :tenant, :kind, m.mac, :budget FROM ledger.cut(:marks) AS m (mac) WHERE NOT EXISTS (SELECT FROM"
+    " fingerprint f WHERE f.tenant_id = :tenant AND f.kind = :kind AND f.mac = m.mac AND f.budget_id <> :budget)"
     " ON CONFLICT DO NOTHING"
 )
 _ELSEWHERE = sa.text(
