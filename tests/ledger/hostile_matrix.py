@@ -98,7 +98,9 @@ Rights = dict[tuple[str, str], dict[str, str]]
 def rights(stage: Stage, privilege: str) -> Rights:
     """What the catalogue lets the services write, of every table in `ledger` and `public`."""
     found: Rights = {}
-    for login, table, column, type_ in stage.root.execute(_RIGHTS, {"right": privilege, "logins": list(LOGINS)}).fetchall():
+    for login, table, column, type_ in stage.root.execute(
+        _RIGHTS, {"right": privilege, "logins": list(LOGINS)}
+    ).fetchall():
         found.setdefault((login, table), {})[column] = type_
     return found
 
@@ -113,7 +115,9 @@ FROM unnest(%(logins)s::text[]) AS login, pg_class c
 WHERE c.relkind IN ('r', 'p', 'v', 'f') AND c.relnamespace IN ('ledger'::regnamespace, 'public'::regnamespace)"""
 _RIGHTS = (
     "SELECT login, c.oid::regclass::text, a.attname, format_type(a.atttypid, a.atttypmod)"
-    + _RELATIONS.replace("pg_class c\n", "pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped\n")
+    + _RELATIONS.replace(
+        "pg_class c\n", "pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped\n"
+    )
     + " AND has_column_privilege(login, c.oid, a.attnum, %(right)s) ORDER BY 1, 2, a.attnum"
 )
 _DELETES = "SELECT login, c.oid::regclass::text" + _RELATIONS + " AND has_table_privilege(login, c.oid, 'DELETE')"
@@ -147,7 +151,7 @@ def attempts(stage: Stage, forms: Sequence[str] = FORMS) -> Iterator[Attempt]:
         types = insertable.get((login, table), {})
         for row in rows:
             yield from _conflicts(login, table, row)
-            for column in row.columns.keys() & types.keys():
+            for column in filter(types.__contains__, row.columns):
                 for value in [*values(types[column], row.columns[column]), *words(table, column)]:
                     changed = {**row.columns, column: value.sql}
                     for form in forms:
@@ -156,7 +160,7 @@ def attempts(stage: Stage, forms: Sequence[str] = FORMS) -> Iterator[Attempt]:
     for (login, table), victims in UPDATES.items():
         types = updatable.get((login, table), {})
         for victim in victims:
-            for column in victim.columns.keys() & types.keys():
+            for column in filter(types.__contains__, victim.columns):
                 for value in [*values(types[column], victim.columns[column]), *words(table, column), _more(column)]:
                     yield _updated(login, table, victim.where, column, value)
     for (login, table), wheres in DELETES.items():
@@ -198,7 +202,9 @@ def _conflicts(login: str, table: str, row: Row) -> Iterator[Attempt]:
         "do nothing at once": (*before, f"{plain}, ({', '.join(row.columns.values())}) ON CONFLICT DO NOTHING", *after),
         "do update": (*before, f"{plain} ON CONFLICT ({column}) DO UPDATE SET {column} = EXCLUDED.{column}", *after),
         "twice": (*before, plain, *after, plain),
-        "no rows": (f"INSERT INTO {table} ({', '.join(row.columns)}) SELECT {', '.join(row.columns.values())} WHERE false",),
+        "no rows": (
+            f"INSERT INTO {table} ({', '.join(row.columns)}) SELECT {', '.join(row.columns.values())} WHERE false",
+        ),
         "in a block that fails": (*before, _failing(plain)),
     }
     for form, statements in forms.items():
@@ -207,12 +213,19 @@ def _conflicts(login: str, table: str, row: Row) -> Iterator[Attempt]:
 
 def _failing(statement: str) -> str:
     """What the statement did is undone by an error that is caught."""
-    return f"DO $block$ BEGIN {statement}; RAISE division_by_zero; EXCEPTION WHEN division_by_zero THEN NULL; END $block$"
+    return (
+        f"DO $block$ BEGIN {statement}; RAISE division_by_zero; EXCEPTION WHEN division_by_zero THEN NULL; END $block$"
+    )
 
 
 def _updated(login: str, table: str, where: str, column: str, value: Value) -> Attempt:
     return Attempt(
-        login, table, column, value.kind, f"update where {where}", (f"UPDATE {table} SET {column} = {value.sql} WHERE {where}",)
+        login,
+        table,
+        column,
+        value.kind,
+        f"update where {where}",
+        (f"UPDATE {table} SET {column} = {value.sql} WHERE {where}",),
     )
 
 
@@ -287,7 +300,9 @@ def _moved(outcome: Outcome) -> Iterator[str]:
     gone = {(c.table, c.row["id"]): c.row for c in changes if c.gone and "id" in c.row}
     posted = Counter(c.row["budget_id"] for c in changes if c.table == "ledger.entry" and not c.gone)
     text = " ".join(outcome.attempt.statements)
-    asked = len(re.findall(r"INTO ledger\.(?:entry|budget) ", text)) + (outcome.attempt.form in ("copy", "do nothing at once"))
+    asked = len(re.findall(r"INTO ledger\.(?:entry|budget) ", text)) + (
+        outcome.attempt.form in ("copy", "do nothing at once")
+    )
     if sum(posted.values()) > asked:
         yield f"{sum(posted.values())} entries were posted, {asked} were asked for"
     for change in changes:
@@ -310,7 +325,9 @@ def _moved(outcome: Outcome) -> Iterator[str]:
 
 
 _KEPT = ("ledger.entry", "ledger.authorisation", "ledger.curve", "ledger.database_id", "ledger.finding")
-_KEPT += tuple(f"public.{name}" for name in ("job_file", "release", "fingerprint", "fingerprint_key", "tenant", "audit"))
+_KEPT += tuple(
+    f"public.{name}" for name in ("job_file", "release", "fingerprint", "fingerprint_key", "tenant", "audit")
+)
 
 
 def _findings(stage: Stage, changes: Sequence[Change]) -> Iterator[str]:

@@ -79,7 +79,9 @@ def live(stage: Stage, setting: tuple[str, str], tenant: str) -> Life:
                 session.close()
     except psycopg.Error as error:
         refused = f"{error.sqlstate} {str(error)[:100]}"
-    findings = [f for budget in (f"budget_{tenant}", f"budget_{tenant}_spare") for f in verify_budget(stage.api, budget)]
+    findings = [
+        f for budget in (f"budget_{tenant}", f"budget_{tenant}_spare") for f in verify_budget(stage.api, budget)
+    ]
     numbers = stage.root.execute(_NUMBERS, {"budget": f"budget_{tenant}"}).fetchall()
     return Life(f"{name} = {value!r}", refused, numbers, findings)
 
