@@ -300,9 +300,9 @@ def _moved(outcome: Outcome) -> Iterator[str]:
     gone = {(c.table, c.row["id"]): c.row for c in changes if c.gone and "id" in c.row}
     posted = Counter(c.row["budget_id"] for c in changes if c.table == "ledger.entry" and not c.gone)
     text = " ".join(outcome.attempt.statements)
-    asked = len(re.findall(r"INTO ledger\.(?:entry|budget) ", text)) + (
-        outcome.attempt.form in ("copy", "do nothing at once")
-    )
+    asked = len(re.findall(r"INTO ledger\.(?:entry|budget) ", text))
+    asked += outcome.attempt.form in ("copy", "do nothing at once")
+    asked += sum(c.table == "public.file" and not c.gone for c in changes)  # a file of rows is sealed in the chain
     if sum(posted.values()) > asked:
         yield f"{sum(posted.values())} entries were posted, {asked} were asked for"
     for change in changes:
