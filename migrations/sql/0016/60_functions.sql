@@ -345,7 +345,10 @@ BEGIN
         RAISE EXCEPTION 'key % has no grant of budget %', submitter.id, account.id USING ERRCODE = 'TC007';
       END IF;
     END IF;
-    -- Verification looks for it, and nobody could begin or stop the job.
+    -- Verification looks for both; without work nobody could begin or stop the job.
+    IF (SELECT max(p.ordinal) + 1 <> count(*) FROM ledger.phase p WHERE p.reservation_id = booking.id) THEN
+      RAISE EXCEPTION 'the phases of reservation % are numbered from 0', booking.id USING ERRCODE = 'restrict_violation';
+    END IF;
     IF NOT EXISTS (SELECT FROM ledger.work w WHERE w.job_id = booking.job_id) THEN
       RAISE EXCEPTION 'there is no work on job %', booking.job_id USING ERRCODE = 'restrict_violation';
     END IF;
