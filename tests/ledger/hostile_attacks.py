@@ -187,10 +187,12 @@ ATTACKS: list[tuple[str, str, list[str]]] = [
         "tacit_api",
         "a block that fails after a decision",
         [
+            "BEGIN",
             "SAVEPOINT s",
             _decision("limit", {"epsilon": "7"}),
             "ROLLBACK TO SAVEPOINT s",
             _decision("limit", {"epsilon": "7.5"}),
+            "COMMIT",
         ],
     ),
     *(

@@ -10,7 +10,7 @@ import psycopg
 from tests.ledger.hostile_attacks import ATTACKS
 from tests.ledger.hostile_judge import Judge
 from tests.ledger.hostile_recipes import DELETES, INSERTS, UPDATES, Row, words
-from tests.ledger.hostile_report import Attempt, Outcome, Report
+from tests.ledger.hostile_report import UNKNOWN, Attempt, Outcome, Report
 from tests.ledger.hostile_stage import LOGINS, Stage, insert
 from tests.ledger.hostile_values import Value, values
 
@@ -165,6 +165,7 @@ def attempt(stage: Stage, one: Attempt) -> Outcome:
         else:
             _copied(connection, one, one.copy)
     except psycopg.Error as error:
+        connection.rollback()  # of an attempt that began a block
         return Outcome(one, _by(error))
     return Outcome(one, None, stage.changes())
 
@@ -199,7 +200,7 @@ def _by(error: psycopg.Error) -> tuple[str, str]:
         return "trigger", f"{found[1] or found[2]} {state}"
     if state == "42501":
         return "privilege", error.diag.message_primary or ""
-    return ("type" if state[:2] in ("22", "42", "54", "0A") else "something else"), state
+    return ("type" if state[:2] in ("22", "42", "54", "0A") else UNKNOWN), state
 
 
 def run(stage: Stage, tries: Sequence[Attempt]) -> Report:

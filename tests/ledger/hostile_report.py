@@ -4,8 +4,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tests.ledger.hostile_reasons import Reason
+from tests.ledger.hostile_reason import Reason
 from tests.ledger.hostile_stage import LOGINS, Change
+
+UNKNOWN = "something else"
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Report:
         if outcome.refused is not None:
             self.refused[login][outcome.refused[0]] += 1
             self.by_name[login][outcome.refused] += 1
+            if outcome.refused[0] == UNKNOWN:
+                self.wrong.append(f"{outcome.attempt}: refused by something that has no name: {outcome.refused[1]}")
             return
         if not outcome.changes:
             self.idle[login] += 1

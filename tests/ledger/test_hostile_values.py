@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Databases
-from tests.ledger.hostile_matrix import ATTACKED, FORMS, Attempt, Report, attempt, attempts, forgotten, run, valid_rows
+from tests.ledger.hostile_matrix import ATTACKED, Attempt, Report, attempt, attempts, forgotten, run, valid_rows
 from tests.ledger.hostile_reasons import REASONS
 from tests.ledger.hostile_settings import NAMED, Life, every_setting, live
 from tests.ledger.hostile_stage import LOGINS, Stage
@@ -47,7 +47,9 @@ def test_every_column_that_a_login_may_write_is_thought_of(stage: Stage) -> None
 
 
 def test_a_column_that_nobody_has_thought_of_is_found(loose: Stage) -> None:
-    loose.root.execute("ALTER TABLE public.tenant ADD COLUMN odd text; GRANT UPDATE (odd) ON public.tenant TO tacit_api")
+    loose.root.execute(
+        "ALTER TABLE public.tenant ADD COLUMN odd text; GRANT UPDATE (odd) ON public.tenant TO tacit_api"
+    )
     loose.root.execute("GRANT DELETE ON public.job TO tacit_worker")
     assert forgotten(loose) == [
         "tacit_api may update public.tenant.odd",
@@ -90,7 +92,11 @@ def test_every_odd_value_is_refused_or_harmless(
     show(report, capsys)
     assert report.wrong == []
     # A reason that covers nothing any more is no longer true.
-    told = {r for r in REASONS if r.login in (login, "*") and r.table.startswith((schema, "-" if schema != "public." else schema))}
+    told = {
+        r
+        for r in REASONS
+        if r.login in (login, "*") and r.table.startswith((schema, "-" if schema != "public." else schema))
+    }
     assert told - report.used == set()
 
 
@@ -106,3 +112,83 @@ def test_the_parts_are_the_whole(stage: Stage) -> None:
 def settled(stage: Stage) -> Life:
     """A tenant whose sessions were as the service's are."""
     return live(stage, ("search_path", "DEFAULT"), "plain")
+
+
+def require_same(stage: Stage, settings: list[tuple[str, str]], settled: Life) -> list[str]:
+    """Lives under each setting are as the plain one, or refused whole. Answers what was refused."""
+    refused = []
+    for number, setting in enumerate(settings):
+        life = live(stage, setting, f"set_{number}")
+        stage.put_back(stage.changes())
+        assert life.findings == [], life
+        if life.refused is None:
+            assert life.numbers == settled.numbers, life.setting
+        else:
+            refused.append(f"{life.setting}: {life.refused[:5]}")
+    return refused
+
+
+NOT_TAKEN = {"22023", "25006", "TC011"}
+"""No value of the setting, a session that reads only, and a snapshot under which the ledger is not written."""
+
+
+def test_what_a_login_sets_for_its_session_changes_nothing(stage: Stage, settled: Life) -> None:
+    assert settled.refused is None
+    assert require_same(stage, NAMED, settled) == [
+        "default_transaction_read_only = 'on': 25006",
+        "default_transaction_isolation = 'serializable': TC011",
+        "default_transaction_isolation = 'repeatable read': TC011",
+    ]
+
+
+@pytest.mark.verify
+@pytest.mark.timeout(1800)
+def test_no_setting_that_the_server_knows_changes_anything(
+    stage: Stage, settled: Life, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = list(every_setting(stage))
+    refused = require_same(stage, settings, settled)
+    with capsys.disabled():
+        print(f"\n{len(settings)} settings; refused {len(refused)}:", *refused, sep="\n  ")
+    assert {line[-5:] for line in refused} <= NOT_TAKEN
+
+
+# -- the matrix itself can fail
+
+LOOSE: dict[str, tuple[str, tuple[str, str, str], str]] = {
+    "a CHECK": (
+        "ALTER TABLE ledger.budget DROP CONSTRAINT weights_sum_to_one",
+        ("tacit_api", "ledger.budget", "weight_numerators"),
+        "another element",
+    ),
+    "a shape": (
+        "ALTER DOMAIN ledger.weights DROP CONSTRAINT a_plain_list",
+        ("tacit_api", "ledger.budget", "weight_numerators"),
+        "other bounds",
+    ),
+    "a trigger": (
+        "DROP TRIGGER authorise ON ledger.authorisation",
+        ("tacit_worker", "ledger.authorisation", "steps"),
+        "negative",
+    ),
+    "what Python can read": (
+        "ALTER TABLE public.job_event DROP CONSTRAINT job_event_json",
+        ("tacit_api", "public.job_event", "data"),
+        "huge",
+    ),
+    "a name of a blob": (
+        "ALTER TABLE public.checkpoint DROP CONSTRAINT a_checkpoint_lies_in_a_blob",
+        ("tacit_worker", "public.checkpoint", "blob"),
+        "empty",
+    ),
+}
+"""A guard, where its lack shows, and which kind of value is accepted then."""
+
+
+@pytest.mark.parametrize("guard", LOOSE)
+def test_a_guard_that_is_missing_is_found(loose: Stage, guard: str) -> None:
+    change, (login, table, column), kind = LOOSE[guard]
+    tries = [one for one in attempts(loose, ["insert"]) if (one.login, one.table, one.column) == (login, table, column)]
+    assert run(loose, tries).wrong == []
+    loose.root.execute(change)
+    assert [line for line in run(loose, tries).wrong if line.startswith(f"{login} {table}.{column}: {kind} (insert)")]
