@@ -54,7 +54,7 @@ def _moved(outcome: Outcome) -> Iterator[str]:
     text = " ".join(outcome.attempt.statements)
     asked = len(re.findall(r"INTO ledger\.(?:entry|budget) ", text))
     asked += outcome.attempt.form in ("copy", "do nothing at once")
-    asked += sum(c.table == "public.file" and not c.gone for c in changes)  # a file of rows is sealed in the chain
+    asked += sum(c.table in _SEALED and not c.gone for c in changes)
     if sum(posted.values()) > asked:
         yield f"{sum(posted.values())} entries were posted, {asked} were asked for"
     for change in changes:
@@ -75,6 +75,9 @@ def _moved(outcome: Outcome) -> Iterator[str]:
         if before["frozen_reason"] is not None and after["frozen_reason"] != before["frozen_reason"]:
             yield f"{after['id']} was thawed"
 
+
+_SEALED = ("public.file", "public.fingerprint")
+"""What a budget's records follow from: a change of them is sealed in the chain, unasked."""
 
 _KEPT = ("ledger.entry", "ledger.authorisation", "ledger.curve", "ledger.database_id", "ledger.finding")
 _KEPT += tuple(

@@ -101,7 +101,7 @@ _LEDGER = [
         "ledger.entry",
         "outcome",
         "null|default|the word *",
-        "without a lease held, of a job that authorised nothing: each outcome costs its steps, which are none",
+        "only where nobody holds the lease: authorised steps stay spent under each, and a failure spends all that was reserved",
     ),
     Reason(API, "ledger.entry", "reservation_id", "null|default", "decisions name none"),
     Reason(
