@@ -42,7 +42,15 @@ _DUTIES = {"ledger.budget", "ledger.entry", "ledger.phase", "ledger.reservation"
 _DUTIES |= {f"public.{name}" for name in ("checkpoint", "data_key", "file", "idempotency", "job", "job_event")}
 """What the duties of the services read."""
 
-_FIXED = ("tenant_id", "orders", "weight_numerators", "weight_denominator", "delta", "unit", "max_records_per_user")
+_FIXED: tuple[str, ...] = (
+    "tenant_id",
+    "orders",
+    "weight_numerators",
+    "weight_denominator",
+    "delta",
+    "unit",
+    "max_records_per_user",
+)
 _FIXED += ("relation", "reference", "epsilon_opened", "created_at", "name")
 
 
@@ -79,7 +87,13 @@ def _moved(outcome: Outcome) -> Iterator[str]:
 _SEALED = ("public.file", "public.fingerprint")
 """What a budget's records follow from: a change of them is sealed in the chain, unasked."""
 
-_KEPT = ("ledger.entry", "ledger.authorisation", "ledger.curve", "ledger.database_id", "ledger.finding")
+_KEPT: tuple[str, ...] = (
+    "ledger.entry",
+    "ledger.authorisation",
+    "ledger.curve",
+    "ledger.database_id",
+    "ledger.finding",
+)
 _KEPT += tuple(
     f"public.{name}" for name in ("job_file", "release", "fingerprint", "fingerprint_key", "tenant", "audit")
 )
