@@ -152,7 +152,7 @@ PUBLIC = [
         "a line in a job's list, escaped; an unknown name is shown as a note",
     ),
     Reason(
-        BOTH,
+        API,
         "public.job_event",
         "*",
         "delete",
