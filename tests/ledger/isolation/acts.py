@@ -114,7 +114,11 @@ EXCUSE = act("let go for a pause", "worker", lambda c, n: work.excuse(c, work.Le
 PAUSE = act("pause", "api", lambda c, n: work.pause(c, n["job"]))
 RESUME = act("resume", "api", lambda c, n: work.resume(c, n["job"]))
 STOP = act("ask to stop", "api", lambda c, n: work.request_stop(c, n["job"]))
-CHECKPOINT = sql("checkpoint", "worker", "INSERT INTO checkpoint (job_id, fence, step, blob) VALUES (:job, 1, 10, 'b')")
+CHECKPOINT = sql(
+    "checkpoint",
+    "worker",
+    "INSERT INTO checkpoint (job_id, fence, step, blob) VALUES (:job, 1, 10, 'jobs/' || :job || '/checkpoints/b')",
+)
 
 
 def release(name: str) -> Act:
