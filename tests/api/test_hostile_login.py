@@ -13,6 +13,7 @@ from domain.tables import api_key, data_key, file
 from ledger.tables import budget
 from tests.api.conftest import JOBS, World, csv_rows, job_body
 from tests.api.test_jobs import ADAPTER, finish
+from tests.superuser import past_triggers
 
 pytestmark = pytest.mark.usefixtures("quick_checks")
 RANDOM = secrets.token_bytes(32)
@@ -199,8 +200,7 @@ def test_a_file_is_tied_to_the_unit_of_its_budget(world: World) -> None:
     made = world.private_file()
     path = f"/v1/files/{made['id']}/content"
     for unit, most, expected in (("user", 5, 409), ("record", None, 200)):
-        with world.engine("admin").begin() as c:
-            c.execute(sa.text("SET LOCAL session_replication_role = replica"))
+        with past_triggers(world.database) as c:
             change = {"unit": unit, "max_records_per_user": most}
             c.execute(sa.update(budget).where(budget.c.id == made["budget"]).values(change))
         assert world.get(path, "steward").status_code == expected

@@ -21,6 +21,7 @@ from moto.server import ThreadedMotoServer
 from cli.client import Client
 from cli.embedded import postgres, redis
 from tests.conftest import _started
+from tests.deploy.image import as_the_image_does
 from tests.worker import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -110,9 +111,7 @@ def host(tmp_path: Path, short_folder: Path, monkeypatch: pytest.MonkeyPatch) ->
             options=["listen_addresses=127.0.0.1", "fsync=off"],
         )
     )
-    admin = (secrets / "admin_database_url").read_text().strip().replace("+psycopg", "")
-    with postgres_connection(admin.removesuffix("/tacit") + "/postgres") as connection:
-        connection.execute("CREATE DATABASE tacit")
+    as_the_image_does(database, (secrets / "postgres_password").read_text().strip(), secrets)
     _, *arguments = SERVICES["broker"]["command"]
     broker = [redis.find_program(), *map(made.resolved, arguments)]
     broker += ["--port", str(ports["broker:6379"]), "--bind", "127.0.0.1", "--dir", str(tmp_path)]
@@ -132,12 +131,6 @@ def host(tmp_path: Path, short_folder: Path, monkeypatch: pytest.MonkeyPatch) ->
             process.wait()
     store.stop()
     database.stop()
-
-
-def postgres_connection(url: str) -> Any:
-    import psycopg
-
-    return psycopg.connect(url, autocommit=True)
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 left. Nobody needs a superuser afterwards."""
 
 import base64
-import os
 import re
 import secrets
 import subprocess
@@ -24,6 +23,7 @@ from ledger.verify import verify_budget
 from migrations import head, upgrade
 from migrations.roles import SCHEMA, missing, verifier
 from tests.conftest import LOGINS
+from tests.deploy.image import as_the_image_does
 from tests.ledger.test_migrations import LIVED_IN
 
 ROOT = Path(__file__).parents[2]
@@ -100,22 +100,8 @@ def test_compose_makes_the_roles_on_a_new_volume(start: Start, tmp_path: Path) -
     server = start()
     subprocess.run(["sh", ROOT / "deploy" / "make-secrets.sh", tmp_path / "secrets"], check=True)
     superuser = server.url("postgres", SUPER, "tacit")
-    run(server.url("postgres", SUPER, "postgres"), "CREATE DATABASE tacit")
-    programs = postgres.programs()
-    image = {
-        "PATH": f"{programs[max(programs)]}:{os.defpath}",
-        "PGHOST": str(server.socket_folder),
-        "PGPORT": str(postgres.PORT),
-        "PGPASSWORD": SUPER,
-        "POSTGRES_USER": "postgres",
-        "POSTGRES_DB": "tacit",
-        "TACIT_SECRETS": str(tmp_path / "secrets"),
-        "TACIT_ROLES": str(SCHEMA),
-    }
     for _ in range(2):  # again is harmless
-        done = subprocess.run(
-            ["sh", ROOT / "deploy" / "roles.sh"], env=image, check=True, capture_output=True, text=True
-        )
+        done = as_the_image_does(server, SUPER, tmp_path / "secrets")
         assert done.stdout == ""
         urls = {n: (tmp_path / "secrets" / f"{n}_database_url").read_text().strip() for n in ("admin", "api", "worker")}
         for url in urls.values():
