@@ -10,19 +10,15 @@ from domain.statuses import REJECTED, WAITING
 from domain.tables import job
 from ledger import grants, reserve
 from ledger.errors import AlreadySettled, NotWaiting, ReservationExpired
-from ledger.tables import reservation
 
 _NOT_WAITING = Conflict("the job does not wait for approval", code="not_waiting")
 
 
 def show_waiting(connection: sa.Connection, job_id: str) -> None:
-    """After its reservation: say so if the database made the job wait."""
-    waits = sa.select(reservation.c.id).where(reservation.c.job_id == job_id, reservation.c.waits)
-    if connection.execute(waits.limit(1)).first() is not None:
-        connection.execute(sa.update(job).where(job.c.id == job_id).values(status_detail=WAITING))
-        append_event(
-            connection, job_id, "job.waiting", "Waiting: a job of this epsilon needs the approval of a steward."
-        )
+    """Say so of a new job that the database made wait."""
+    connection.execute(sa.update(job).where(job.c.id == job_id).values(status_detail=WAITING))
+    message = "Waiting: a job of this epsilon needs the approval of a steward."
+    append_event(connection, job_id, "job.waiting", message, new=True)
 
 
 def approve(connection: sa.Connection, row: sa.Row[tuple[object, ...]], by: str, reason: str | None) -> None:

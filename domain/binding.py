@@ -45,9 +45,15 @@ class BrokenBinding(Conflict):
         )
 
 
-def bind(connection: sa.Connection, seal: Seal, file: Mapping[str, Any]) -> bytes:
+Units = Mapping[str, tuple[str, int | None]]
+"""Of budgets that were read already: the unit, and the most records of a user."""
+
+
+def bind(connection: sa.Connection, seal: Seal, file: Mapping[str, Any], units: Units | None = None) -> bytes:
     """The 32 bytes that tie a row of `file`, by its columns' names, to the blob that was written under this seal."""
-    return seal.mac(VERSION.encode(), packed(fields(seal, file, *_unit(connection, file.get("budget_id")))))
+    return seal.mac(
+        VERSION.encode(), packed(fields(seal, file, *_unit(connection, file.get("budget_id"), units or {})))
+    )
 
 
 def fields(
@@ -74,7 +80,7 @@ def fields(
     ]
 
 
-def open_file(connection: sa.Connection, store: Store, row: sa.Row[Any]) -> Sealed:
+def open_file(connection: sa.Connection, store: Store, row: sa.Row[Any], units: Units | None = None) -> Sealed:
     """The blob of a whole row of `file`, if the two belong together: the only way to a file's rows.
 
     Raises BrokenBinding, FileNotFoundError when the blob or its key is gone, and what a store or a key service that is
@@ -86,17 +92,21 @@ def open_file(connection: sa.Connection, store: Store, row: sa.Row[Any]) -> Seal
         blob = open_blob(store, row.blob)
     except (Tampered, WrongKey) as error:
         raise _alarm(row) from error
-    if not row.legacy and not hmac.compare_digest(row.binding or b"", bind(connection, blob.seal, row._asdict())):
+    if not row.legacy and not hmac.compare_digest(
+        row.binding or b"", bind(connection, blob.seal, row._asdict(), units)
+    ):
         raise _alarm(row)
     return blob
 
 
-def require_bound(connection: sa.Connection, store: Store, rows: Iterable[sa.Row[Any]]) -> None:
+def require_bound(
+    connection: sa.Connection, store: Store, rows: Iterable[sa.Row[Any]], units: Units | None = None
+) -> None:
     """Before files are used in a job; raises BrokenBinding. A store or a key service that is away stops nobody here:
     the worker checks again before it reads."""
     try:
         for row in rows:
-            open_file(connection, store, row)
+            open_file(connection, store, row, units)
     except (BaseError, OSError) as error:
         logger.warning("the files of a job were not looked at: %s", type_name(error))
 
@@ -106,10 +116,12 @@ def _alarm(row: sa.Row[Any]) -> BrokenBinding:
     return BrokenBinding()
 
 
-def _unit(connection: sa.Connection, budget_id: str | None) -> tuple[str | None, int | None]:
+def _unit(connection: sa.Connection, budget_id: str | None, known: Units) -> tuple[str | None, int | None]:
     """The unit of a budget, and the most records of a user."""
     if budget_id is None:
         return None, None
+    if budget_id in known:
+        return known[budget_id]
     wanted = sa.select(budget.c.unit, budget.c.max_records_per_user).where(budget.c.id == budget_id)
     unit, most = connection.execute(wanted).one()
     return unit, most

@@ -29,14 +29,21 @@ _LEVELS = {"job.rejected": "warn", "job.expired": "warn", "job.failed": "error"}
 
 
 def append_event(
-    connection: sa.Connection, job_id: str, name: Name, message: str, data: Mapping[str, Any] | None = None
+    connection: sa.Connection,
+    job_id: str,
+    name: Name,
+    message: str,
+    data: Mapping[str, Any] | None = None,
+    *,
+    new: bool = False,
 ) -> None:
     """Add an event to a job; the caller commits.
 
     The job is locked first, so that its events become visible in the order of their numbers: a stream that has passed
-    on number 5 has missed none before it.
+    on number 5 has missed none before it. new: the job is of this transaction, and nobody else sees it.
     """
-    connection.execute(sa.select(job.c.id).where(job.c.id == job_id).with_for_update(key_share=True))
+    if not new:
+        connection.execute(sa.select(job.c.id).where(job.c.id == job_id).with_for_update(key_share=True))
     connection.execute(
         job_event.insert().values(
             job_id=job_id,

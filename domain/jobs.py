@@ -29,7 +29,6 @@ from dpcore.spec import accounting
 from ledger import reserve, work
 from ledger.budgets import Balance, balance
 from ledger.errors import AlreadySettled, BudgetExceeded, GrantExceeded, NotGranted, StaleFence
-from ledger.tables import budget as budget_table
 from ledger.tables import entry, phase, reservation
 
 _CANCELLED = "Cancelled. Steps that were authorised stay charged; the rest went back to the budget."
@@ -180,7 +179,7 @@ def plan_job(
     twin = finished_twin(
         connection, viewer, model=wanted.model, training_file=training.id, method=made.method, epsilon=made.epsilon
     )
-    above = _approval_above(connection, budget.id, grant)
+    above = _approval_above(budget, grant)
     profile = expected(connection, models[wanted.model], made.plan.method, training.task)
     return Planned(wanted, tuple(sources), made, budget, grant, above, twin, profile)
 
@@ -192,9 +191,8 @@ def _default_epsilon(grant: Grant | None) -> float | None:
     return grant.account.epsilon
 
 
-def _approval_above(connection: sa.Connection, budget_id: str, grant: Grant | None) -> float | None:
-    of_budget = connection.execute(sa.select(budget_table.c.approval_above).where(budget_table.c.id == budget_id))
-    both = (of_budget.scalar_one(), None if grant is None else grant.approval_above)
+def _approval_above(budget: Balance, grant: Grant | None) -> float | None:
+    both = (budget.approval_above, None if grant is None else grant.approval_above)
     return min((float(above) for above in both if above is not None), default=None)
 
 
@@ -230,7 +228,8 @@ def submit(
         for account in planned.accounts:
             if not fits(planned.draft, account):
                 raise _over_budget(planned, account, "service")
-    require_bound(connection, store, planned.sources)
+    units = {planned.budget.id: (planned.budget.unit, planned.budget.max_records_per_user)}
+    require_bound(connection, store, planned.sources, units)
     try:
         with connection.begin_nested():
             _insert(connection, planned, job_id, viewer)
@@ -268,14 +267,16 @@ def _insert(connection: sa.Connection, planned: Planned, job_id: str, viewer: Vi
         budget_id=planned.budget.id,
         phases=[reserve.Phase(plan.sample_rate, plan.noise_multiplier, plan.steps)],
     )
-    reserve.reserve(connection, job_id, [charge], queue_days=wanted.queue_days)
+    receipts = reserve.reserve(connection, job_id, [charge], queue_days=wanted.queue_days)
     append_event(
         connection,
         job_id,
         "job.queued",
         f"Queued. {rounded_up(planned.draft.epsilon):g} of epsilon is reserved; what the job does not use goes back.",
+        new=True,
     )
-    show_waiting(connection, job_id)
+    if any(receipt.waits for receipt in receipts):
+        show_waiting(connection, job_id)
 
 
 def _over_budget(planned: Planned, account: Balance, refused_by: str) -> OverBudget:

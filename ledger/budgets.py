@@ -42,6 +42,7 @@ class Balance:
     spent: tuple[int, ...]
     reserved: tuple[int, ...]
     frozen_reason: str | None
+    approval_above: float | None = None
     readable: bool = True
     """False: its row makes no budget, so that it has no numbers and counts as used up."""
 
@@ -129,6 +130,7 @@ def as_balance(row: sa.Row[tuple[object, ...]]) -> Balance:
             spent=_integers(r["spent"]),
             reserved=_integers(r["reserved"]),
             frozen_reason=r["frozen_reason"],
+            approval_above=None if r["approval_above"] is None else float(r["approval_above"]),
         )
         job = r["reference"]
         Reference(float(job["sample_rate"]), int(job["steps"]), job["noise_multiplier"])

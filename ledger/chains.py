@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -57,6 +58,14 @@ class Freezes:
     """Head.name to the number of the newest entry that froze the budget for it."""
     thaws: list[tuple[Head, dict[str, str]]] = field(default_factory=list)
     """With their details, oldest first; not all need be signed by the policy key."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Which database it is, and where its budgets stand; nothing was compared."""
+
+    database: str
+    rows: Sequence[Any]
 
 
 @dataclass(frozen=True)
@@ -122,12 +131,24 @@ def take_in(
     return good
 
 
-def take_stock(connection: sa.Connection, known: Known) -> Stock:
-    """Look at the database's heads, and whether all that is known is still in its chains."""
-    said = freezes(connection)
+def look(connection: sa.Connection) -> Look:
+    """One statement."""
     rows = connection.execute(
-        sa.select(budget.c.id, budget.c.head_seq, budget.c.head_hash, budget.c.frozen_reason)
+        sa.select(
+            database_id.c.id.label("database"),
+            budget.c.id,
+            budget.c.head_seq,
+            budget.c.head_hash,
+            budget.c.frozen_reason,
+        ).select_from(database_id.outerjoin(budget, sa.true()))
     ).all()
+    return Look(str(rows[0].database), [row for row in rows if row.id is not None])
+
+
+def take_stock(connection: sa.Connection, known: Known, seen: Look | None = None) -> Stock:
+    """Look at the database's heads, and whether all that is known is still in its chains."""
+    rows = (seen or look(connection)).rows
+    said = freezes(connection)
     present = {row.id: Head(row.id, row.head_seq, row.head_hash.hex()) for row in rows}
     moved = [head for id, head in known.heads.items() if id in present and head != present[id]]
     held = _held(

@@ -40,6 +40,8 @@ class Receipt:
     budget_id: str
     seq: int
     hash: str
+    waits: bool
+    """Whether the database made the job wait for a steward."""
 
 
 def reserve(
@@ -115,5 +117,6 @@ def _post(
         values["fence"] = fence
     if detail is not None:
         values["detail"] = dict(detail)
-    row = connection.execute(entry.insert().values(**values).returning(entry.c.seq, entry.c.hash)).one()
-    return Receipt(budget_id, row.seq, row.hash.hex())
+    adding = entry.insert().values(**values).returning(entry.c.seq, entry.c.hash, entry.c.detail)
+    row = connection.execute(adding).one()
+    return Receipt(budget_id, row.seq, row.hash.hex(), "waits" in (row.detail or {}))

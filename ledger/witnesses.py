@@ -164,7 +164,9 @@ class Witnesses:
         for batch in place.read():
             lines = [opened(self._key.public_key(), kept, place.name) for kept in batch]
             with self._comparing, self._engine.connect() as connection:
-                self._require_same(connection, [line for line in lines if isinstance(line, Origin)], place.name)
+                self._require_same(
+                    chains.identity(connection), [line for line in lines if isinstance(line, Origin)], place.name
+                )
                 heads = [line for line in lines if isinstance(line, Head)]
                 said = chains.freezes(connection)
                 good = chains.take_in(connection, self._known, heads, book.thaws, said)
@@ -178,8 +180,7 @@ class Witnesses:
             book.opened = book.new = True
             self._gone = self._gone or book is self.books[0]
 
-    def _require_same(self, connection: sa.Connection, origins: Sequence[Origin], where: str) -> None:
-        found = chains.identity(connection)
+    def _require_same(self, found: str, origins: Sequence[Origin], where: str) -> None:
         self._database = self._database or found
         if found != self._database:
             raise ForeignWitness("another database has taken the place of the one that this service began with")
@@ -194,8 +195,9 @@ class Witnesses:
         with self._comparing:
             for _ in range(2):  # once more after a freeze, so that the witness hears of it at once
                 with self._engine.connect() as connection:
-                    self._require_same(connection, (), "")
-                    stock = chains.take_stock(connection, self._known)
+                    seen = chains.look(connection)
+                    self._require_same(seen.database, (), "")
+                    stock = chains.take_stock(connection, self._known, seen)
                 self._held_back.clear()
                 self._record_losses()
                 if not (self._freeze_disputed(stock) | self._freeze_unconfirmed(stock)):

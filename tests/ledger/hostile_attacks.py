@@ -49,6 +49,13 @@ ATTACKS: list[tuple[str, str, list[str]]] = [
             f"WITH p AS ({_NEW[4]}), c AS ({_CHARGE} RETURNING 1), q AS ({_PHASE} ('resv_a_new', 1, 1, 0.3, 9)) SELECT * FROM c",
         ],
     ),
+    ("tacit_api", "a charge without work on its job", [*_NEW[:2], *_NEW[3:6]]),
+    ("tacit_api", "phases that are numbered from 1", [*_NEW[:4], f"{_PHASE} ('resv_a_new', 1, 0.01, 2, 40)", _CHARGE]),
+    (
+        "tacit_api",
+        "a loss of a budget that is there",
+        ["INSERT INTO ledger.lost_budget (budget_id, seq, hash) VALUES ('budget_b', 5, sha256('h'))"],
+    ),
     ("tacit_api", "two charges at once", [*_NEW[:5], f"{_CHARGE}, ('budget_a', 'reserve', 'resv_a_new')"]),
     ("tacit_api", "two charges, the second dropped", [*_NEW[:6], f"{_CHARGE} ON CONFLICT DO NOTHING"]),
     (
@@ -155,6 +162,14 @@ ATTACKS: list[tuple[str, str, list[str]]] = [
             insert("ledger.entry", entry("settle", None, "resv_a_running", "cancelled")),
         ],
     ),
+    (
+        "tacit_worker",
+        "a checkpoint of another tenant's job",
+        [
+            "INSERT INTO public.checkpoint (job_id, fence, step, blob)"
+            " VALUES ('job_a_running', 1, 11, 'jobs/job_b_running/checkpoints/1-10.safetensors')"
+        ],
+    ),
     ("tacit_worker", "the training file passes for the adapter", _released("file_a")),
     ("tacit_worker", "a public file passes for the adapter", _released("eval_a")),
     ("tacit_worker", "another tenant's result passes for the adapter", _released("result_b")),
@@ -187,10 +202,12 @@ ATTACKS: list[tuple[str, str, list[str]]] = [
         "tacit_api",
         "a block that fails after a decision",
         [
+            "BEGIN",
             "SAVEPOINT s",
             _decision("limit", {"epsilon": "7"}),
             "ROLLBACK TO SAVEPOINT s",
             _decision("limit", {"epsilon": "7.5"}),
+            "COMMIT",
         ],
     ),
     *(

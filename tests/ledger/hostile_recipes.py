@@ -138,7 +138,7 @@ INSERTS: dict[tuple[str, str], list[Row]] = {
         Row(
             "of a job",
             _RESERVATION_ROW,
-            lambda row: [_JOB, _uses(row["file_id"], row["budget_id"])],
+            lambda row: [_JOB, _WORK, _uses(row["file_id"], row["budget_id"])],
             lambda row: _charged(row["id"], row["budget_id"]),
         ),
     ],
@@ -194,7 +194,7 @@ INSERTS: dict[tuple[str, str], list[Row]] = {
         Row(
             "of a job",
             {"job_id": quoted(NEW), "file_id": "'file_a'", "budget_id": "'budget_a'"},
-            _always(_JOB),
+            _always(_JOB, _WORK),
             lambda row: [
                 "INSERT INTO ledger.reservation (id, job_id, file_id, budget_id)"
                 f" VALUES ('resv_a_new', {row['job_id']}, {row['file_id']}, {row['budget_id']})",

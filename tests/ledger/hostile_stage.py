@@ -232,8 +232,10 @@ class Stage:
         self.root.execute(b"PREPARE difference AS " + " UNION ALL ".join(parts).encode())
 
     def close(self) -> None:
-        for connection in (*self.logins.values(), self.root, self.api, self.duties):
+        for connection in (*self.logins.values(), self.root):
             connection.close()
+        self.api.close()
+        self.duties.close()
 
     def changes(self) -> list[Change]:
         """Against the remembered state."""
@@ -253,10 +255,11 @@ class Stage:
 
     def keep_leases(self) -> None:
         """Leases end while attempts go on: given anew, in the memory too."""
-        for table in ("ledger.work", _copy("ledger.work")):
-            self.root.execute(
-                f"UPDATE {table} SET lease_until = clock_timestamp() + interval '9 minutes' WHERE fence = 1".encode()
-            )
+        kept = _copy("ledger.work")
+        until = "clock_timestamp() + interval '9 minutes'"
+        self.root.execute(f"UPDATE {kept} SET lease_until = {until} WHERE fence = 1".encode())
+        told = f"UPDATE ledger.work w SET lease_until = k.lease_until FROM {kept} AS k WHERE k.job_id = w.job_id"
+        self.root.execute(told.encode())
 
     def _columns(self, table: str) -> dict[str, str]:
         found = self.root.execute(
