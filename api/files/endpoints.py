@@ -27,11 +27,12 @@ from api.files.schemas import (
 from api.files.upload import Form, receive
 from api.middleware import FORM_OVERHEAD
 from api.pages import After, Order, Page, fetch, page
-from domain import blobs, budgets, disk, files, fingerprints, quotas, scratch
+from domain import blobs, budgets, disk, files, fingerprints, quotas, scratch, upload_reports
 from domain.binding import open_file
 from domain.ingest.check import Report
 from domain.ingest.check import Request as CheckRequest
 from domain.ingest.fingerprint import tenant_key
+from domain.ingest.report import UploadReport
 from domain.ingest.run import run_check
 from domain.purposes import PRIVATE, RESULT
 from domain.refusals import Conflict, Invalid
@@ -107,6 +108,16 @@ def show(file_id: Id, caller: StewardOrAnalyst, connection: Transaction) -> File
     return file_of(files.require(connection, caller, file_id), caller)
 
 
+@router.get("/{file_id}/report")
+def report(file_id: Id, caller: Steward, connection: Transaction) -> UploadReport:
+    """What the check of the upload found that is no problem: what was kept, repeated, in conflict or too long, and what
+    to look at again. It counts private rows: for the steward alone."""
+    found = upload_reports.of_file(connection, files.require(connection, caller, file_id).id)
+    if found is None:
+        raise ApiError(404, "no_report", "this file has no report: it is a result, or was uploaded before there were any")
+    return found
+
+
 @router.delete("/{file_id}")
 def delete(file_id: Id, caller: Steward, service: Service, connection: Transaction) -> DeletedFile:
     """Delete a file's content for good. Its budget keeps what it has spent."""
@@ -179,6 +190,7 @@ def _check_request(
         labels=wanted.labels if isinstance(wanted.labels, list) else None,
         declared_size=wanted.declared_size if isinstance(wanted.declared_size, int) else None,
         key=tenant_key(secret_bytes(service.settings.fingerprint_key), caller.tenant_id).hex() if private else None,
+        max_length=wanted.max_length,
         max_records_per_user=max_records_per_user,
         marks=part.marks if private else {},
     )
@@ -202,6 +214,7 @@ def _keep(
     service: Resources, caller: Caller, file_id: str, wanted: NewFile, form: Form, report: Report, part: Part
 ) -> NewlyUploaded:
     """Store the rows, then let the commit make the file visible; `part` is the note of it until then."""
+    assert report.report is not None
     inline = wanted.privacy_budget
     upload = files.Upload(
         id=file_id,
@@ -237,7 +250,9 @@ def _keep(
             made = files.register(
                 connection, upload, rows, budget, service.default_model.facts, part.marks, wanted.overlap_reason
             )
+            upload_reports.keep(connection, file_id, report.report)
     except BaseException:
         blobs.delete(service.store, key)
         raise
-    return NewlyUploaded(**file_of(made.row, caller).model_dump(), budget_inherited=made.inherited)
+    shown = file_of(made.row, caller).model_dump()
+    return NewlyUploaded(**shown, budget_inherited=made.inherited, report=report.report)

@@ -23,6 +23,7 @@ from api.form_text import from_text
 from domain import strict_json
 from domain.ingest.check import MOST_LABELS
 from domain.ingest.formats import SUFFIXES
+from domain.ingest.report import UploadReport
 from domain.ingest.values import LONGEST_LABEL, label_of
 from domain.purposes import PRIVATE, PUBLIC, RESULT
 from domain.rows import LABELLED, TASK_COLUMNS
@@ -253,6 +254,7 @@ class NewlyUploaded(File):
     budget_inherited: bool = Field(
         description="no budget was opened: that of the answer holds some of the file's records or users already"
     )
+    report: UploadReport = Field(description="what the check found that is no problem; later at `/report`")
 
 
 class DeletedFile(BaseModel):

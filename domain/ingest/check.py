@@ -1,6 +1,7 @@
 """The check itself: records in, Parquet rows and problems out."""
 
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -11,7 +12,9 @@ from domain.ingest.chat import BadMessages, canonical
 from domain.ingest.fingerprint import Kind, fingerprint
 from domain.ingest.formats import records
 from domain.ingest.problems import Problem, Problems
+from domain.ingest.report import UploadReport
 from domain.ingest.spool import SpooledMarks, SpooledUsers
+from domain.ingest.tally import Tally
 from domain.ingest.values import is_text, label_of, user_of
 from domain.rows import LABELLED, RowWriter, drop_rows
 
@@ -35,6 +38,8 @@ class Request(BaseModel):
     """None: publish the count."""
     key: str | None
     """The tenant's fingerprint key in hexadecimal; None keeps every row, for public files."""
+    max_length: int | None = None
+    """Tokens of a record; the report counts records that are longer."""
     max_records_per_user: int | None = None
     """A number when the user is the unit, who then needs a column; None when the record is."""
     marks: dict[Kind, Path] = {}
@@ -49,6 +54,8 @@ class Report(BaseModel):
     labels: list[str] | None
     """None for a task without labels."""
     units: int
+    report: UploadReport | None = None
+    """What its steward is told; None where there are problems."""
 
 
 def check(request: Request) -> Report:
@@ -68,9 +75,17 @@ def check(request: Request) -> Report:
     folder, most = request.target.parent, request.max_records_per_user
     by_user = None if most is None else SpooledUsers(folder, most)
     writer = RowWriter(request.target, request.task, users=by_user is not None)
-    keep = _Keep(request, writer, by_user)
+    tally = Tally(
+        folder,
+        request.columns,
+        labels,
+        request.max_length,
+        private=request.key is not None,
+        by_user=by_user is not None,
+    )
+    keep = _Keep(request, writer, by_user, tally)
     with request.source.open("rb") as source:
-        for line, values in records(source, request.format, tuple(request.columns.values()), problems):
+        for line, values in records(source, request.format, tuple(request.columns.values()), problems, tally.columns):
             found += 1
             try:
                 keep.row(*reader.row(values))
@@ -78,6 +93,7 @@ def check(request: Request) -> Report:
                 problems.note(line, bad.code, bad.message)
     for number, (texts, place) in by_user or ():
         writer.add(texts, place, number)
+        tally.kept(place)
     writer.close()
     repeated = {kind: marks.write(request.marks.get(kind, Path(os.devnull))) for kind, marks in keep.marks.items()}
     if by_user is not None:
@@ -95,7 +111,8 @@ def check(request: Request) -> Report:
             problems.note(None, "too_few_labels", "a classifier needs at least two labels")
     if request.declared_size is not None and units > request.declared_size:
         problems.note(None, "declared_size_too_small", "the file has more units than its declared size")
-    return Report(problems=problems.listed, problem_count=problems.count, labels=labels, units=units)
+    told = tally.report() if problems.count == 0 else None
+    return Report(problems=problems.listed, problem_count=problems.count, labels=labels, units=units, report=told)
 
 
 class _BadValue(ValueError):
@@ -140,22 +157,25 @@ class _Reader:
 class _Keep:
     """What happens to a row without problems: fingerprinted if it is private, and written or grouped."""
 
-    def __init__(self, request: Request, writer: RowWriter, by_user: SpooledUsers | None) -> None:
+    def __init__(self, request: Request, writer: RowWriter, by_user: SpooledUsers | None, tally: Tally) -> None:
         self._key = None if request.key is None else bytes.fromhex(request.key)
+        self._tally = tally
+        self._own_key = self._key or secrets.token_bytes(32)  # what repeats is counted of public files too
         self._writer = writer
         self._by_user = by_user
         kinds: tuple[Kind, ...] = () if self._key is None else ("record", "user")
         self.marks = {kind: SpooledMarks(request.target.parent) for kind in kinds}
 
     def row(self, texts: tuple[str, ...], place: int | None, user: str | None) -> None:
+        mark, owner = fingerprint(texts, self._own_key), None
         if self._key is not None:
-            mark = fingerprint(texts, self._key)
             self.marks["record"].add(mark)
             if user is not None:
                 owner = fingerprint((user,), self._key, "user")
                 self.marks["user"].add(owner)
                 if self._by_user is not None:
                     self._by_user.add(owner, mark, (texts, place))
+        self._tally.row(texts, place, mark, owner)
         if self._by_user is None:  # later copies of a record are dropped when all are known
             self._writer.add(texts, place)
 

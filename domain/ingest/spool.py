@@ -19,11 +19,14 @@ NUMBER = 5
 """Bytes of a row's number."""
 
 
-class _Parts:
+class Parts:
+    """Records by their fingerprints, to be read one part after the other."""
+
     def __init__(self, folder: Path) -> None:
         self._files: list[IO[bytes]] = [tempfile.TemporaryFile(dir=folder) for _ in range(PARTS)]  # noqa: SIM115
 
     def add(self, mark: bytes, record: bytes) -> None:
+        """Bytes that belong to this fingerprint."""
         self._files[mark[0] * PARTS // 256].write(record)
 
     def __iter__(self) -> Iterator[IO[bytes]]:
@@ -38,7 +41,7 @@ class SpooledMarks:
     """The fingerprints of all rows, in the order of the rows."""
 
     def __init__(self, folder: Path) -> None:
-        self._parts, self._count = _Parts(folder), 0
+        self._parts, self._count = Parts(folder), 0
 
     def add(self, mark: bytes) -> None:
         """The fingerprint of the next row."""
@@ -65,7 +68,7 @@ class SpooledUsers:
     """Rows by user: what `RowsByUser` keeps, for one part of the users after the other."""
 
     def __init__(self, folder: Path, most: int) -> None:
-        self._parts, self._most = _Parts(folder), most
+        self._parts, self._most = Parts(folder), most
         self.count = 0
         """Users, once all have been gone through."""
 

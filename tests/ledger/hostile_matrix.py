@@ -311,6 +311,7 @@ def _moved(outcome: Outcome) -> Iterator[str]:
 
 _KEPT = ("ledger.entry", "ledger.authorisation", "ledger.curve", "ledger.database_id", "ledger.finding")
 _KEPT += tuple(f"public.{name}" for name in ("job_file", "release", "fingerprint", "fingerprint_key", "tenant", "audit"))
+_KEPT += ("public.upload_report",)
 
 
 def _findings(stage: Stage, changes: Sequence[Change]) -> Iterator[str]:
