@@ -114,7 +114,7 @@ def report(file_id: Id, caller: Steward, connection: Transaction) -> UploadRepor
     to look at again. It counts private rows: for the steward alone."""
     found = upload_reports.of_file(connection, files.require(connection, caller, file_id).id)
     if found is None:
-        raise ApiError(404, "no_report", "this file has no report: it is a result, or was uploaded before there were any")
+        raise ApiError(404, "no_report", "this file has no report: it is a result, or older than reports are")
     return found
 
 

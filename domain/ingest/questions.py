@@ -38,9 +38,9 @@ def _person(column: Followed) -> Question:
         f"one of them in {k}. The unit of the budget is the record, so what epsilon and delta promise, they promise "
         f"for one record. For somebody with {k} records that is {k} x epsilon and {k} x exp({k - 1} x epsilon) x "
         "delta (group privacy: Vadhan 2017, lemma 2.2; Dwork and Roth 2014, theorem 2.2): "
-        f"epsilon {REMARKED_EPSILON} is {k * REMARKED_EPSILON} for that person. To protect people whatever number of "
-        "records they have, upload into a budget with unit=user and max_records_per_user, and name the column: "
-        f"columns[user]={name}"
+        f"epsilon {REMARKED_EPSILON} is {k * REMARKED_EPSILON} for that person. A budget with unit=user and "
+        f"max_records_per_user protects people, with columns[user]={name}. These records stay with their first budget: "
+        "before anything is spent, freeze it and upload again with overlap=different_population and the reason"
     )
     return Question(
         code="person_column",
