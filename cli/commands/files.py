@@ -130,7 +130,7 @@ def report(file: str, url: options.Url = None, key: options.Key = None, as_json:
 
     - person_column: a column looks like a person, while the budget protects single records: to somebody with 20 records
       20 times the epsilon is promised. A budget of `--unit user --max-records-per-user N`, with `--user-column NAME`,
-      protects people. Records stay with their first budget: freeze that one (`tacit budgets freeze`), and upload again
+      protects people. Records stay with their first budget: freeze that one (`tacit ledger freeze`), and upload again
       with `--overlap different_population` and the reason.
     - odd_class: a class is called like a column (a header in the middle of joined files) or like no value (`NULL`).
     - conflicting_labels: one text has two labels. One record of a text is kept.

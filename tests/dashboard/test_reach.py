@@ -85,6 +85,7 @@ def everywhere(house: House, page: Page) -> dict[str, Any]:
     paths = {
         "budgets": "budgets",
         "budget": f"budgets/{file['budget']}",
+        "file": f"files/{file['id']}",
         "jobs": "jobs",
         "done": f"jobs/{done}",
         "cancelled": f"jobs/{failed}",
