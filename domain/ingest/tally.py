@@ -14,6 +14,8 @@ from domain.ingest.spooled_labels import KEY, SpooledLabels, SpooledPairs
 
 _PIECE = re.compile(r"\w+|[^\w\s]")
 """Words and punctuation marks."""
+_MAY_BE_MARKS = bytes(byte for byte in range(256) if byte >= 128 or re.match(r"[^\w\s]", chr(byte)))
+"""Of UTF-8: ASCII's marks, and all bytes of other characters."""
 NO_LABEL = -1
 
 
@@ -50,9 +52,11 @@ class Tally:
         self._marks.add(record[:KEY], place)
         if self._pairs is not None and user is not None:
             self._pairs.add(user, record)
-        said = [message["content"] for message in json.loads(texts[0])] if self._chat else texts
-        self._words[sum(len(text.split()) for text in said)] += 1
-        self._long += self._is_long(said)
+        said = " ".join([message["content"] for message in json.loads(texts[0])] if self._chat else texts)
+        words = len(said.split())
+        self._words[words] += 1
+        if self._max_length is not None and len(said) > self._max_length:
+            self._long += _is_longer(said, words, self._max_length)
 
     def kept(self, place: int | None) -> None:
         """A row that stays of its user, where the user is the unit."""
@@ -91,15 +95,20 @@ class Tally:
             ],
         )
 
-    def _is_long(self, said: Sequence[str]) -> bool:
-        if self._max_length is None or sum(map(len, said)) <= self._max_length:
-            return False
-        return sum(len(_PIECE.findall(text)) for text in said) > self._max_length
-
     def _which(self) -> str:
         if not self._private:
             return "all are kept"
         return "of each user the first class in the list stays" if self._pairs is not None else "the first record stays"
+
+
+def _is_longer(text: str, words: int, most: int) -> bool:
+    """Whether it has more words and punctuation marks; they are counted only where bounds leave it open."""
+    if words > most:
+        return True
+    content = text.encode()
+    marks = len(content) - len(content.translate(None, _MAY_BE_MARKS))  # no fewer than there are
+    # Each mark is one more, and may make two of a word.
+    return words + 2 * marks > most and len(_PIECE.findall(text)) > most
 
 
 def _lengths(words: Counter[int]) -> Lengths:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from domain.ingest import columns, questions
+from domain.ingest import columns, questions, tally
 from domain.ingest.check import Request, check
 from domain.ingest.person_names import names_people
 from domain.ingest.report import UploadReport
@@ -318,3 +318,13 @@ def test_questions_are_bounded() -> None:
     followed = [columns.Followed(f"user{i}", False, True, True, 100, 5, i) for i in range(2, 100)]
     found = questions.person_columns(followed)
     assert [q.detail["records"] for q in found] == list(range(99, 89, -1))
+
+
+def test_words_and_marks_are_counted_as_one_would() -> None:
+    chosen = random.Random(3)
+    alphabet = "abc  .,-'_\u00e4\u00df\u4e2d\u3002\u2014\u00bd\t\x01\x1c9"
+    for _ in range(20_000):
+        text = "".join(chosen.choices(alphabet, k=chosen.randrange(1, 60)))
+        pieces = len(re.findall(r"\w+|[^\w\s]", text))
+        for most in (pieces - 1, pieces, pieces + 1, chosen.randrange(60)):
+            assert tally._is_longer(text, len(text.split()), most) == (pieces > most), (text, most)
