@@ -107,7 +107,13 @@ class NewJob(Body):
         )
 
 
-class JobPrivacy(BaseModel):
+class Finite(BaseModel):
+    """No number of it is one that JSON has no writing for."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class JobPrivacy(Finite):
     """What the job promises and what of it has been used."""
 
     budget: str
@@ -157,7 +163,7 @@ class Estimate(BaseModel):
     )
 
 
-class Hyperparameters(BaseModel):
+class Hyperparameters(Finite):
     """OpenAI's three, and the two that this service trains with."""
 
     n_epochs: None = None
@@ -167,7 +173,7 @@ class Hyperparameters(BaseModel):
     learning_rate: float
 
 
-class Progress(BaseModel):
+class Progress(Finite):
     """Steps that the ledger has authorised; it moves in at most 20 public chunks."""
 
     step: int

@@ -90,3 +90,23 @@ def test_while_a_budget_is_lost_nobody_new_is_taken_in(world: World) -> None:
     assert done.exit_code == 0, done.output
     assert CliRunner().invoke(command, [*decide, "again"]).exit_code == 1
     world.private_file()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "method = '{}'",
+        "plan = '{}'",
+        """privacy = privacy || '{"epsilon": "NaN"}'""",
+        """privacy = privacy || '{"budget_left_after": "Infinity"}'""",
+    ],
+)
+def test_one_malformed_job_is_shown_damaged_and_hides_no_other(world: World, damage: str) -> None:
+    file = world.private_file()["id"]
+    sound, bad = (world.post(JOBS, job_body(file, 1.0)).json()["id"] for _ in range(2))
+    with past_triggers(world.database) as connection:
+        connection.exec_driver_sql(f"UPDATE public.job SET {damage.replace('%', '%%')} WHERE id = '{bad}'")
+    shown = {job["id"]: job for job in world.get(JOBS).json()["data"]}
+    assert shown[sound]["error"] is None
+    assert shown[bad]["error"]["code"] == "job_unreadable"
+    assert shown[bad]["privacy"]["epsilon"] == 0

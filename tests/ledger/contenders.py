@@ -91,7 +91,9 @@ def zombie(url: str, job: str, tenant: str, seconds: float, moment: str) -> None
         publish(c, lease, tenant, results)
         wait()
 
-    checkpoint = tables.checkpoint.insert().values(job_id=job, fence=lease.fence, step=99, blob="late")
+    checkpoint = tables.checkpoint.insert().values(
+        job_id=job, fence=lease.fence, step=99, blob=f"jobs/{job}/checkpoints/late"
+    )
     acts: dict[str, Callable[[sa.Connection], object]] = {
         "authorise": lambda c: work.authorise(c, lease, 0, 1),
         "renew": lambda c: work.renew(c, lease, 60),

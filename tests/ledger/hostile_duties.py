@@ -97,5 +97,5 @@ class Duties:
             freezes(connection)
 
     def _store(self, engine: Any) -> Store:
-        vault = Vault(engine, read_masters(KeySettings(master_key=MASTER_KEY)))
+        vault = Vault(engine, read_masters(KeySettings(master_key=SecretStr(MASTER_KEY))))
         return Store(LocalStore(self._folder), self._folder, vault)

@@ -2,93 +2,20 @@
 has a name, or accepted, harmless, and in the table of reasons."""
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
 
-from ledger.verify import verify_budget
 from tests.ledger.hostile_attacks import ATTACKS
-from tests.ledger.hostile_readers import unreadable
-from tests.ledger.hostile_reasons import REASONS, Reason
+from tests.ledger.hostile_judge import Judge
 from tests.ledger.hostile_recipes import DELETES, INSERTS, UPDATES, Row, words
-from tests.ledger.hostile_stage import LOGINS, Change, Stage, insert
+from tests.ledger.hostile_report import UNKNOWN, Attempt, Outcome, Report
+from tests.ledger.hostile_stage import LOGINS, Stage, insert
 from tests.ledger.hostile_values import Value, values
 
 FORMS = ("insert", "copy", "merge", "insert of a selection")
 """How a row with an odd value is written."""
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One transaction of a login."""
-
-    login: str
-    table: str
-    column: str
-    kind: str
-    form: str
-    statements: tuple[str, ...]
-    copy: Mapping[str, str] | None = None
-    """A row that COPY sends after the first statement, as SQL expressions."""
-
-    def __str__(self) -> str:
-        return f"{self.login} {self.table}.{self.column}: {self.kind} ({self.form})"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    attempt: Attempt
-    refused: tuple[str, str] | None
-    """By what kind of thing, and its name; None: accepted."""
-    changes: Sequence[Change] = ()
-    wrong: Sequence[str] = ()
-    reason: Reason | None = None
-
-
-@dataclass
-class Report:
-    """What all attempts came to."""
-
-    refused: dict[str, Counter[str]] = field(default_factory=lambda: {login: Counter() for login in LOGINS})
-    by_name: dict[str, Counter[tuple[str, str]]] = field(default_factory=lambda: {login: Counter() for login in LOGINS})
-    accepted: dict[str, Counter[Reason | None]] = field(default_factory=lambda: {login: Counter() for login in LOGINS})
-    idle: Counter[str] = field(default_factory=Counter)
-    wrong: list[str] = field(default_factory=list)
-
-    def add(self, outcome: Outcome) -> None:
-        login = outcome.attempt.login
-        if outcome.refused is not None:
-            self.refused[login][outcome.refused[0]] += 1
-            self.by_name[login][outcome.refused] += 1
-            return
-        if not outcome.changes:
-            self.idle[login] += 1
-            return
-        self.accepted[login][outcome.reason] += 1
-        self.wrong += [f"{outcome.attempt}: {what}" for what in outcome.wrong]
-        if outcome.reason is None:
-            self.wrong.append(f"{outcome.attempt}: accepted, and nothing says why that is harmless")
-
-    @property
-    def used(self) -> set[Reason]:
-        return {reason for counter in self.accepted.values() for reason in counter if reason is not None}
-
-    def __str__(self) -> str:
-        lines = []
-        for login in LOGINS:
-            refused, accepted = self.refused[login], self.accepted[login]
-            tried = refused.total() + accepted.total() + self.idle[login]
-            by = ", ".join(f"{n} by {kind}" for kind, n in refused.most_common())
-            lines.append(
-                f"\n{login}: {tried} statements; refused {refused.total()} ({by}); {self.idle[login]} changed nothing;"
-                f" accepted {accepted.total()}:"
-            )
-            for reason, n in sorted(accepted.items(), key=lambda item: str(item[0])):
-                lines.append(f"  {n:5}  {reason or 'NO REASON'}")
-        return "\n".join(lines)
 
 
 Rights = dict[tuple[str, str], dict[str, str]]
@@ -98,7 +25,9 @@ Rights = dict[tuple[str, str], dict[str, str]]
 def rights(stage: Stage, privilege: str) -> Rights:
     """What the catalogue lets the services write, of every table in `ledger` and `public`."""
     found: Rights = {}
-    for login, table, column, type_ in stage.root.execute(_RIGHTS, {"right": privilege, "logins": list(LOGINS)}).fetchall():
+    for login, table, column, type_ in stage.root.execute(
+        _RIGHTS, {"right": privilege, "logins": list(LOGINS)}
+    ).fetchall():
         found.setdefault((login, table), {})[column] = type_
     return found
 
@@ -113,7 +42,9 @@ FROM unnest(%(logins)s::text[]) AS login, pg_class c
 WHERE c.relkind IN ('r', 'p', 'v', 'f') AND c.relnamespace IN ('ledger'::regnamespace, 'public'::regnamespace)"""
 _RIGHTS = (
     "SELECT login, c.oid::regclass::text, a.attname, format_type(a.atttypid, a.atttypmod)"
-    + _RELATIONS.replace("pg_class c\n", "pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped\n")
+    + _RELATIONS.replace(
+        "pg_class c\n", "pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped\n"
+    )
     + " AND has_column_privilege(login, c.oid, a.attnum, %(right)s) ORDER BY 1, 2, a.attnum"
 )
 _DELETES = "SELECT login, c.oid::regclass::text" + _RELATIONS + " AND has_table_privilege(login, c.oid, 'DELETE')"
@@ -147,7 +78,7 @@ def attempts(stage: Stage, forms: Sequence[str] = FORMS) -> Iterator[Attempt]:
         types = insertable.get((login, table), {})
         for row in rows:
             yield from _conflicts(login, table, row)
-            for column in row.columns.keys() & types.keys():
+            for column in filter(types.__contains__, row.columns):
                 for value in [*values(types[column], row.columns[column]), *words(table, column)]:
                     changed = {**row.columns, column: value.sql}
                     for form in forms:
@@ -156,7 +87,7 @@ def attempts(stage: Stage, forms: Sequence[str] = FORMS) -> Iterator[Attempt]:
     for (login, table), victims in UPDATES.items():
         types = updatable.get((login, table), {})
         for victim in victims:
-            for column in victim.columns.keys() & types.keys():
+            for column in filter(types.__contains__, victim.columns):
                 for value in [*values(types[column], victim.columns[column]), *words(table, column), _more(column)]:
                     yield _updated(login, table, victim.where, column, value)
     for (login, table), wheres in DELETES.items():
@@ -176,16 +107,16 @@ def _inserted(
     login: str, table: str, row: Row, columns: Mapping[str, str], column: str, kind: str, form: str
 ) -> Attempt:
     before, after = row.before(columns), row.after(columns)
-    if form == "copy":
-        return Attempt(login, table, column, kind, form, ("; ".join(before), *after), columns)
-    names = ", ".join(columns)
     given = ", ".join(columns.values())
+    if form == "copy":
+        return Attempt(login, table, column, kind, form, ("; ".join(before), *after), columns, f"{row.name} {given}")
+    names = ", ".join(columns)
     statement = {
         "insert": insert(table, columns),
         "merge": f"MERGE INTO {table} USING (SELECT 1) AS s ON false WHEN NOT MATCHED THEN INSERT ({names}) VALUES ({given})",
         "insert of a selection": f"INSERT INTO {table} ({names}) SELECT {given} WHERE true",
     }[form]
-    return Attempt(login, table, column, kind, form, (*before, statement, *after))
+    return Attempt(login, table, column, kind, form, (*before, statement, *after), row=f"{row.name} {given}")
 
 
 def _conflicts(login: str, table: str, row: Row) -> Iterator[Attempt]:
@@ -198,7 +129,9 @@ def _conflicts(login: str, table: str, row: Row) -> Iterator[Attempt]:
         "do nothing at once": (*before, f"{plain}, ({', '.join(row.columns.values())}) ON CONFLICT DO NOTHING", *after),
         "do update": (*before, f"{plain} ON CONFLICT ({column}) DO UPDATE SET {column} = EXCLUDED.{column}", *after),
         "twice": (*before, plain, *after, plain),
-        "no rows": (f"INSERT INTO {table} ({', '.join(row.columns)}) SELECT {', '.join(row.columns.values())} WHERE false",),
+        "no rows": (
+            f"INSERT INTO {table} ({', '.join(row.columns)}) SELECT {', '.join(row.columns.values())} WHERE false",
+        ),
         "in a block that fails": (*before, _failing(plain)),
     }
     for form, statements in forms.items():
@@ -207,12 +140,19 @@ def _conflicts(login: str, table: str, row: Row) -> Iterator[Attempt]:
 
 def _failing(statement: str) -> str:
     """What the statement did is undone by an error that is caught."""
-    return f"DO $block$ BEGIN {statement}; RAISE division_by_zero; EXCEPTION WHEN division_by_zero THEN NULL; END $block$"
+    return (
+        f"DO $block$ BEGIN {statement}; RAISE division_by_zero; EXCEPTION WHEN division_by_zero THEN NULL; END $block$"
+    )
 
 
 def _updated(login: str, table: str, where: str, column: str, value: Value) -> Attempt:
     return Attempt(
-        login, table, column, value.kind, f"update where {where}", (f"UPDATE {table} SET {column} = {value.sql} WHERE {where}",)
+        login,
+        table,
+        column,
+        value.kind,
+        f"update where {where}",
+        (f"UPDATE {table} SET {column} = {value.sql} WHERE {where}",),
     )
 
 
@@ -225,6 +165,7 @@ def attempt(stage: Stage, one: Attempt) -> Outcome:
         else:
             _copied(connection, one, one.copy)
     except psycopg.Error as error:
+        connection.rollback()  # of an attempt that began a block
         return Outcome(one, _by(error))
     return Outcome(one, None, stage.changes())
 
@@ -259,91 +200,18 @@ def _by(error: psycopg.Error) -> tuple[str, str]:
         return "trigger", f"{found[1] or found[2]} {state}"
     if state == "42501":
         return "privilege", error.diag.message_primary or ""
-    return ("type" if state[:2] in ("22", "42", "54", "0A") else "something else"), state
-
-
-def judge(stage: Stage, outcome: Outcome) -> Outcome:
-    """What is wrong with something that was accepted, and the reason why it is harmless."""
-    one = outcome.attempt
-    changed = {change.table for change in outcome.changes}
-    wrong = [*_moved(outcome), *_findings(stage, outcome.changes), *unreadable(stage.api, changed)]
-    if changed & _DUTIES:
-        wrong += stage.duties.failing()
-    reason = next((r for r in REASONS if r.covers(one.login, one.table, one.column, one.kind)), None)
-    return Outcome(one, None, outcome.changes, wrong, reason)
-
-
-_DUTIES = {"ledger.budget", "ledger.entry", "ledger.phase", "ledger.reservation", "ledger.work"}
-_DUTIES |= {f"public.{name}" for name in ("checkpoint", "data_key", "file", "idempotency", "job", "job_event")}
-"""What the duties of the services read."""
-
-_FIXED = ("tenant_id", "orders", "weight_numerators", "weight_denominator", "delta", "unit", "max_records_per_user")
-_FIXED += ("relation", "reference", "epsilon_opened", "created_at", "name")
-
-
-def _moved(outcome: Outcome) -> Iterator[str]:
-    """What moved of budgets without an entry that the attempt asked for, and rows that went away."""
-    changes = outcome.changes
-    gone = {(c.table, c.row["id"]): c.row for c in changes if c.gone and "id" in c.row}
-    posted = Counter(c.row["budget_id"] for c in changes if c.table == "ledger.entry" and not c.gone)
-    text = " ".join(outcome.attempt.statements)
-    asked = len(re.findall(r"INTO ledger\.(?:entry|budget) ", text)) + (outcome.attempt.form in ("copy", "do nothing at once"))
-    if sum(posted.values()) > asked:
-        yield f"{sum(posted.values())} entries were posted, {asked} were asked for"
-    for change in changes:
-        if change.gone and change.table in _KEPT:
-            yield f"a row of {change.table} changed or is gone"
-        if change.table != "ledger.budget" or change.gone:
-            continue
-        before, after = gone.get((change.table, change.row["id"])), change.row
-        if before is None:
-            continue
-        yield from (f"{c} of {after['id']} changed" for c in _FIXED if before[c] != after[c])
-        if after["head_seq"] - before["head_seq"] != posted[after["id"]]:
-            yield f"{after['id']} moved without an entry"
-        if after["epsilon"] > before["epsilon"] or after["epsilon_claim"] != before["epsilon_claim"]:
-            yield f"the limit of {after['id']} rose"
-        if any(a < b for a, b in zip(after["spent"], before["spent"], strict=True)):
-            yield f"{after['id']} has spent less than before"
-        if before["frozen_reason"] is not None and after["frozen_reason"] != before["frozen_reason"]:
-            yield f"{after['id']} was thawed"
-
-
-_KEPT = ("ledger.entry", "ledger.authorisation", "ledger.curve", "ledger.database_id", "ledger.finding")
-_KEPT += tuple(f"public.{name}" for name in ("job_file", "release", "fingerprint", "fingerprint_key", "tenant", "audit"))
-_KEPT += ("public.upload_report",)
-
-
-def _findings(stage: Stage, changes: Sequence[Change]) -> Iterator[str]:
-    """Verification of the budgets whose rows changed: it reads the schema `ledger` alone, and one budget's rows."""
-    named = {str(value) for c in changes if c.table.startswith("ledger.") for value in c.row.values()}
-    held = stage.root.execute(_BUDGETS, {"named": list(named)}).fetchall()
-    for (budget,) in held:
-        yield from (str(finding) for finding in verified(stage, budget))
-
-
-_BUDGETS = """
-SELECT b.id FROM ledger.budget b WHERE b.id = ANY (%(named)s) OR EXISTS (
-  SELECT FROM ledger.reservation r WHERE r.budget_id = b.id AND r.id = ANY (%(named)s))"""
-
-
-def verified(stage: Stage, budget: str) -> list[object]:
-    """Findings; an error of the verification is one."""
-    try:
-        return list(verify_budget(stage.api, budget))
-    except Exception as error:  # noqa: BLE001  whatever a stored value does to it
-        return [f"{budget} cannot be verified: {type(error).__name__}: {str(error)[:200]!r}"]
+    return ("type" if state[:2] in ("22", "42", "54", "0A") else UNKNOWN), state
 
 
 def run(stage: Stage, tries: Sequence[Attempt]) -> Report:
     """All attempts, each on the stage as it was."""
-    report = Report()
+    report, judge = Report(), Judge(stage)
     for number, one in enumerate(tries):
         if number % 1000 == 0:
             stage.keep_leases()
         outcome = attempt(stage, one)
         if outcome.refused is None and outcome.changes:
-            outcome = judge(stage, outcome)
+            outcome = judge.judge(outcome)
             stage.put_back(outcome.changes)
         report.add(outcome)
     assert stage.changes() == []

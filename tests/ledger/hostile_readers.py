@@ -103,7 +103,19 @@ def _notes(c: sa.Connection) -> None:
 _READERS: list[tuple[Callable[[sa.Connection], None], set[str]]] = [
     (_budgets, {"ledger.budget", "ledger.entry", "ledger.reservation"}),
     (_grants, {"ledger.budget", "ledger.budget_grant", "public.api_key", "public.tenant"}),
-    (_jobs, {"public.job", "public.job_file", "public.release", "public.file", "ledger.entry", "ledger.reservation", "ledger.phase", "public.model_profile"}),
+    (
+        _jobs,
+        {
+            "public.job",
+            "public.job_file",
+            "public.release",
+            "public.file",
+            "ledger.entry",
+            "ledger.reservation",
+            "ledger.phase",
+            "public.model_profile",
+        },
+    ),
     (_events, {"public.job", "public.job_event"}),
     (_files, {"public.file", "public.release", "public.job_file", "public.api_key", "public.tenant"}),
     (_reports, {"public.upload_report"}),

@@ -1,25 +1,205 @@
-"""Why what the database accepts of a hostile login is harmless."""
+"""Why what the database accepts of a hostile login is harmless: attacks, and the tables of the ledger."""
 
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from tests.ledger.hostile_reason import API, BOTH, NAMES, TO_ANOTHER, WORKER, Reason
+from tests.ledger.hostile_reasons_public import PUBLIC
 
-
-@dataclass(frozen=True)
-class Reason:
-    """Patterns as of a shell; `why` is what the code does about it."""
-
-    login: str
-    table: str
-    column: str
-    kind: str
-    why: str
-
-    def covers(self, login: str, table: str, column: str, kind: str) -> bool:
-        told = ((self.login, login), (self.table, table), (self.column, column), (self.kind, kind))
-        return all(any(fnmatchcase(actual, p) for p in pattern.split("|")) for pattern, actual in told)
-
-    def __str__(self) -> str:
-        return f"{self.table}.{self.column}: {self.kind}: {self.why}"
-
-
-REASONS: list[Reason] = []
+_ATTACKS = [
+    Reason(
+        API,
+        "-",
+        "a reference job that never fits",
+        "*",
+        "the budget opens with its own cap; the public job is shown as fitting 0 times",
+    ),
+    Reason(
+        API,
+        "-",
+        "a block that fails after a decision",
+        "*",
+        "a savepoint takes back the entry with what it did: one decision stands, in the chain",
+    ),
+    Reason(
+        WORKER,
+        "-",
+        "the end and steps in one statement",
+        "*",
+        "the steps were authorised first and are in the price of the settlement",
+    ),
+    Reason(
+        WORKER,
+        "-",
+        "a lease is let go, then the job is cancelled",
+        "*",
+        "the holder of a lease may end its job: the authorised steps stay spent",
+    ),
+    Reason(WORKER, "-", "steps that are dropped", "*", "no unique index drops an authorisation: both count"),
+    Reason(
+        BOTH, "*", "*", "valid", "what the service itself writes; said twice, or dropped, it counts once or not at all"
+    ),
+]
+_LEDGER = [
+    Reason(
+        API,
+        "ledger.budget",
+        "id|name",
+        "*",
+        "a name: the hash that the chain begins with covers the id, and answers escape both",
+    ),
+    Reason(
+        API,
+        "ledger.budget",
+        "tenant_id",
+        "another's tenant",
+        "a new budget of the other tenant: nobody's records are in it and no limit of an old one moves",
+    ),
+    Reason(
+        API,
+        "ledger.budget",
+        "epsilon",
+        "digits|limit",
+        "within the bounds of a limit; the caps are computed by the database from the exact number",
+    ),
+    Reason(
+        API,
+        "ledger.budget",
+        "delta",
+        "a fraction|digits|limit",
+        "within (1e-30, 1): the caps follow from it, the chain begins with it and every answer names it",
+    ),
+    Reason(API, "ledger.budget", "unit", "the word *", "one of the two units that there are, fixed with the budget"),
+    Reason(
+        API,
+        "ledger.budget",
+        "max_records_per_user",
+        "null|default|one|a fraction|huge",
+        "a bound exactly where the unit is a user; it bounds what is read, not what is charged",
+    ),
+    Reason(API, "ledger.budget", "reference", "*", "a public job within its bounds: it is shown, and moves nothing"),
+    Reason(
+        API,
+        "ledger.budget",
+        "weight_numerators",
+        "unsorted",
+        "another split of the same delta: any that adds up to the whole is sound",
+    ),
+    Reason(
+        API,
+        "ledger.entry",
+        "budget_id",
+        TO_ANOTHER,
+        "the API decides for every tenant, and without the admin only less: a freeze, a lower limit, a note. Denial of service; the admin's thaw undoes it, and the chain says who",
+    ),
+    Reason(
+        API,
+        "ledger.entry",
+        "kind",
+        "the word *",
+        "another decision of those that lower, freeze, note or give back; what raises or thaws is the admin's",
+    ),
+    Reason(
+        API,
+        "ledger.entry",
+        "outcome",
+        "null|default|the word *",
+        "only where nobody holds the lease: authorised steps stay spent under each, and a failure spends all that was reserved",
+    ),
+    Reason(API, "ledger.entry", "reservation_id", "null|default", "decisions name none"),
+    Reason(
+        API,
+        "ledger.entry",
+        "detail",
+        "*",
+        "words, under the hash of the chain; amounts are read by one plain grammar, what is sealed and charged the database says itself",
+    ),
+    Reason(
+        API,
+        "ledger.lost_budget",
+        "budget_id|hash|seq",
+        "*",
+        "of no budget that there is, nor may it be opened later: nothing new begins until the admin accepts the loss. Denial of service to new budgets and uploads; open ones go on",
+    ),
+    Reason(API, "ledger.phase", "ordinal", "zero", "phases are numbered from 0, or the charge is refused"),
+    Reason(
+        API,
+        "ledger.phase",
+        "sample_rate",
+        "null|default|tiny|one|a fraction",
+        "priced by the database at what is stored, at most at the whole; the worker trains the plan that equals the phase",
+    ),
+    Reason(
+        API,
+        "ledger.phase",
+        "noise_multiplier",
+        "null|default|one|a fraction",
+        "priced by the database at what is stored; the worker trains the plan that equals the phase",
+    ),
+    Reason(API, "ledger.phase", "steps_max", "one|a fraction", "fewer steps are charged, and no more are authorised"),
+    Reason(
+        API,
+        "ledger.phase",
+        "curve_id",
+        "null|default|the word curve_test",
+        "a mechanism that the admin has proven, at the price of its row",
+    ),
+    Reason(API, "ledger.phase", "indivisible", "*", "it can only be dearer: paid for whole when it begins"),
+    Reason(API, "ledger.reservation", "id", NAMES, "a name of a new row; ids are unique within their table"),
+    Reason(
+        API,
+        "ledger.reservation",
+        "expires_at|starts_by",
+        "null|default|infinite|past|future|now|soon|limit|year 200000",
+        "cut to the budget's rules and to 90 days; an earlier end gives back what was not used",
+    ),
+    Reason(
+        API,
+        "ledger.work",
+        "paused_at",
+        "*",
+        "the database sets the time of a pause; a pause spends nothing and ends with the reservation",
+    ),
+    Reason(
+        API,
+        "ledger.work",
+        "stop_requested",
+        "*",
+        "a stop is never taken back; it ends a job early, which only gives back",
+    ),
+    Reason(
+        WORKER,
+        "ledger.authorisation",
+        "reservation_id",
+        "another's reservation",
+        "a worker works for every tenant: steps under the fence of a lease, charged to the budget that reserved them",
+    ),
+    Reason(
+        WORKER,
+        "ledger.authorisation",
+        "ordinal|fence|steps",
+        "zero|one|a fraction",
+        "rounded to the phase, fence or steps that there are: they are charged as stored",
+    ),
+    Reason(WORKER, "ledger.entry", "kind", "the word settle", "the one kind that a worker posts"),
+    Reason(
+        WORKER,
+        "ledger.entry",
+        "outcome",
+        "the word *",
+        "authorised steps are spent under each; a failure spends all that was reserved",
+    ),
+    Reason(WORKER, "ledger.entry", "detail", "null|default|an empty object", "a settlement need say nothing"),
+    Reason(
+        WORKER,
+        "ledger.entry",
+        "fence",
+        "null|default|one|a fraction",
+        "the fence of the lease, or none where nobody holds one",
+    ),
+    Reason(
+        WORKER,
+        "ledger.work",
+        "*",
+        "*",
+        "the worker's own bookkeeping: a lease of 10 minutes at most, a fence that grows by one. Denial of service to jobs; what was authorised stays spent",
+    ),
+]
+REASONS = [*_ATTACKS, *_LEDGER, *PUBLIC]

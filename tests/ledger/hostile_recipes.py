@@ -142,7 +142,7 @@ INSERTS: dict[tuple[str, str], list[Row]] = {
         Row(
             "of a job",
             _RESERVATION_ROW,
-            lambda row: [_JOB, _uses(row["file_id"], row["budget_id"])],
+            lambda row: [_JOB, _WORK, _uses(row["file_id"], row["budget_id"])],
             lambda row: _charged(row["id"], row["budget_id"]),
         ),
     ],
@@ -198,7 +198,7 @@ INSERTS: dict[tuple[str, str], list[Row]] = {
         Row(
             "of a job",
             {"job_id": quoted(NEW), "file_id": "'file_a'", "budget_id": "'budget_a'"},
-            _always(_JOB),
+            _always(_JOB, _WORK),
             lambda row: [
                 "INSERT INTO ledger.reservation (id, job_id, file_id, budget_id)"
                 f" VALUES ('resv_a_new', {row['job_id']}, {row['file_id']}, {row['budget_id']})",
@@ -259,7 +259,11 @@ INSERTS: dict[tuple[str, str], list[Row]] = {
     ],
 }
 
-_JOB_COLUMNS = {"status": "'running'", "status_detail": "NULL", "error": as_json({"code": "c", "message": "m", "param": None})}
+_JOB_COLUMNS = {
+    "status": "'running'",
+    "status_detail": "NULL",
+    "error": as_json({"code": "c", "message": "m", "param": None}),
+}
 _JOB_COLUMNS |= {"finished_at": "now()", "hinted_at": "now()"}
 _JOBS = [f"id = 'job_a_{name}'" for name in ("queued", "running", "done")]
 _WORKED = {"excused_fence": "1", "fence": "1", "lease_until": "clock_timestamp()", "owner": "'w'", "seconds": "1"}
@@ -282,9 +286,13 @@ UPDATES: dict[tuple[str, str], list[Victim]] = {
             },
         )
     ],
-    ("tacit_api", "public.file"): [Victim(f"id = '{name}'", {"deleted_at": "now()"}) for name in ("file_a", "eval_a", "result_a")],
+    ("tacit_api", "public.file"): [
+        Victim(f"id = '{name}'", {"deleted_at": "now()"}) for name in ("file_a", "eval_a", "result_a")
+    ],
     ("tacit_api", "public.job"): [Victim(where, _JOB_COLUMNS) for where in _JOBS],
-    ("tacit_api", "public.keeper_watch"): [Victim("duty = 'turn'", {"detail": as_json({"failing": {}}), "finished_at": "now()"})],
+    ("tacit_api", "public.keeper_watch"): [
+        Victim("duty = 'turn'", {"detail": as_json({"failing": {}}), "finished_at": "now()"})
+    ],
     ("tacit_worker", "ledger.work"): [
         Victim("job_id = 'job_a_running'", _WORKED),
         Victim("job_id = 'job_a_done'", _WORKED),
@@ -304,7 +312,10 @@ DELETES: dict[tuple[str, str], list[str]] = {
 }
 
 _WORDS: dict[tuple[str, str], str] = {
-    ("ledger.entry", "kind"): "open reserve settle freeze thaw limit correction reprice overlap grant revoke rules approve records",
+    (
+        "ledger.entry",
+        "kind",
+    ): "open reserve settle freeze thaw limit correction reprice overlap grant revoke rules approve records",
     ("ledger.entry", "outcome"): "succeeded cancelled failed",
     ("ledger.budget", "unit"): "record user",
     ("ledger.phase", "curve_id"): "curve_test",

@@ -71,7 +71,7 @@ def live(stage: Stage, setting: tuple[str, str], tenant: str) -> Life:
         }
         try:
             for session in sessions.values():
-                session.execute(f"SET {name} = {value if name == 'search_path' else quoted(value)}".encode())
+                session.execute(f"SET {name} = {value if value and name == 'search_path' else quoted(value)}".encode())
             for login, statements in settled_in(tenant):
                 sessions[login].execute("; ".join(statements).encode())
         finally:
@@ -79,7 +79,8 @@ def live(stage: Stage, setting: tuple[str, str], tenant: str) -> Life:
                 session.close()
     except psycopg.Error as error:
         refused = f"{error.sqlstate} {str(error)[:100]}"
-    findings = [f for budget in (f"budget_{tenant}", f"budget_{tenant}_spare") for f in verify_budget(stage.api, budget)]
+    ids = stage.root.execute("SELECT id FROM ledger.budget WHERE tenant_id = %s", [f"tenant_{tenant}"]).fetchall()
+    findings: list[object] = [finding for (budget,) in ids for finding in verify_budget(stage.api, budget)]
     numbers = stage.root.execute(_NUMBERS, {"budget": f"budget_{tenant}"}).fetchall()
     return Life(f"{name} = {value!r}", refused, numbers, findings)
 

@@ -102,7 +102,13 @@ def key_row(id: str, tenant: str, scopes: str, project: str | None = None) -> di
 
 
 def budget_row(id: str, tenant: str) -> dict[str, str]:
-    row = {"id": quoted(id), "tenant_id": quoted(f"tenant_{tenant}"), "name": "'notes'", "epsilon": "8", "delta": "0.00001"}
+    row = {
+        "id": quoted(id),
+        "tenant_id": quoted(f"tenant_{tenant}"),
+        "name": "'notes'",
+        "epsilon": "8",
+        "delta": "0.00001",
+    }
     row |= {"unit": "'record'", "max_records_per_user": "NULL", "reference": as_json(REFERENCE)}
     return row | {"orders": quoted(ORDERS), "weight_numerators": quoted(WEIGHTS), "weight_denominator": WHOLE}
 
@@ -135,8 +141,18 @@ def settled_in(t: str) -> list[tuple[str, list[str]]]:
         *reserved(t, "waiting", f"analyst_{t}"),
         f"INSERT INTO ledger.entry (budget_id, kind, detail) VALUES ('{budget}', 'rules', {as_json({'queue_days': '7', 'by': key, 'reason': 'r'})})",
     ]
-    result = {"id": f"'result_{t}'", "tenant_id": f"'tenant_{t}'", "purpose": "'fine-tune-results'", "filename": "'a.zip'"}
-    result |= {"sha256": "'00'", "status": "'processed'", "blob": f"'jobs/{job}_done/results/1/a.zip'", "binding": "sha256('r')"}
+    result = {
+        "id": f"'result_{t}'",
+        "tenant_id": f"'tenant_{t}'",
+        "purpose": "'fine-tune-results'",
+        "filename": "'a.zip'",
+    }
+    result |= {
+        "sha256": "'00'",
+        "status": "'processed'",
+        "blob": f"'jobs/{job}_done/results/1/a.zip'",
+        "binding": "sha256('r')",
+    }
     worker = [
         _claimed(f"{job}_running"),
         _claimed(f"{job}_done"),
@@ -216,8 +232,10 @@ class Stage:
         self.root.execute(b"PREPARE difference AS " + " UNION ALL ".join(parts).encode())
 
     def close(self) -> None:
-        for connection in (*self.logins.values(), self.root, self.api, self.duties):
+        for connection in (*self.logins.values(), self.root):
             connection.close()
+        self.api.close()
+        self.duties.close()
 
     def changes(self) -> list[Change]:
         """Against the remembered state."""
@@ -237,10 +255,11 @@ class Stage:
 
     def keep_leases(self) -> None:
         """Leases end while attempts go on: given anew, in the memory too."""
-        for table in ("ledger.work", _copy("ledger.work")):
-            self.root.execute(
-                f"UPDATE {table} SET lease_until = clock_timestamp() + interval '9 minutes' WHERE fence = 1".encode()
-            )
+        kept = _copy("ledger.work")
+        until = "clock_timestamp() + interval '9 minutes'"
+        self.root.execute(f"UPDATE {kept} SET lease_until = {until} WHERE fence = 1".encode())
+        told = f"UPDATE ledger.work w SET lease_until = k.lease_until FROM {kept} AS k WHERE k.job_id = w.job_id"
+        self.root.execute(told.encode())
 
     def _columns(self, table: str) -> dict[str, str]:
         found = self.root.execute(

@@ -118,7 +118,7 @@ JSON = [
     Value("an array", "'[]'"),
     Value("an array", "'[{}]'"),
     Value("an empty object", "'{}'"),
-    Value("unknown keys", "'{\"unknown\": 1, \"\": null}'"),
+    Value("unknown keys", '\'{"unknown": 1, "": null}\''),
     Value("deep", quoted(f'{{"deep": {deep(31)}}}')),
     Value("deep", quoted(f'{{"deep": {deep(1500)}}}')),
     Value("deep", quoted(deep(5000))),
@@ -154,7 +154,13 @@ _INNER: list[tuple[str, Any]] = [
     ("an array", ["x"]),
     ("an empty object", {}),
 ]
-_FEW: list[tuple[str, Any]] = [("null", None), ("negative", -1), ("huge", 10**400), ("text", "NaN"), ("an array", ["x"])]
+_FEW: list[tuple[str, Any]] = [
+    ("null", None),
+    ("negative", -1),
+    ("huge", 10**400),
+    ("text", "NaN"),
+    ("an array", ["x"]),
+]
 
 
 def json_values(valid: Any) -> Iterator[Value]:

@@ -160,7 +160,9 @@ def test_a_late_worker_is_harmless(world: World) -> None:
         lambda c: settle(c, job, "succeeded", old.fence),
         lambda c: settle(c, job, "cancelled"),  # nobody settles past a live lease either
         lambda c: c.execute(
-            sa.text("INSERT INTO checkpoint (job_id, fence, step, blob) VALUES (:j, :f, 1, 'b')"),
+            sa.text(
+                "INSERT INTO checkpoint (job_id, fence, step, blob) VALUES (:j, :f, 1, 'jobs/' || :j || '/checkpoints/b')"
+            ),
             {"j": job, "f": old.fence},
         ),
     ):

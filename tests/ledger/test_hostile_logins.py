@@ -70,7 +70,7 @@ TRIGGERS = {
     ],
     "tacit_worker": [
         "INSERT INTO ledger.authorisation (reservation_id, ordinal, fence, steps) VALUES ('{reservation}', 0, 1, 200)",
-        "INSERT INTO checkpoint (job_id, fence, step, blob) VALUES ('{job}', 1, 1, 'b')",
+        "INSERT INTO checkpoint (job_id, fence, step, blob) VALUES ('{job}', 1, 1, 'jobs/{job}/checkpoints/b')",
         "UPDATE ledger.work SET lease_until = now() + interval '1 minute' WHERE job_id = '{job}'",
         "INSERT INTO ledger.entry (budget_id, kind, reservation_id, outcome, fence) VALUES ('{budget}', 'settle', '{reservation}', 'cancelled', 1)",
     ],

@@ -1,5 +1,6 @@
 """Whatever level and order two sessions choose, the ledger refuses the level or does as if one had come after the other."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -31,15 +32,31 @@ def stage(databases: Databases) -> Iterator[Stage]:
     databases.drop(database.name)
 
 
+@pytest.fixture(scope="module")
+def whole(request: pytest.FixtureRequest) -> Iterator[list[Cell]]:
+    """Every cell of the matrix; printed with what they come to whether or not output is captured."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    found: list[Cell] = []
+    yield found
+    with capture.global_and_fixture_disabled():
+        print("", HEADER, sep="\n")
+        show(found)
+
+
 def show(found: Sequence[Cell]) -> None:
-    """A line for each case, the interleavings of each level in one word."""
-    print("", HEADER, sep="\n")
+    """A line for each case, the interleavings of each level in one word; then how many there are of what."""
     for case in dict.fromkeys(cell.case for cell in found):
         words: dict[Levels, str] = {}
         for cell in found:
             if cell.case is case:
                 words[cell.levels] = words.get(cell.levels, "") + cell.verdict
         print(f"{case!s:<100}", *(f"{w:<{18 if levels == (RC, RC) else 8}}" for levels, w in words.items()))
+    of = Counter(cell.verdict for cell in found)
+    cases = {cell.case for cell in found}
+    print(
+        f"functions {len({case.function for case in cases})}, cases {len(cases)}, cells {len(found)}:"
+        f" as serial {of['=']}, refused {of['r']}, wrong {of['!']}"
+    )
 
 
 def wrong(found: Sequence[Cell]) -> list[str]:
@@ -54,16 +71,17 @@ def in_the_sample(levels: Levels, interleaving: str) -> bool:
 def test_of_each_function_the_first_decision_is_serial_or_its_level_refused(stage: Stage) -> None:
     firsts = [next(case for case in CASES if case.function == function) for function in FUNCTIONS]
     found = [cell for case in firsts for cell in cells(stage, case, LEVELS, in_the_sample)]
+    print(HEADER)
     show(found)
     assert wrong(found) == []
 
 
 @pytest.mark.verify
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_every_decision_is_serial_or_its_level_refused(stage: Stage, function: str) -> None:
+def test_every_decision_is_serial_or_its_level_refused(stage: Stage, whole: list[Cell], function: str) -> None:
     of_function = [case for case in CASES if case.function == function]
     found = [cell for case in of_function for cell in cells(stage, case, ALL_LEVELS, lambda *_: True)]
-    show(found)
+    whole.extend(found)
     assert wrong(found) == []
 
 
@@ -81,15 +99,19 @@ def test_no_function_decides_without_a_case(stage: Stage) -> None:
 # The matrix itself can fail.
 
 
+def change(c: sa.Connection, function: str, line: str, instead: str) -> None:
+    body: str = c.execute(_DEFINITION, {"function": function}).scalar_one()
+    assert body.count(line) == 1
+    c.exec_driver_sql(body.replace(line, instead).replace("%", "%%"))
+
+
 def loosened(stage: Stage, *changes: tuple[str, str, str]) -> None:
     """Whoever owns the ledger lets every level pass and takes these lines out of functions."""
     with stage.site.engines["root"].begin() as c:
         for table in c.execute(_GUARDED).scalars().all():
             c.exec_driver_sql(f"DROP TRIGGER a_read_committed ON {table}")
         for function, line, instead in changes:
-            body: str = c.execute(_DEFINITION, {"function": function}).scalar_one()
-            assert body.count(line) == 1
-            c.exec_driver_sql(body.replace(line, instead).replace("%", "%%"))
+            change(c, function, line, instead)
 
 
 def verdicts(stage: Stage, function: str, decision: str, other: str) -> dict[tuple[Levels, str], str]:
@@ -106,6 +128,7 @@ STALE = [(levels, moment) for levels in ((RR, RC), (SR, RC), (RR, RR)) for momen
 """Where the decision's snapshot is older than what the other act committed."""
 SETTLEMENT = "ledger.post settle", "settle as succeeded under fence 1", "authorise 10 steps"
 BINDING = "ledger.one_population", "bind 1, 2 to a", "bind 2, 3 to b"
+SEALING = "ledger.attest_records", "records", "bind 1 to a and seal at once"
 
 
 def test_a_settlement_from_an_old_snapshot_is_found(stage: Stage) -> None:
@@ -126,6 +149,15 @@ def test_one_person_in_two_budgets_is_found(stage: Stage) -> None:
     )
     found = verdicts(stage, *BINDING)
     assert [where for where, verdict in found.items() if verdict == "!"] == STALE
+
+
+def test_a_seal_over_what_was_there_before_the_lock_is_found(stage: Stage) -> None:
+    """At the level that everybody has: the digest is taken first, and the budget locked after it."""
+    lock = "PERFORM FROM ledger.budget b WHERE b.id = NEW.budget_id FOR NO KEY UPDATE;"
+    with stage.site.engines["root"].begin() as c:
+        change(c, "ledger.attest_records()", lock, "")
+    found = verdicts(stage, *SEALING)
+    assert [where for where, verdict in found.items() if verdict == "!"] == [((RC, RC), "held, committed")]
 
 
 def test_a_settlement_and_a_binding_refuse_an_old_snapshot_by_themselves(stage: Stage) -> None:

@@ -84,6 +84,25 @@ def test_the_service_is_down(drill: Drill, tmp_path: Path) -> None:
         assert connection.execute(sa.select(lost_budget.c.budget_id)).scalars().all() == [late]
 
 
+def test_no_loss_is_noted_or_accepted_ahead(drill: Drill) -> None:
+    """Whoever has the API's password notes one, and the operator accepts it: a later loss would pass for that one."""
+    world = drill.world
+    note = sa.text("INSERT INTO ledger.lost_budget (budget_id, seq, hash) VALUES (:id, 1, sha256('h'))")
+    with pytest.raises(sa.exc.IntegrityError, match="is not lost"), world.api.begin() as c:
+        c.execute(note, {"id": drill.used})
+    with world.api.begin() as c:
+        c.execute(note, {"id": "budget_later"})
+    with world.admin.begin() as c:
+        c.execute(sa.text("UPDATE ledger.lost_budget SET accepted_reason = 'r'"))
+    copied = (
+        "INSERT INTO ledger.budget (id, tenant_id, name, epsilon, delta, unit, reference, orders, weight_numerators,"
+        " weight_denominator) SELECT 'budget_later', tenant_id, name, epsilon, delta, unit, reference, orders,"
+        " weight_numerators, weight_denominator FROM ledger.budget WHERE id = :id"
+    )
+    with pytest.raises(sa.exc.IntegrityError, match="was noted as lost"), world.api.begin() as c:
+        c.execute(sa.text(copied), {"id": drill.used})
+
+
 @pytest.mark.parametrize("restarted", [True, False], ids=["and a restart", "without a restart"])
 def test_the_service_is_up_and_the_ledger_grows_past_what_was_witnessed(
     drill: Drill, tmp_path: Path, restarted: bool

@@ -113,7 +113,11 @@ def test_attempts_that_kept_a_checkpoint_do_not_count(service: Service) -> None:
         lease = desk.claim(id)
         with desk.engine.begin() as c:
             authorise(c, lease, 0, 1)
-            c.execute(checkpoint.insert().values(job_id=id, fence=lease.fence, step=lease.fence, blob="b"))
+            c.execute(
+                checkpoint.insert().values(
+                    job_id=id, fence=lease.fence, step=lease.fence, blob=f"jobs/{id}/checkpoints/b"
+                )
+            )
         desk.drop(lease)
         assert desk.look() == 1
     for _ in range(3):

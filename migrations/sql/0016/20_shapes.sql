@@ -72,12 +72,12 @@ BEGIN
   RETURN word::numeric;
 END $$;
 
--- The public job that a budget's weights were chosen for.
+-- The public job that a budget's weights were chosen for. A smaller rate is 0 to a double.
 CREATE FUNCTION ledger.is_reference(job jsonb) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
   WHEN ledger.is_plain(job) AND jsonb_typeof(job -> 'sample_rate') = 'number' AND jsonb_typeof(job -> 'steps') = 'number'
     AND jsonb_typeof(job -> 'noise_multiplier') IN ('number', 'null')
-  THEN (job ->> 'sample_rate')::numeric > 0 AND (job ->> 'sample_rate')::numeric <= 1
+  THEN (job ->> 'sample_rate')::numeric >= 1e-300 AND (job ->> 'sample_rate')::numeric <= 1
     AND (job ->> 'steps')::numeric BETWEEN 1 AND 10000000 AND (job ->> 'steps')::numeric % 1 = 0
     AND coalesce((job ->> 'noise_multiplier')::numeric BETWEEN 0.2 AND 1000, true)
 END;

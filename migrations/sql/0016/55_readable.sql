@@ -24,7 +24,7 @@ BEGIN
   INSERT INTO ledger.finding (budget_id, what, evidence) SELECT budget_id, 'file ' || id || ' named a blob that no store has', jsonb_build_object('blobless', id)
     FROM file WHERE NOT ledger.is_a_blob(blob);
   UPDATE file SET status = 'error', blob = NULL WHERE NOT ledger.is_a_blob(blob);
-  DELETE FROM checkpoint WHERE NOT ledger.is_a_blob(blob);
+  DELETE FROM checkpoint WHERE NOT starts_with(blob, 'jobs/' || job_id || '/checkpoints/') OR NOT ledger.is_a_blob(blob);
   DELETE FROM data_key WHERE NOT ledger.is_a_blob(blob);
 
   UPDATE job_event SET data = NULL WHERE (jsonb_typeof(data) IN ('object', 'null') AND ledger.is_plain(data)) IS FALSE;
@@ -54,6 +54,8 @@ ALTER TABLE keeper_watch ADD CONSTRAINT keeper_watch_json CHECK ((jsonb_typeof(d
 -- Whoever deletes, or encrypts what an earlier version stored, would stop at such a name, for everybody.
 ALTER TABLE file ADD CONSTRAINT a_file_lies_in_a_blob CHECK (ledger.is_a_blob(blob) IS TRUE);
 ALTER TABLE checkpoint ADD CONSTRAINT a_checkpoint_lies_in_a_blob CHECK (ledger.is_a_blob(blob) IS TRUE);
+-- Another job's would be trained on, and deleted when this one ends.
+ALTER TABLE checkpoint ADD CONSTRAINT a_checkpoint_is_of_its_job CHECK (starts_with(blob, 'jobs/' || job_id || '/checkpoints/') IS TRUE);
 ALTER TABLE data_key ADD CONSTRAINT a_key_is_of_a_blob CHECK (ledger.is_a_blob(blob) IS TRUE);
 
 -- A measurement that is none would end the list of models, and every estimate.

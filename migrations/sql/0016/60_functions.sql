@@ -87,6 +87,9 @@ END $$;
 CREATE OR REPLACE FUNCTION ledger.budget_open() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, ledger, pg_temp AS $$
 BEGIN
+  IF EXISTS (SELECT FROM ledger.lost_budget l WHERE l.budget_id = NEW.id) THEN
+    RAISE EXCEPTION 'budget % was noted as lost', NEW.id USING ERRCODE = 'restrict_violation';
+  END IF;
   NEW.cap := ledger.caps(NEW.epsilon, NEW.delta, NEW.orders, NEW.weight_numerators, NEW.weight_denominator);
   NEW.epsilon_opened := NEW.epsilon;
   NEW.epsilon_claim := NEW.epsilon;
@@ -98,6 +101,17 @@ BEGIN
   NEW.head_hash := ledger.genesis(NEW);
   RETURN NEW;
 END $$;
+
+-- A loss that is accepted is never noticed again: nobody has one accepted ahead, of a budget that is there.
+CREATE FUNCTION ledger.is_lost() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, ledger, pg_temp AS $$
+BEGIN
+  IF EXISTS (SELECT FROM ledger.budget b WHERE b.id = NEW.budget_id) THEN
+    RAISE EXCEPTION 'budget % is not lost', NEW.budget_id USING ERRCODE = 'restrict_violation';
+  END IF;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER is_lost BEFORE INSERT ON ledger.lost_budget FOR EACH ROW EXECUTE FUNCTION ledger.is_lost();
 
 CREATE OR REPLACE FUNCTION ledger.phase_price() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, ledger, pg_temp AS $$
@@ -330,6 +344,13 @@ BEGIN
       IF pass.id IS NULL THEN
         RAISE EXCEPTION 'key % has no grant of budget %', submitter.id, account.id USING ERRCODE = 'TC007';
       END IF;
+    END IF;
+    -- Verification looks for both; without work nobody could begin or stop the job.
+    IF (SELECT max(p.ordinal) + 1 <> count(*) FROM ledger.phase p WHERE p.reservation_id = booking.id) THEN
+      RAISE EXCEPTION 'the phases of reservation % are numbered from 0', booking.id USING ERRCODE = 'restrict_violation';
+    END IF;
+    IF NOT EXISTS (SELECT FROM ledger.work w WHERE w.job_id = booking.job_id) THEN
+      RAISE EXCEPTION 'there is no work on job %', booking.job_id USING ERRCODE = 'restrict_violation';
     END IF;
     -- Does the job alone take more than the threshold of an empty budget? Asked in the ledger's own integers.
     must_wait := NOT coalesce(ledger.fits(

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from domain import tables
-from ledger import grants, losses, policy, work
+from ledger import grants, policy, work
 from ledger.errors import AlreadySettled
 from ledger.reserve import Charge, Phase, reserve, settle
 from tests.ledger.isolation.sessions import Act, Login, Names, sql
@@ -114,7 +114,11 @@ EXCUSE = act("let go for a pause", "worker", lambda c, n: work.excuse(c, work.Le
 PAUSE = act("pause", "api", lambda c, n: work.pause(c, n["job"]))
 RESUME = act("resume", "api", lambda c, n: work.resume(c, n["job"]))
 STOP = act("ask to stop", "api", lambda c, n: work.request_stop(c, n["job"]))
-CHECKPOINT = sql("checkpoint", "worker", "INSERT INTO checkpoint (job_id, fence, step, blob) VALUES (:job, 1, 10, 'b')")
+CHECKPOINT = sql(
+    "checkpoint",
+    "worker",
+    "INSERT INTO checkpoint (job_id, fence, step, blob) VALUES (:job, 1, 10, 'jobs/' || :job || '/checkpoints/b')",
+)
 
 
 def release(name: str) -> Act:
@@ -210,50 +214,6 @@ def rotate_key(secret: str, key: str = "second") -> Act:
     change = f"UPDATE api_key SET mac = convert_to(:{secret}, 'UTF8'), seal = NULL WHERE id = :{key}"
     return sql(f"rotate the key of {key}", "api", change)
 
-
-# Populations and losses.
-
-
-def bind(budget: str, *records: int) -> Act:
-    rows = ", ".join(f"(decode(repeat('{r:02x}', 32), 'hex'))" for r in records)
-    put = (
-        f"INSERT INTO fingerprint (tenant_id, kind, mac, budget_id) SELECT :tenant, 'record', m.mac, :budget_{budget}"
-        f" FROM (VALUES {rows}) AS m (mac) ON CONFLICT DO NOTHING"
-    )
-    return sql(f"bind {', '.join(map(str, records))} to {budget}", "api", put)
-
-
-def bind_as_the_service(budget: str, *records: int) -> Act:
-    """In chunks, in the order of the file, under the tenant's lock."""
-    chunks = [bind(budget, record) for record in records]
-
-    def run(c: sa.Connection, names: Names) -> None:
-        c.execute(sa.select(sa.func.ledger.lock_population(names["tenant"])))
-        for chunk in chunks:
-            chunk.run(c, names)
-
-    return act(f"bind {', then '.join(map(str, records))} to {budget} under the lock", "api", run)
-
-
-def open_budget(name: str = "budget_c") -> Act:
-    return sql(
-        "open",
-        "api",
-        "INSERT INTO ledger.budget (id, tenant_id, name, epsilon, delta, unit, reference, weight_numerators, weight_denominator)"
-        f" SELECT :{name}, tenant_id, name, epsilon, delta, unit, reference, weight_numerators, weight_denominator"
-        " FROM ledger.budget WHERE id = :budget_a",
-    )
-
-
-LOSE = sql(
-    "note a loss",
-    "api",
-    "INSERT INTO ledger.lost_budget (budget_id, seq, hash) VALUES (:lost, 1, decode(repeat('00', 32), 'hex'))",
-)
-ACCEPT = act("accept the loss", "admin", lambda c, n: losses.accept(c, n["lost"], "r"))
-BARE_ACCEPT = sql(
-    "accept without looking", "admin", "UPDATE ledger.lost_budget SET accepted_reason = 'again' WHERE budget_id = :lost"
-)
 
 # Rows that change once.
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from tests.ledger.isolation import acts as a
+from tests.ledger.isolation import populations as p
 from tests.ledger.isolation.matrix import Case
 from tests.ledger.isolation.sessions import Act
 
@@ -175,6 +176,7 @@ def _submissions() -> list[Case]:
     return [
         *of("ledger.phase_price", a.SECOND_PHASE, [whole]),
         *of("ledger.phase_price", a.SECOND_PHASE, [UNFENCED], [JOB]),
+        *of("ledger.decide_whole", a.submission(indivisible=True), [a.SECOND_PHASE, a.FREEZE, OTHER_JOB]),
         *of("ledger.require_charge", uncharged, [whole, a.parts("charge", "entry")]),
         *of("ledger.require_reservation", unreserved, [whole, a.parts("reserve", *a.RESERVING)]),
     ]
@@ -183,27 +185,45 @@ def _submissions() -> list[Case]:
 def _populations() -> list[Case]:
     population = "ledger.one_population"
     decided = [a.overlap("a", "b"), a.overlap("b", "a")]
-    as_the_service = a.bind_as_the_service("a", 1, 2)
+    as_the_service = p.bind_as_the_service("a", 1, 2)
     return [
-        *of(population, a.bind("a", 1, 2), [a.bind("b", 2, 3), a.bind("b", 3), a.bind("a", 2, 3)]),
-        *of(population, a.bind("a", 1, 2), [a.overlap("a", "b"), a.bind("b", 2)], [a.bind("b", 1)]),
-        *of(population, a.bind("a", 1, 2), [a.bind("b", 2, 1)], decided),
-        *of(population, as_the_service, [a.bind_as_the_service("b", 2, 1), a.bind_as_the_service("a", 2, 1)]),
+        *of(population, p.bind("a", 1, 2), [p.bind("b", 2, 3), p.bind("b", 3), p.bind("a", 2, 3)]),
+        *of(population, p.bind("a", 1, 2), [a.overlap("a", "b"), p.bind("b", 2)], [p.bind("b", 1)]),
+        *of(population, p.bind("a", 1, 2), [p.bind("b", 2, 1)], decided),
+        *of(population, as_the_service, [p.bind_as_the_service("b", 2, 1), p.bind_as_the_service("a", 2, 1)]),
+    ]
+
+
+def _sealing() -> list[Case]:
+    counted, attested, sealed = (f"ledger.{name}" for name in ("count_population", "attest_records", "seal_records"))
+    upload = p.file_that_binds("f1", "a", 1, 2)
+    return [
+        *of(counted, p.bind("a", 1, 2), [p.bind("a", 2, 3), p.bind("a", 3), a.RECORDS]),
+        *of(counted, p.bind("a", 1, 2), [p.bind("a", 2, 3)], [p.bind("a", 4)]),
+        *of(attested, a.RECORDS, [p.bind_and_seal("a", 1), p.bind("a", 1), p.file("f2"), a.RECORDS]),
+        *of(attested, a.RECORDS, [p.bind("a", 1, 2)], [p.bind("a", 1)]),
+        *of(sealed, p.file("f1"), [p.file("f2"), p.bind_and_seal("a", 1), p.bind("a", 1), a.RECORDS, JOB]),
+        *of(
+            sealed,
+            upload,
+            [p.file_that_binds("f2", "a", 2, 3), p.file_that_binds("f2", "b", 2, 3), a.RECORDS, a.FREEZE],
+        ),
+        *of(sealed, upload, [p.file_that_binds("f2", "a", 1, 2)], [p.bind("a", 1, 2)]),
     ]
 
 
 def _budgets() -> list[Case]:
     no_loss, accept = "ledger.require_no_loss", "ledger.accept_loss"
     return [
-        *of("ledger.budget_open", a.open_budget(), [a.open_budget(), a.lower()]),
-        *of("ledger.budget_opened open", a.open_budget(), [a.bind("c", 1)]),
-        *of(no_loss, a.open_budget(), [a.LOSE]),
-        *of(no_loss, a.open_budget(), [a.ACCEPT], [a.LOSE]),
-        *of(no_loss, a.bind("a", 1), [a.LOSE]),
-        *of(no_loss, a.bind("a", 1), [a.ACCEPT], [a.LOSE]),
-        *of(accept, a.ACCEPT, [a.ACCEPT, a.BARE_ACCEPT], [a.LOSE]),
-        *of(accept, a.BARE_ACCEPT, [a.BARE_ACCEPT], [a.LOSE]),
-        *of(accept, a.ACCEPT, [a.LOSE]),
+        *of("ledger.budget_open", p.open_budget(), [p.open_budget(), a.lower()]),
+        *of("ledger.budget_opened open", p.open_budget(), [p.bind("c", 1)]),
+        *of(no_loss, p.open_budget(), [p.LOSE]),
+        *of(no_loss, p.open_budget(), [p.ACCEPT], [p.LOSE]),
+        *of(no_loss, p.bind("a", 1), [p.LOSE]),
+        *of(no_loss, p.bind("a", 1), [p.ACCEPT], [p.LOSE]),
+        *of(accept, p.ACCEPT, [p.ACCEPT, p.BARE_ACCEPT], [p.LOSE]),
+        *of(accept, p.BARE_ACCEPT, [p.BARE_ACCEPT], [p.LOSE]),
+        *of(accept, p.ACCEPT, [p.LOSE]),
     ]
 
 
@@ -239,6 +259,7 @@ CASES: list[Case] = [
     *_work(),
     *_submissions(),
     *_populations(),
+    *_sealing(),
     *_budgets(),
     *_rows_that_change_once(),
     *_lock_order(),

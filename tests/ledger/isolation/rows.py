@@ -62,7 +62,8 @@ _SHOWN = {
     "ledger.reservation": "'starts_by', extract(day FROM starts_by - created_at + interval '1 hour')",
     "ledger.budget_grant": "'revoked_at', revoked_at IS NOT NULL",
     "ledger.authorisation": "'seq', 0",
-    "ledger.entry": "'detail', detail - 'signature' - 'signer'",
+    "ledger.entry": "'detail', detail - 'signature' - 'signer' - 'digest',"
+    " 'seals_what_is_there', detail ->> 'digest' = ledger.records_digest(budget_id)",
     "ledger.lost_budget": "'accepted_at', accepted_at IS NOT NULL",
     "public.file": "'deleted_at', deleted_at IS NOT NULL",
     "public.api_key": "'revoked_at', revoked_at IS NOT NULL, 'mac', convert_from(mac, 'UTF8')",
@@ -76,6 +77,7 @@ _BY = {
     "ledger.work": "job_id",
     "ledger.authorisation": "reservation_id",
     "ledger.entry": "budget_id",
+    "ledger.population": "budget_id",
     "ledger.lost_budget": "budget_id",
     "public.file": "id",
     "public.job": "id",

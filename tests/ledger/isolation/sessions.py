@@ -131,10 +131,32 @@ class Session:
         self._future = self._site.threads.submit(self.act)
         return self._site.done(self._future, self._pid, blocker._pid)
 
+    def send_end(self, blocker: "Session", *, commit: bool = True) -> bool:
+        """End in a thread, like `send`: what is checked at commit may wait for locks too."""
+        self._wait()
+        self._future = self._site.threads.submit(self._end, commit)
+        return self._site.done(self._future, self._pid, blocker._pid)
+
     def end(self, *, commit: bool = True) -> None:
-        """Wait for the act, then commit or roll back; nothing is left to do when it failed."""
+        """Wait for the act, then commit or roll back; nothing is left to do when it failed or has ended."""
+        self._wait()
+        self._end(commit)
+
+    def whole(self) -> None:
+        self.begin()
+        self.act()
+        self.end()
+
+    def close(self) -> None:
+        if self.begun:
+            sa.event.remove(self._connection, "before_cursor_execute", self._before)
+        self._connection.close()
+
+    def _wait(self) -> None:
         if self._future is not None:
             self._future.result()
+
+    def _end(self, commit: bool) -> None:
         assert self._transaction is not None
         if not self._transaction.is_active:
             return
@@ -146,16 +168,6 @@ class Session:
             self._transaction.commit()
         except sa.exc.DBAPIError as error:
             self._fail(error)
-
-    def whole(self) -> None:
-        self.begin()
-        self.act()
-        self.end()
-
-    def close(self) -> None:
-        if self.begun:
-            sa.event.remove(self._connection, "before_cursor_execute", self._before)
-        self._connection.close()
 
     def _before(self, *_: object) -> None:
         place, self.sent = self.sent, self.sent + 1
@@ -195,8 +207,9 @@ def held(decision: Session, other: Session, *, commit: bool) -> None:
     other.begin()
     other.act()
     decision.send(other)
-    other.end(commit=commit)
+    other.send_end(decision, commit=commit)
     decision.end()
+    other.end()
 
 
 def during(decision: Session, other: Session, *, commit: bool) -> None:
@@ -204,7 +217,7 @@ def during(decision: Session, other: Session, *, commit: bool) -> None:
     decision.begin()
     decision.act()
     if other.send(decision):
-        other.end()
+        other.send_end(decision)
     decision.end(commit=commit)
     other.end()
 
@@ -214,7 +227,7 @@ def between(decision: Session, other: Session, *, place: int) -> None:
 
     def come() -> None:
         if other.send(decision):
-            other.end()
+            other.send_end(decision)
 
     decision.begin()
     decision.interrupt(place, come)
