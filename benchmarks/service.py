@@ -111,7 +111,7 @@ def statements(served: Served, crowd: Crowd, times: int = 9) -> list[Figure]:
 
 
 def _log_statements(served: Served, which: str) -> None:
-    engine = sa.create_engine(served.admin_database, isolation_level="AUTOCOMMIT")
+    engine = sa.create_engine(served.superuser_database, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.exec_driver_sql(f"ALTER SYSTEM SET log_statement = '{which}'")
         connection.exec_driver_sql("SELECT pg_reload_conf()")

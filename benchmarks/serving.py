@@ -35,7 +35,7 @@ class Served:
     admin_key: str
     database: str
     """The API's own URL of its database."""
-    admin_database: str
+    superuser_database: str
 
     def client(self, key: str | None = None) -> httpx.Client:
         """A client with a key, by default the administrator's."""
@@ -85,8 +85,8 @@ def serving(**settings: str) -> Iterator[Served]:
                 key = _prepare(database, known, data)
                 with _api(data, {"TACIT_RATE_LIMIT": "0", **settings}) as (process, url, environment):
                     own = database.url(roles.API, known.api_password, stack.DATABASE)
-                    admin = stack.admin_url(data)
-                    yield Served(url, data, environment, process, key, own, admin)
+                    superuser = database.url(postgres.SUPERUSER, known.superuser_password, stack.DATABASE)
+                    yield Served(url, data, environment, process, key, own, superuser)
             finally:
                 broker.stop()
         finally:
