@@ -236,11 +236,11 @@ def test_a_column_of_parquet_that_cannot_be_used_is_named_and_its_values_are_not
 
 def test_many_rows_of_parquet_are_followed_to_the_end(tmp_path: Path) -> None:
     rows = [
-        {"text": f"t {i}", "label": "ab"[i % 2], "stay": 100_000 + i % 1500, "free": f"some words {i}"}
-        for i in range(6000)
+        {"text": f"t {i}", "label": "ab"[i % 2], "stay": 100_000 + i % 2500, "free": f"some words {i}"}
+        for i in range(10_000)
     ]
     report = reported(tmp_path, rows, "parquet")
-    assert [q.detail for q in report.questions] == [{"records": 4, "values": 1500, "epsilon_factor": 4}]
+    assert [q.detail for q in report.questions] == [{"records": 4, "values": 2500, "epsilon_factor": 4}]
 
 
 @pytest.mark.parametrize(
