@@ -20,6 +20,7 @@ from domain import blobs, scratch
 from domain.blobs import Store, open_blob
 from domain.files import InlineBudget, Upload
 from domain.ingest.marks import Marks
+from domain.ingest.report import UploadReport
 from domain.refusals import Conflict, NotFound
 from domain.tables import question
 from domain.whereabouts import Ask
@@ -52,16 +53,25 @@ def kept_marks(store: Store, file_id: str) -> Iterator[Marks]:
         yield Marks(*(Path(name) / field.name for field in fields(Marks)))
 
 
-def ask(connection: sa.Connection, upload: Upload, budget: str | InlineBudget | None, ask: Ask) -> sa.Row[Any]:
+def ask(
+    connection: sa.Connection, upload: Upload, budget: str | InlineBudget | None, ask: Ask, report: UploadReport
+) -> sa.Row[Any]:
     """Let a file wait: what was asked for, and what the steward has to decide about."""
     wanted = asdict(budget) if isinstance(budget, InlineBudget) else budget
     values = {
         "file_id": upload.id,
         "tenant_id": upload.tenant_id,
-        "upload": json.loads(json.dumps({"upload": asdict(upload), "budget": wanted}, default=str)),
+        "upload": json.loads(
+            json.dumps({"upload": asdict(upload), "budget": wanted, "report": report.model_dump()}, default=str)
+        ),
         "found": asdict(ask),
     }
     return connection.execute(question.insert().values(**values).returning(question)).one()
+
+
+def report_of(row: sa.Row[Any]) -> UploadReport:
+    """What the check of the upload found that a question is about."""
+    return UploadReport.model_validate(row.upload["report"])
 
 
 def asked_for(row: sa.Row[Any]) -> tuple[Upload, str | InlineBudget | None]:

@@ -57,6 +57,14 @@ file = sa.Table(
     sa.Column("legacy", sa.Boolean),
 )
 
+upload_report = sa.Table(
+    "upload_report",
+    metadata,
+    sa.Column("file_id", sa.Text, primary_key=True),
+    sa.Column("report", JSONB),
+    sa.Column("created_at", sa.DateTime(timezone=True)),
+)
+
 job = sa.Table(
     "job",
     metadata,

@@ -28,12 +28,24 @@ from api.files.schemas import (
 from api.files.upload import Form, receive
 from api.middleware import FORM_OVERHEAD
 from api.pages import After, Order, Page, fetch, page
-from domain import blobs, budgets, disk, files, fingerprints, questions, quotas, resemblance, scratch
+from domain import (
+    blobs,
+    budgets,
+    disk,
+    files,
+    fingerprints,
+    questions,
+    quotas,
+    resemblance,
+    scratch,
+    upload_reports,
+)
 from domain.binding import open_file
 from domain.fingerprints import mark_of
 from domain.ingest.check import Report
 from domain.ingest.check import Request as CheckRequest
 from domain.ingest.fingerprint import tenant_key
+from domain.ingest.report import UploadReport
 from domain.ingest.run import run_check
 from domain.purposes import PRIVATE, PUBLIC, RESULT
 from domain.refusals import Conflict, Invalid, NotFound
@@ -116,6 +128,21 @@ def show(file_id: Id, caller: StewardOrAnalyst, connection: Transaction) -> File
         return waiting_file(questions.require(connection, caller.tenant_id, file_id))
 
 
+@router.get("/{file_id}/report")
+def report(file_id: Id, caller: Steward, connection: Transaction) -> UploadReport:
+    """What the check of the upload found that is no problem: what was kept, repeated, in conflict or too long, and what
+    to look at again. It counts private rows: for the steward alone."""
+    waiting = connection.execute(
+        questions.open_questions(caller.tenant_id).where(question.c.file_id == file_id)
+    ).first()
+    if waiting is not None:
+        return questions.report_of(waiting)
+    found = upload_reports.of_file(connection, files.require(connection, caller, file_id).id)
+    if found is None:
+        raise ApiError(404, "no_report", "this file has no report: it is a result, or older than reports are")
+    return found
+
+
 @router.delete("/{file_id}")
 def delete(file_id: Id, caller: Steward, service: Service, connection: Transaction) -> DeletedFile:
     """Delete a file's content for good. Its budget keeps what it has spent. One that waits for an answer is withdrawn:
@@ -195,6 +222,7 @@ def _check_request(
         quotes=wanted.quotes,
         key=tenant_key(secret_bytes(service.settings.fingerprint_key), caller.tenant_id).hex(),
         public=wanted.purpose == PUBLIC,
+        max_length=wanted.max_length,
         max_records_per_user=max_records_per_user,
         marks=part.marks,
     )
@@ -218,6 +246,8 @@ def _keep(
     service: Resources, caller: Caller, file_id: str, wanted: NewFile, form: Form, report: Report, part: Part
 ) -> NewlyUploaded:
     """Store the rows, then let the commit make the file visible; `part` is the note of it until then."""
+    found = report.report
+    assert found is not None  # there was no problem
     inline = wanted.privacy_budget
     upload = files.Upload(
         id=file_id,
@@ -264,15 +294,16 @@ def _keep(
                 wanted.decision,
                 mark_of(secret_bytes(service.settings.fingerprint_key)),
             )
+            if isinstance(made, files.Registered):
+                upload_reports.keep(connection, file_id, found)
         if isinstance(made, Ask):
             questions.keep_marks(service.store, file_id, part.marks)
             with service.engine.begin() as connection:
-                asked = questions.ask(connection, upload, budget, made)
-            waiting = waiting_file(asked)
-            return NewlyUploaded(**waiting.model_dump(), budget_inherited=False, question=question_of(asked))
+                asked = questions.ask(connection, upload, budget, made, found)
+            waiting = waiting_file(asked).model_dump()
+            return NewlyUploaded(**waiting, budget_inherited=False, question=question_of(asked), report=found)
     except BaseException:
         blobs.delete_all(service.store, f"files/{file_id}/")
         raise
-    return NewlyUploaded(
-        **file_of(made.row, caller).model_dump(), budget_inherited=made.inherited, public_overlap=made.public
-    )
+    shown = file_of(made.row, caller).model_dump()
+    return NewlyUploaded(**shown, budget_inherited=made.inherited, public_overlap=made.public, report=found)

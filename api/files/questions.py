@@ -11,7 +11,7 @@ from api.deps import Service, Transaction
 from api.fields import Body, Id, Reason
 from api.files.schemas import File, NewlyUploaded, Question, Resembled, file_of
 from api.pages import Page, page
-from domain import files, questions, resemblance
+from domain import files, questions, resemblance, upload_reports
 from domain.blobs import open_blob
 from domain.fingerprints import mark_of
 from domain.purposes import PUBLIC
@@ -78,11 +78,12 @@ def answer(file_id: Id, body: Answer, caller: Steward, service: Service) -> Newl
                 mark_of(secret_bytes(service.settings.fingerprint_key)),
             )
             assert not isinstance(made, Ask)  # there is a decision
+            upload_reports.keep(connection, file_id, questions.report_of(row))
             questions.answer(connection, file_id, body.answer, caller.key_id, body.reason)
     questions.forget(service.store, file_id)
-    return NewlyUploaded(
-        **file_of(made.row, caller).model_dump(), budget_inherited=made.inherited, public_overlap=made.public
-    )
+    shown = file_of(made.row, caller).model_dump()
+    report = questions.report_of(row)
+    return NewlyUploaded(**shown, budget_inherited=made.inherited, public_overlap=made.public, report=report)
 
 
 def waiting_file(row: sa.Row[Any]) -> File:

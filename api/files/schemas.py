@@ -23,6 +23,7 @@ from api.form_text import from_text
 from domain import strict_json
 from domain.ingest.check import MOST_LABELS
 from domain.ingest.formats import SUFFIXES
+from domain.ingest.report import UploadReport
 from domain.ingest.values import LONGEST_LABEL, label_of
 from domain.purposes import PRIVATE, PUBLIC, RESULT
 from domain.rows import LABELLED, TASK_COLUMNS
@@ -295,6 +296,7 @@ class NewlyUploaded(File):
         default={},
         description="public files that have some of its texts, or such as they, and how many: a score on them flatters",
     )
+    report: UploadReport = Field(description="what the check found that is no problem; later at `/report`")
 
 
 class DeletedFile(BaseModel):

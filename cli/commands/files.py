@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli import options, output
+from cli import options, output, upload_report
 from cli.client import connect
 
 app = options.group("Datasets: private ones that belong to a budget, and public ones.")
@@ -64,6 +64,9 @@ def upload(
 ) -> None:
     """Upload JSONL, CSV, TSV or Parquet. It is checked line by line; problems are reported by line number.
 
+    What was kept, what repeats, how many texts came with two labels and what looks odd is told to you alone; later with
+    `tacit files report ID`.
+
     ```text
     tacit files upload notes.jsonl --budget budget-... --declared-size count --labels no,yes
     tacit files upload notes.tsv --epsilon 8 --delta 1e-6 --text sentence --label class
@@ -99,7 +102,14 @@ def upload(
         "overlap_reason": overlap_reason,
     }
     form = {name: str(value) for name, value in values.items() if value is not None}
-    output.show(connect(url, key).upload("/v1/files", file, form), as_json)
+    made = dict(connect(url, key).upload("/v1/files", file, form))
+    if as_json:
+        return output.print_json(made)
+    report = made.pop("report", None)
+    output.show(made, as_json)
+    if report is not None:
+        output.console.print("")
+        upload_report.show_short(report)
 
 
 @app.command()
@@ -149,6 +159,33 @@ def list_files(
 def show(file: str, url: options.Url = None, key: options.Key = None, as_json: options.Json = False) -> None:
     """One file."""
     output.show(connect(url, key).get(f"/v1/files/{file}"), as_json)
+
+
+@app.command()
+@options.explained
+def report(file: str, url: options.Url = None, key: options.Key = None, as_json: options.Json = False) -> None:
+    """What the check of an upload found that is no problem. For stewards: it counts private rows.
+
+    Records kept, repeated, in conflict (one text, two labels) and too long; by class and by length; columns that were
+    not used; and questions:
+
+    - person_column: a column looks like a person, while the budget protects single records: to somebody with 20 records
+      20 times the epsilon is promised. A budget of `--unit user --max-records-per-user N`, with `--user-column NAME`,
+      protects people. Records stay with their first budget: freeze that one (`tacit ledger freeze`), and upload again
+      with `--overlap different_population` and the reason.
+    - odd_class: a class is called like a column (a header in the middle of joined files) or like no value (`NULL`).
+    - conflicting_labels: one text has two labels. One record of a text is kept.
+    - many_repeated: more than one record in a hundred is the same as an earlier one.
+
+    ```text
+    tacit files report file-...
+    tacit files report file-... --json
+    ```
+    """
+    found = connect(url, key).get(f"/v1/files/{file}/report")
+    if as_json:
+        return output.print_json(found)
+    upload_report.show_whole(found)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """The check itself: records in, Parquet rows and problems out."""
 
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TypedDict
@@ -15,8 +16,10 @@ from domain.ingest.person import canonical as canonical_id
 from domain.ingest.person import spelled
 from domain.ingest.problems import Problem, Problems
 from domain.ingest.quotes import Quotes, read_quotes
+from domain.ingest.report import UploadReport
 from domain.ingest.spool import SpooledMarks, SpooledUsers
 from domain.ingest.spooled_texts import SpooledTexts
+from domain.ingest.tally import Tally
 from domain.ingest.texts import texts_of
 from domain.ingest.values import is_text, label_of
 from domain.rows import LABELLED, RowWriter, drop_rows
@@ -42,9 +45,11 @@ class Request(BaseModel):
     declared_size: int | None
     """None: publish the count."""
     key: str | None
-    """The tenant's fingerprint key in hexadecimal."""
+    """The tenant's fingerprint key in hexadecimal; None: nothing is recognised, not even what repeats later."""
     public: bool = False
     """Of a public file every row is kept, whether it repeats or not."""
+    max_length: int | None = None
+    """Tokens of a record; the report counts records that are longer."""
     max_records_per_user: int | None = None
     """A number when the user is the unit, who then needs a column; None when the record is."""
     marks: Marks | None = None
@@ -59,6 +64,8 @@ class Report(BaseModel):
     labels: list[str] | None
     """None for a task without labels."""
     units: int
+    report: UploadReport | None = None
+    """What its steward is told; None where there are problems."""
 
 
 def check(request: Request) -> Report:
@@ -86,9 +93,18 @@ def check(request: Request) -> Report:
     folder, most = request.target.parent, request.max_records_per_user
     by_user = None if most is None else SpooledUsers(folder, most)
     writer = RowWriter(request.target, request.task, users=by_user is not None)
-    keep = _Keep(request, writer, by_user)
+    tally = Tally(
+        folder,
+        request.columns,
+        labels,
+        request.max_length,
+        private=not request.public,
+        by_user=by_user is not None,
+    )
+    keep = _Keep(request, writer, by_user, tally)
     with request.source.open("rb") as source:
-        for line, values in records(source, request.format, tuple(request.columns.values()), problems, **options):
+        wanted = tuple(request.columns.values())
+        for line, values in records(source, request.format, wanted, problems, noticed=tally.columns, **options):
             found += 1
             try:
                 keep.row(*reader.row(values))
@@ -96,6 +112,7 @@ def check(request: Request) -> Report:
                 problems.note(line, bad.code, bad.message)
     for number, (texts, place) in by_user or ():
         writer.add(texts, place, number)
+        tally.kept(place)
     writer.close()
     repeated = keep.write(request)
     if by_user is not None:
@@ -113,7 +130,8 @@ def check(request: Request) -> Report:
             problems.note(None, "too_few_labels", "a classifier needs at least two labels")
     if request.declared_size is not None and units > request.declared_size:
         problems.note(None, "declared_size_too_small", "the file has more units than its declared size")
-    return Report(problems=problems.listed, problem_count=problems.count, labels=labels, units=units)
+    told = tally.report() if problems.count == 0 else None
+    return Report(problems=problems.listed, problem_count=problems.count, labels=labels, units=units, report=told)
 
 
 class _Options(TypedDict):
@@ -165,23 +183,25 @@ class _Reader:
 class _Keep:
     """What happens to a row without problems: marked if there is a key, and written or grouped."""
 
-    def __init__(self, request: Request, writer: RowWriter, by_user: SpooledUsers | None) -> None:
+    def __init__(self, request: Request, writer: RowWriter, by_user: SpooledUsers | None, tally: Tally) -> None:
         self._key = None if request.key is None else bytes.fromhex(request.key)
-        self._task, self._writer, self._by_user = request.task, writer, by_user
+        self._task, self._writer, self._by_user, self._tally = request.task, writer, by_user, tally
+        self._own_key = self._key or secrets.token_bytes(32)  # what repeats is counted without a key too
         if self._key is not None:
             folder = request.target.parent
             self._texts = SpooledTexts(folder, self._key)
             self._records, self._users, self._old_users = (SpooledMarks(folder) for _ in range(3))
 
     def row(self, texts: tuple[str, ...], place: int | None, user: str | None) -> None:
+        mark, owner = fingerprint(texts, self._own_key), None
         if self._key is not None:
-            mark = fingerprint(texts, self._key)
             self._records.add(mark)
             self._texts.add(texts_of(self._task, texts))
             if user is not None:
                 owner = self._owner(user, self._key)
                 if self._by_user is not None:
                     self._by_user.add(owner, mark, (texts, place))
+        self._tally.row(texts, place, mark, owner)
         if self._by_user is None:  # later copies of a record are dropped when all are known
             self._writer.add(texts, place)
 

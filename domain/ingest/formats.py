@@ -6,6 +6,7 @@ from typing import IO, Any, NamedTuple
 
 from domain import strict_json
 from domain.ingest import parquet
+from domain.ingest.columns import Columns
 from domain.ingest.lines import LONGEST, lines
 from domain.ingest.problems import Problems
 from domain.ingest.quotes import Quotes
@@ -30,23 +31,29 @@ def records(
     *,
     numbers: frozenset[str] = frozenset(),
     quotes: Quotes = "text",
+    noticed: Columns | None = None,
 ) -> Iterator[Record]:
-    """Every record that can be read; what cannot be is noted. Blank lines are skipped, other columns ignored.
+    """Every record that can be read; what cannot be is noted. Blank lines are skipped, other columns ignored, but for
+    what `noticed` is told of all of them.
 
     numbers: the columns that may be of fractions too, in Parquet, whose types are known. quotes: of TSV.
     """
     if format == "parquet":
         found = parquet.rows(source, columns, problems, numbers)
         yield from (Record(number, values) for number, values in found)
+        if noticed is not None and problems.count == 0:
+            parquet.notice(source, noticed)
         return
     text = lines(source, problems)
     if format == "jsonl":
-        yield from _jsonl(text, columns, problems)
+        yield from _jsonl(text, columns, problems, noticed)
     else:
-        yield from _delimited(text, format, quotes, columns, problems)
+        yield from _delimited(text, format, quotes, columns, problems, noticed)
 
 
-def _jsonl(text: Iterable[str], columns: tuple[str, ...], problems: Problems) -> Iterator[Record]:
+def _jsonl(
+    text: Iterable[str], columns: tuple[str, ...], problems: Problems, noticed: Columns | None
+) -> Iterator[Record]:
     for number, line in enumerate(text, start=1):
         if not line.strip():
             continue
@@ -64,11 +71,18 @@ def _jsonl(text: Iterable[str], columns: tuple[str, ...], problems: Problems) ->
             elif not all(column in value for column in columns):
                 problems.note(number, "missing_column", f"a record has the keys {_named(columns)}")
             else:
+                if noticed is not None:
+                    noticed.named(value)
                 yield Record(number, tuple(value[column] for column in columns))
 
 
 def _delimited(
-    text: Iterator[str], format: str, quotes: Quotes, columns: tuple[str, ...], problems: Problems
+    text: Iterator[str],
+    format: str,
+    quotes: Quotes,
+    columns: tuple[str, ...],
+    problems: Problems,
+    noticed: Columns | None,
 ) -> Iterator[Record]:
     csv.field_size_limit(LONGEST)
     reader = (
@@ -99,9 +113,13 @@ def _delimited(
                 )
                 return
             places, width = [row.index(column) for column in columns], len(row)
+            if noticed is not None:
+                noticed.header(row)
         elif len(row) != width:
             problems.note(number, "wrong_width", f"the line has not {width} fields as the first line has")
         else:
+            if noticed is not None:
+                noticed.fields(row)
             yield Record(number, tuple(row[place] for place in places))
 
 

@@ -3,6 +3,7 @@
 What the file says about its own size proves nothing: five megabytes can unfold into fifty gigabytes.
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import IO, Any
@@ -10,6 +11,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from domain.ingest.columns import LOOKED, Columns
 from domain.ingest.lines import LONGEST
 from domain.ingest.problems import Problems
 
@@ -18,6 +20,8 @@ BATCH = 64
 MOST_ROWS = 20_000_000
 MOST_CHARACTERS = 4 * 2**30
 """Of the columns asked for, all rows together."""
+MOST_NOTICED = 2**30
+"""Bytes that are looked at of columns that nobody asked for."""
 
 
 def rows(
@@ -49,6 +53,43 @@ def rows(
                     yield number, values
     except (pa.ArrowException, OSError):
         problems.note(number or None, "not_parquet", "the file, or what follows this row, cannot be read as Parquet")
+
+
+def notice(source: IO[bytes], columns: Columns) -> None:
+    """Tell what the file's other columns are called and hold. What cannot be read of them is told no further: nobody
+    needs it."""
+    source.seek(0)
+    with contextlib.suppress(pa.ArrowException, OSError, MemoryError, ValueError):
+        file = pq.ParquetFile(source, buffer_size=2**16, pre_buffer=False, arrow_extensions_enabled=False)
+        schema = file.schema_arrow
+        names = [name for name in schema.names if len(schema.get_all_field_indices(name)) == 1]
+        columns.header(names)
+        followed = [name for name in columns.followed if _plain(schema.field(name).type)]
+        seen = _notice(file, followed, columns, 0, LOOKED + BATCH)
+        followed = [name for name in followed if name in columns.followed]
+        _notice(file, followed, columns, seen, MOST_ROWS)
+
+
+def _notice(file: pq.ParquetFile, names: list[str], columns: Columns, begin: int, end: int) -> int:
+    """Tell the values of rows from `begin` on, to about `end`; answers where it ended."""
+    if not names:
+        return begin
+    columns.header(names)
+    number: int = 0
+    size = 0
+    for batch in file.iter_batches(BATCH, columns=names, use_threads=False):
+        if number >= begin:
+            size += batch.nbytes
+            if number >= end or size > MOST_NOTICED:
+                break
+            for values in zip(*(column.to_pylist() for column in batch.select(names).columns), strict=True):
+                columns.fields(values)
+        number += batch.num_rows
+    return number
+
+
+def _plain(type: pa.DataType) -> bool:
+    return _is_text(type) or bool(pa.types.is_integer(type) or pa.types.is_floating(type))
 
 
 def _readable(file: pq.ParquetFile, columns: tuple[str, ...], problems: Problems, numbers: frozenset[str]) -> bool:

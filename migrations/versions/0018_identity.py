@@ -4,7 +4,7 @@ about."""
 from migrations import sqlfiles
 
 revision = "0018"
-down_revision = "0016"
+down_revision = "0017"
 
 
 def upgrade() -> None:

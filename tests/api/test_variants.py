@@ -13,11 +13,57 @@ import pytest
 from tests.api.conftest import PRIVATE, World
 
 ROWS = 24
-WORDS = (
-    "ward knee shoulder again today pain less more week since cold fever letter visit night morning doctor nurse bed "
-    "medicine slept walked stairs hurts left right hand daughter brother garden ate soup tablets blood pressure high low "
-    "better worse called asked waited hour minutes corridor window lamp quiet noise"
-).split()
+WORDS = [
+    "ward",
+    "knee",
+    "shoulder",
+    "again",
+    "today",
+    "pain",
+    "less",
+    "more",
+    "week",
+    "since",
+    "cold",
+    "fever",
+    "letter",
+    "visit",
+    "night",
+    "morning",
+    "doctor",
+    "nurse",
+    "bed",
+    "medicine",
+    "slept",
+    "walked",
+    "stairs",
+    "hurts",
+    "left",
+    "right",
+    "hand",
+    "daughter",
+    "brother",
+    "garden",
+    "ate",
+    "soup",
+    "tablets",
+    "blood",
+    "pressure",
+    "high",
+    "low",
+    "better",
+    "worse",
+    "called",
+    "asked",
+    "waited",
+    "hour",
+    "minutes",
+    "corridor",
+    "window",
+    "lamp",
+    "quiet",
+    "noise",
+]
 INLINE = PRIVATE | {"declared_size": "100", "labels": "publish"}
 Made = tuple[str, bytes, dict[str, str]]
 """Name of the file, content, further fields of the form."""
@@ -81,7 +127,11 @@ SAME: dict[str, Callable[[list[str]], Made]] = {
     ),
     "TSV between marks": lambda texts: ("rows.tsv", table([{"text": t, "label": two(t)} for t in texts], "\t"), {}),
     "Parquet": parquet,
-    "other labels": lambda texts: ("rows.csv", table([{"text": t, "label": f"x{i % 3}"} for i, t in enumerate(texts)]), {}),
+    "other labels": lambda texts: (
+        "rows.csv",
+        table([{"text": t, "label": f"x{i % 3}"} for i, t in enumerate(texts)]),
+        {},
+    ),
     "another order": lambda texts: as_csv(texts[::-1]),
     "a third of the rows": lambda texts: as_csv(texts[::3]),
     "one old row among new ones": lambda texts: as_csv([texts[0], *sentences(91)]),
@@ -237,6 +287,8 @@ def test_numbers_that_may_stand_for_several_are_refused(world: World, id: object
     answer = world.upload(target.getvalue(), BY_USER, name="rows.parquet")
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_file")
     exact = b'{"text": "one of them", "label": 0, "patient": %b}\n{"text": "x", "label": 1, "patient": %b}\n'
-    kept = world.upload(exact % (b"9007199254740993.0", b"9007199254740992.0"), BY_USER | {"declared_size": "count"}, name="r.jsonl")
+    kept = world.upload(
+        exact % (b"9007199254740993.0", b"9007199254740992.0"), BY_USER | {"declared_size": "count"}, name="r.jsonl"
+    )
     assert kept.json()["declared_size"] == 2  # as written, they are exact
     world.upload(exact % (b"1", b"2"), BY_USER, name="r.jsonl")

@@ -102,6 +102,50 @@ def test_an_upload_is_a_form_with_the_names_of_the_service(service: Service, tmp
     assert 'filename="rows.tsv"' in body
 
 
+REPORT = {
+    "read": 2000,
+    "kept": 1990,
+    "repeated": 10,
+    "conflicts": {"texts": 3, "records": 7},
+    "dropped_by_user_bound": 0,
+}
+REPORT |= {"max_length": 128, "longer_than_max_length": 4, "classes": {"[a]": {"read": 1200, "kept": 1190}}}
+REPORT |= {"length": {"min": 1, "median": 12, "p90": 30, "p99": 99, "max": 321}, "unused_columns": ["ward", "[red]x"]}
+REPORT |= {
+    "questions": [
+        {"code": "odd_class", "message": "the class '[a]' is odd", "label": "[a]", "column": None, "detail": {}}
+    ]
+}
+
+
+def test_an_upload_says_what_became_of_the_records(service: Service, tmp_path: Path) -> None:
+    service.says("POST /v1/files", {"id": "file-1", "report": REPORT})
+    (rows := tmp_path / "rows.csv").write_text("text,label\n")
+    command = ["files", "upload", str(rows), "--epsilon", "8", "--url", service.url, "--key", "k"]
+    said = tacit(*command).stdout
+    for words in (
+        "file-1",
+        "1,990 of 2,000 records kept",
+        "10 the same as an earlier one",
+        "7 with one of 3 texts that have two or more labels",
+        "4 longer than 128 tokens",
+        "not used: ward, [red]x",
+        "odd_class: the class '[a]' is odd",
+    ):
+        assert words in said, said
+    assert "321" not in said
+    assert json.loads(tacit(*command, "--json").stdout)["report"] == REPORT
+
+
+def test_a_report_is_shown_whole(service: Service) -> None:
+    service.says("GET /v1/files/file-1/report", REPORT)
+    command = ["files", "report", "file-1", "--url", service.url, "--key", "k"]
+    said = tacit(*command).stdout
+    for words in ("1,990 of 2,000", "min 1, median 12, p90 30, p99 99, max 321", "[a]", "1,190", "odd_class"):
+        assert words in said, said
+    assert json.loads(tacit(*command, "--json").stdout) == REPORT
+
+
 def test_pages_are_followed_to_the_end(service: Service) -> None:
     service.says("GET /v1/budgets", {"data": [{"id": "b1"}], "has_more": True})
     service.says("GET /v1/budgets", {"data": [{"id": "b2"}], "has_more": False})

@@ -1,11 +1,12 @@
 """Everybody can use the pages: labels, landmarks, headings, contrast, phones, dark rooms."""
 
 import itertools
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from playwright.sync_api import Page
 
+from domain.ingest.report import Code
 from tests.dashboard.conftest import House, Open
 
 SEEDS = itertools.count(31)
@@ -85,6 +86,8 @@ def everywhere(house: House, page: Page) -> dict[str, Any]:
     paths = {
         "budgets": "budgets",
         "budget": f"budgets/{file['budget']}",
+        "file": f"files/{file['id']}",
+        "asked": f"files/{asked_about(house)}",
         "jobs": "jobs",
         "done": f"jobs/{done}",
         "cancelled": f"jobs/{failed}",
@@ -104,6 +107,17 @@ def everywhere(house: House, page: Page) -> dict[str, Any]:
     page.get_by_role("button", name="Log out").click() if name != "missing" else page.goto("/dashboard/login")
     found["login"] = page.evaluate(AUDIT)
     return found
+
+
+def asked_about(house: House) -> str:
+    """A file with something of everything that a report may ask, under names without a blank."""
+    name, seed = "patient_" + "id_" * 60, next(SEEDS)
+    lines = [f"{seed} text {i % 8},{('NULL', 'x' * 190)[i // 10]},p{i % 3}" for i in range(20)]
+    form = {"purpose": "fine-tune", "privacy_budget[epsilon]": "8", "declared_size": "count", "labels": "publish"}
+    made = house.upload("\n".join([f"text,label,{name}", *lines]).encode(), form).json()
+    assert {q["code"] for q in made["report"]["questions"]} == set(get_args(Code))
+    id: str = made["id"]
+    return id
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

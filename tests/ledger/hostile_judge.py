@@ -95,7 +95,8 @@ _KEPT: tuple[str, ...] = (
     "ledger.finding",
 )
 _KEPT += tuple(
-    f"public.{name}" for name in ("job_file", "release", "fingerprint", "fingerprint_key", "tenant", "audit")
+    f"public.{name}"
+    for name in ("job_file", "release", "fingerprint", "fingerprint_key", "tenant", "audit", "upload_report")
 )
 
 

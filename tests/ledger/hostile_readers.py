@@ -16,7 +16,7 @@ from api.grants.schemas import grant_of
 from api.jobs.schemas import event_of, job_of
 from api.keys.schemas import key_of
 from api.models.endpoints import profile_of
-from domain import budgets, events, files, grants, jobs, profiles
+from domain import budgets, events, files, grants, jobs, profiles, upload_reports
 from domain.grants import Viewer
 from domain.models import BaseModelFacts
 from domain.progress import estimated_finishes
@@ -75,6 +75,11 @@ def _files(c: sa.Connection) -> None:
         _shown(*(file_of(row, viewer) for row in c.execute(files.of_tenant(viewer))))
 
 
+def _reports(c: sa.Connection) -> None:
+    for file_id in c.execute(sa.text("SELECT file_id FROM upload_report")).scalars().all():
+        _shown(*filter(None, [upload_reports.of_file(c, file_id)]))
+
+
 def _keys(c: sa.Connection) -> None:
     _shown(*(key_of(row) for row in c.execute(sa.select(api_key))))
 
@@ -113,6 +118,7 @@ _READERS: list[tuple[Callable[[sa.Connection], None], set[str]]] = [
     ),
     (_events, {"public.job", "public.job_event"}),
     (_files, {"public.file", "public.release", "public.job_file", "public.api_key", "public.tenant"}),
+    (_reports, {"public.upload_report"}),
     (_keys, {"public.api_key"}),
     (_audit, {"public.audit"}),
     (_models, {"public.model_profile"}),

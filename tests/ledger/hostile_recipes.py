@@ -115,6 +115,10 @@ _RESULT |= {"bytes": "10", "sha256": quoted("00" * 32), "status": "'processed'",
 _RESULT |= {"blob": "'jobs/job_a_running/results/1/a.zip'"}
 _SUCCEEDED = insert("ledger.entry", _WORKER_ENTRIES[0].columns)
 
+REPORT = {"read": 1, "kept": 1, "repeated": 0, "conflicts": {"texts": 0, "records": 0}, "dropped_by_user_bound": 0}
+REPORT |= {"max_length": 128, "longer_than_max_length": 0, "classes": {"no": {"read": 1, "kept": 1}}}
+REPORT |= {"length": dict.fromkeys(("min", "median", "p90", "p99", "max"), 1), "unused_columns": [], "questions": []}
+
 INSERTS: dict[tuple[str, str], list[Row]] = {
     ("tacit_api", "ledger.budget"): [
         Row("of records", _BUDGET),
@@ -206,6 +210,7 @@ INSERTS: dict[tuple[str, str], list[Row]] = {
         Row("a note", {"duty": "'verification'", "finished_at": "now()", "detail": as_json({"findings": 0})}),
     ],
     ("tacit_api", "public.tenant"): [Row("a tenant", {"id": "'tenant_new'", "name": "'n'"})],
+    ("tacit_api", "public.upload_report"): [Row("of a file", {"file_id": "'file_a'", "report": as_json(REPORT)})],
     ("tacit_worker", "ledger.authorisation"): [
         Row("of a chunk", {"reservation_id": "'resv_a_running'", "ordinal": "0", "fence": "1", "steps": "5"}),
     ],

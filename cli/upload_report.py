@@ -1,0 +1,54 @@
+"""What the check of an upload found, as people read it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from cli.output import console
+
+Report = Mapping[str, Any]
+
+
+def show_short(report: Report) -> None:
+    """What was kept, and what to look at again."""
+    console.print(f"[bold]{report['kept']:,} of {report['read']:,} records kept[/]")
+    for line in _left_out(report):
+        console.print(f"  {line}")
+    if report["unused_columns"]:
+        console.print(f"  not used: {escape(', '.join(report['unused_columns']))}")
+    _ask(report)
+
+
+def show_whole(report: Report) -> None:
+    """All of it."""
+    show_short(report)
+    length = ", ".join(f"{name} {words:,}" for name, words in report["length"].items())
+    console.print(f"\n[bold]Words of a record[/]: {length}")
+    if report["classes"]:
+        table = Table("class", box=None, pad_edge=False)
+        for column in ("read", "kept"):
+            table.add_column(column, justify="right")
+        for label, count in report["classes"].items():
+            table.add_row(escape(label), f"{count['read']:,}", f"{count['kept']:,}")
+        console.print("")
+        console.print(table)
+
+
+def _left_out(report: Report) -> list[str]:
+    conflicts = report["conflicts"]
+    told = [
+        (report["repeated"], "the same as an earlier one"),
+        (report["dropped_by_user_bound"], "beyond what one user may contribute"),
+        (conflicts["records"], f"with one of {conflicts['texts']:,} texts that have two or more labels"),
+        (report["longer_than_max_length"], f"longer than {report['max_length']} tokens, or more: the rest is cut"),
+    ]
+    return [f"{count:,} {what}" for count, what in told if count]
+
+
+def _ask(report: Report) -> None:
+    if report["questions"]:
+        console.print("\n[bold yellow]Is this meant so?[/]")
+    for question in report["questions"]:
+        console.print(f"  [bold]{question['code']}[/]: {escape(question['message'])}")

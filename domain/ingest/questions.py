@@ -1,0 +1,91 @@
+"""What a steward is asked about a file that was taken: it may be meant so, or may not."""
+
+from collections.abc import Collection, Iterable, Mapping
+
+from domain.ingest.columns import MISSING, Followed
+from domain.ingest.report import ClassCount, Conflicts, Question, shown
+
+MISSING_CLASSES = MISSING | {"missing", "undefined"}
+MOST_PERSON_COLUMNS = 10
+MOST_ODD_CLASSES = 50
+CATEGORIES = 10
+"""Fewer values than this are kinds of things rather than people, whatever they look like."""
+REPEATED_SHARE = 100
+"""More than one record in so many repeats: worth a question."""
+REMARKED_EPSILON = 3
+
+
+def person_columns(columns: Iterable[Followed]) -> list[Question]:
+    """Columns whose values look like people, where the unit is the record; those with the most records of one first."""
+    found = sorted(
+        (c for c in columns if c.most > 1 and (c.declared or c.by_name or _repeats(c))), key=lambda c: -c.most
+    )
+    return [_person(column) for column in found[:MOST_PERSON_COLUMNS]]
+
+
+def _repeats(column: Followed) -> bool:
+    """Whether values repeat as the ids of people do."""
+    some = column.distinct >= CATEGORIES and 2 * column.distinct <= column.values
+    return column.like_ids and some and 2 * column.most <= column.values
+
+
+def _person(column: Followed) -> Question:
+    name, k = shown(column.name), column.most
+    why = "as it was named the column of users" if column.declared else "because its values repeat as ids do"
+    why = "by its name" if column.by_name else why
+    message = (
+        f"'{name}' looks like a person, {why}: {column.distinct} different values in {column.values} records, and "
+        f"one of them in {k}. The unit of the budget is the record, so what epsilon and delta promise, they promise "
+        f"for one record. For somebody with {k} records that is {k} x epsilon and {k} x exp({k - 1} x epsilon) x "
+        "delta (group privacy: Vadhan 2017, lemma 2.2; Dwork and Roth 2014, theorem 2.2): "
+        f"epsilon {REMARKED_EPSILON} is {k * REMARKED_EPSILON} for that person. A budget with unit=user and "
+        f"max_records_per_user protects people, with columns[user]={name}. These records stay with their first budget: "
+        "before anything is spent, freeze it and upload again with overlap=different_population and the reason"
+    )
+    return Question(
+        code="person_column",
+        column=name,
+        message=message,
+        detail={"records": k, "values": column.distinct, "epsilon_factor": k},
+    )
+
+
+def odd_classes(classes: Mapping[str, ClassCount], columns: Collection[str]) -> list[Question]:
+    """Classes that look like a header in the middle of joined files, or like no value at all."""
+    headers = {name.strip().casefold() for name in columns}
+    found = []
+    for label, count in classes.items():
+        plain = label.casefold()
+        why = (
+            "is the name of a column, as of a header in the middle of joined files"
+            if plain in headers
+            else "looks like a missing value"
+            if plain in MISSING_CLASSES
+            else None
+        )
+        if count.read and why:
+            message = f"the class '{label}' {why}: {count.read} records have it, and a classifier would learn it"
+            found.append(Question(code="odd_class", label=label, message=message, detail={"records": count.read}))
+    return found[:MOST_ODD_CLASSES]
+
+
+def conflicting_labels(conflicts: Conflicts, which: str) -> list[Question]:
+    """Texts with several labels. `which`: what becomes of them, in words."""
+    if not conflicts.texts:
+        return []
+    message = (
+        f"{conflicts.texts} texts came with two or more different labels, in {conflicts.records} records: {which}. "
+        "Which label is right?"
+    )
+    return [Question(code="conflicting_labels", message=message, detail=conflicts.model_dump())]
+
+
+def many_repeated(repeated: int, read: int, *, kept: bool) -> list[Question]:
+    """Records that are the same as earlier ones, where they are many."""
+    if repeated * REPEATED_SHARE <= read:
+        return []
+    became = "kept, and count twice in every measurement" if kept else "left out"
+    message = (
+        f"{repeated} of {read} records are the same as earlier ones and were {became}. Is the file joined from copies?"
+    )
+    return [Question(code="many_repeated", message=message, detail={"repeated": repeated, "read": read})]
