@@ -38,8 +38,8 @@ BEGIN
   ALTER TABLE job ENABLE TRIGGER job_guard;
 END $$;
 
-ALTER TABLE job ADD CONSTRAINT job_json CHECK ((jsonb_typeof(method) = 'object' AND ledger.is_plain(method)
-    AND jsonb_typeof(plan) = 'object' AND ledger.is_plain(plan) AND jsonb_typeof(privacy) = 'object' AND ledger.is_plain(privacy)) IS TRUE),
+ALTER TABLE job ADD CONSTRAINT job_json CHECK ((jsonb_typeof(method) = 'object' AND jsonb_typeof(plan) = 'object' AND jsonb_typeof(privacy) = 'object'
+    AND ledger.is_plain(jsonb_build_array(method, plan, privacy))) IS TRUE),
   ADD CONSTRAINT notes_are_words CHECK (ledger.is_words(metadata) IS TRUE),
   ADD CONSTRAINT an_error_says_what CHECK ((error IS NULL OR ledger.is_error(error)) IS TRUE);
 ALTER TABLE file ADD CONSTRAINT file_json

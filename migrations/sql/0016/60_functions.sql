@@ -163,9 +163,10 @@ END $$;
 CREATE OR REPLACE FUNCTION ledger.post() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, ledger, pg_temp AS $$
 DECLARE
-  account ledger.budget;
+  account record;  -- not the row's type: that would ask every domain of it again
   booking ledger.reservation;
   none bigint[];
+  holds numeric[];
   correction bigint[] := NEW.spent_change;
   new_epsilon numeric;
   repriced record;
@@ -180,17 +181,18 @@ BEGIN
     RAISE EXCEPTION 'the detail of an entry is words by name' USING ERRCODE = 'restrict_violation';
   END IF;
   new_epsilon := account.epsilon;
-  none := ledger.nothing(account);
+  none := array_fill(0::bigint, ARRAY[cardinality(account.orders)]);
   NEW.spent_change := none;
   NEW.reserved_change := none::numeric[];
 
   IF NEW.kind IN ('reserve', 'settle') THEN
     SELECT * INTO booking FROM ledger.reservation r WHERE r.id = NEW.reservation_id FOR UPDATE;
+    holds := ledger.held(booking.id);
     IF booking.id IS NULL OR booking.budget_id <> NEW.budget_id THEN
       RAISE EXCEPTION 'reservation % is not of budget %', NEW.reservation_id, NEW.budget_id USING ERRCODE = 'restrict_violation';
     ELSIF booking.state <> 'reserved' THEN
       RAISE EXCEPTION 'reservation % is settled', booking.id USING ERRCODE = 'TC004';
-    ELSIF ledger.held(booking.id) IS NULL THEN
+    ELSIF holds IS NULL THEN
       RAISE EXCEPTION 'reservation % has no phase', booking.id USING ERRCODE = 'restrict_violation';
     ELSIF (NEW.kind = 'reserve') = EXISTS (SELECT FROM ledger.entry e WHERE e.reservation_id = booking.id AND e.kind = 'reserve') THEN
       RAISE EXCEPTION 'reservation % was % charged', booking.id, CASE NEW.kind WHEN 'reserve' THEN 'already' ELSE 'never' END
@@ -204,7 +206,7 @@ BEGIN
     IF account.frozen_reason IS NOT NULL THEN
       RAISE EXCEPTION 'budget % is frozen', account.id USING ERRCODE = 'TC003';
     END IF;
-    NEW.reserved_change := ledger.held(booking.id);
+    NEW.reserved_change := holds;
 
   ELSIF NEW.kind = 'settle' THEN
     -- Under the fence of the worker, or by anyone once nobody holds the lease.
@@ -219,7 +221,7 @@ BEGIN
     -- Its steps too: under an old snapshot this fails where the sum would miss some.
     PERFORM FROM ledger.phase p WHERE p.reservation_id = booking.id FOR NO KEY UPDATE;
     NEW.spent_change := ledger.owed(booking.id, NEW.outcome);
-    NEW.reserved_change := (SELECT array_agg(-h ORDER BY i) FROM unnest(ledger.held(booking.id)) WITH ORDINALITY AS u (h, i));
+    NEW.reserved_change := (SELECT array_agg(-h ORDER BY i) FROM unnest(holds) WITH ORDINALITY AS u (h, i));
     UPDATE ledger.reservation SET state = 'settled' WHERE id = booking.id;
 
   ELSIF NEW.kind = 'freeze' THEN
@@ -297,11 +299,11 @@ END $$;
 -- whoever has no grant locks nothing; as long as it is not charged, a reservation cannot be committed.
 CREATE OR REPLACE FUNCTION ledger.reservation_begins() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, ledger, pg_temp AS $$
-DECLARE submitter public.api_key; account ledger.budget;
+DECLARE submitter record; account record;
 BEGIN
-  SELECT k.* INTO submitter FROM public.job j JOIN public.api_key k ON k.id = j.created_by AND k.tenant_id = j.tenant_id
-    WHERE j.id = NEW.job_id;
-  SELECT * INTO account FROM ledger.budget b WHERE b.id = NEW.budget_id;
+  SELECT k.id, k.tenant_id, k.project, k.scopes INTO submitter
+    FROM public.job j JOIN public.api_key k ON k.id = j.created_by AND k.tenant_id = j.tenant_id WHERE j.id = NEW.job_id;
+  SELECT b.tenant_id, b.queue_days INTO account FROM ledger.budget b WHERE b.id = NEW.budget_id;
   IF submitter.id IS NULL OR submitter.tenant_id IS DISTINCT FROM account.tenant_id THEN
     RAISE EXCEPTION 'job % is not of the tenant of budget %', NEW.job_id, NEW.budget_id USING ERRCODE = 'restrict_violation';
   END IF;
@@ -313,20 +315,23 @@ BEGIN
   NEW.state := 'reserved';
   NEW.waits := false;
   NEW.created_at := clock_timestamp();
-  NEW.starts_by := least(NEW.starts_by, NEW.expires_at);
+  NEW.starts_by := least(NEW.starts_by, NEW.expires_at, NEW.created_at + account.queue_days * interval '24 hours');
   RETURN NEW;
 END $$;
 
 CREATE OR REPLACE FUNCTION ledger.decide() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, ledger, pg_temp AS $$
 DECLARE
-  account ledger.budget;
+  account record;
   booking ledger.reservation;
-  pass ledger.budget_grant;
-  submitter public.api_key;
+  pass record;
+  submitter record;
   must_wait boolean;
+  threshold numeric;
+  none bigint[];
 BEGIN
   SELECT * INTO account FROM ledger.budget b WHERE b.id = NEW.budget_id FOR NO KEY UPDATE;
+  none := array_fill(0::bigint, ARRAY[cardinality(account.orders)]);
   IF NEW.kind IN ('grant', 'revoke', 'rules', 'approve') THEN
     PERFORM ledger.require_steward(account.tenant_id, NEW.detail ->> 'by');
   END IF;
@@ -337,9 +342,11 @@ BEGIN
       RAISE EXCEPTION 'reservation % is not of budget %', NEW.reservation_id, NEW.budget_id USING ERRCODE = 'restrict_violation';
     END IF;
     -- Every change of a grant or a rule takes the budget's lock, so that these are the ones of now.
-    SELECT k.* INTO submitter FROM public.job j JOIN public.api_key k ON k.id = j.created_by WHERE j.id = booking.job_id;
+    SELECT k.id, k.project, k.scopes INTO submitter
+      FROM public.job j JOIN public.api_key k ON k.id = j.created_by WHERE j.id = booking.job_id;
+    SELECT NULL::text AS id, NULL::numeric AS approval_above INTO pass;
     IF (submitter.scopes::text[] && ARRAY['steward', 'admin']) IS NOT TRUE THEN
-      SELECT * INTO pass FROM ledger.budget_grant g
+      SELECT g.id, g.approval_above INTO pass FROM ledger.budget_grant g
         WHERE g.id = ledger.grant_of(account.id, submitter.id, submitter.project) FOR NO KEY UPDATE;
       IF pass.id IS NULL THEN
         RAISE EXCEPTION 'key % has no grant of budget %', submitter.id, account.id USING ERRCODE = 'TC007';
@@ -353,12 +360,13 @@ BEGIN
       RAISE EXCEPTION 'there is no work on job %', booking.job_id USING ERRCODE = 'restrict_violation';
     END IF;
     -- Does the job alone take more than the threshold of an empty budget? Asked in the ledger's own integers.
-    must_wait := NOT coalesce(ledger.fits(
-      ledger.caps(least(account.approval_above, pass.approval_above), account.delta, account.orders, account.weight_numerators,
-                  account.weight_denominator),
-      ledger.nothing(account), ledger.held(booking.id)), true);
+    threshold := least(account.approval_above, pass.approval_above);
+    must_wait := threshold IS NOT NULL AND NOT ledger.fits(
+      ledger.caps(threshold, account.delta, account.orders, account.weight_numerators, account.weight_denominator),
+      none, ledger.held(booking.id));
     UPDATE ledger.reservation SET grant_id = pass.id, waits = must_wait,
-      starts_by = least(starts_by, clock_timestamp() + account.queue_days * interval '24 hours') WHERE id = booking.id;
+      starts_by = least(starts_by, created_at + account.queue_days * interval '24 hours')
+      WHERE id = booking.id AND (pass.id IS NOT NULL OR must_wait OR starts_by > created_at + account.queue_days * interval '24 hours');
     NEW.detail := nullif(jsonb_strip_nulls(jsonb_build_object('grant', pass.id, 'waits', nullif(must_wait, false))), '{}');
 
   ELSIF NEW.kind = 'approve' THEN
@@ -383,7 +391,7 @@ BEGIN
     VALUES (NEW.detail ->> 'grant', account.id, NEW.detail ->> 'key', NEW.detail ->> 'project',
       ledger.amount(NEW.detail ->> 'epsilon'), ledger.amount(NEW.detail ->> 'approval_above'),
       ledger.caps(ledger.amount(NEW.detail ->> 'epsilon'), account.delta, account.orders, account.weight_numerators, account.weight_denominator),
-      ledger.nothing(account), ledger.nothing(account)::numeric[], NEW.detail ->> 'by', clock_timestamp());
+      none, none::numeric[], NEW.detail ->> 'by', clock_timestamp());
 
   ELSIF NEW.kind = 'revoke' THEN
     UPDATE ledger.budget_grant SET revoked_at = clock_timestamp()
