@@ -4,6 +4,7 @@ still there."""
 import logging
 import shutil
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from obstore.exceptions import BaseError
@@ -30,7 +31,7 @@ class Known:
     """How the records of a private file are recognised when they come again."""
 
     file_id: str
-    by: str
+    by: Literal["texts", "whole records", "nothing"]
     """`texts`, or `whole records` in the same columns alone, or `nothing` since the key was lost."""
     users: bool
     """Whether its users are known by what their ids mean; otherwise by their spelling."""
@@ -47,7 +48,7 @@ def known(connection: sa.Connection, budget_id: str, key: bytes) -> list[Known]:
         .where(file.c.budget_id == budget_id)
         .order_by(file.c.created_at.desc())
     )
-    without = "whole records" if len(marks) == 1 else "nothing"
+    without: Literal["whole records", "nothing"] = "whole records" if len(marks) == 1 else "nothing"
     return [
         Known(id, without if found is None else "texts", bool(users), int(elsewhere or 0))
         for id, found, users, elsewhere in rows
@@ -75,7 +76,7 @@ def recognise_old(engine: sa.Engine, store: Store, key: bytes) -> int:
     return done
 
 
-def _again(engine: sa.Engine, store: Store, key: bytes, row: sa.Row[object]) -> bool:
+def _again(engine: sa.Engine, store: Store, key: bytes, row: sa.Row[Any]) -> bool:
     """One file; False if another process is at it or was first. In one transaction, so that a kill leaves it as it
     was."""
     try:
@@ -107,7 +108,7 @@ def _again(engine: sa.Engine, store: Store, key: bytes, row: sa.Row[object]) -> 
         return False
 
 
-def _bind(connection: sa.Connection, row: sa.Row[object], mark: bytes, part: scratch.Part) -> bool:
+def _bind(connection: sa.Connection, row: sa.Row[Any], mark: bytes, part: scratch.Part) -> bool:
     fingerprints.lock(connection, row.tenant_id)
     elsewhere, users = 0, True
     if row.budget_id is None:

@@ -3,11 +3,12 @@
 from fastapi import APIRouter
 
 from api.auth import AnyKey, Steward, StewardOrAuditor
-from api.budgets.schemas import Budget, Entry, NewBudget, Rules, budget_of, entry_of, exact
-from api.deps import Transaction
+from api.budgets.schemas import Budget, Entry, NewBudget, Recognised, Rules, budget_of, entry_of, exact
+from api.deps import Service, Transaction
 from api.fields import Id
 from api.pages import After, Limit, Order, Page, fetch, fetch_numbered, page
-from domain import budgets
+from domain import budgets, recognise
+from domain.settings import secret_bytes
 from ledger import tables
 
 router = APIRouter(prefix="/v1/budgets", tags=["budgets"])
@@ -42,6 +43,17 @@ def index(
 def show(budget_id: Id, caller: AnyKey, connection: Transaction) -> Budget:
     """One budget with its balance."""
     return budget_of(budgets.require(connection, caller, budget_id))
+
+
+@router.get("/{budget_id}/recognition")
+def recognition(budget_id: Id, caller: Steward, service: Service, connection: Transaction) -> Page[Recognised]:
+    """How the records of each file that the budget ever had are recognised when they come again, the newest file first.
+    For stewards alone."""
+    budgets.require(connection, caller, budget_id)
+    found = recognise.known(connection, budget_id, secret_bytes(service.settings.fingerprint_key))
+    return page(
+        [Recognised(id=one.file_id, by=one.by, users=one.users, elsewhere=one.elsewhere) for one in found], False
+    )
 
 
 @router.post("/{budget_id}/rules")

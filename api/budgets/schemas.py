@@ -86,6 +86,19 @@ class Budget(BaseModel):
     ledger: LedgerState
 
 
+class Recognised(BaseModel):
+    """How the records of a file are recognised when they come again."""
+
+    id: str = Field(description="of the file")
+    object: Literal["file.recognition"] = "file.recognition"
+    by: Literal["texts", "whole records", "nothing"] = Field(
+        description="each text by itself, in whatever task and format; whole records in the same columns, of a file "
+        "whose rows were gone before texts were known; nothing, since the fingerprint key was lost"
+    )
+    users: bool = Field(description="users by what their ids mean; otherwise by their spelling")
+    elsewhere: int = Field(description="texts that another budget held already when the file was read again")
+
+
 class Entry(BaseModel):
     """One line of a budget's ledger, sealed by the hash of the line before."""
 

@@ -195,5 +195,5 @@ def seen(world: World, scope: str) -> Any:
         for budget in answer.json()["data"] if path == "/v1/budgets" else ():
             for more in ("", "/grants", "/entries"):
                 one = world.get(f"/v1/budgets/{budget['id']}{more}", scope)
-                found[f"{budget['id']}{more}"] = (one.status_code, one.text)
+                found[f"{budget['id']}{more}"] = (one.status_code, one.text if one.is_success else "")
     return found

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from domain.ingest.check import Report, Request, check
-from domain.ingest.fingerprint import SIZE, fingerprint, normalise
+from domain.ingest.fingerprint import SIZE, fingerprint, form_of, normalise, text_mark
 from domain.rows import Rows, parse_rows
+from tests.domain.marks import marks_in
 
 CANARY = "canary-90fe"
 KEY = "22" * 32
@@ -27,11 +28,11 @@ def run(folder: Path, rows: list[Row], *, most: int | None = MOST, **request) ->
         columns={"text": "text", "label": "label", "user": "who"},
         labels=["no", "yes"],
         max_records_per_user=most,
-        marks={"record": folder / "records", "user": folder / "users"},
+        marks=marks_in(folder),
         **{"declared_size": None, "key": KEY} | request,
     )
     report = check(asked)
-    marks = {kind: cut(path.read_bytes()) for kind, path in asked.marks.items()}
+    marks = {path.name: cut(path.read_bytes()) for path in marks_in(folder) if path.name != "sketches"}
     return report, parse_rows(folder / "rows"), marks
 
 
@@ -85,8 +86,10 @@ def test_the_fingerprints_of_all_rows_and_users_are_handed_on_whatever_the_unit(
     rows: list[Row] = [(f"text {i}", "yes", 7) for i in range(9)] + [("TEXT 0", "no", " Ann ")]
     for most in (MOST, None):
         _, _, marks = run(tmp_path, rows, most=most)
-        assert marks["record"] == sorted(fingerprint([f"text {i}"], key) for i in range(9))
-        assert marks["user"] == sorted(fingerprint([who], key, "user") for who in ("7", "ann"))
+        assert marks["records"] == sorted(text_mark([form_of(f"text {i}")], key) for i in range(9))
+        assert marks["old_records"] == sorted(fingerprint([f"text {i}"], key) for i in range(9))
+        assert marks["old_users"] == []  # spelled as they mean
+        assert marks["users"] == sorted(fingerprint([who], key, "user") for who in ("7", "ann"))
 
 
 def test_a_user_keeps_at_most_so_many_rows_and_counts_once(tmp_path: Path) -> None:

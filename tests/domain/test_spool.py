@@ -4,10 +4,11 @@ import random
 from pathlib import Path
 
 from domain.ingest.check import Request, check
-from domain.ingest.fingerprint import fingerprint
+from domain.ingest.fingerprint import fingerprint, form_of, text_mark
 from domain.ingest.spool import SpooledUsers
 from domain.ingest.users import RowsByUser
 from domain.rows import BATCH, parse_rows
+from tests.domain.marks import marks_in
 
 KEY = bytes(32)
 
@@ -15,7 +16,7 @@ KEY = bytes(32)
 def test_the_first_of_equal_records_stays_wherever_the_others_are(tmp_path: Path) -> None:
     chosen = random.Random(7)
     texts = [f"text {chosen.randrange(BATCH)}" for _ in range(2 * BATCH + 100)]  # in several row groups
-    source, target, marks = tmp_path / "source.csv", tmp_path / "rows", tmp_path / "records"
+    source, target, marks = tmp_path / "source.csv", tmp_path / "rows", marks_in(tmp_path)
     source.write_text("text,label\n" + "".join(f"{text},{i % 2}\n" for i, text in enumerate(texts)))
     report = check(
         Request(
@@ -26,7 +27,7 @@ def test_the_first_of_equal_records_stays_wherever_the_others_are(tmp_path: Path
             labels=["0", "1"],
             declared_size=None,
             key=KEY.hex(),
-            marks={"record": marks},
+            marks=marks,
         )
     )
     first = {text: i for i, text in reversed(list(enumerate(texts)))}
@@ -35,8 +36,9 @@ def test_the_first_of_equal_records_stays_wherever_the_others_are(tmp_path: Path
     assert report.units == len(kept) < len(texts)
     assert rows.columns["text"] == kept
     assert rows.labels == [first[text] % 2 for text in kept]
-    assert marks.read_bytes() == b"".join(sorted(fingerprint([text], KEY) for text in kept))
-    assert {path.name for path in tmp_path.iterdir()} == {"source.csv", "rows", "records"}
+    assert marks.old_records.read_bytes() == b"".join(sorted(fingerprint([text], KEY) for text in kept))
+    assert marks.records.read_bytes() == b"".join(sorted(text_mark([form_of(text)], KEY) for text in kept))
+    assert {path.name for path in tmp_path.iterdir()} == {"source.csv", "rows", *(path.name for path in marks)}
 
 
 def test_users_are_numbered_and_chosen_as_if_all_were_in_memory(tmp_path: Path) -> None:

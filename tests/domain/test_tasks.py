@@ -9,6 +9,7 @@ import pytest
 from domain.ingest.check import Report, Request, check
 from domain.ingest.fingerprint import SIZE
 from domain.rows import LABELLED, TASK_COLUMNS, Rows, parse_rows
+from tests.domain.marks import marks_in
 
 CANARY = "canary-1d4e"
 KEY = "33" * 32
@@ -30,7 +31,7 @@ def run(folder: Path, task: str, rows: list[dict[str, Any]], **more: Any) -> tup
             labels=["no", "yes"] if task in LABELLED else None,
             declared_size=None,
             key=KEY,
-            marks={"record": folder / "records", "user": folder / "users"},
+            marks=marks_in(folder),
             **more,
         )
     )
@@ -57,7 +58,7 @@ def test_rows_of_a_task(tmp_path: Path, task: str) -> None:
     else:
         assert kept.columns == {name: [row[name] for row in rows] for name in TASK_COLUMNS[task]}
     assert kept.labels == ([0, 1] if task in LABELLED else None)
-    assert (tmp_path / "records").stat().st_size == 2 * SIZE
+    assert (tmp_path / "old_records").stat().st_size == 2 * SIZE
 
 
 @pytest.mark.parametrize("task", TASK_COLUMNS)

@@ -198,7 +198,7 @@ def test_joined_files_name_the_header_that_came_along(tmp_path: Path) -> None:
 
 def test_of_a_public_set_all_is_kept_and_no_person_is_asked_about(tmp_path: Path) -> None:
     rows = [{"text": f"t {i % 10}", "label": "ab"[i // 10], "patient": f"p{i % 3}"} for i in range(20)]
-    report = reported(tmp_path, rows, key=None)
+    report = reported(tmp_path, rows, public=True)
     assert (report.read, report.kept, report.repeated) == (20, 20, 10)
     assert (report.conflicts.texts, report.unused_columns) == (10, ["patient"])
     assert asked(report) == [("conflicting_labels", None), ("many_repeated", None)]
