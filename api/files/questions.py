@@ -1,5 +1,7 @@
 """Files that wait for their steward's answer."""
 
+import logging
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -14,6 +16,7 @@ from api.pages import Page, page
 from domain import files, questions, resemblance, upload_reports
 from domain.blobs import open_blob
 from domain.fingerprints import mark_of
+from domain.logs import type_name
 from domain.purposes import PUBLIC
 from domain.refusals import Conflict
 from domain.resemblance import Resemblance
@@ -24,6 +27,7 @@ from domain.whereabouts import Ask, Decision
 router = APIRouter(prefix="/v1/files", tags=["files"])
 Said = Literal["same_population", "different_population", "publish"]
 MOST = 1000
+logger = logging.getLogger(__name__)
 
 
 class Answer(Body):
@@ -47,7 +51,19 @@ def index(caller: Steward, connection: Transaction) -> Page[Question]:
     rows = connection.execute(
         questions.open_questions(caller.tenant_id).order_by(question.c.created_at).limit(MOST)
     ).all()
-    return page([question_of(row) for row in rows], False)
+    return page(readable(rows), False)
+
+
+def readable(rows: Sequence[sa.Row[Any]]) -> list[Question]:
+    """Questions; a row that makes none is left out, so that the list does not end at it."""
+    found = []
+    for row in rows:
+        try:
+            found.append(question_of(row))
+        except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+            what = "ALARM: the question about %s cannot be read (%s): the database was changed"
+            logger.error(what, row.file_id, type_name(error))
+    return found
 
 
 @router.post("/{file_id}/answer", status_code=200)

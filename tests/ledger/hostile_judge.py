@@ -96,7 +96,17 @@ _KEPT: tuple[str, ...] = (
 )
 _KEPT += tuple(
     f"public.{name}"
-    for name in ("job_file", "release", "fingerprint", "fingerprint_key", "tenant", "audit", "upload_report")
+    for name in (
+        "job_file",
+        "release",
+        "fingerprint",
+        "fingerprint_key",
+        "tenant",
+        "audit",
+        "upload_report",
+        "sketch",
+        "identity",
+    )
 )
 
 

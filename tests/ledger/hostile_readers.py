@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from api.audit import endpoints as audit_log
 from api.budgets.schemas import budget_of, entry_of
+from api.files import questions
 from api.files.schemas import file_of
 from api.grants.schemas import grant_of
 from api.jobs.schemas import event_of, job_of
@@ -20,6 +21,7 @@ from domain import budgets, events, files, grants, jobs, profiles, upload_report
 from domain.grants import Viewer
 from domain.models import BaseModelFacts
 from domain.progress import estimated_finishes
+from domain.questions import open_questions
 from domain.tables import api_key, audit, idempotency, keeper_watch
 from ledger.budgets import as_balance
 from ledger.chains import freezes
@@ -80,6 +82,11 @@ def _reports(c: sa.Connection) -> None:
         _shown(*filter(None, [upload_reports.of_file(c, file_id)]))
 
 
+def _questions(c: sa.Connection) -> None:
+    for tenant in ("tenant_a", "tenant_b"):
+        _shown(*questions.readable(c.execute(open_questions(tenant)).all()))
+
+
 def _keys(c: sa.Connection) -> None:
     _shown(*(key_of(row) for row in c.execute(sa.select(api_key))))
 
@@ -119,6 +126,7 @@ _READERS: list[tuple[Callable[[sa.Connection], None], set[str]]] = [
     (_events, {"public.job", "public.job_event"}),
     (_files, {"public.file", "public.release", "public.job_file", "public.api_key", "public.tenant"}),
     (_reports, {"public.upload_report"}),
+    (_questions, {"public.question"}),
     (_keys, {"public.api_key"}),
     (_audit, {"public.audit"}),
     (_models, {"public.model_profile"}),

@@ -83,6 +83,44 @@ PUBLIC = [
     ),
     Reason(
         API,
+        "public.identity",
+        "*",
+        "*",
+        "how a file's records are known, for its steward to see; only an upload's own line stops the look at old fingerprints, "
+        "which whoever takes rows in without theirs need not write",
+    ),
+    Reason(
+        API,
+        "public.public_record",
+        "*",
+        "*",
+        "one more text that counts as public: a steward is told of it at an upload, and nothing is taken out",
+    ),
+    Reason(
+        API,
+        "public.question",
+        "*",
+        "*",
+        "a question to a steward: its rows and marks lie under a key that no login has, and its answer does what an upload "
+        "may; one that cannot be read is left out of the list",
+    ),
+    Reason(
+        API,
+        "public.sketch",
+        "*",
+        "*",
+        "one more text to resemble: stewards are asked about uploads that need no question, none is let through",
+    ),
+    Reason(
+        API,
+        "public.upload_report",
+        "*",
+        "*",
+        "what a steward is shown of an upload, once for each file: nothing is decided by it, and one that cannot be read is "
+        "none",
+    ),
+    Reason(
+        API,
         "public.idempotency",
         "tenant_id|key|request_digest|response",
         "*",

@@ -209,6 +209,43 @@ INSERTS: dict[tuple[str, str], list[Row]] = {
     ("tacit_api", "public.keeper_watch"): [
         Row("a note", {"duty": "'verification'", "finished_at": "now()", "detail": as_json({"findings": 0})}),
     ],
+    ("tacit_api", "public.identity"): [
+        Row(
+            "read again",
+            {
+                "file_id": "'file_a'",
+                "key_mark": "sha256('k')",
+                "made": "'again'",
+                "elsewhere": "0",
+                "users": "true",
+            },
+        )
+    ],
+    ("tacit_api", "public.public_record"): [
+        Row("of a public file", {"tenant_id": "'tenant_a'", "mac": "sha256('p')", "file_id": "'eval_a'"}),
+    ],
+    ("tacit_api", "public.question"): [
+        Row(
+            "about an upload",
+            {
+                "file_id": "'file_new'",
+                "tenant_id": "'tenant_a'",
+                "upload": as_json({"upload": {}}),
+                "found": as_json({"budgets": {}}),
+            },
+        )
+    ],
+    ("tacit_api", "public.sketch"): [
+        Row(
+            "of a file",
+            {
+                "tenant_id": "'tenant_a'",
+                "file_id": "'file_a'",
+                "budget_id": "'budget_a'",
+                "packed": "sha256('sketch')",
+            },
+        )
+    ],
     ("tacit_api", "public.tenant"): [Row("a tenant", {"id": "'tenant_new'", "name": "'n'"})],
     ("tacit_api", "public.upload_report"): [Row("of a file", {"file_id": "'file_a'", "report": as_json(REPORT)})],
     ("tacit_worker", "ledger.authorisation"): [
@@ -293,6 +330,9 @@ UPDATES: dict[tuple[str, str], list[Victim]] = {
     ("tacit_api", "public.keeper_watch"): [
         Victim("duty = 'turn'", {"detail": as_json({"failing": {}}), "finished_at": "now()"})
     ],
+    ("tacit_api", "public.question"): [
+        Victim("file_id = 'file_asked'", {"answer": "'publish'", "answered_by": "'key_a'", "reason": "'r'"}),
+    ],
     ("tacit_worker", "ledger.work"): [
         Victim("job_id = 'job_a_running'", _WORKED),
         Victim("job_id = 'job_a_done'", _WORKED),
@@ -323,6 +363,8 @@ _WORDS: dict[tuple[str, str], str] = {
     ("public.file", "status"): "uploaded processed error",
     ("public.file", "task"): "classification pair completion chat text",
     ("public.fingerprint", "kind"): "record user",
+    ("public.identity", "made"): "upload again",
+    ("public.question", "answer"): "same_population different_population publish withdrawn",
     ("public.job", "status"): "validating_files queued running succeeded failed cancelled",
     ("public.job", "status_detail"): "waiting_for_approval paused pausing cancelling rejected expired",
     ("public.job_event", "level"): "info warn error",

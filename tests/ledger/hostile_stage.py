@@ -207,6 +207,9 @@ class Stage:
             for login, statements in settled_in(tenant):
                 self.logins[login].execute("; ".join(statements).encode())
         self.logins["tacit_api"].execute("INSERT INTO public.keeper_watch (duty, finished_at) VALUES ('turn', now())")
+        self.logins["tacit_api"].execute(
+            "INSERT INTO public.question (file_id, tenant_id, upload, found) VALUES ('file_asked', 'tenant_a', '{}', '{}')"
+        )
         # Nobody began it in time: it is for the services to end.
         self.root.execute("UPDATE ledger.reservation SET starts_by = created_at WHERE id = 'resv_a_queued'")
         self._remember()

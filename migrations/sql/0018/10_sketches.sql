@@ -36,7 +36,7 @@ COMMENT ON COLUMN identity.users IS 'whether its users are known by what their i
 -- The key of the fingerprints: of several the newest, and none but the operator adds one to the first.
 ALTER TABLE fingerprint_key DROP CONSTRAINT fingerprint_key_pkey, DROP COLUMN one,
   ADD COLUMN number int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, ADD COLUMN reason text,
-  ADD CONSTRAINT a_new_key_says_why CHECK ((number = 1 OR length(reason) BETWEEN 1 AND 1000) IS TRUE),
+  ADD CONSTRAINT a_new_key_says_why CHECK ((reason IS NULL OR length(reason) BETWEEN 1 AND 1000) IS TRUE),
   ADD CONSTRAINT one_line_of_a_key UNIQUE (mark);
 CREATE FUNCTION public.first_key() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -44,6 +44,8 @@ BEGIN
   LOCK TABLE public.fingerprint_key IN EXCLUSIVE MODE;
   IF NOT ledger.is_admin() AND EXISTS (SELECT FROM public.fingerprint_key) THEN
     RETURN NULL;
+  ELSIF NEW.reason IS NULL AND EXISTS (SELECT FROM public.fingerprint_key) THEN
+    RAISE EXCEPTION 'a new key comes with a reason' USING ERRCODE = 'restrict_violation';
   END IF;
   RETURN NEW;
 END $$;

@@ -217,6 +217,7 @@ def _budgets() -> list[Case]:
     return [
         *of("ledger.budget_open", p.open_budget(), [p.open_budget(), a.lower()]),
         *of("ledger.budget_opened open", p.open_budget(), [p.bind("c", 1)]),
+        *of("ledger.is_lost", p.LOSE, [p.open_budget("lost"), p.LOSE]),
         *of(no_loss, p.open_budget(), [p.LOSE]),
         *of(no_loss, p.open_budget(), [p.ACCEPT], [p.LOSE]),
         *of(no_loss, p.bind("a", 1), [p.LOSE]),
@@ -229,6 +230,8 @@ def _budgets() -> list[Case]:
 
 def _rows_that_change_once() -> list[Case]:
     return [
+        *of("public.question_guard", p.answer("publish"), [p.answer("withdrawn")], [p.ASK]),
+        *of("public.first_key", p.key("x"), [p.key("y")]),
         *of("public.file_guard", a.DELETE_FILE, [a.DELETE_FILE, a.RESTORE_FILE]),
         *of("public.job_guard", a.FINISH, [a.CANCEL], [JOB]),
         *of("public.job_guard", a.CANCEL, [a.FINISH], [JOB]),

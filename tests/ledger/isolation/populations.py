@@ -65,6 +65,24 @@ def open_budget(name: str = "budget_c") -> Act:
     )
 
 
+ASK = sql(
+    "ask", "api", "INSERT INTO question (file_id, tenant_id, upload, found) VALUES (:file_q, :tenant, '{}', '{}')"
+)
+
+
+def answer(said: str) -> Act:
+    return sql(
+        f"answer {said}",
+        "api",
+        f"UPDATE question SET answer = '{said}', answered_by = :steward, reason = 'r' WHERE file_id = :file_q",
+    )
+
+
+def key(of: str) -> Act:
+    """There is one in each database, so that none is added."""
+    return sql(f"key {of}", "api", f"INSERT INTO fingerprint_key (mark) VALUES (sha256('{of}'))")
+
+
 LOSE = sql(
     "note a loss",
     "api",

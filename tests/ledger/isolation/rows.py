@@ -66,6 +66,7 @@ _SHOWN = {
     " 'seals_what_is_there', detail ->> 'digest' = ledger.records_digest(budget_id)",
     "ledger.lost_budget": "'accepted_at', accepted_at IS NOT NULL",
     "public.file": "'deleted_at', deleted_at IS NOT NULL",
+    "public.question": "'answered_at', answered_at IS NOT NULL",
     "public.api_key": "'revoked_at', revoked_at IS NOT NULL, 'mac', convert_from(mac, 'UTF8')",
 }
 """What is compared in place of a column that no two runs share."""
@@ -85,6 +86,7 @@ _BY = {
     "public.release": "id",
     "public.checkpoint": "job_id",
     "public.fingerprint": "tenant_id",
+    "public.question": "file_id",
     "public.api_key": "id",
 }
 """Tables whose rows are compared, by the column that names the world."""
