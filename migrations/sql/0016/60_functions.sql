@@ -303,7 +303,7 @@ DECLARE submitter record; account record;
 BEGIN
   SELECT k.id, k.tenant_id, k.project, k.scopes INTO submitter
     FROM public.job j JOIN public.api_key k ON k.id = j.created_by AND k.tenant_id = j.tenant_id WHERE j.id = NEW.job_id;
-  SELECT b.tenant_id, b.queue_days INTO account FROM ledger.budget b WHERE b.id = NEW.budget_id;
+  SELECT b.tenant_id INTO account FROM ledger.budget b WHERE b.id = NEW.budget_id;
   IF submitter.id IS NULL OR submitter.tenant_id IS DISTINCT FROM account.tenant_id THEN
     RAISE EXCEPTION 'job % is not of the tenant of budget %', NEW.job_id, NEW.budget_id USING ERRCODE = 'restrict_violation';
   END IF;
@@ -315,7 +315,7 @@ BEGIN
   NEW.state := 'reserved';
   NEW.waits := false;
   NEW.created_at := clock_timestamp();
-  NEW.starts_by := least(NEW.starts_by, NEW.expires_at, NEW.created_at + account.queue_days * interval '24 hours');
+  NEW.starts_by := least(NEW.starts_by, NEW.expires_at);
   RETURN NEW;
 END $$;
 
