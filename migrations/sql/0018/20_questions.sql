@@ -1,6 +1,6 @@
 -- A file that waits for its steward's answer is no file: it stands here, where nobody but stewards looks.
 CREATE TABLE question (
-  file_id text PRIMARY KEY CONSTRAINT question_file CHECK ((file_id ~ '^[A-Za-z0-9_-]{1,80}$') IS TRUE),
+  file_id text PRIMARY KEY CONSTRAINT question_file CHECK ((file_id ~ '^[A-Za-z0-9._-]{1,80}$') IS TRUE),
   tenant_id text NOT NULL REFERENCES tenant,
   upload jsonb NOT NULL CONSTRAINT question_upload CHECK ((jsonb_typeof(upload) = 'object' AND length(upload::text) <= 1000000
     AND NOT jsonb_path_exists(upload, 'strict $.**{12 to last}') AND NOT jsonb_path_exists(upload, 'strict $.** ? (@ > 1e300 || @ < -1e300)')) IS TRUE),

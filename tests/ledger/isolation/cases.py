@@ -231,7 +231,7 @@ def _budgets() -> list[Case]:
 def _rows_that_change_once() -> list[Case]:
     return [
         *of("public.question_guard", p.answer("publish"), [p.answer("withdrawn")], [p.ASK]),
-        *of("public.first_key", p.key("x"), [p.key("y")]),
+        *of("public.first_key", p.key("x"), [p.key("y")], [p.key("z")]),
         *of("public.file_guard", a.DELETE_FILE, [a.DELETE_FILE, a.RESTORE_FILE]),
         *of("public.job_guard", a.FINISH, [a.CANCEL], [JOB]),
         *of("public.job_guard", a.CANCEL, [a.FINISH], [JOB]),
