@@ -87,6 +87,7 @@ END $$;
 CREATE OR REPLACE FUNCTION ledger.budget_open() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, ledger, pg_temp AS $$
 BEGIN
+  PERFORM pg_advisory_xact_lock(hashtextextended('tacit.budget:' || NEW.id, 0));  -- with is_lost
   IF EXISTS (SELECT FROM ledger.lost_budget l WHERE l.budget_id = NEW.id) THEN
     RAISE EXCEPTION 'budget % was noted as lost', NEW.id USING ERRCODE = 'restrict_violation';
   END IF;
@@ -106,6 +107,7 @@ END $$;
 CREATE FUNCTION ledger.is_lost() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, ledger, pg_temp AS $$
 BEGIN
+  PERFORM pg_advisory_xact_lock(hashtextextended('tacit.budget:' || NEW.budget_id, 0));
   IF EXISTS (SELECT FROM ledger.budget b WHERE b.id = NEW.budget_id) THEN
     RAISE EXCEPTION 'budget % is not lost', NEW.budget_id USING ERRCODE = 'restrict_violation';
   END IF;
