@@ -89,7 +89,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, ledger, pg_temp 
 BEGIN
   PERFORM pg_advisory_xact_lock(hashtextextended('tacit.budget:' || NEW.id, 0));  -- with is_lost
   IF EXISTS (SELECT FROM ledger.lost_budget l WHERE l.budget_id = NEW.id) THEN
-    RAISE EXCEPTION 'budget % was noted as lost', NEW.id USING ERRCODE = 'restrict_violation';
+    RAISE EXCEPTION 'budget % was noted as lost', NEW.id USING ERRCODE = 'TC012';
   END IF;
   NEW.cap := ledger.caps(NEW.epsilon, NEW.delta, NEW.orders, NEW.weight_numerators, NEW.weight_denominator);
   NEW.epsilon_opened := NEW.epsilon;
