@@ -84,6 +84,9 @@ def body(tag: str, size: int, row: int) -> Iterator[bytes]:
         "privacy_budget[epsilon]": "8",
         "declared_size": str(size // row + 1),
         "labels": "0,1",
+        # Made of twenty words, millions of rows resemble each other.
+        "overlap": "different_population",
+        "overlap_reason": "made-up rows",
     }
     for name, value in fields.items():
         yield f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
