@@ -1,12 +1,10 @@
 """Are the same texts found again when they come edited, and are other people's left alone?
 
-false_questions/{A-B}   share of A's records that resemble B's, of sets that have no person in common
-found/{mr_polarity}     records of MR polarity's training set that are, or resemble, some of SST-2's: both have
-sentences of
-                        the same reviews; `exact`: of these the same by what they mean
-recall/{edited,halved,joined}   share of 3,000 sentences of SST-2 that are found once a word is changed, the second
-half cut
-                        off, or another sentence joined to them; of those that have eight words and more then
+false_questions/{A-B}           share of A's records that resemble B's, of sets that have no person in common
+found/mr_polarity               records of MR polarity's training set that are, or resemble, some of SST-2's: both have
+                                sentences of the same reviews; `exact`: of these the same by what they mean
+recall/{edited,halved,joined}   share of 3,000 sentences of SST-2 that are found once a word is changed, the second half
+                                cut off, or another sentence joined to them; of those that still have eight words
 
 Needs a folder of datasets: sst2/train.tsv, mr_polarity/train.tsv (sentence), banking77/train.tsv (text),
 medquad/train.jsonl (question, answer).
