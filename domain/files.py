@@ -129,7 +129,7 @@ def register(
             _decide(connection, upload.id, budget_id, where.decided, decision.reason)
         fingerprints.bind(connection, upload.tenant_id, budget_id, marks)
         public = fingerprints.published(connection, upload.tenant_id, marks)
-        public |= Counter({file_id: len(records) for file_id, records in near.of_public.items()})
+        public |= Counter(near.public)
     values: dict[str, Any] = {
         "id": upload.id,
         "tenant_id": upload.tenant_id,

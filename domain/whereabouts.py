@@ -84,9 +84,9 @@ def private_texts(connection: sa.Connection, tenant_id: str, marks: Marks, near:
         budget_id: {"records": count, "files": []}
         for budget_id, count in fingerprints.holders(connection, tenant_id, marks).items()
     }
-    for budget_id, files in near.of_budget.items():
+    for budget_id, files in near.budgets.items():
         held = found.get(budget_id, {"records": 0})["records"]
-        found[budget_id] = {"records": max(held, near.in_budget(budget_id)), "files": sorted(files)}
+        found[budget_id] = {"records": max(held, near.in_budget(budget_id)), "files": files}
     return Ask(found)
 
 
@@ -125,8 +125,8 @@ def _doubtful(
 ) -> dict[str, dict[str, Any]]:
     """Budgets that a person has to say something about."""
     found: dict[str, dict[str, Any]] = {
-        budget_id: {"records": near.in_budget(budget_id), "files": sorted(files)}
-        for budget_id, files in near.of_budget.items()
+        budget_id: {"records": near.in_budget(budget_id), "files": files}
+        for budget_id, files in near.budgets.items()
         if budget_id not in known
     }
     if opens:

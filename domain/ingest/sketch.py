@@ -19,14 +19,15 @@ SIZE = MINIMA // 2
 """Bytes of a sketch."""
 FEWEST_WORDS = 8
 """Shorter texts have no sketch: chance makes too many of them look alike."""
-ALIKE = 0.4
-"""Share of common pairs from which two texts are taken for versions of one. Half of a text cut off, or another joined
-to it, leaves about half."""
+ALIKE, NEARLY = 0.4, 0.7
+"""Shares of common pairs from which two texts look like versions of one, and from which they can be hardly anything
+else. Half of a text cut off, or another joined to it, leaves about half; a word changed in one of fifteen leaves
+NEARLY."""
 BATCH = 4096
 """Texts whose minima are found together."""
 MOST_KNOWN = 200_000
 CANDIDATES = 2 * 10**8
-_AGREE = round(MINIMA * (ALIKE + (1 - ALIKE) / 16))
+_AGREE, _AGREE_NEARLY = (round(MINIMA * (share + (1 - share) / 16)) for share in (ALIKE, NEARLY))
 _EQUAL = np.array([(byte >> 4 == 0) + (byte & 15 == 0) for byte in range(256)], dtype=np.uint8)
 Words = npt.NDArray[np.uint64]
 Sketches = npt.NDArray[np.uint8]
@@ -75,10 +76,11 @@ class Sketcher:
         return made
 
 
-def alike(ours: Sketches, theirs: Sketches, pairs: int) -> npt.NDArray[np.bool_]:
-    """Which of ours resembles one of theirs, [len(ours)]. pairs: of ours and theirs in all calls together; of very many
-    those that agree less are found less often, so that the work stays bounded."""
-    found = np.zeros(len(ours), dtype=bool)
+def alike(ours: Sketches, theirs: Sketches, pairs: int) -> npt.NDArray[np.uint8]:
+    """How far each of ours resembles one of theirs, [len(ours)]: 0, 1 from ALIKE on, 2 from NEARLY on. pairs: of ours
+    and theirs in all calls together; of very many those that agree less are found less often, so that the work stays
+    bounded."""
+    found = np.zeros(len(ours), dtype=np.uint8)
     if not len(ours) or not len(theirs):
         return found
     our_bits, their_bits = _bits(ours), _bits(theirs)
@@ -87,11 +89,12 @@ def alike(ours: Sketches, theirs: Sketches, pairs: int) -> npt.NDArray[np.bool_]
         mine, other = _keys(our_bits, first, width), _keys(their_bits, first, width)
         order = np.argsort(other, kind="stable")
         other = other[order]
-        open = np.flatnonzero(~found)
+        open = np.flatnonzero(found < 2)
         begin, end = np.searchsorted(other, mine[open], "left"), np.searchsorted(other, mine[open], "right")
         for rows, places in _pairs(open, begin, end):
             agree = _EQUAL[ours[rows] ^ theirs[order[places]]].sum(axis=1)
-            found[rows[agree >= _AGREE]] = True
+            found[rows[(agree >= _AGREE) & (found[rows] == 0)]] = 1
+            found[rows[agree >= _AGREE_NEARLY]] = 2
     return found
 
 

@@ -95,6 +95,7 @@ BODIES: dict[tuple[str, str], dict[str, str]] = {
     ("POST", "/v1/budgets/{budget_id}/rules"): {},
     ("POST", "/v1/budgets/{budget_id}/verify"): {},
     ("POST", "/v1/files"): {"budget": "budget"},
+    ("POST", "/v1/files/{file_id}/answer"): {},
     ("POST", "/v1/keys"): {},
     ("POST", "/v1/keys/{key_id}/rotate"): {},
     ("POST", JOBS): {"training_file": "file", "validation_file": "file"},
@@ -107,6 +108,7 @@ BODIES: dict[tuple[str, str], dict[str, str]] = {
     ("POST", f"{DASHBOARD}/logout"): {},
     ("POST", f"{DASHBOARD}/budgets/{{budget_id}}/grants"): {"key": "key"},
     ("POST", f"{DASHBOARD}/budgets/{{budget_id}}/grants/{{grant_id}}/revoke"): {},
+    ("POST", f"{DASHBOARD}/budgets/questions/{{file_id}}"): {},
     ("POST", f"{DASHBOARD}/jobs/{{job_id}}/cancel"): {},
     ("POST", f"{DASHBOARD}/jobs/{{job_id}}/pause"): {},
     ("POST", f"{DASHBOARD}/jobs/{{job_id}}/resume"): {},
@@ -132,6 +134,7 @@ def filled(method: str, path: str, own: Ids) -> Call:
         return replace(call, form=form, upload=True)
     if path.startswith(DASHBOARD):
         filled = {"training_file": own.file, "model": "minilm-l6", "epsilon": "1"} if "estimate" in path else {}
+        filled |= {"answer": "publish"} if "/questions/" in path else {}
         filled |= {"key": own.key} if path.endswith("/grants") else {"reason": "r"} if method == "POST" else {}
         return replace(call, form=filled) if method == "POST" else replace(call, query=filled)
     bodies: dict[str, Any] = {
@@ -140,6 +143,7 @@ def filled(method: str, path: str, own: Ids) -> Call:
         "keys": {"name": "n", "scopes": ["analyst"]},
         "jobs": job_body(own.file, 1.0),
         "estimate": job_body(own.file, 1.0),
+        "answer": {"answer": "publish", "reason": "r"},
         "freeze": {"reason": "r"},
         "rotate": {"overlap_hours": 1},
         "reject": {"reason": "r"},

@@ -6,7 +6,7 @@ CREATE TABLE sketch (
   file_id text NOT NULL REFERENCES file,
   budget_id text REFERENCES ledger.budget,
   packed bytea NOT NULL CONSTRAINT sketches_are_whole
-    CHECK ((octet_length(packed) BETWEEN 32 AND 2097152 AND octet_length(packed) % 32 = 0) IS TRUE)
+    CHECK ((octet_length(packed) >= 32 AND octet_length(packed) <= 2097152 AND octet_length(packed) % 32 = 0) IS TRUE)
 );
 ALTER TABLE sketch ALTER COLUMN packed SET STORAGE EXTERNAL;  -- as good as random: nothing to compress
 CREATE INDEX sketch_tenant ON sketch (tenant_id, id);
@@ -39,7 +39,7 @@ ALTER TABLE fingerprint_key DROP CONSTRAINT fingerprint_key_pkey, DROP COLUMN on
   ADD CONSTRAINT a_new_key_says_why CHECK ((reason IS NULL OR length(reason) BETWEEN 1 AND 1000) IS TRUE),
   ADD CONSTRAINT one_line_of_a_key UNIQUE (mark);
 CREATE FUNCTION public.first_key() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, ledger, pg_temp AS $$
 BEGIN
   LOCK TABLE public.fingerprint_key IN EXCLUSIVE MODE;
   IF NOT ledger.is_admin() AND EXISTS (SELECT FROM public.fingerprint_key) THEN

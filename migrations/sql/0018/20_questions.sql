@@ -17,7 +17,7 @@ CREATE TABLE question (
 CREATE INDEX question_tenant ON question (tenant_id) WHERE answer IS NULL;
 
 CREATE FUNCTION public.question_guard() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, ledger, pg_temp AS $$
 DECLARE unanswered public.question := NEW;
 BEGIN
   IF OLD.answer IS NOT NULL THEN
