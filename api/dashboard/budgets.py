@@ -19,7 +19,6 @@ from api.deps import Resources, Service, Transaction
 from api.fields import Id
 from api.files import endpoints as files_api
 from api.files import questions as questions_api
-from api.files.questions import Answer
 from api.files.schemas import File
 from api.grants import endpoints as grants_api
 from api.grants.schemas import NewGrant
@@ -60,18 +59,6 @@ def index(request: Request, visit: Visit, service: Service, connection: Transact
     watch = _watch(service.keeper) if visit.may("steward") else None
     waiting = questions_api.index(visit.caller, connection).data if visit.may("steward") else []
     return page(request, "budgets.html", live=10, found=found, cards=cards, keeper=watch, questions=waiting)
-
-
-@router.post("/questions/{file_id}")
-def answer(file_id: Id, visit: Visit, posted: Posted, service: Service) -> Response:
-    """Say whose the records of a file are that waits, or withdraw it."""
-    _steward(visit.caller)
-    if posted.get("answer") == "withdraw":
-        with service.engine.begin() as connection:
-            files_api.delete(file_id, visit.caller, service, connection)
-    else:
-        questions_api.answer(file_id, parse(Answer, filled(posted, "answer", "reason")), visit.caller, service)
-    return RedirectResponse(f"{PATH}/budgets", 303)
 
 
 @router.get("/{budget_id}")

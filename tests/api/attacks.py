@@ -108,7 +108,7 @@ BODIES: dict[tuple[str, str], dict[str, str]] = {
     ("POST", f"{DASHBOARD}/logout"): {},
     ("POST", f"{DASHBOARD}/budgets/{{budget_id}}/grants"): {"key": "key"},
     ("POST", f"{DASHBOARD}/budgets/{{budget_id}}/grants/{{grant_id}}/revoke"): {},
-    ("POST", f"{DASHBOARD}/budgets/questions/{{file_id}}"): {},
+    ("POST", f"{DASHBOARD}/questions/{{file_id}}"): {},
     ("POST", f"{DASHBOARD}/jobs/{{job_id}}/cancel"): {},
     ("POST", f"{DASHBOARD}/jobs/{{job_id}}/pause"): {},
     ("POST", f"{DASHBOARD}/jobs/{{job_id}}/resume"): {},

@@ -42,6 +42,7 @@ class Seeds:
             f"POST {JOBS}/{{job_id}}/approve": lambda: {"job": self._waiting(own)},
             f"POST {JOBS}/{{job_id}}/reject": lambda: {"job": self._waiting(own)},
             "DELETE /v1/files/{file_id}": lambda: {"file": world.upload(form={"purpose": "evals"}).json()["id"]},
+            "POST /v1/files/{file_id}/answer": self._question,
             "DELETE /v1/keys/{key_id}": self._key,
             "POST /v1/keys/{key_id}/rotate": self._key,
             "POST /v1/budgets/{budget_id}/grants": self._key,
@@ -53,6 +54,13 @@ class Seeds:
         assert self._world.post(f"/v1/budgets/{own.budget}/rules", rules, "steward").status_code == 200
         made: str = self._world.submit(own.file, 1.5)["id"]
         return made
+
+    def _question(self) -> dict[str, str]:
+        rows = csv_rows(f" of {secrets.token_hex(8)}")
+        self._world.upload(rows)
+        waiting = self._world.upload(rows, {"purpose": "evals"}).json()
+        assert waiting["question"] is not None
+        return {"file": waiting["id"]}
 
     def _key(self) -> dict[str, str]:
         made = self._world.post("/v1/keys", {"name": "seed", "scopes": ["analyst"]}, "admin")

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from playwright.sync_api import expect
 
-from api.dashboard import budgets, estimate, jobs, login, session
+from api.dashboard import budgets, estimate, jobs, login, questions, session
 from domain.settings import secret_bytes
 from domain.tables import api_key
 from tests.api.conftest import World
@@ -99,9 +99,10 @@ def test_every_form_carries_its_sessions_token(house: House) -> None:
         (f"/dashboard/budgets/{file['budget']}/grants", {"project": "mallory"}),
         (f"/dashboard/budgets/{file['budget']}/grants/grant_x/revoke", {}),
         ("/dashboard/estimate", {"training_file": file["id"], "model": "tiny", "epsilon": "1"}),
+        (f"/dashboard/questions/{file['id']}", {"answer": "withdraw"}),
         ("/dashboard/logout", {}),
     ]
-    rooms = (budgets, estimate, jobs, login)
+    rooms = (budgets, estimate, jobs, login, questions)
     routes = [r for room in rooms for r in room.router.routes if "POST" in r.methods]
     assert len(posts) == len(routes) - 1  # the other is the log-in, below
     before = len(house.get("/v1/fine_tuning/jobs").json()["data"])

@@ -230,3 +230,22 @@ def tab_to(page: Page, target: str) -> None:
         if target in here:
             return
     raise AssertionError(f"the keyboard does not reach {target}")
+
+
+def test_a_steward_answers_what_only_a_steward_can_say(house: House, open_page: Open) -> None:
+    """A public file with private texts: it waits on the list of budgets, and is withdrawn or published there."""
+    first = house.tickets(11)
+    lines = house.get(f"/v1/files/{first['id']}/content", "steward").content
+    page = open_page("steward")
+    for answer in ("withdraw the file", "they may be public"):
+        waiting = house.upload(lines, {"purpose": "evals"}, name="public.jsonl").json()
+        assert waiting["status"] == "uploaded"
+        page.goto("/dashboard/budgets")
+        asked = page.get_by_role("region", name="Waiting for your answer")
+        expect(asked).to_contain_text("public.jsonl")
+        expect(asked).to_contain_text(f"private records of {first['budget']}")
+        asked.get_by_label("Answer").select_option(answer)
+        asked.get_by_label("Reason").fill("a published collection")
+        asked.get_by_role("button").click()
+        expect(page.get_by_role("region", name="Waiting for your answer")).to_have_count(0)
+    assert house.get(f"/v1/files/{waiting['id']}", "analyst").status_code == 200

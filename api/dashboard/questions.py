@@ -1,0 +1,28 @@
+"""Answers to the questions that stand on the list of budgets."""
+
+from fastapi import APIRouter, Response
+from fastapi.responses import RedirectResponse
+
+from api.auth import allowed
+from api.dashboard.forms import filled, parse
+from api.dashboard.session import PATH, Posted, Visit
+from api.deps import Service
+from api.fields import Id
+from api.files import endpoints as files_api
+from api.files import questions as questions_api
+from api.files.questions import Answer
+
+router = APIRouter(prefix="/questions")
+_steward = allowed("steward")
+
+
+@router.post("/{file_id}")
+def answer(file_id: Id, visit: Visit, posted: Posted, service: Service) -> Response:
+    """Say whose the records of a file are that waits, or withdraw it."""
+    _steward(visit.caller)
+    if posted.get("answer") == "withdraw":
+        with service.engine.begin() as connection:
+            files_api.delete(file_id, visit.caller, service, connection)
+    else:
+        questions_api.answer(file_id, parse(Answer, filled(posted, "answer", "reason")), visit.caller, service)
+    return RedirectResponse(f"{PATH}/budgets", 303)
