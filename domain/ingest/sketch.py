@@ -42,12 +42,17 @@ class Sketcher:
         numbers = hashlib.shake_256(self._key).digest(16 * MINIMA)
         self._factors, self._terms = np.frombuffer(numbers, dtype=np.uint64).reshape(2, MINIMA).copy()
         self._factors |= np.uint64(1)
-        self._known: dict[str, int] = {}
+        self._hashes = _Hashes(self._key)
 
     def words(self, text: str) -> list[int] | None:
         """Keyed hashes of the words of a text; None for a text that is too short for a sketch."""
         found = words(text)
-        return [self._word(word) for word in found] if len(found) >= FEWEST_WORDS else None
+        if len(found) < FEWEST_WORDS:
+            return None
+        if len(self._hashes) > MOST_KNOWN:
+            self._hashes.clear()
+        hashes = self._hashes
+        return [hashes[word] for word in found]
 
     def sketches(self, texts: Sequence[list[int]]) -> Sketches:
         """A sketch for each text, given by `words`. There is at least one text."""
@@ -66,13 +71,16 @@ class Sketcher:
         packed: Sketches = (bits[:, ::2] << np.uint8(4)) | bits[:, 1::2]
         return packed
 
-    def _word(self, word: str) -> int:
-        if (known := self._known.get(word)) is not None:
-            return known
-        if len(self._known) == MOST_KNOWN:
-            self._known.clear()
+
+class _Hashes(dict[str, int]):
+    """Of words, as they come: most come often."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def __missing__(self, word: str) -> int:
         made = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8, key=self._key).digest())
-        self._known[word] = made
+        self[word] = made
         return made
 
 
