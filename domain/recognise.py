@@ -21,7 +21,7 @@ from domain.refusals import Refusal
 from domain.rows import LABELLED, TASK_COLUMNS
 from domain.tables import file, identity
 from ledger.errors import LedgerError
-from ledger.tables import budget
+from ledger.tables import budget, entry
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +115,8 @@ def _bind(connection: sa.Connection, row: sa.Row[Any], mark: bytes, part: scratc
         fingerprints.publish(connection, row.tenant_id, row.id, part.marks)
     else:
         elsewhere = fingerprints.bind_free(connection, row.tenant_id, row.budget_id, part.marks)
+        # Sealed whether anything is new: analysts see how long the chain is.
+        connection.execute(entry.insert().values(budget_id=row.budget_id, kind="records"))
         unit = connection.execute(sa.select(budget.c.unit).where(budget.c.id == row.budget_id)).scalar_one()
         users = unit == "record"  # ids are not kept with the rows
     line = {"file_id": row.id, "key_mark": mark, "made": "again", "elsewhere": elsewhere, "users": users}

@@ -69,7 +69,9 @@ def test_an_old_file_is_known_as_it_was_until_it_is_read_again(
     made, texts = old
     assert put(world, [text.upper() for text in texts])["budget"] == made["budget"]
     assert state(world, made["budget"])[-1] == ("whole records", False, 0)
+    before = world.get(f"/v1/budgets/{made['budget']}", "steward").json()["ledger"]["seq"]
     assert again() == 1
+    assert world.get(f"/v1/budgets/{made['budget']}", "steward").json()["ledger"]["seq"] == before + 1
     assert state(world, made["budget"])[-1] == ("texts", True, 0)
     assert again() == 0
     for variant in ("as a completion", "as an answer after a template", "soft hyphens", "full width"):
@@ -111,7 +113,10 @@ def test_what_two_old_budgets_share_is_counted_and_stays_where_it_was(
         c.execute(sa.text("DELETE FROM fingerprint WHERE budget_id = :b"), {"b": made["budget"]})
     other = world.upload(chat[1], {k: v for k, v in (INLINE | chat[2]).items() if v}, name=chat[0]).json()
     assert other["budget"] != made["budget"]
+    before = world.get(f"/v1/budgets/{made['budget']}", "steward").json()["ledger"]["seq"]
     assert again() == 1
+    # One line, as where everything is new: the length of the chain tells nothing.
+    assert world.get(f"/v1/budgets/{made['budget']}", "steward").json()["ledger"]["seq"] == before + 1
     assert state(world, made["budget"]) == [("texts", True, len(texts))]
 
 
