@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import count
+from threading import enumerate as threads
 from typing import Any
 
 import pytest
@@ -24,6 +25,18 @@ from tests.superuser import past_triggers
 
 SEEDS = count(2000)
 NEW_KEY = "5a" * 32
+
+
+@pytest.fixture(autouse=True)
+def started(world: World) -> None:
+    wait_for_start()
+
+
+def wait_for_start() -> None:
+    """A service that starts reads old files again on a thread of its own, and a file is read by one at a time."""
+    for thread in threads():
+        if thread.name == "recognise":
+            thread.join()
 
 
 def as_before(world: World, made: dict[str, Any], texts: list[str]) -> None:
@@ -149,6 +162,7 @@ def test_a_lost_key_is_replaced_by_the_operator_alone_and_what_then_holds_is_ask
         go_on_with(c, bytes.fromhex(NEW_KEY), "the host burnt down")
     with TestClient(create_app(changed)) as client:
         engine = world.engine("api")
+        wait_for_start()
         recognise_old(engine, open_store(changed, engine), bytes.fromhex(NEW_KEY))
         after = World(world.database, changed, client, world.keys)
         assert put(after, texts)["budget"] == kept["budget"]  # read again from its rows
