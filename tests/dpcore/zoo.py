@@ -3,13 +3,15 @@ model where the type has one, and as a folder like a public model's."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 from transformers import (
@@ -30,7 +32,11 @@ POSITIONS = 64
 LABELS = ("no", "yes", "perhaps")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PAD, UNKNOWN, START, END, _MASKED = range(len(SPECIAL))
-WORDS = tuple(f"w{i}" for i in range(VOCABULARY - len(SPECIAL)))
+_SPACE = "Ġ"
+_LETTERS = "abcdefghi"
+_PAIRS = tuple(product("abcdefg", repeat=2))
+WORDS = tuple(map("".join, _PAIRS))
+"""Each is one token, and so is the space before it."""
 
 _ALL: Mapping[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -53,7 +59,7 @@ _ENCODERS: Mapping[str, Mapping[str, Any]] = {
     "big_bird": {**_BERT, "attention_type": "original_full", "sep_token_id": END},
     "camembert": _BERT,
     "canine": {**_BERT, "num_hash_buckets": 64, "downsampling_rate": 2, "upsampling_kernel_size": 2}
-    | {"local_transformer_stride": 8},  # reads characters, and hashes them
+    | {"local_transformer_stride": 16},  # reads characters, and hashes them
     "convbert": {**_BERT, "embedding_size": 32, "conv_kernel_size": 3, "num_attention_heads": 4},
     "data2vec-text": _BERT,
     "deberta": _DEBERTA,
@@ -92,10 +98,10 @@ _DECODERS: Mapping[str, Mapping[str, Any]] = {
     "ctrl": {**_GPT, "dff": 48},
     "falcon": {**_WIDE, "num_attention_heads": 2},
     "gemma": {**_LLAMA, "head_dim": 16},
-    "gemma2": {**_LLAMA, "head_dim": 16, "sliding_window": 8},  # caps its scores and its head's output
-    "gemma3_text": {**_LLAMA, "head_dim": 16, "sliding_window": 8},
+    "gemma2": {**_LLAMA, "head_dim": 16, "sliding_window": 16},  # caps its scores and its head's output
+    "gemma3_text": {**_LLAMA, "head_dim": 16, "sliding_window": 16},
     "gpt2": _GPT,
-    "gpt_neo": {**_WIDE, "num_heads": 2, "attention_types": [[["global", "local"], 1]], "window_size": 8},
+    "gpt_neo": {**_WIDE, "num_heads": 2, "attention_types": [[["global", "local"], 1]], "window_size": 16},
     "gpt_neox": _BERT,
     "gptj": {**_GPT, "rotary_dim": 8},
     "granite": _LLAMA,
@@ -103,7 +109,7 @@ _DECODERS: Mapping[str, Mapping[str, Any]] = {
     "mamba": {**_ALL, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
     "mamba2": {**_ALL, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4, "num_heads": 4, "head_dim": 16}
     | {"n_groups": 2, "chunk_size": 8},
-    "mistral": {**_LLAMA, "head_dim": 16, "sliding_window": 8},
+    "mistral": {**_LLAMA, "head_dim": 16, "sliding_window": 16},
     "mpt": {**_ALL, "d_model": 32, "n_layers": 2, "n_heads": 2, "max_seq_len": POSITIONS},
     "olmo": _LLAMA,
     "openai-gpt": _GPT,
@@ -167,9 +173,14 @@ def batch(count: int, length: int, *, seed: int = 0) -> Batch:
 
 
 def tokenizer(name: str, kind: Kind) -> PreTrainedTokenizerFast:
-    """Words of the vocabulary; an encoder's puts its start and end around a text, a decoder's nothing."""
-    core = Tokenizer(WordLevel({word: i for i, word in enumerate((*SPECIAL, *WORDS))}, unk_token=SPECIAL[UNKNOWN]))
-    core.pre_tokenizer = WhitespaceSplit()
+    """Words, spaces and letters; an encoder's puts its start and end around a text, a decoder's nothing.
+
+    Pairs of bytes, because transformers makes such a one of whatever tokenizer a Qwen2 brings.
+    """
+    vocabulary = {word: i for i, word in enumerate((*SPECIAL, _SPACE, *_LETTERS, *WORDS))}
+    core = Tokenizer(BPE(vocabulary, list(_PAIRS), unk_token=SPECIAL[UNKNOWN]))
+    core.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    core.decoder = ByteLevelDecoder()
     if kind == "classification" and name in _ENCODERS:
         core.post_processor = TemplateProcessing(
             single="[CLS] $A [SEP]",
