@@ -1,7 +1,7 @@
 """Which architectures does each method train, and how exact are the clipped sums that it trains on?
 
 works, inexact, refused, charged, raw         how many cases ended in each way
-{type}/{classification,completion}/{method}   where a step ran, the largest relative error of a sum of clipped
+{type}/{classification,completion}/{method}   where a step ran, the largest relative error of a clipped sum of
                                               per-example gradients in float64, against plain autograd one by one
 
 A case goes the way of a job, with a tiny random model of the type (tests/dpcore/zoo.py) and made-up texts: from the
@@ -175,25 +175,27 @@ def _move(model: nn.Module) -> None:
 
 
 def _error(model: nn.Module, task: Task, records: Records, *, fast: bool, thin_side: int) -> float:
-    """Relative error of the sum of all records' clipped gradients, the short ones in one micro-batch."""
+    """Relative error of two sums of all records' gradients, the short ones in one micro-batch: scaled to about one,
+    and as they are, where a common factor would show."""
     short = records.lengths <= SHORT
     batches = [(np.flatnonzero(short), SHORT), (np.flatnonzero(~short), int(records.lengths.max()))]
     with _thin(thin_side):
         engine = PerExample(model) if fast else OneByOne(model)
-        total = ClippedSum.zero(
-            engine.width, clip_norm=1.0, clipping="automatic", expected_batch=len(records), device=engine.device
-        )
+        zero = partial(ClippedSum.zero, engine.width, expected_batch=len(records), device=engine.device)
+        sums = [zero(clipping="automatic", clip_norm=1.0), zero(clipping="flat", clip_norm=1e6)]
         for indices, length in batches:
             for now in [indices] if fast else indices[:, None]:
-                losses = partial(task.losses, model, records, now, length)
-                total.add(engine.gradients(losses, len(now)))
-    expected = torch.zeros_like(total.value)
+                made = engine.gradients(partial(task.losses, model, records, now, length), len(now))
+                for total in sums:
+                    total.add(made)
+    expected = torch.zeros(2, engine.width, dtype=torch.float64)
     for indices, length in batches:
         for now in indices[:, None]:
             (loss,) = task.losses(model, records, now, length)
             gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(engine.parameters.values()))])
-            expected += gradient / (gradient.norm() + AUTOMATIC_OFFSET)
-    return float((total.value - expected).norm() / expected.norm())
+            expected += torch.stack([gradient / (gradient.norm() + AUTOMATIC_OFFSET), gradient])
+    values = torch.stack([total.value for total in sums])
+    return float(((values - expected).norm(dim=1) / expected.norm(dim=1)).max())
 
 
 @contextmanager
