@@ -30,8 +30,9 @@ Kind = Literal["classification", "completion"]
 VOCABULARY = 64
 POSITIONS = 64
 LABELS = ("no", "yes", "perhaps")
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-PAD, UNKNOWN, START, END, _MASKED = range(len(SPECIAL))
+SPECIAL = ("[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]")
+UNKNOWN, PAD, START, END, _MASKED = range(len(SPECIAL))
+"""MPNet has padding at 1 whatever its configuration says."""
 _SPACE = "Ġ"
 _LETTERS = "abcdefghi"
 _PAIRS = tuple(product("abcdefg", repeat=2))
