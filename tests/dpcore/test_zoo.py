@@ -14,7 +14,7 @@ SAMPLE = [
     ("convbert", "classification", "bitfit", "one by one"),  # a bare parameter
     ("roformer", "classification", "bitfit", "fast"),
     ("squeezebert", "classification", "full", "one by one"),  # grouped convolutions
-    ("longformer", "classification", "lora", "fast"),  # windows
+    ("longformer", "classification", "lora", "one by one"),  # tokens before examples
     ("gpt2", "classification", "full", "fast"),  # weights that lie transposed
     ("gemma2", "completion", "full", "fast"),  # norms with an offset, capped scores, a tied head
     ("qwen3", "completion", "lora-fa", "fast"),  # norms in each head
