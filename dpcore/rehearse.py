@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from torch import Tensor, nn
 
-from dpcore.engine.errors import BatchShape, NotTrainable, Regrouped, Unrunnable, UnseenParameter
+from dpcore.engine.errors import BatchShape, NotTrainable, Packed, Regrouped, Unrunnable, UnseenParameter
 from dpcore.engine.one_by_one import OneByOne
 from dpcore.engine.per_example import PerExample
 from dpcore.engine.rehearsal import MOVES, NotFinite, NothingToCompare, moved, require_digits, require_exact
@@ -18,7 +18,7 @@ from dpcore.engine.tape import Gradients, Uses
 from dpcore.engine.trace import MORE, require_apart
 from dpcore.micro_batches import MicroBatches, out_of_memory
 
-SLOWLY = (UnseenParameter, BatchShape, Regrouped, Unrunnable)
+SLOWLY = (UnseenParameter, BatchShape, Packed, Regrouped, Unrunnable)
 """What the fast engine cannot do, plain autograd may, a record at a time."""
 
 _CHECKED, _CHECKED_TOKENS = 3, 32

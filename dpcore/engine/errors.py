@@ -21,6 +21,14 @@ class MixedExamples(NotTrainable):
     """Records meet inside the model, or it remembers earlier ones."""
 
 
+class Packed(MixedExamples):
+    """What the model computes is laid out by which values all records of a batch have; one alone is laid out by its own."""
+
+
+class LooksAhead(NotTrainable):
+    """A causal language model reads the words that it is to write."""
+
+
 class Regrouped(InexactGradient):
     """Rounding among other records moves a gradient by more than the sensitivity has room for."""
 

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dpcore.engine.errors import MixedExamples
+from dpcore.engine.errors import MixedExamples, Packed
 
 FEW, MORE = 2, 3
 """Records in the two runs; one alone may take a path of its own."""
@@ -53,7 +53,8 @@ class _Call:
 
 def require_apart(model: nn.Module, losses: Callable[[np.ndarray], Tensor]) -> None:
     """Raises MixedExamples, naming module and operation, where the forward pass of public records reduces over the
-    batch, asks it a question (amax, any, all, item, nonzero), or does other things for two records than for three.
+    batch, asks it a question (amax, any, all, item), or does other things for two records than for three; Packed where
+    it asks which values there are (nonzero, unique).
 
     losses(indices): one loss for each index out of range(3).
     """
@@ -72,7 +73,7 @@ def _require_apart(one: _Call, other: _Call) -> None:
         return
     place, name = one.module, one.name.lstrip("_")
     if name.startswith(_PACKING) or one.masks != other.masks:
-        raise MixedExamples(f"{place}: {name} depends on which values all records of the batch have")
+        raise Packed(f"{place}: {name} depends on which values all records of the batch have")
     if one.given == other.given:
         what = "reduces over the records of the batch" if one.given else "asks the batch a question"
         raise MixedExamples(f"{place}: {name} {what}, so that a record's loss depends on the others'")

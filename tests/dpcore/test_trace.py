@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification, NystromformerConfig
 from transformers import NystromformerForSequenceClassification as Nystromformer
 
-from dpcore.engine.errors import MixedExamples, NotTrainable
+from dpcore.engine.errors import MixedExamples, NotTrainable, Packed
 from dpcore.engine.trace import require_apart
 from dpcore.explicit_mask import explicit_masks
 from dpcore.tasks import make_task
@@ -62,8 +62,9 @@ def test_what_reduces_over_the_batch_or_asks_it_is_refused_by_module(name: str, 
     """None of these shows in any gradient: the values are far from where the others would begin to matter."""
     model = nn.Sequential(Body((APART if apart else MEETING)[name]))
     x = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(0))
-    with nullcontext() if apart else pytest.raises(MixedExamples, match=r"^0: "):
+    with nullcontext() if apart else pytest.raises(MixedExamples, match=r"^0: ") as error:
         require_apart(model, lambda now: model(x[now]).flatten(1).sum(1))
+    assert apart or isinstance(error.value, Packed) == (name in ("nonzero", "packing")), "one at a time they are exact"
 
 
 def test_a_model_that_takes_a_maximum_over_the_batch_is_refused_before_anything_is_paid(tokenizer) -> None:
