@@ -160,7 +160,7 @@ def _head_of(config: PreTrainedConfig, folder: Path) -> Mapping[str, str]:
 
 
 def _names(file: Path) -> list[str]:
-    with safe_open(file, framework="pt") as opened:  # type: ignore[no-untyped-call]
+    with safe_open(file, framework="pt") as opened:
         return list(opened.keys())
 
 

@@ -20,7 +20,7 @@ def freeze_unused(model: nn.Module, task: TaskKind) -> tuple[str, ...]:
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trainable:
         return ()
-    config: PreTrainedConfig = model.config  # type: ignore[assignment]
+    config: PreTrainedConfig = model.config
     inputs = {"input_ids": made_up(config), "attention_mask": torch.ones(1, _LENGTH, dtype=torch.int64)}
     # RWKV writes into what it remembers, and training needs no memory.
     cache = {"use_cache": False} if task in CAUSAL_LM else {}

@@ -140,7 +140,7 @@ def _missing(name: str, config: Mapping[str, Any], known: Mapping[str, Any], fol
     if name == "heads" and config.get("model_type") in _WITHOUT_ATTENTION:
         return 1
     if name == "layers" and isinstance(config.get("block_sizes"), list):
-        return sum(config["block_sizes"]) + int(config.get("num_decoder_layers", 0))  # Funnel's
+        return int(sum(config["block_sizes"]) + config.get("num_decoder_layers", 0))  # Funnel's
     if name == "max_positions" and config.get("model_type") in _UNBOUNDED:
         return _tokens_at_most(folder)
     return None
@@ -149,8 +149,8 @@ def _missing(name: str, config: Mapping[str, Any], known: Mapping[str, Any], fol
 def _tokens_at_most(folder: Path) -> int:
     """The tokenizer's own bound, where it names one."""
     config = folder / "tokenizer_config.json"
-    named = json.loads(config.read_text(encoding="utf-8")).get("model_max_length") if config.is_file() else None
-    return named if isinstance(named, int) and 0 < named <= _HUGE else _MOST_POSITIONS
+    named: Any = json.loads(config.read_text(encoding="utf-8")).get("model_max_length") if config.is_file() else None
+    return int(named) if isinstance(named, int) and 0 < named <= _HUGE else _MOST_POSITIONS
 
 
 def _has_chat_template(folder: Path) -> bool:
