@@ -3,7 +3,7 @@
 import inspect
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -12,7 +12,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from transformers import (
     CONFIG_MAPPING,
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -30,6 +31,8 @@ from dpcore.tokenizers import choose_padding, in_table, load_tokenizer, padding_
 
 __all__ = ["build_model", "fresh_in_base", "load_model", "load_tokenizer", "seeded"]
 
+_NAMED = 5
+"""Weights that an error names at most."""
 _FRESH: WeakKeyDictionary[nn.Module, tuple[str, ...]] = WeakKeyDictionary()
 
 
@@ -57,7 +60,7 @@ def build_model(kind: TaskKind, folder: str | Path, labels: Sequence[str], *, se
         key for key in missing if key.startswith(own) and not key.startswith(tuple(f"{f}." for f in fresh))
     )
     if lacking:
-        raise ValueError(f"the model's folder lacks weights: {', '.join(lacking)}")
+        raise ValueError(f"the model's folder lacks weights: {', '.join(lacking[:_NAMED])}")
     _FRESH[model] = fresh
     return model
 
@@ -67,7 +70,7 @@ def load_model(kind: TaskKind, folder: str | Path, labels: Sequence[str]) -> Pre
     folder = Path(folder)
     model, missing = _load(kind, folder, _read_config(folder, kind), labels, seed=0, own_head=True)
     if missing:
-        raise ValueError(f"the model's folder lacks weights: {', '.join(sorted(missing))}")
+        raise ValueError(f"the model's folder lacks weights: {', '.join(sorted(missing)[:_NAMED])}")
     return model
 
 
@@ -121,17 +124,21 @@ def _load(
         config.label2id = {label: i for i, label in enumerate(labels)}
     try:
         with _quiet():
-            renamed = {} if kind in CAUSAL_LM or own_head else _head_of(config, folder)
+            bare = None if kind in CAUSAL_LM or own_head else _without_weights(config)
+            state = None if bare is None else _without_head(bare, folder)
+        # transformers takes weights from a folder or at hand; with those, it must be told the model's class.
+        source: Any = auto if state is None else type(bare)
         with _quiet(), seeded(seed):
-            model, report = auto.from_pretrained(
-                os.fspath(folder),
+            model, report = source.from_pretrained(
+                os.fspath(folder) if state is None else None,
                 config=config,
+                state_dict=state,
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
                 dtype=torch.float32,
                 output_loading_info=True,
-                key_mapping=renamed or None,
+                ignore_mismatched_sizes=True,
             )
     except SafetensorError as error:
         raise ValueError(f"the model's safetensors are cut or damaged: {reason(error, folder)}") from error
@@ -141,22 +148,32 @@ def _load(
         raise ValueError(f"the model needs a package that is not installed: {reason(error, folder)}") from error
     except Exception as error:  # whatever a model's own code raises
         raise ValueError(f"the model cannot be loaded: {reason(error, folder)}") from error
+    if report["mismatched_keys"]:
+        names = ", ".join(sorted(key for key, *_ in report["mismatched_keys"])[:_NAMED])
+        raise ValueError(f"weights have other shapes than config.json says: {names}")
     # Evaluation mode: the base model's own dropout would only add to the noise.
     return model.eval(), set(report["missing_keys"])
 
 
-def _head_of(config: PreTrainedConfig, folder: Path) -> Mapping[str, str]:
-    """How to rename a classifier's own head, so that it is not found; nothing where the folder holds no classifier.
+def _without_weights(config: PreTrainedConfig) -> PreTrainedModel:
+    """The classifier as it will be, of no memory."""
+    with torch.device("meta"):
+        bare: PreTrainedModel = AutoModelForSequenceClassification.from_config(deepcopy(config))
+    return bare
+
+
+def _without_head(bare: PreTrainedModel, folder: Path) -> dict[str, Tensor] | None:
+    """The weights of a folder that holds a classifier, but its head's; None where it holds none.
 
     A folder that has a part of the head only, as ModernBERT's masked language model, brings that part along.
     """
-    with torch.device("meta"):
-        model = AutoModelForSequenceClassification.from_config(deepcopy(config))
-    keys = {key for file in folder.glob("*.safetensors") for key in _names(file)}
-    heads = list(beside_base(model))
-    if not all(any(key.startswith(f"{head}.") for key in keys) for head in heads):
-        return {}
-    return {rf"^{head}\.": f"left_out.{head}." for head in heads}
+    files = sorted(folder.glob("*.safetensors"))
+    names = {name for file in files for name in _names(file)}
+    heads = tuple(f"{head}." for head in beside_base(bare))
+    if not all(any(name.startswith(head) for name in names) for head in heads):
+        return None
+    tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(heads)}
 
 
 def _names(file: Path) -> list[str]:
