@@ -44,7 +44,8 @@ def attach(model: PreTrainedModel, options: Mapping[str, Any], *, task: TaskKind
         wanted = _named(model, linear, names(chosen))
     if not wanted:
         raise ValueError(f"{type(model).__name__} has no linear layer that lora can adapt")
-    _require_untied(model, [name for name in linear if _is_called(name, wanted)])
+    layers = {name: module for name, module in linear.items() if _is_called(name, wanted)}
+    _require_untied(model, layers)
     config = LoraConfig(
         task_type=TaskType.CAUSAL_LM if causal else TaskType.SEQ_CLS,
         r=chosen.r,
@@ -52,7 +53,7 @@ def attach(model: PreTrainedModel, options: Mapping[str, Any], *, task: TaskKind
         lora_dropout=chosen.dropout,
         target_modules=sorted(wanted),
         # GPT-2's layers keep their weights transposed.
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in linear.values()),
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in layers.values()),
         modules_to_save=None if causal else heads,
     )
     with seeded(seed):
@@ -124,11 +125,11 @@ def _named(model: PreTrainedModel, linear: Mapping[str, nn.Module], wanted: Coll
     return wanted if hit <= linear.keys() else hit & linear.keys()
 
 
-def _require_untied(model: PreTrainedModel, wanted: Collection[str]) -> None:
+def _require_untied(model: PreTrainedModel, layers: Mapping[str, nn.Module]) -> None:
     """Raises ValueError for a layer whose weights are another's too: merged, the update would change both."""
     shared = Counter(id(module.weight) for module in model.modules() if hasattr(module, "weight"))
-    for name in wanted:
-        if shared[id(model.get_submodule(name).weight)] > 1:
+    for name, module in layers.items():
+        if shared[id(module.weight)] > 1:
             raise ValueError(
                 f"{name} and another layer, as the embedding, are one matrix (tie_word_embeddings), so that an adapter "
                 "of it cannot be merged; leave it out of target_modules"
