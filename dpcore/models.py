@@ -27,9 +27,18 @@ from transformers import (
 from transformers.utils import logging
 
 from dpcore.spec.tasks import CAUSAL_LM, TaskKind
-from dpcore.tokenizers import choose_padding, in_table, load_tokenizer, padding_of, reason, require_rows, table_rows
+from dpcore.tokenizers import (
+    choose_padding,
+    in_table,
+    load_tokenizer,
+    padding_of,
+    reason,
+    require_rows,
+    table_rows,
+    with_padding,
+)
 
-__all__ = ["build_model", "fresh_in_base", "load_model", "load_tokenizer", "seeded"]
+__all__ = ["build_model", "fresh_in_base", "load_model", "load_tokenizer", "seeded", "with_padding"]
 
 _NAMED = 5
 """Weights that an error names at most."""
@@ -97,7 +106,7 @@ def _read_config(folder: Path, kind: TaskKind) -> PreTrainedConfig:
             raise ValueError(
                 f"config.json has {name}: quantised weights cannot be trained; use the model that they were made from"
             )
-    if not any(folder.glob("*.safetensors")):
+    if not _weights(folder):
         pickled = "; its .bin files are not opened, save it again as safetensors" if any(folder.glob("*.bin")) else ""
         raise OSError(f"the model's folder has no weights in safetensors{pickled}")
     try:
@@ -167,13 +176,19 @@ def _without_head(bare: PreTrainedModel, folder: Path) -> dict[str, Tensor] | No
 
     A folder that has a part of the head only, as ModernBERT's masked language model, brings that part along.
     """
-    files = sorted(folder.glob("*.safetensors"))
+    files = _weights(folder)
     names = {name for file in files for name in _names(file)}
     heads = tuple(f"{head}." for head in beside_base(bare))
     if not all(any(name.startswith(head) for name in names) for head in heads):
         return None
     tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
     return {name: tensor for name, tensor in tensors.items() if not name.startswith(heads)}
+
+
+def _weights(folder: Path) -> list[Path]:
+    """The files that transformers reads: one, or several parts."""
+    one = folder / "model.safetensors"
+    return [one] if one.is_file() else sorted(folder.glob("model-*-of-*.safetensors"))
 
 
 def _names(file: Path) -> list[str]:

@@ -4,12 +4,15 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from torch import nn
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 _ORDINARY = "The quick brown fox, 12 and 3."
 _UNKNOWN = "\u2603 \u0b9c \U0001f9ff \u0378 \x07"
 """Characters that a vocabulary without bytes seldom has."""
 _OWN_WORDS = 64
+_PUT_THERE = ("bos", "eos", "cls", "sep", "unk", "pad")
+"""Special tokens that a tokenizer puts around texts and between them, by name."""
 _FILES = ("tokenizer.json", "tekken.json", "vocab*", "*.model", "bpe.codes")
 """What tokenizers are read from, beside what a tokenizer's own class names."""
 _PATH = re.compile(r"(?<![\w./:])/(?:[^\s/'\":,;()]+/)+[^\s'\":,;()]*")
@@ -58,9 +61,10 @@ def choose_padding(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase)
     )
 
 
-def with_padding(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
+def with_padding(tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> PreTrainedTokenizerBase:
     """The tokenizer itself, its padding token that of the model's configuration where that names one: what leaves with
     a GPT-2 classifier can then fill a batch up."""
+    config: PreTrainedConfig = model.config
     padding = padding_of(config)
     if padding is not None and tokenizer.pad_token_id != padding:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding)
@@ -74,14 +78,21 @@ def padding_of(config: PreTrainedConfig) -> int | None:
 
 
 def require_rows(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raises ValueError where the tokenizer has a token, an added one too, without a row in the embedding table."""
-    rows, vocabulary = table_rows(config), tokenizer.get_vocab()
-    beyond = sorted((i, token) for token, i in vocabulary.items() if not in_table(i, rows))
-    if beyond:
-        last, token = beyond[-1]
-        padding = f" (pad_token_id is {tokenizer.pad_token_id})" if tokenizer.pad_token_id in dict(beyond) else ""
+    """Raises ValueError where a token that a record may hold, an added one too, has no row in the embedding table.
+
+    No record holds a special token that neither the tokenizer nor its chat template puts there, as Gemma 3's images.
+    """
+    rows = table_rows(config)
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special -= {getattr(tokenizer, f"{name}_token_id") for name in _PUT_THERE}
+    template = str(tokenizer.chat_template or "")
+    beyond = [(i, token) for token, i in tokenizer.get_vocab().items() if not in_table(i, rows)]
+    wanting = sorted((i, token) for i, token in beyond if i not in special or token in template)
+    if wanting:
+        last, token = wanting[-1]
+        padding = " (pad_token_id)" if last == tokenizer.pad_token_id else ""
         raise ValueError(
-            f"the tokenizer has token {last}, {token!r}{padding}, but the model's embedding table has {rows} rows; "
+            f"the tokenizer has token {last}{padding}, {token!r}, but the model's embedding table has {rows} rows; "
             "resize the model's embeddings or take the token away"
         )
 

@@ -2,9 +2,9 @@
 
 import json
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,9 +21,8 @@ from transformers import (
 from dpcore.export import About
 from dpcore.methods import get_method, load_export
 from dpcore.methods.heads import head_modules
-from dpcore.models import build_model, load_tokenizer
+from dpcore.models import build_model, load_tokenizer, with_padding
 from dpcore.tasks import make_task
-from dpcore.tokenizers import with_padding
 
 from . import families
 
@@ -129,6 +128,12 @@ def test_what_cannot_be_loaded_is_refused_in_one_public_line(tmp_path, what):
     assert str(tmp_path) not in str(caught.value)
 
 
+def test_code_that_is_not_needed_is_left_alone(tmp_path):
+    """Many a public folder brings the code from before transformers knew its type."""
+    change(families.save("phi3", tmp_path, task="completion"), auto_map={"AutoModelForCausalLM": "mine.Mine"})
+    assert type(build(tmp_path, "completion")).__name__ == "Phi3ForCausalLM"
+
+
 def test_weights_of_half_precision_train_in_float32(tmp_path):
     families.save("bert", tmp_path)
     half = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(tmp_path / "model.safetensors").items()}
@@ -219,7 +224,7 @@ def test_padding_is_a_token_that_no_text_holds(tmp_path, padding):
     folder = _llama3(tmp_path, pad_token_id=padding)
     tokenizer, model = load_tokenizer(folder), build(folder)
     assert model.config.pad_token_id == 258
-    task = make_task("classification", with_padding(tokenizer, model.config), labels=LABELS, max_length=32)
+    task = make_task("classification", with_padding(tokenizer, model), labels=LABELS, max_length=32)
     texts = ["a good film", "a good film!!!", "a good film<eot>"]
     one, marks, spelt = task.logits(model, {"text": texts})
     assert (one - marks).abs().max() > 1e-3
@@ -239,7 +244,7 @@ def test_an_exported_tokenizer_fills_a_batch_of_two(tmp_path):
     families.letters(end, bos_token=end, eos_token=end, unk_token=end).save_pretrained(tmp_path)
     tokenizer, model = load_tokenizer(tmp_path), build(tmp_path)
     assert tokenizer.pad_token is None
-    with_padding(tokenizer, model.config).save_pretrained(tmp_path / "export")
+    with_padding(tokenizer, model).save_pretrained(tmp_path / "export")
     model.save_pretrained(tmp_path / "export")
     stock = AutoTokenizer.from_pretrained(tmp_path / "export")
     reader = AutoModelForSequenceClassification.from_pretrained(tmp_path / "export").eval()
@@ -249,15 +254,25 @@ def test_an_exported_tokenizer_fills_a_batch_of_two(tmp_path):
     torch.testing.assert_close(reader(**batch).logits, task.logits(model, {"text": ["one", "one and more"]}))
 
 
-def test_a_token_without_a_row_is_refused(tmp_path):
-    """Padding that somebody added to the tokenizer alone, or a word."""
-    for token, words in (({"pad_token": "<padding>"}, r"pad_token_id is 259.*table has 259 rows"), ("film", "'film'")):
-        folder = _llama3(tmp_path / str(len(words)))
+def test_a_token_without_a_row_is_refused_where_a_record_may_hold_it(tmp_path):
+    """Padding that somebody added to the tokenizer alone, a word, or what a chat template writes."""
+    image = "<image>"  # as Gemma 3's, which no text becomes
+    for i, (special, word, template, words) in enumerate(
+        (
+            ({"pad_token": image}, "", "", r"token 259 \(pad_token_id\), '<image>'.*table has 259 rows"),
+            ({}, "film", "", "token 259, 'film'"),
+            ({"extra_special_tokens": [image]}, "", "{{ '<image>' }}", "token 259, '<image>'"),
+            ({"extra_special_tokens": [image]}, "", "", None),
+        )
+    ):
+        folder = _llama3(tmp_path / str(i))
         tokenizer = load_tokenizer(folder)
-        tokenizer.add_special_tokens(token) if isinstance(token, dict) else tokenizer.add_tokens([token])
+        tokenizer.add_special_tokens(special)
+        tokenizer.add_tokens([word] if word else [])
+        tokenizer.chat_template = template or None
         tokenizer.save_pretrained(folder)
         for kind in ("classification", "completion"):
-            with pytest.raises(ValueError, match=words):
+            with pytest.raises(ValueError, match=words) if words else nullcontext():
                 build(folder, kind)
 
 
@@ -268,12 +283,3 @@ def test_a_tokenizer_without_a_special_token_has_no_padding(tmp_path):
     families.letters().save_pretrained(folder)
     with pytest.raises(ValueError, match="pad_token_id is None, the embedding table has 259 rows"):
         build(folder)
-
-
-def test_what_a_record_is_made_of_has_a_row(tmp_path):
-    """Padding and all words, as the loop meets them."""
-    folder = families.save("roberta", tmp_path)
-    model, tokenizer = build(folder), load_tokenizer(folder)
-    task = make_task("classification", tokenizer, labels=LABELS, max_length=16)
-    records = task.encode({"text": [" ".join(families.WORDS[i : i + 9]) for i in range(0, 60, 9)]}, [0] * 7)
-    assert task.losses(model, records, np.arange(7), 16).isfinite().all()
