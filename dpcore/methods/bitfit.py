@@ -19,7 +19,7 @@ def attach(model: PreTrainedModel, options: Mapping[str, Any], *, task: TaskKind
     """Every bias that a loss can depend on trains, and a classifier's head; all else is frozen. Nothing is drawn from
     the seed.
 
-    Raises ValueError when the base model has no such bias, or cannot run.
+    Raises ValueError when the base model has no such bias.
     """
     Options.model_validate(options)
     heads = () if task in CAUSAL_LM else tuple(f"{name}." for name in head_modules(model))

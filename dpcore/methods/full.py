@@ -15,10 +15,7 @@ __all__ = ["attach", "export", "load"]
 
 
 def attach(model: PreTrainedModel, options: Mapping[str, Any], *, task: TaskKind, seed: int) -> PreTrainedModel:
-    """Every weight that a loss can depend on trains. Nothing is drawn from the seed.
-
-    Raises ValueError where the model cannot run.
-    """
+    """Every weight that a loss can depend on trains. Nothing is drawn from the seed."""
     Options.model_validate(options)
     freeze_unused(model.requires_grad_(True), task)
     return model

@@ -15,7 +15,8 @@ _CHARACTERS = 64  # where there is no table: letters and the like
 def freeze_unused(model: nn.Module, task: TaskKind) -> tuple[str, ...]:
     """Freeze the trainable parameters from which no path leads to the logits of a made-up record; returns their names.
 
-    Told by the graph alone: a gradient that is zero is one. Raises ValueError where the model cannot run.
+    Told by the graph alone: a gradient that is zero is one. Of a model that does not run on one short record nothing is
+    known and nothing frozen: the rehearsal runs it in the shapes of training.
     """
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trainable:
@@ -29,9 +30,8 @@ def freeze_unused(model: nn.Module, task: TaskKind) -> tuple[str, ...]:
         try:
             logits = model(**inputs, **cache).logits
             parts = torch.autograd.grad(logits.sum(), list(trainable.values()), allow_unused=True)
-        except Exception as error:  # whatever a model's own code raises
-            first = str(error).strip().partition("\n")[0][:200]
-            raise ValueError(f"the model does not run on token numbers alone: {first}") from error
+        except Exception:  # noqa: BLE001  (a model's own code raises as it likes)
+            return ()
     unused = tuple(name for name, part in zip(trainable, parts, strict=True) if part is None)
     for name in unused:
         trainable[name].requires_grad_(False)
