@@ -1,7 +1,6 @@
 """Causal language models: a record teaches how its own target tokens follow from the tokens before them."""
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from math import exp
 from typing import Any, Literal
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from dpcore.tasks import chat
+from dpcore.tasks import chat, in_context
 from dpcore.tasks.frozen_head import target_losses
 from dpcore.tasks.records import Batch, Records, Row, by_length, device_of, joined, padded, stand_ins
 
@@ -64,13 +63,14 @@ class CausalLM:
     def _chats(self, columns: Mapping[str, Sequence[str]]) -> list[Row]:
         assert self._chat is not None
         chats = [chat.read(messages) for messages in columns["messages"]]
-        contents = iter(self._ids(list(chain.from_iterable(turns.contents for turns in chats))))
-        rows: list[Row] = []
-        for turns in chats:
-            own = [next(contents) for _ in turns.contents]
-            pieces = self._chat.pieces(turns.roles)
-            rows.append(_row([(self._own_text(p.text) if p.turn is None else own[p.turn], p.target) for p in pieces]))
-        return rows
+        parts = [self._chat.parts(turns) for turns in chats]
+        rows = in_context.encode(self._tokenizer, parts)
+        return [self._apart(cut) if row is None else row for row, cut in zip(rows, parts, strict=True)]
+
+    def _apart(self, parts: Sequence[in_context.Part]) -> Row:
+        """A chat whose messages are tokenised alone, because one of them spells a special token."""
+        foreign = iter(self._ids([part.text for part in parts if part.foreign]))
+        return _row([(next(foreign) if part.foreign else self._own_text(part.text), part.target) for part in parts])
 
     def _own_text(self, text: str) -> np.ndarray:
         """The template's text: what looks like a special token in it is one."""
