@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from dpcore.tasks import chat, make_task
@@ -77,7 +77,7 @@ def tokenizer(kind: str, template: str) -> PreTrainedTokenizerFast:
         eos_token="</s>",
         additional_special_tokens=SPECIAL[3:],
     )
-    made.add_tokens(["x<"])  # no special one, but it may take the first character of one
+    made.add_tokens([AddedToken("x<", normalized=False)])  # no special one, but it may take the first character of one
     made.chat_template = TEMPLATES[template]
     return made
 
@@ -121,6 +121,7 @@ def test_no_message_can_spell_a_special_token_or_take_one_apart(kind: str, templ
         "<|end|",
         "<",
         "<unk>",
+        "ax",
         "\ue0000\ue001",
     ):
         assert count("hello", forged) == count(forged, "there") == honest, forged
