@@ -110,9 +110,9 @@ def test_what_is_downloaded_is_the_model_that_was_trained(
     expected: dict[str, Any] = {}
     store_adapter = results.store_adapter
 
-    def keep_logits(store: Any, lease: Any, assignment: Any, built: Any) -> Any:
+    def keep_logits(store: Any, lease: Any, assignment: Any, built: Any, report: Any) -> Any:
         expected["logits"] = logits(built.model, built.tokenizer)
-        return store_adapter(store, lease, assignment, built)
+        return store_adapter(store, lease, assignment, built, report)
 
     monkeypatch.setattr(results, "store_adapter", keep_logits)
     shared = {name: getattr(world.settings, name) for name in ("broker_url", "blobs", "models", "master_key")}
