@@ -80,6 +80,7 @@ class Reader:
         (code,) = re.findall(r"```python\n(.*?)```", Path(self.export, "README.md").read_text(), re.DOTALL)
         said, before = io.StringIO(), os.getcwd()
         sys.modules.pop("load", None)
+        sys.path_importer_cache.pop(".", None)  # it remembers the folder of the card before
         os.chdir(self.export)
         try:
             with contextlib.redirect_stdout(said):

@@ -87,11 +87,10 @@ def notes(layout: Layout, about: About) -> str:
         auto = "CausalLM" if about.task in CAUSAL_LM else "SequenceClassification"
         given = "torch_dtype=torch.float32" if about.task in CAUSAL_LM else "**settings"
         said.append(f"`AutoPeftModelFor{auto}.from_pretrained(adapter, {given})` finds the base model by itself.")
-    if layout == "peft" and about.repository and about.labels:
+    if layout == "peft" and about.labels:
         said.append(
-            "A PEFT folder has no place for labels: what is not given `settings` answers `LABEL_0`, or fails. "
-            '`pipeline("text-classification", model=adapter, tokenizer=tokenizer, revision=revision, '
-            "model_kwargs=settings)` is right."
+            "Give pipelines the model, never the name of this folder: a PEFT folder has no place for labels, so that they "
+            "answer `LABEL_0` or fail, and transformers before 5 leaves the head as it was drawn at random, without a word."
         )
     if layout == "peft":
         said.append("`model.merge_and_unload()` gives the base model with the adapter in it, with the same scores.")

@@ -30,8 +30,12 @@ def copy_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, *, padding:
     config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     named = config.get("tokenizer_class", type(tokenizer).__name__)
     config["tokenizer_class"] = TOKENIZER_CLASSES.get(named, named)
+    # What a class gives a model by default is not the same in every release.
+    config["model_input_names"] = list(tokenizer.model_input_names)
     if isinstance(config.get("extra_special_tokens"), list):  # a dictionary, or nothing, before transformers 5
         config["additional_special_tokens"] = config.pop("extra_special_tokens")
+    if isinstance(tokenizer.chat_template, str):  # releases before transformers 4.52 read it here alone
+        config["chat_template"] = tokenizer.chat_template
     if padding is not None:
         config["pad_token"] = tokenizer.convert_ids_to_tokens(padding)
     path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,4 +1,7 @@
-"""Whatever reads an export gets the trained model's own answers, or is refused with words. With -s: the table."""
+"""Whatever reads an export gets the trained model's own answers, or is refused with words. With -s: the table.
+
+The same with the oldest releases that a card claims, installed beside the torch of this environment.
+"""
 
 import json
 import os
@@ -12,6 +15,7 @@ import pytest
 import torch
 
 from dpcore.export import About, Privacy, write_card
+from dpcore.export.versions import OLDEST
 from dpcore.methods import get_method
 from dpcore.models import build_model, load_tokenizer
 from dpcore.tasks import make_task
@@ -25,6 +29,9 @@ METHODS = ("lora", "lora-fa", "bitfit", "full", "side")
 FAMILIES = ("bert", "gpt2", "llama", "gpt2-lm", "llama-lm")
 SAMPLE = ("lora/bert", "lora/gpt2", "full/gpt2-lm", "side/llama-lm")
 NEEDS_PEFT = ("stock_peft", "auto_peft", "merged")
+COLUMNS = ("card", *NEEDS_PEFT, "batch", "pipeline_of_model", "pipeline_of_folder", "generate")
+BESIDE = {"tokenizers": "0.20.3", "huggingface-hub": "0.26.5", "safetensors": "0.4.5", "accelerate": "1.0.1"}
+"""What the oldest releases need in their time's own."""
 
 
 def make_cases(names: list[str], base_of: Callable[[str], Path], folder: Path) -> list[dict]:
@@ -80,8 +87,8 @@ def read(cases: list[dict], folder: Path, cache: Path, **environment: str) -> di
     return seen
 
 
-def judge(case: dict, consumer: str, seen: dict) -> str:
-    """`works`, or `refused` where the layout is none for this consumer; anything else fails."""
+def judge(case: dict, consumer: str, seen: dict, release: str) -> str:
+    """`works`, or `refused` where the layout is none for this consumer; anything else fails but what the card warns of."""
     layout = "peft" if Path(case["export"], "adapter_config.json").exists() else "other"
     whole = Path(case["export"], "config.json").exists()
     meant = layout == "peft" or not (consumer in NEEDS_PEFT or (consumer == "pipeline_of_folder" and not whole))
@@ -90,9 +97,14 @@ def judge(case: dict, consumer: str, seen: dict) -> str:
         assert len(seen.get("error", "")) > 40, where
         return "refused"
     assert "error" not in seen, where
+    if layout == "peft" and consumer == "pipeline_of_folder" and release.startswith("4."):
+        assert "leaves the head as it was drawn" in Path(case["export"], "README.md").read_text()
+        return "see card"
     if "logits" in seen:
         for ours, theirs in zip(case["logits"], seen["logits"], strict=False):
-            np.testing.assert_allclose(theirs, ours, rtol=0, atol=2e-5, err_msg=where)
+            # peft 0.13 cuts away the scores of tokens that the tokenizer has not.
+            known = np.asarray(ours)[..., : np.shape(theirs)[-1]]
+            np.testing.assert_allclose(theirs, known, rtol=0, atol=2e-5, err_msg=where)
     elif "labels" in seen:
         for ours, theirs in zip(case["logits"], seen["labels"], strict=True):
             shares = torch.tensor(ours).softmax(0).tolist()
@@ -105,18 +117,29 @@ def judge(case: dict, consumer: str, seen: dict) -> str:
     return "works"
 
 
-def table(cases: list[dict], seen: dict) -> str:
+def table(cases: list[dict], seen: dict) -> list[str]:
     """One line for each export, one column for each consumer, every cell judged."""
-    columns = ["card", *NEEDS_PEFT, "batch", "pipeline_of_model", "pipeline_of_folder", "generate"]
-    lines = [
-        f"| export | {' | '.join(name.replace('_', ' ') for name in columns)} |",
-        "|---" * (len(columns) + 1) + "|",
-    ]
+    lines = []
     for case in cases:
         got = seen["seen"][case["name"]]
-        cells = [judge(case, name, got[name]) if name in got else "-" for name in columns]
+        cells = [judge(case, name, got[name], seen["transformers"]) if name in got else "-" for name in COLUMNS]
         lines.append(f"| {case['name']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return lines
+
+
+@pytest.fixture(scope="session")
+def oldest(tmp_path_factory) -> Path:
+    """The oldest releases in a folder of their own; everything else is this environment's."""
+    folder = tmp_path_factory.mktemp("oldest")
+    pins = [f"{name}=={release}" for name, release in (OLDEST | BESIDE).items()]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, *pins]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    if done.returncode:
+        why = f"the oldest releases cannot be installed: {done.stderr.strip().splitlines()[-1]}"
+        if os.environ.get("TACIT_REQUIRE_ALL") == "1":
+            pytest.fail(why)
+        pytest.skip(why)
+    return folder
 
 
 @pytest.fixture
@@ -141,13 +164,24 @@ def base_of(make_base, tokenizer, writer_tokenizer, tmp_path) -> Callable[[str],
 
 
 @pytest.mark.parametrize(
-    "names", [pytest.param(SAMPLE, id="sample"), pytest.param(None, marks=pytest.mark.verify, id="all")]
+    ("names", "releases"),
+    [
+        pytest.param(SAMPLE, "today's", id="sample"),
+        pytest.param(None, "today's", id="all", marks=pytest.mark.verify),
+        pytest.param(None, "oldest", id="all-oldest", marks=pytest.mark.verify),
+    ],
 )
-def test_each_consumer_gets_the_trained_model_or_is_refused_with_words(names, base_of, tmp_path) -> None:
+def test_each_consumer_gets_the_trained_model_or_is_refused_with_words(
+    names, releases, base_of, tmp_path, request
+) -> None:
+    path = {"PYTHONPATH": str(request.getfixturevalue("oldest"))} if releases == "oldest" else {}
     names = names or [f"{method}/{family}" for family in FAMILIES for method in METHODS]
-    lines = []
+    lines = [
+        f"| export | {' | '.join(name.replace('_', ' ') for name in COLUMNS)} |",
+        "|---" * (len(COLUMNS) + 1) + "|",
+    ]
     for family in FAMILIES:
         cases = make_cases([name for name in names if name.split("/")[1] == family], base_of, tmp_path)
         if cases:
-            lines.append(table(cases, read(cases, tmp_path, tmp_path / "cache" / family)))
-    print("\n" + "\n".join(line for i, part in enumerate(lines) for line in part.splitlines()[2 if i else 0 :]))
+            lines += table(cases, read(cases, tmp_path, tmp_path / "cache" / family, **path))
+    print("", *lines, sep="\n")

@@ -164,6 +164,15 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it lies: transformers' pipelines ask."""
+        return self.head.weight.device
+
+    def can_generate(self) -> bool:
+        """Pipelines ask this too."""
+        return False
+
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, **inputs: Any
     ) -> SequenceClassifierOutput:
