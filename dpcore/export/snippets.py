@@ -89,8 +89,8 @@ def notes(layout: Layout, about: About) -> str:
         said.append(f"`AutoPeftModelFor{auto}.from_pretrained(adapter, {given})` finds the base model by itself.")
     if layout == "peft" and about.labels:
         said.append(
-            "Give pipelines the model, never the name of this folder: a PEFT folder has no place for labels, so that they "
-            "answer `LABEL_0` or fail, and transformers before 5 leaves the head as it was drawn at random, without a word."
+            "Give pipelines the model, never the name of this folder: a PEFT folder has no place for labels, so that "
+            "they answer `LABEL_0` or fail, and transformers before 5 leaves the head as it was drawn at random."
         )
     if layout == "peft":
         said.append("`model.merge_and_unload()` gives the base model with the adapter in it, with the same scores.")
