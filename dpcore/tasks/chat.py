@@ -90,7 +90,8 @@ class Chat:
         pieces = self.pieces(("user", "assistant"))
         end = next((piece.text for piece in reversed(pieces) if piece.target and piece.turn is None), "")
         ids = self._tokenizer(end, add_special_tokens=False)["input_ids"]
-        return [number for number in ids if number in self._tokenizer.all_special_ids][:1]
+        added = self._tokenizer.added_tokens_decoder
+        return [number for number in ids if number in added and added[number].special][:1]
 
     def _cut(self, roles: tuple[str, ...]) -> tuple[Piece, ...]:
         # Place-holders cut the text in turns: own text, then space, number of a turn, space, own text, again and again.
