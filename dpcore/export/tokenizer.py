@@ -28,6 +28,8 @@ def copy_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, *, padding:
             shutil.copyfile(file, folder / file.name)
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for place in ("name_or_path", "special_tokens_map_file", "tokenizer_file"):  # of whoever saved the base
+        config.pop(place, None)
     named = config.get("tokenizer_class", type(tokenizer).__name__)
     config["tokenizer_class"] = TOKENIZER_CLASSES.get(named, named)
     # What a class gives a model by default is not the same in every release.

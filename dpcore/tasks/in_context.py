@@ -50,19 +50,17 @@ def _row(
     lengths = np.array([len(part.text) for part in parts], dtype=np.int64)
     foreign = np.repeat(np.array([part.foreign for part in parts], dtype=bool), lengths)
     target = np.repeat(np.array([part.target for part in parts], dtype=bool), lengths)
-    ids, marks = np.asarray(encoding.ids, dtype=np.int32), np.zeros(len(encoding.ids), dtype=np.int8)
-    for place, (number, (begin, end)) in enumerate(zip(encoding.ids, encoding.offsets, strict=True)):
-        token = added.get(number)
-        unknown = number == tokenizer.unk_token_id and tokenizer.unk_token.casefold() not in text[begin:end].casefold()
-        if token is not None and not unknown:
-            # White space beside a token is taken in by some tokens, and spells nothing.
-            by = {
-                bool(out)
-                for out, character in zip(foreign[begin:end], text[begin:end], strict=True)
-                if character.strip()
-            }
-            if True in by and (token.special or False in by):
-                return None
-        # A word mark stands for no character of its own: it belongs to what follows.
-        marks[place] = target[begin : max(end, begin + 1)].any()
-    return ids, marks
+    ids, offsets = np.array(encoding.ids, dtype=np.int32), np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+    for place in np.flatnonzero(np.isin(ids, list(added))):
+        token, (begin, end) = added[int(ids[place])], offsets[place]
+        if ids[place] == tokenizer.unk_token_id and token.content.casefold() not in text[begin:end].casefold():
+            continue  # a word that the tokenizer does not know, and no one's spelling of the token
+        # White space beside a token is taken in by some tokens, and spells nothing.
+        written = [not character.isspace() for character in text[begin:end]]
+        by = set(foreign[begin:end][written].tolist())
+        if True in by and (token.special or False in by):
+            return None
+    # A token is a target if one of its characters is. A word mark stands for none: it belongs to what follows.
+    begin, end = offsets[:, 0], np.minimum(np.maximum(offsets[:, 1], offsets[:, 0] + 1), len(text))
+    before = np.concatenate([[0], np.cumsum(target)])
+    return ids, (before[end] > before[begin]).astype(np.int8)
