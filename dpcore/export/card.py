@@ -61,7 +61,7 @@ def license_of(folder: Path) -> tuple[str, str]:
         stated = re.search(r"^license: *[\"']?([\w.-]+)[\"']?\s*$", front[1], re.MULTILINE) if front else None
         if stated:
             return stated[1], f"The base model's licence is {stated[1]}, as its own card says."
-    for file in sorted(folder.glob("LICENSE*")):
+    for file in sorted(file for file in folder.glob("LICENSE*") if file.is_file()):
         first = file.read_text(encoding="utf-8", errors="replace")[:300]
         known = next((name for words, name in _LICENSES.items() if words in first), None)
         return known or "other", f"The base model's licence is in its {file.name}."
