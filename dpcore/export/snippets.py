@@ -90,7 +90,7 @@ def notes(layout: Layout, about: About) -> str:
     if layout == "peft" and about.labels:
         said.append(
             "Give pipelines the model, never the name of this folder: a PEFT folder has no place for labels, so that "
-            "they answer `LABEL_0` or fail, and transformers before 5 leaves the head as it was drawn at random."
+            "they answer `LABEL_0` or fail, and older releases (transformers 4.46) leave the head at random."
         )
     if layout == "peft":
         said.append("`model.merge_and_unload()` gives the base model with the adapter in it, with the same scores.")

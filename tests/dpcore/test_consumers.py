@@ -97,8 +97,8 @@ def judge(case: dict, consumer: str, seen: dict, release: str) -> str:
         assert len(seen.get("error", "")) > 40, where
         return "refused"
     assert "error" not in seen, where
-    if layout == "peft" and consumer == "pipeline_of_folder" and release.startswith("4."):
-        assert "leaves the head as it was drawn" in Path(case["export"], "README.md").read_text()
+    if layout == "peft" and consumer == "pipeline_of_folder" and release == OLDEST["transformers"]:
+        assert "leave the head at random" in Path(case["export"], "README.md").read_text()
         return "see card"
     if "logits" in seen:
         for ours, theirs in zip(case["logits"], seen["logits"], strict=False):
