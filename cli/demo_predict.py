@@ -33,7 +33,8 @@ def main(base: str, adapter: Path, rows: list[dict[str, Any]], about: dict[str, 
         return {"perplexity": trained, "perplexity_untrained": untrained, "evaluated": count}
     rows.sort(key=lambda row: len(row["text"]))
     wanted = torch.tensor([about["labels"].index(row["label"]) for row in rows])
-    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(adapter)
+    about["padding"] = tokenizer.pad_token_id
 
     def accuracy(model: Any) -> float:
         return right(model, tokenizer, rows, wanted, about["max_length"]) / len(rows)
@@ -47,7 +48,7 @@ def main(base: str, adapter: Path, rows: list[dict[str, Any]], about: dict[str, 
 def load(base: str, adapter: Path, about: dict[str, Any], untrained: bool, seed: int = 0) -> Any:
     """The base model, or what the job made of it: an adapter for PEFT, tensors with their loader, or a whole model."""
     auto = AutoModelForCausalLM if about["causal"] else AutoModelForSequenceClassification
-    head = {} if about["causal"] else {"num_labels": len(about["labels"])}
+    head = {} if about["causal"] else {"num_labels": len(about["labels"]), "pad_token_id": about["padding"]}
     if not untrained and (adapter / "trained.safetensors").exists():
         spec = importlib.util.spec_from_file_location("load", adapter / "load.py")
         assert spec is not None
@@ -58,8 +59,6 @@ def load(base: str, adapter: Path, about: dict[str, Any], untrained: bool, seed:
     whole = not untrained and not (adapter / "adapter_config.json").exists()
     torch.manual_seed(seed)
     model = auto.from_pretrained(adapter if whole else base, local_files_only=True, dtype=torch.float32, **head).eval()
-    if untrained and not about["causal"] and model.config.pad_token_id is None:
-        model.config.pad_token_id = model.config.eos_token_id or 0
     return model if untrained or whole else PeftModel.from_pretrained(model, adapter).eval()
 
 

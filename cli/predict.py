@@ -50,13 +50,13 @@ def completion(loaded: Loaded, row: Mapping[str, str], max_new_tokens: int) -> s
     ids = _beginning(loaded, row)
     config = loaded.model.config
     room = max(1, int(getattr(config, "max_position_embeddings", None) or 2**31) - len(ids))
-    end = loaded.tokenizer.eos_token_id
+    padding = loaded.model.generation_config.pad_token_id
     written = loaded.model.generate(
         input_ids=torch.tensor([ids]),
         attention_mask=torch.ones(1, len(ids), dtype=torch.long),
         max_new_tokens=min(max_new_tokens, room),
         do_sample=False,
-        pad_token_id=0 if end is None else end,
+        pad_token_id=0 if padding is None else padding,
     )
     text: str = loaded.tokenizer.decode(written[0, len(ids) :], skip_special_tokens=True)
     return text.strip()

@@ -149,21 +149,29 @@ def _base_folder(folder: Path, about: "About", base: str | None) -> Path:
             found = describe(base, Path(base))
         else:
             known = base_models(options.settings(ModelSettings))
-            if (base or about.base_model) not in known:
+            # The service that made it may call the same weights by another name.
+            same = next((model for model in known.values() if model.revision == about.base_model_sha256), None)
+            chosen = (same or known.get(about.base_model)) if base is None else known.get(base)
+            if chosen is None:
                 raise StackError(
                     f"There is no base model {base or about.base_model!r} here; there are: {', '.join(known)}.\n"
-                    f"  fix: --base with the folder of {about.base_model}, or its name in TACIT_MODELS"
+                    f"  fix: --base with the folder of {_called(about)}, or its name in TACIT_MODELS"
                 )
-            found = known[base or about.base_model]
+            found = chosen
     except (OSError, ValueError) as error:
         raise StackError(str(error)) from None
     if found.revision != about.base_model_sha256:
         raise StackError(
             f"{found.folder} is not the base model of this adapter: its weights have sha256 {found.revision[:16]}..., "
             f"those of {about.base_model} {about.base_model_sha256[:16]}...\n"
-            f"  fix: --base with the folder of {about.base_model}"
+            f"  fix: --base with the folder of {_called(about)}"
         )
     return found.folder
+
+
+def _called(about: "About") -> str:
+    """The base model as somebody would look for it."""
+    return f"{about.repository} at commit {about.commit} of the hub" if about.repository else about.base_model
 
 
 def _shown(answers: Iterator[dict[str, Any]], total: int) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """What a reader of an export does, as a program of its own: stock transformers and peft, or the loader in the folder.
 
-stock.py BASE EXPORT TEXTS CUT LABELS: prints each text's logits, and which modules of Tacit's were loaded.
+stock.py BASE EXPORT TEXTS CUT LABELS: prints each text's logits, those of PEFT's automatic class where the folder says
+which commit of which repository it belongs to, and which modules of Tacit's were loaded.
 """
 
 import json
@@ -33,11 +34,27 @@ elif (Path(export) / "load.py").exists():
 else:
     model = stock(export)
 tokenizer = AutoTokenizer.from_pretrained(export)
-logits = []
-for text in texts:
-    encoded = tokenizer(text, truncation=True, max_length=cut, return_tensors="pt")
-    with torch.no_grad():
-        output = model(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"])
-    logits.append(output.logits[0].tolist())
-ours = [m for m in sys.modules if m.split(".")[0] in ("api", "worker", "dpcore", "ledger", "domain", "cli")]
-print(json.dumps({"logits": logits, "ours": ours}))
+
+
+def logits(model: torch.nn.Module) -> list[list[float]]:
+    out = []
+    for text in texts:
+        encoded = tokenizer(text, truncation=True, max_length=cut, return_tensors="pt")
+        with torch.no_grad():
+            output = model(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"])
+        out.append(output.logits[0].tolist())
+    return out
+
+
+seen = {"logits": logits(model)}
+config = Path(export) / "adapter_config.json"
+if config.exists() and json.loads(config.read_text())["revision"]:
+    from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification
+
+    if labels:
+        found = AutoPeftModelForSequenceClassification.from_pretrained(export, num_labels=labels)
+    else:
+        found = AutoPeftModelForCausalLM.from_pretrained(export)
+    seen["found"] = logits(found.eval())
+seen["ours"] = [m for m in sys.modules if m.split(".")[0] in ("api", "worker", "dpcore", "ledger", "domain", "cli")]
+print(json.dumps(seen))

@@ -223,7 +223,7 @@ class _Attempt:
             report = results.privacy_report(connection, assignment, built.base_model_sha256, metrics)
         with _needs_services():
             made = [
-                results.store_adapter(self._store, self._lease, assignment, built),
+                results.store_adapter(self._store, self._lease, assignment, built, report),
                 results.store_report(self._store, self._lease, report),
             ]
         self._require_wanted()

@@ -1,6 +1,7 @@
 """The model of a job, from public values alone: the allow-list, the labels, the method's options."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -25,6 +26,10 @@ class Built:
     task: Task
     tokenizer: PreTrainedTokenizerBase
     base_model_sha256: str
+    source: str
+    """Where the base model came from, as `domain.models` says it."""
+    folder: Path
+    """Of the base model, on this machine."""
 
 
 def build(settings: WorkerSettings, assignment: Assignment) -> Built:
@@ -54,7 +59,7 @@ def build(settings: WorkerSettings, assignment: Assignment) -> Built:
     except RuntimeError as error:
         log.error("job %s: device %s: %s", assignment.job_id, settings.device, describe(error))
         raise Refused("out_of_memory", "The model does not fit onto this worker's device.") from error
-    return Built(model, task, tokenizer, known.revision)
+    return Built(model, task, tokenizer, known.revision, known.source, known.folder)
 
 
 def pick_device(wanted: str) -> torch.device:

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,7 +13,8 @@ import sqlalchemy as sa
 
 from domain.blobs import Store, put_bytes
 from domain.releases import Result
-from dpcore.export import About
+from domain.tables import file, job_file
+from dpcore.export import About, Privacy, write_card
 from dpcore.methods import get_method
 from dpcore.spec import accounting
 from ledger.budgets import balance
@@ -24,9 +26,11 @@ from worker.build import Built
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a ZIP can hold
 
 
-def store_adapter(store: Store, lease: Lease, assignment: Assignment, built: Built) -> Result:
-    """What the method exports, zipped, under this attempt's fence."""
-    plan = assignment.plan
+def store_adapter(
+    store: Store, lease: Lease, assignment: Assignment, built: Built, report: Mapping[str, Any]
+) -> Result:
+    """What the method exports, with a card that says what it cost, zipped, under this attempt's fence."""
+    plan, (repository, commit) = assignment.plan, _published(built.source)
     about = About(
         base_model=assignment.model,
         base_model_sha256=built.base_model_sha256,
@@ -34,9 +38,17 @@ def store_adapter(store: Store, lease: Lease, assignment: Assignment, built: Bui
         task=assignment.task,
         labels=assignment.labels,
         max_length=plan.max_length,
+        repository=repository,
+        commit=commit,
+    )
+    privacy = Privacy(
+        epsilon=report["privacy"]["epsilon_charged"],
+        **{name: report["privacy"][name] for name in ("delta", "unit", "relation", "mechanism", "guarantee")},
+        declared_size=report["declared_size"],
     )
     with TemporaryDirectory(prefix="tacit-adapter-") as folder:
         get_method(plan.method).export(built.model, folder, about, tokenizer=built.tokenizer)
+        write_card(folder, built.folder, privacy)
         data = zipped(Path(folder))
     return _store(store, lease, "adapter", "adapter.zip", data)
 
@@ -57,6 +69,11 @@ def privacy_report(
         .join(reservation, reservation.c.id == phase.c.reservation_id)
         .where(reservation.c.job_id == assignment.job_id, phase.c.ordinal == 0)
     ).one()
+    declared_size = connection.scalar(
+        sa.select(file.c.declared_size)
+        .join(job_file, job_file.c.file_id == file.c.id)
+        .where(job_file.c.job_id == assignment.job_id)
+    )
     budget = balance(connection, assignment.budget_id)
     epsilon = budget.epsilon_of([cost * row.steps_authorised for cost in row.step_cost])
     return {
@@ -65,6 +82,7 @@ def privacy_report(
         "base_model_sha256": base_model_sha256,
         "task": assignment.task,
         "labels": list(assignment.labels),
+        "declared_size": declared_size,
         "privacy": {
             "budget": assignment.budget_id,
             "unit": plan.unit,
@@ -99,6 +117,14 @@ def guarantee(epsilon: float, delta: float, unit: str) -> str:
         f"without it, except with probability of about {delta:g}. This is the cost of this job alone; the budget "
         "bounds all jobs on the same data together."
     )
+
+
+def _published(source: str) -> tuple[str, str] | tuple[None, None]:
+    """Repository and commit of a model that came from the hub."""
+    if not source.startswith("hub:"):
+        return None, None
+    repository, _, commit = source.removeprefix("hub:").partition("@")
+    return repository, commit
 
 
 def zipped(folder: Path) -> bytes:

@@ -21,7 +21,7 @@ from domain.ingest.spool import SpooledMarks, SpooledUsers
 from domain.ingest.spooled_texts import SpooledTexts
 from domain.ingest.tally import Tally
 from domain.ingest.texts import texts_of
-from domain.ingest.values import is_text, label_of
+from domain.ingest.values import in_order, is_text, label_of
 from domain.rows import LABELLED, RowWriter, drop_rows
 
 MOST_LABELS = 1000
@@ -224,13 +224,13 @@ class _Keep:
 
 
 def _found_labels(source: IO[bytes], request: Request, options: "_Options") -> list[str]:
-    """All labels in the file, sorted, so that their order tells nothing about the order of the rows."""
+    """All labels in the file in their own order, which tells nothing about the order of the rows."""
     found: set[str] = set()
     for record in records(source, request.format, (request.columns["label"],), Problems(), **options):
         name = label_of(record.values[0])
         if name is not None and len(found) <= MOST_LABELS:
             found.add(name)
-    return sorted(found)
+    return in_order(found)
 
 
 def _text(name: str, value: Any) -> str:

@@ -2,12 +2,14 @@
 
 import math
 import re
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
 LONGEST_LABEL = 200
 """Characters of a label."""
 _WHOLE = re.compile(r"(-?\d+)\.0+")
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 
 def is_text(value: Any) -> bool:
@@ -26,6 +28,16 @@ def label_of(value: Any) -> str | None:
         whole = _WHOLE.fullmatch(value)
         return value if whole is None else whole[1]
     return None
+
+
+def in_order(labels: Iterable[str]) -> list[str]:
+    """Labels as people count them: numbers by their value, then texts. The same whatever order they come in."""
+
+    def place(label: str) -> tuple[bool, Decimal, str]:
+        number = _NUMBER.fullmatch(label) is not None
+        return not number, Decimal(label) if number else Decimal(0), label
+
+    return sorted(labels, key=place)
 
 
 def _encodable(value: str) -> bool:

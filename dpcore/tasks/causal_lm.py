@@ -1,7 +1,7 @@
 """Causal language models: a record teaches how its own target tokens follow from the tokens before them."""
 
+import json
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from math import exp
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dpcore.engine.errors import LooksAhead
 from dpcore.engine.rehearsal import evaluating
-from dpcore.tasks import chat
+from dpcore.tasks import chat, in_context
 from dpcore.tasks.frozen_head import target_losses
 from dpcore.tasks.records import Batch, Records, Row, by_length, device_of, joined, padded
 from dpcore.tasks.stand_ins import StandIns
@@ -70,13 +70,14 @@ class CausalLM:
     def _chats(self, columns: Mapping[str, Sequence[str]]) -> list[Row]:
         assert self._chat is not None
         chats = [chat.read(messages) for messages in columns["messages"]]
-        contents = iter(self._ids(list(chain.from_iterable(turns.contents for turns in chats))))
-        rows: list[Row] = []
-        for turns in chats:
-            own = [next(contents) for _ in turns.contents]
-            pieces = self._chat.pieces(turns.roles)
-            rows.append(_row([(self._own_text(p.text) if p.turn is None else own[p.turn], p.target) for p in pieces]))
-        return rows
+        parts = [self._chat.parts(turns) for turns in chats]
+        rows = in_context.encode(self._tokenizer, parts)
+        return [self._apart(cut) if row is None else row for row, cut in zip(rows, parts, strict=True)]
+
+    def _apart(self, parts: Sequence[in_context.Part]) -> Row:
+        """A chat whose messages are tokenised alone, because one of them spells a special token."""
+        foreign = iter(self._ids([part.text for part in parts if part.foreign]))
+        return _row([(next(foreign) if part.foreign else self._own_text(part.text), part.target) for part in parts])
 
     def _own_text(self, text: str) -> np.ndarray:
         """The template's text: what looks like a special token in it is one."""
@@ -113,8 +114,7 @@ class CausalLM:
     def require_fit(self, model: nn.Module) -> None:
         """Raises OutsideTable for a model that lacks a token which records may hold, and LooksAhead for one whose
         scores at a place depend on what comes after it, such as an encoder."""
-        special = self._tokenizer.all_special_ids if self._chat else self._end.tolist()  # a template has its own
-        self._stand_ins.require_in_table(model, padding=_PAD, written=special)
+        self._stand_ins.require_in_table(model, padding=_PAD, written=[*self._end, *self._of_template()])
         one = self.synthetic(1, min(_LOOKED_AT, self.max_length))
         ids = torch.from_numpy(one.tokens).to(device_of(model), torch.int64).unsqueeze(0)
         other = ids.clone()
@@ -128,6 +128,13 @@ class CausalLM:
                 "the model's scores at a place depend on the words after it, so that it would learn to copy: it is no "
                 "causal language model"
             )
+
+    def _of_template(self) -> list[int]:
+        """Tokens that a chat has beside its messages."""
+        if self._chat is None:
+            return []
+        turns = [{"role": role, "content": "a"} for role in ("user", "assistant")]
+        return [int(token) for token in self.encode({"messages": [json.dumps(turns)]}).tokens]
 
     def losses(self, model: nn.Module, records: Records, indices: np.ndarray, length: int) -> Tensor:
         """Mean over each record's own targets: float [m], exactly zero, with a zero gradient, where it has none."""

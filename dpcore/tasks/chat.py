@@ -1,7 +1,8 @@
 """Chats as the tokenizer's own template writes them, cut so that no message can spell a token of the template.
 
-The template is rendered with a place-holder for every message. Its own text is tokenised with its special tokens, the
-messages without any, and the pieces are put side by side.
+The template is rendered with a place-holder for every message, so that what is its own text is known. A chat is then
+tokenised as a whole; where a message spells a special token, the pieces are tokenised alone, the messages without any
+special token, and put side by side.
 """
 
 import json
@@ -11,8 +12,12 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from dpcore.tasks.in_context import Part
+
 ROLES = ("system", "user", "assistant")
-_PLACE = re.compile("\ue000([0-9]+)\ue001")
+_SPACE = "\u2003"
+"""White space that no template writes itself: where it is gone, the template strips the messages."""
+_PLACE = re.compile(f"({_SPACE}?)\ue000([0-9]+)\ue001({_SPACE}?)")
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,15 @@ class Piece:
     turn: int | None
     text: str
     target: bool
+    stripped: bool = False
+    """Whether the template takes the white space around this turn's content away."""
+
+    def of(self, turns: "Turns") -> str:
+        """Its text in a chat."""
+        if self.turn is None:
+            return self.text
+        content = turns.contents[self.turn]
+        return content.strip() if self.stripped else content
 
 
 @dataclass(frozen=True)
@@ -66,19 +80,36 @@ class Chat:
                 self._known[roles] = ()
         return self._known[roles]
 
+    def parts(self, turns: Turns) -> list[Part]:
+        """A chat's text, cut; empty for one that the template does not take."""
+        pieces = self.pieces(turns.roles)
+        return [Part(piece.of(turns), piece.turn is not None, piece.target) for piece in pieces]
+
+    def ends(self) -> list[int]:
+        """The special token with which the template ends a turn of the assistant's; nothing where it has none."""
+        pieces = self.pieces(("user", "assistant"))
+        end = next((piece.text for piece in reversed(pieces) if piece.target and piece.turn is None), "")
+        ids = self._tokenizer(end, add_special_tokens=False)["input_ids"]
+        added = self._tokenizer.added_tokens_decoder
+        return [number for number in ids if number in added and added[number].special][:1]
+
     def _cut(self, roles: tuple[str, ...]) -> tuple[Piece, ...]:
-        # Place-holders cut the text in turns: own text, number of a turn, own text, ..., own text.
+        # Place-holders cut the text in turns: own text, then space, number of a turn, space, own text, again and again.
         parts = _PLACE.split(self._rendered(roles))
         pieces = [Piece(None, parts[0], False)]
-        for number, text in zip(parts[1::2], parts[2::2], strict=True):
-            turn = int(number)
+        for before, number, after, text in zip(*(parts[i::4] for i in (1, 2, 3, 4)), strict=True):
+            turn, stripped = int(number), not before and not after
             target = roles[turn] == "assistant"
             # What the template writes after this very turn ends it; what comes then belongs to the next.
             tail = _PLACE.split(self._rendered(roles[: turn + 1]))[-1] if target else ""
             end = tail if text.startswith(tail) else ""
-            pieces += [Piece(turn, "", target), Piece(None, end, target), Piece(None, text[len(end) :], False)]
+            pieces += [
+                Piece(turn, "", target, stripped),
+                Piece(None, end, target),
+                Piece(None, text[len(end) :], False),
+            ]
         return tuple(piece for piece in pieces if piece.turn is not None or piece.text)
 
     def _rendered(self, roles: tuple[str, ...]) -> str:
-        turns = [{"role": role, "content": f"\ue000{i}\ue001"} for i, role in enumerate(roles)]
+        turns = [{"role": role, "content": f"{_SPACE}\ue000{i}\ue001{_SPACE}"} for i, role in enumerate(roles)]
         return str(self._tokenizer.apply_chat_template(turns, tokenize=False))

@@ -88,6 +88,16 @@ def test_what_is_wrong_is_named(base: Path, rows: Path, tmp_path: Path) -> None:
     assert "no usable tacit.json" in tacit_try(base, rows).output
 
 
+def test_the_base_model_is_known_by_its_weights(
+    base: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is called here, or where the adapter was made."""
+    trained(base, tmp_path / "adapter", "lora")
+    monkeypatch.setenv("TACIT_MODELS", json.dumps({"ours": str(base)}))
+    done = tacit_try(tmp_path / "adapter", rows, "--text", "sentence")
+    assert done.exit_code == 0, done.output
+
+
 @pytest.mark.parametrize("method", ["lora", "side"])
 def test_a_language_model_goes_on_from_its_prompt(method: str, tmp_path: Path) -> None:
     causal_base = tmp_path / "base"

@@ -136,9 +136,13 @@ def test_declared_size_bounds_the_units(tmp_path: Path) -> None:
     assert [p.code for p in run(tmp_path, rows, declared_size=2)[0].problems] == ["declared_size_too_small"]
 
 
-def test_published_labels_are_sorted(tmp_path: Path) -> None:
+def test_published_labels_are_in_the_order_in_which_people_count(tmp_path: Path) -> None:
     report, rows = run(tmp_path, line("a", "z") + line("b", 10) + line("c", "m"), labels=None)
     assert (report.labels, rows.labels) == (["10", "m", "z"], [2, 0, 1])
+    found = ["10", "2", "b 1", "1", "-3", "0", "B", "1.5"]
+    for order in (found, found[::-1]):
+        report, _ = run(tmp_path, b"".join(line(f"text {label}", label) for label in order), labels=None)
+        assert report.labels == ["-3", "0", "1", "1.5", "2", "10", "B", "b 1"]
     assert [p.code for p in run(tmp_path, line("a"), labels=None)[0].problems] == ["too_few_labels"]
 
 

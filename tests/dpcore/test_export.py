@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from peft import AutoPeftModelForSequenceClassification
 from safetensors.torch import load_file
 
 from dpcore.export import About
@@ -123,6 +122,8 @@ def test_frozen_matrices_are_those_of_the_seed(train_it):
 @pytest.mark.parametrize("method", ["lora", "bitfit", "full", "side"])
 def test_nothing_names_a_path(train_it, tmp_path, method):
     trained = train_it(method)
+    own = trained.folder / "tokenizer_config.json"  # transformers once wrote where it was saved
+    own.write_text(json.dumps(json.loads(own.read_text()) | {"name_or_path": str(trained.folder)}))
     folder = trained.export(tmp_path / "export")
     for file in folder.iterdir():
         assert str(trained.folder).encode() not in file.read_bytes(), file.name
@@ -132,6 +133,7 @@ def test_nothing_names_a_path(train_it, tmp_path, method):
         config = json.loads((folder / "adapter_config.json").read_text())
         values = (config["base_model_name_or_path"], config["peft_type"], config["task_type"])
         assert values == (NAME, "LORA", "SEQ_CLS")
+        assert config["target_modules"] == sorted(set(config["target_modules"]))  # sets have an order of the day
     with pytest.raises(ValueError, match="public name"):
         About(str(trained.folder), SHA256, method, "classification", LABELS, MAX_LENGTH)
 
@@ -193,14 +195,3 @@ def test_seed_drives_initialisation_and_leaves_the_global_generator_alone(base_f
 def test_labels_are_in_the_models_configuration(base_folder):
     built = build_model("classification", base_folder, LABELS, seed=0)
     assert built.config.id2label == dict(enumerate(LABELS))
-
-
-def test_auto_class_of_peft_loads_the_folder(train_it, tmp_path):
-    """With the base at hand under its name, one call is enough: the number of labels is known."""
-    trained = train_it()
-    folder = trained.export(tmp_path / "export")
-    config = json.loads((folder / "adapter_config.json").read_text())
-    config["base_model_name_or_path"] = str(trained.folder)  # stands for the download
-    (folder / "adapter_config.json").write_text(json.dumps(config))
-    loaded = AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=3).eval()
-    assert far(trained.logits(loaded), trained.logits(trained.model)) <= 1e-5

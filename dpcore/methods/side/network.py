@@ -2,7 +2,7 @@
 and safetensors, nothing else.
 
 from load import load
-model = load("folder of the base model")  # left out: the public name that tacit.json gives
+model = load("folder of the base model")  # left out: the hub's repository that tacit.json names
 tokenizer = transformers.AutoTokenizer.from_pretrained("this folder")
 """
 
@@ -13,11 +13,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import transformers
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, GenerationConfig
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+FLOAT32 = {"dtype" if transformers.__version__ >= "5" else "torch_dtype": torch.float32}
+"""transformers before 4.56 knows the old name alone."""
 HEAD_WIDTH = 16
 """Of an attention head; a network's width is a multiple of it."""
 TEMPERATURE = 0.1
@@ -31,7 +34,10 @@ def load(base: str | None = None, folder: str | Path = Path(__file__).parent) ->
     trained = load_file(folder / "trained.safetensors")
     width = next(min(tensor.shape) for name, tensor in trained.items() if name.endswith("up.weight"))
     auto = AutoModel if about["labels"] else AutoModelForCausalLM
-    model = auto.from_pretrained(base or about["base_model"], dtype=torch.float32)
+    revision = None if base else about["commit"]
+    model = auto.from_pretrained(base or about["repository"] or about["base_model"], revision=revision, **FLOAT32)
+    if (folder / "generation_config.json").exists():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
     model = classifier(model, width, about["labels"]) if about["labels"] else writer(model, width)
     wanted = {name: p.shape for name, p in model.named_parameters() if p.requires_grad}
     if wanted != {name: tensor.shape for name, tensor in trained.items()}:
@@ -223,6 +229,15 @@ class Classifier(nn.Module):
         self.head = nn.Linear(network.size, len(labels))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it lies: transformers' pipelines ask."""
+        return self.head.weight.device
+
+    def can_generate(self) -> bool:
+        """Pipelines ask this too."""
+        return False
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, **inputs: Any

@@ -1,42 +1,23 @@
-"""What leaves: adapters in PEFT's own layout, the trained tensors with a small loader, or a whole model.
+"""The three layouts of an export: how each is written and opened again."""
 
-Every folder has tacit.json, which says what the weights belong to, and loads without Tacit.
-"""
-
-import json
 import shutil
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from peft import PeftModel
 from safetensors.torch import save_file
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from dpcore import loader
+from dpcore.export import loader
+from dpcore.export.about import ABOUT, About, write_about
+from dpcore.export.configs import GENERATION, tidy_adapter_config, write_generation_config, write_older_names
+from dpcore.export.tokenizer import copy_tokenizer
 from dpcore.models import build_model, load_model
-from dpcore.spec.tasks import TaskKind
+from dpcore.spec.tasks import CAUSAL_LM
 
-ABOUT, TRAINED = "tacit.json", "trained.safetensors"
-
-
-@dataclass(frozen=True)
-class About:
-    """What an export belongs to; all of it public. base_model: what a reader loads the base model by; the sha256 is of
-    its weights. labels: empty for a language model."""
-
-    base_model: str
-    base_model_sha256: str
-    method: str
-    task: TaskKind
-    labels: tuple[str, ...]
-    max_length: int
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for a path as the base model's name: it means nothing elsewhere."""
-        if self.base_model.startswith((".", "/", "~")):  # what lies in the working folder says nothing about a name
-            raise ValueError(f"the base model needs a public name, not the path {self.base_model!r}")
+TRAINED = "trained.safetensors"
 
 
 def export_peft(
@@ -44,11 +25,13 @@ def export_peft(
 ) -> None:
     """Write adapter_config.json and adapter_model.safetensors, and the tokenizer's files where one is given."""
     folder = Path(folder)
-    model.peft_config["default"].base_model_name_or_path = about.base_model
+    config = model.peft_config["default"]
+    config.base_model_name_or_path, config.revision = about.loads_by, about.commit
     # Without an answer on embeddings, PEFT asks the hub whether the vocabulary was changed. It never is.
     model.save_pretrained(str(folder), save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # a form to be filled in by hand
-    _complete(folder, about, tokenizer)
+    tidy_adapter_config(folder)
+    _complete(model, folder, about, tokenizer)
 
 
 def export_trained(
@@ -69,7 +52,7 @@ def export_trained(
     save_file(trained, folder / TRAINED, metadata={"format": "pt"})
     assert loader.__file__ is not None
     shutil.copyfile(loader.__file__, folder / "load.py")
-    _complete(folder, about, tokenizer)
+    _complete(model, folder, about, tokenizer)
 
 
 def export_whole(
@@ -78,13 +61,18 @@ def export_whole(
     """Write the complete model as transformers does."""
     folder = Path(folder)
     model.save_pretrained(str(folder))
-    _complete(folder, about, tokenizer)
+    if model.name_or_path:
+        write_older_names(folder, Path(model.name_or_path))
+    _complete(model, folder, about, tokenizer)
 
 
 def load_peft(folder: Path, base_folder: Path, about: About) -> PeftModel:
     """What `export_peft` wrote, for inference."""
     base = build_model(about.task, base_folder, about.labels, seed=0)
-    return PeftModel.from_pretrained(base, str(folder)).eval()
+    model = PeftModel.from_pretrained(base, str(folder)).eval()
+    if (folder / GENERATION).is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    return model
 
 
 def load_trained(folder: Path, base_folder: Path, about: About) -> PreTrainedModel:
@@ -97,17 +85,17 @@ def load_whole(folder: Path, base_folder: Path, about: About) -> PreTrainedModel
     return load_model(about.task, folder, about.labels)
 
 
-def read_about(folder: str | Path) -> About:
-    """What an exported folder belongs to. Raises OSError or ValueError for a folder that is none."""
-    values = json.loads((Path(folder) / ABOUT).read_text(encoding="utf-8"))
-    return About(**values | {"labels": tuple(values["labels"])})
-
-
-def _complete(folder: Path, about: About, tokenizer: PreTrainedTokenizerBase | None) -> None:
-    """tacit.json, the tokenizer, and one mode for all files."""
-    (folder / ABOUT).write_text(json.dumps(asdict(about), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def _complete(model: Any, folder: Path, about: About, tokenizer: PreTrainedTokenizerBase | None) -> None:
+    """tacit.json, the tokenizer and where to stop, and one mode for all files."""
+    write_about(folder, about)
     if tokenizer is not None:
-        tokenizer.save_pretrained(str(folder))
+        padding = tokenizer.pad_token_id
+        if padding is None:  # a classifier's own, as in training; a language model's needs one to be asked in batches
+            padding = tokenizer.eos_token_id if about.task in CAUSAL_LM else model.config.pad_token_id
+        copy_tokenizer(tokenizer, folder, padding=padding)
+        if about.task in CAUSAL_LM:
+            base = Path(tokenizer.name_or_path)
+            write_generation_config(folder, base, tokenizer, padding=padding, chat=about.task == "chat")
     for weights in folder.glob("*.safetensors"):
         # safetensors writes for the owner alone; its siblings follow the umask.
         shutil.copymode(folder / ABOUT, weights)

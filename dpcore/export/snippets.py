@@ -1,0 +1,101 @@
+"""How each layout of an export is loaded with stock libraries, as the card says it; tests run these very lines."""
+
+from pathlib import Path
+from typing import Literal
+
+from dpcore.export.about import About
+from dpcore.spec.tasks import CAUSAL_LM
+
+Layout = Literal["peft", "trained", "whole"]
+
+_IMPORTS = {
+    "peft": "import json\n\nimport torch\nfrom peft import PeftModel\n",
+    "trained": "import sys\n\n",
+    "whole": "import torch\n",
+}
+_BASE = {
+    True: """labels = json.load(open(f"{adapter}/tacit.json", encoding="utf-8"))["labels"]
+settings = {
+    "id2label": dict(enumerate(labels)),
+    "label2id": {label: i for i, label in enumerate(labels)},
+    "pad_token_id": tokenizer.pad_token_id,
+    "torch_dtype": torch.float32,
+}
+model = AutoModelForSequenceClassification.from_pretrained(base, revision=revision, **settings)
+model = PeftModel.from_pretrained(model, adapter).eval()
+""",
+    False: """model = AutoModelForCausalLM.from_pretrained(base, revision=revision, torch_dtype=torch.float32)
+model = PeftModel.from_pretrained(model, adapter).eval()
+model.generation_config = GenerationConfig.from_pretrained(adapter)  # which tokens end an answer
+""",
+}
+_ASKED = {
+    "classification": 'print(classify(["a text", "another text"], truncation=True, max_length={max_length}))\n',
+    "pair": 'pair = {{"text": "a text", "text_pair": "its pair"}}\n'
+    "print(classify([pair], truncation=True, max_length={max_length}))\n",
+    "completion": "# A prompt that does not end with white space got a line break in training.\n"
+    'asked = tokenizer("a prompt\\n", return_tensors="pt")\n',
+    "text": 'asked = tokenizer("a beginning", return_tensors="pt")\n',
+    "chat": 'asked = tokenizer.apply_chat_template(\n    [{{"role": "user", "content": "a question"}}],\n'
+    '    add_generation_prompt=True,\n    return_tensors="pt",\n    return_dict=True,\n)\n',
+}
+_WRITES = """written = model.generate(asked["input_ids"], attention_mask=asked["attention_mask"], max_new_tokens=64)
+print(tokenizer.decode(written[0, asked["input_ids"].shape[1] :], skip_special_tokens=True))
+"""
+
+
+def layout_of(folder: Path) -> Layout:
+    """What kind of export a folder holds."""
+    if (folder / "adapter_config.json").is_file():
+        return "peft"
+    return "trained" if (folder / "load.py").is_file() else "whole"
+
+
+def snippet(layout: Layout, about: About) -> str:
+    """A program that loads an export and asks it something."""
+    writes = about.task in CAUSAL_LM
+    auto = "AutoModelForCausalLM" if writes else "AutoModelForSequenceClassification"
+    names = ["AutoTokenizer", *([auto] if layout != "trained" else []), *([] if writes else ["pipeline"])]
+    if writes and layout == "peft":
+        names.append("GenerationConfig")
+    lines = _IMPORTS[layout] + f"from transformers import {', '.join(sorted(names, key=str.casefold))}\n\n"
+    lines += 'adapter = "."  # this folder\n'
+    if layout != "whole":
+        lines += f"base = {about.loads_by!r}\n" + (f"revision = {about.commit!r}\n" if layout == "peft" else "")
+    lines += "tokenizer = AutoTokenizer.from_pretrained(adapter)\n"
+    if layout == "peft":
+        lines += _BASE[not writes]
+    elif layout == "trained":
+        lines += "sys.path.insert(0, adapter)\nfrom load import load\n\n"
+        lines += "model = load()\n" if about.repository else "model = load(base)\n"
+    else:
+        lines += f"model = {auto}.from_pretrained(adapter, torch_dtype=torch.float32).eval()\n"
+    if not writes:
+        lines += 'classify = pipeline("text-classification", model=model, tokenizer=tokenizer)\n'
+    return lines + _ASKED[about.task].format(max_length=about.max_length) + (_WRITES if writes else "")
+
+
+def notes(layout: Layout, about: About) -> str:
+    """What else works, and what does not, in words."""
+    said = []
+    if layout == "peft" and not about.repository:
+        said.append(
+            f"`{about.base_model}` is no name of the hub's: `AutoPeftModel...` and pipelines that are given this "
+            "folder's name alone do not find the base model. Load it as above."
+        )
+    elif layout == "peft":
+        auto = "CausalLM" if about.task in CAUSAL_LM else "SequenceClassification"
+        given = "torch_dtype=torch.float32" if about.task in CAUSAL_LM else "**settings"
+        said.append(f"`AutoPeftModelFor{auto}.from_pretrained(adapter, {given})` finds the base model by itself.")
+    if layout == "peft" and about.labels:
+        said.append(
+            "Give pipelines the model, never the name of this folder: a PEFT folder has no place for labels, so that "
+            "they answer `LABEL_0` or fail, and older releases (transformers 4.46) leave the head at random."
+        )
+    if layout == "peft":
+        said.append("`model.merge_and_unload()` gives the base model with the adapter in it, with the same scores.")
+    if layout == "trained":
+        said.append("It is no adapter of PEFT's: PEFT and pipelines that are given the folder's name cannot load it.")
+    if about.method == "side" and about.task in CAUSAL_LM:
+        said.append("It keeps no keys and values of earlier tokens, so that each new token reads the whole text again.")
+    return "\n\n".join(said)
