@@ -148,7 +148,7 @@ def _base_folder(folder: Path, about: "About", base: str | None) -> Path:
         if base is not None and Path(base).is_dir():
             found = describe(base, Path(base))
         else:
-            known = base_models(options.settings(ModelSettings))
+            known = base_models(options.settings(ModelSettings)).usable
             if (base or about.base_model) not in known:
                 raise StackError(
                     f"There is no base model {base or about.base_model!r} here; there are: {', '.join(known)}.\n"

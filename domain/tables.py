@@ -177,6 +177,19 @@ model_profile = sa.Table(
     sa.Column("measured_at", sa.DateTime(timezone=True)),
 )
 
+model_trial = sa.Table(
+    "model_trial",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("model", sa.Text),
+    sa.Column("revision", sa.Text),
+    sa.Column("method", sa.Text),
+    sa.Column("task", sa.Text),
+    sa.Column("refusal", sa.Text),
+    sa.Column("versions", sa.Text),
+    sa.Column("tried_at", sa.DateTime(timezone=True)),
+)
+
 keeper_watch = sa.Table(
     "keeper_watch",
     metadata,

@@ -228,6 +228,13 @@ PUBLIC = [
     ),
     Reason(
         WORKER,
+        "public.model_trial",
+        "*",
+        "*",
+        "a trial within its bounds: a method may be refused that would do, or be offered and refused by the worker, free",
+    ),
+    Reason(
+        WORKER,
         "public.release",
         "id|kind|fence",
         "*",
