@@ -86,7 +86,7 @@ SEEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "cut-config": (_cut("config.json"), "config.json is no valid JSON"),
     "list-config": (_rewritten("config.json", "[]"), "config.json is no JSON object"),
     "no-sizes": (_configured(hidden_size=None), "gives no hidden_size"),
-    "odd-sizes": (_configured(hidden_size={"a": 1}), "config.json gives no usable hidden_size"),
+    "odd-sizes": (_configured(hidden_size={"a": 1}), "hidden_size"),
     "gone": (_gone, "its folder is not there"),
 }
 """What a look at the files finds: what was done to them, and what is said of it."""
