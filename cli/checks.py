@@ -141,8 +141,9 @@ def _room(data: Path) -> str:
 
 
 def _models() -> str:
-    found = base_models(ModelSettings())
-    broken = [f"{model.name}: {model.because}" for model in found.unusable.values()]
+    settings = ModelSettings()
+    found = base_models(settings)
+    broken = [f"{m.name} ({settings.models.get(m.name, m.source)}): {m.because}" for m in found.unusable.values()]
     if not found.usable:
         raise Unwell(
             "; ".join(broken) or "there is no base model",
