@@ -72,6 +72,8 @@ class Planned:
     finished_twin: str | None
     profile: Profile | None = None
     """What workers measured of this model and method; None before any did."""
+    model_revision: str | None = None
+    """sha256 of the base model's weights, which the worker holds the job to."""
 
     @property
     def seconds(self) -> float | None:
@@ -182,7 +184,7 @@ def plan_job(connection: sa.Connection, viewer: Viewer, models: Models, wanted: 
     )
     above = _approval_above(budget, grant)
     profile = found.expected(made.plan.method, training.task)
-    return Planned(wanted, tuple(sources), made, budget, grant, above, twin, profile)
+    return Planned(wanted, tuple(sources), made, budget, grant, above, twin, profile, model.revision)
 
 
 def _model(models: Models, name: str) -> BaseModelFacts:
@@ -272,6 +274,7 @@ def _insert(connection: sa.Connection, planned: Planned, job_id: str, viewer: Vi
             tenant_id=viewer.tenant_id,
             created_by=viewer.key_id,
             model=wanted.model,
+            model_revision=planned.model_revision,
             validation_file=wanted.validation_file,
             method=planned.draft.method,
             plan=plan.model_dump(mode="json"),

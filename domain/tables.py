@@ -72,6 +72,7 @@ job = sa.Table(
     sa.Column("tenant_id", sa.Text),
     sa.Column("created_by", sa.Text),
     sa.Column("model", sa.Text),
+    sa.Column("model_revision", sa.Text),
     sa.Column("validation_file", sa.Text),
     sa.Column("method", JSONB),
     sa.Column("plan", JSONB),

@@ -39,6 +39,9 @@ def build(settings: WorkerSettings, assignment: Assignment) -> Built:
         raise Refused("model_unavailable", f"The base model {name!r} is not one of this worker's.")
     if isinstance(known, Unusable):
         raise Refused("model_unavailable", f"The base model {name!r} cannot be used by this worker: {known.because}.")
+    if assignment.model_revision not in (None, known.revision):
+        message = f"The base model {name!r} has other weights than when the job was submitted: submit it again."
+        raise Refused("model_unavailable", message)
     with _refusing(assignment, "model_unavailable", f"The base model {name!r} cannot be loaded"):
         tokenizer = load_tokenizer(known.folder)
         base = build_model(assignment.task, known.folder, assignment.labels, seed=plan.seed)

@@ -1,4 +1,4 @@
-"""Which methods train which base models, tried on made-up tokens."""
+"""Which methods train which base models, tried on made-up tokens; which weights a job was planned for."""
 
 from migrations import sqlfiles
 

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from api.app import create_app
 from domain import models, profiles
 from domain.models import base_models
+from domain.tables import job
 from tests import folders
 from tests.api.conftest import JOBS, World, job_body, make_keys, make_settings, wait_for
 from tests.conftest import Database
@@ -80,8 +82,12 @@ def test_a_folder_that_breaks_and_comes_back_changes_its_own_model(
     assert {n: m for n, m in listed(world).items() if n != "tiny"} == {n: m for n, m in before.items() if n != "tiny"}
 
     shutil.copy2(kept, weights)
-    assert world.post(JOBS, job_body(training, model="tiny")).status_code == 201
+    made_now = world.post(JOBS, job_body(training, model="tiny"))
+    assert made_now.status_code == 201
     assert listed(world) == before
+    with world.engine("worker").connect() as connection:
+        row = connection.execute(sa.select(job).where(job.c.id == made_now.json()["id"])).one()
+    assert f"sha256:{row.model_revision}" == before["tiny"]["revision"], "which its worker holds it to"
 
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")  # other weights: hashed, but not while a caller waits
     assert "being read" in (listed(world)["tiny"]["unavailable_because"] or "being read")

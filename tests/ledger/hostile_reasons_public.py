@@ -136,7 +136,7 @@ PUBLIC = [
     Reason(
         API,
         "public.job",
-        "id|model|suffix|seed|metadata",
+        "id|model|model_revision|suffix|seed|metadata",
         "*",
         "a name or a note: no worker trains a model that it does not know",
     ),

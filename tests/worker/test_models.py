@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from domain.models import describe
 from domain.settings import WorkerSettings
 from domain.tables import job, job_event
 from tests import folders
@@ -75,6 +76,25 @@ def test_no_error_of_building_is_tried_again(
     message = require_free(service, id, code)["message"]
     assert "no such layer in config.json" in message
     assert len(message) < 650
+
+
+def test_a_job_is_trained_on_the_weights_that_it_was_planned_for_or_on_none(
+    service: Service, engine: sa.Engine, settings: WorkerSettings
+) -> None:
+    now = describe("tiny", service.model).revision
+    planned = [service.submit(model_revision=revision, steps=2, hint=False) for revision in (now, "0" * 64)]
+    for id in planned:
+        attempt(engine, settings, id)
+    assert service.status(planned[0]) == "succeeded"
+    assert "other weights" in require_free(service, planned[1], "model_unavailable")["message"]
+
+
+def test_a_job_whose_model_left_the_allow_list_while_it_waited_ends_free(
+    service: Service, engine: sa.Engine, settings: WorkerSettings
+) -> None:
+    id = service.submit(hint=False)
+    attempt(engine, settings.model_copy(update={"models": {}}), id)
+    assert "not one of this worker's" in require_free(service, id, "model_unavailable")["message"]
 
 
 def test_running_out_of_memory_while_loading_is_said_as_such(
