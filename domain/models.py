@@ -3,7 +3,6 @@ cannot be used is out of use alone, with its reason."""
 
 import hashlib
 import logging
-import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -182,11 +181,9 @@ def _files_of(place: Path | str) -> _Files:
     if isinstance(place, str):
         return ((place, 0, 0),)
     try:
-        with os.scandir(place) as entries:
-            stats = [(entry.name, entry.stat()) for entry in entries]
-    except OSError:  # gone, or a link that leads nowhere: reading it says so
+        return tuple(sorted((path.name, *_stat(path)) for path in place.iterdir()))
+    except OSError:  # gone: reading it says so
         return ()
-    return tuple(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
 
 
 def _read(name: str, source: _Source, place: Path | str) -> BaseModelFacts | Unusable:
@@ -199,13 +196,20 @@ def _read(name: str, source: _Source, place: Path | str) -> BaseModelFacts | Unu
         return Unusable(name, _called(source), of_files(error))
 
 
+def _stat(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except OSError:  # a link that leads nowhere
+        return -1, -1
+    return stat.st_size, stat.st_mtime_ns
+
+
 _digests: dict[tuple[Path, int, int], str] = {}
 """By size and time too, so that a replaced file is hashed again."""
 
 
 def _key(path: Path) -> tuple[Path, int, int]:
-    stat = path.stat()
-    return path, stat.st_size, stat.st_mtime_ns
+    return path, *_stat(path)
 
 
 def _hashed(folder: Path) -> bool:

@@ -242,7 +242,8 @@ class _Attempt:
             if out_of_memory(error):
                 raise _does_not_fit() from error
             log.error("job %s: evaluation failed: %s", assignment.job_id, describe(error))
-            raise Refused("not_trainable", "The model cannot be evaluated on the validation file.") from error
+            why = f"The model cannot be evaluated on the validation file: {type(error).__name__}."
+            raise Refused("not_trainable", why) from error
 
     def _evaluate(self, assignment: Assignment, built: Built) -> dict[str, float] | None:
         """The model as it is now on public rows: untrained, or a noised iterate."""

@@ -10,16 +10,16 @@ INDEX = "model.safetensors.index.json"
 VOCABULARIES = (
     *("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "spm.model", "spm_char.model"),
     *("sentencepiece.bpe.model", "sentencepiece.model", "source.spm", "dict.txt", "vocab-src.json"),
-    *("prophetnet.tokenizer",),
+    *("prophetnet.tokenizer", "byte_maps.json", "tekken.json", "tiktoken.model"),
 )
 """Files from which the tokenizers of transformers 5 know their words."""
 BESIDE_VOCABULARIES = (
     *("merges.txt", "bpe.codes", "target.spm", "target_vocab.json", "vocab-tgt.json", "entity_vocab.json"),
-    *("byte_maps.json", "emoji.json", "normalizer.json", "word_pronunciation.json", "word_shape.json"),
+    *("emoji.json", "normalizer.json", "word_pronunciation.json", "word_shape.json"),
 )
 """What some of them need besides."""
-_CHARACTERS = ("CanineTokenizer", "ByT5Tokenizer", "PerceiverTokenizer")
-"""Tokenizers that know characters or bytes, and need no file for that."""
+_CHARACTERS = ("CanineTokenizer", "ByT5Tokenizer", "PerceiverTokenizer", "canine", "perceiver")
+"""Tokenizers, and kinds of model with them, that know characters or bytes and need no file for that."""
 _RUNS_CODE = (".bin", ".pt", ".pth", ".h5", ".msgpack", ".ckpt")
 _WORDS = ("word_embeddings.weight", "embed_tokens.weight", "wte.weight", "lm_head.weight")
 """Tables with a row for each word of the vocabulary."""
@@ -34,16 +34,18 @@ def require_usable(folder: Path) -> None:
     if not folder.is_dir():
         raise FileNotFoundError("its folder is not there")
     config = read_object(folder / "config.json")
-    if config.get("quantization_config") is not None:
-        raise ValueError("config.json has a quantization_config: packed weights cannot be trained; take the float ones")
+    for packed in ("quantization_config", "compression_config"):
+        if config.get(packed) is not None:
+            raise ValueError(f"config.json has a {packed}: packed weights cannot be trained; take the float ones")
     _require_known_code(config)
-    words = config.get("vocab_size")
+    several = "text_config" in config or "decoder_vocab_size" in config  # which table has which size is its own affair
+    words = None if several else config.get("vocab_size")
     for path in weights(folder):
         for name, tensor in read_header(path).items():
             shape = tensor["shape"]
             if name.endswith(_WORDS) and isinstance(words, int) and shape[:1] != [words]:
                 raise ValueError(f"{path.name}: {name} has the shape {shape}, and config.json says vocab_size {words}")
-    _require_tokenizer(folder)
+    _require_tokenizer(folder, config)
 
 
 def weights(folder: Path) -> list[Path]:
@@ -114,13 +116,12 @@ def _require_known_code(config: Mapping[str, Any]) -> None:
         raise ValueError("config.json has an auto_map: the model needs code of its own, which is never run")
 
 
-def _require_tokenizer(folder: Path) -> None:
-    if any((folder / name).is_file() for name in VOCABULARIES):
+def _require_tokenizer(folder: Path, config: Mapping[str, Any]) -> None:
+    if any((folder / name).is_file() for name in VOCABULARIES) or config.get("model_type") in _CHARACTERS:
         return
-    if (folder / "tokenizer_config.json").is_file():
-        settings = read_object(folder / "tokenizer_config.json")
-        if str(settings.get("tokenizer_class")).removesuffix("Fast") in _CHARACTERS:
-            return
+    named = folder / "tokenizer_config.json"
+    if named.is_file() and read_object(named).get("tokenizer_class") in _CHARACTERS:
+        return
     raise FileNotFoundError("it has no tokenizer: tokenizer.json, or the files that its tokenizer is made of")
 
 
