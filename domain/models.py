@@ -173,7 +173,7 @@ def _place(source: _Source, *, online: bool = False) -> Path | str:
             if not online:
                 raise
             return hub.download(source)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001  whatever a hub answers, the other models go on
         return of_files(error)
 
 
