@@ -180,7 +180,13 @@ def plan_job(connection: sa.Connection, viewer: Viewer, models: Models, wanted: 
     found = known(connection, model)
     _require_no_refusal(found, made, training.task)
     twin = finished_twin(
-        connection, viewer, model=wanted.model, training_file=training.id, method=made.method, epsilon=made.epsilon
+        connection,
+        viewer,
+        model=wanted.model,
+        model_revision=model.revision,
+        training_file=training.id,
+        method=made.method,
+        epsilon=made.epsilon,
     )
     above = _approval_above(budget, grant)
     profile = found.expected(made.plan.method, training.task)

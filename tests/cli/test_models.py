@@ -67,6 +67,19 @@ def test_a_pinned_model_is_read_from_the_cache_and_nothing_else_is(hub_cache: Pa
     assert (found.source, found.revision) == (str(MODEL), describe("x", tiny_folder).revision)
 
 
+@pytest.mark.parametrize("error", [KeyError("x"), OSError("the hub does not answer"), RuntimeError("odd")])
+def test_a_hub_that_fails_at_the_start_takes_its_own_model_out_of_use(
+    hub_cache: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(model: HubModel) -> Path:
+        raise error
+
+    monkeypatch.setattr(hub, "download", fail)
+    sources = {"own": f"hub:owner/tiny@{REVISION}", "tiny": tiny_folder}
+    found = base_models(ModelSettings(models=sources, hub_online=True))
+    assert (set(found.usable) - {"minilm-l6"}, set(found.unusable)) == ({"tiny"}, {"own"})
+
+
 def test_weights_that_could_run_code_are_refused(hub_cache: Path, tiny_folder: Path) -> None:
     cache(hub_cache, {"config.json": (tiny_folder / "config.json").read_bytes(), "pytorch_model.bin": b"pickle"})
     with pytest.raises(ValueError, match=r"no weights as model\.safetensors; it has pytorch_model\.bin"):
