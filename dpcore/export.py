@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dpcore import loader
-from dpcore.models import build_model
+from dpcore.models import build_model, load_model
 from dpcore.spec.tasks import TaskKind
 
 ABOUT, TRAINED = "tacit.json", "trained.safetensors"
@@ -94,7 +94,7 @@ def load_trained(folder: Path, base_folder: Path, about: About) -> PreTrainedMod
 
 def load_whole(folder: Path, base_folder: Path, about: About) -> PreTrainedModel:
     """What `export_whole` wrote, for inference; the base model is not needed."""
-    return build_model(about.task, folder, about.labels, seed=0)
+    return load_model(about.task, folder, about.labels)
 
 
 def read_about(folder: str | Path) -> About:

@@ -84,6 +84,7 @@ class MicroBatches:
     def limit(self, examples: int) -> None:
         """At most this many examples in a micro-batch from now on."""
         self._most_examples = min(self._most_examples, examples)
+        vars(self).pop("_steps", None)
 
     def examples(self, length: int) -> int:
         """Examples in a micro-batch of this padded length."""
@@ -128,14 +129,23 @@ class MicroBatches:
                 else:
                     raise
 
+    def padded_lengths(self, shortest: int) -> list[int]:
+        """All lengths that a record of at least `shortest` tokens may be padded to, whichever the file has."""
+        return [int(length) for length in np.unique(self._pad(np.arange(shortest, self._max_length + 1)))]
+
     @cached_property
     def _padded(self) -> np.ndarray:
-        """The length that each record is padded to, for good: a draw asks first, when the token budget is known."""
-        per_doubling = self._per_doubling
-        if per_doubling == "auto":
-            full = self._expected_batch / self.examples(self._max_length)
-            per_doubling = lengths_per_doubling(full, thin=self._thin)
-        return padded(self._lengths, most=self._max_length, per_doubling=per_doubling)
+        """The length that each record is padded to, for good: it is asked for when the token budget is known."""
+        return self._pad(self._lengths)
+
+    def _pad(self, lengths: np.ndarray) -> np.ndarray:
+        return padded(lengths, most=self._max_length, per_doubling=self._steps)
+
+    @cached_property
+    def _steps(self) -> int:
+        if self._per_doubling != "auto":
+            return self._per_doubling
+        return lengths_per_doubling(self._expected_batch / self.examples(self._max_length), thin=self._thin)
 
     def _buckets(self, drawn: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """The draw by padded length, longest first, so that the largest buffer is made once."""

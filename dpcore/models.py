@@ -1,60 +1,232 @@
 """Base models from local folders: safetensors only, no code from the folder, nothing from the network."""
 
+import inspect
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 from transformers.utils import logging
 
 from dpcore.spec.tasks import CAUSAL_LM, TaskKind
+from dpcore.tokenizers import (
+    choose_padding,
+    in_table,
+    load_tokenizer,
+    padding_of,
+    reason,
+    require_rows,
+    table_rows,
+    with_padding,
+)
 
+__all__ = ["build_model", "fresh_in_base", "load_model", "load_tokenizer", "seeded", "with_padding"]
 
-def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of the model in a folder. Raises OSError when there is none."""
-    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+_NAMED = 5
+"""Weights that an error names at most."""
+_FRESH: WeakKeyDictionary[nn.Module, tuple[str, ...]] = WeakKeyDictionary()
 
 
 def build_model(kind: TaskKind, folder: str | Path, labels: Sequence[str], *, seed: int) -> PreTrainedModel:
     """The base model for a task, in evaluation mode, float32: a causal language model as it is, or a classifier with
-    a fresh head for the public labels.
+    a fresh head for the public labels, whatever head the folder has.
 
-    The seed drives the head's initialisation only. Raises OSError when the folder has no model in safetensors, and
-    ValueError when it lacks weights of the base model itself (an adapter cannot carry their random stand-ins) or holds
-    no model for this task.
+    The seed drives the initialisation of the head alone, and of a pooler that the folder lacks, which is a part of it
+    (see `fresh_in_base`). A classifier's configuration, and a language model's that names a token outside its table,
+    gets a padding token that no text holds. Raises OSError where the folder lacks a configuration, weights in
+    safetensors or a tokenizer, and ValueError, in one line that is fit for the public, where it lacks weights of the
+    base model itself (an adapter cannot carry their random stand-ins), holds no model for this task, or one that cannot
+    be loaded or whose tokenizer has tokens beyond its embedding table.
     """
-    causal = kind in CAUSAL_LM
-    head = {} if causal else {"id2label": dict(enumerate(labels)), "label2id": {n: i for i, n in enumerate(labels)}}
-    auto = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
-    model: PreTrainedModel
-    with seeded(seed), _quiet():
-        model, report = auto.from_pretrained(
-            os.fspath(folder),
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-            **head,
-        )
+    folder, causal = Path(folder), kind in CAUSAL_LM
+    config, tokenizer = _read_config(folder, kind), load_tokenizer(folder)
+    require_rows(config, tokenizer)
+    padding = padding_of(config)
+    if not causal or (padding is not None and not in_table(padding, table_rows(config))):
+        config.pad_token_id = choose_padding(config, tokenizer)
+    model, missing = _load(kind, folder, config, labels, seed=seed)
+    fresh = () if causal else _fresh(model, missing)
     own = "" if causal else f"{model.base_model_prefix}."
-    lacking = sorted(key for key in report["missing_keys"] if key.startswith(own))
+    lacking = sorted(
+        key for key in missing if key.startswith(own) and not key.startswith(tuple(f"{f}." for f in fresh))
+    )
     if lacking:
-        raise ValueError(f"the model's folder lacks weights: {', '.join(lacking)}")
-    if not causal and model.config.pad_token_id is None:
-        # A decoder's classifier reads the last token that is not padding, and needs to know what padding is.
-        eos = model.config.eos_token_id
-        model.config.pad_token_id = eos if isinstance(eos, int) else 0
+        raise ValueError(f"the model's folder lacks weights: {', '.join(lacking[:_NAMED])}")
+    _FRESH[model] = fresh
+    return model
+
+
+def load_model(kind: TaskKind, folder: str | Path, labels: Sequence[str]) -> PreTrainedModel:
+    """A model that is complete, a classifier's head too, in evaluation mode, float32. Raises as `build_model` does."""
+    folder = Path(folder)
+    model, missing = _load(kind, folder, _read_config(folder, kind), labels, seed=0, own_head=True)
+    if missing:
+        raise ValueError(f"the model's folder lacks weights: {', '.join(sorted(missing)[:_NAMED])}")
+    return model
+
+
+def fresh_in_base(model: nn.Module) -> tuple[str, ...]:
+    """Modules of the base model that `build_model` found no weights for and drew from the seed: a pooler, which stands
+    between body and head. They train and leave with the head."""
+    return _FRESH.get(model, ())
+
+
+def _read_config(folder: Path, kind: TaskKind) -> PreTrainedConfig:
+    """The configuration. Raises OSError or ValueError for a folder from which no model can be made for this task."""
+    try:
+        values: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OSError("the model's folder has no config.json") from error
+    except ValueError as error:
+        raise ValueError("config.json of the model is not JSON") from error
+    model_type = values.get("model_type") if isinstance(values, dict) else None
+    if model_type not in CONFIG_MAPPING:
+        code = ": it needs code of its own (auto_map), which is not run here" if "auto_map" in values else ""
+        raise ValueError(f"model_type {model_type!r} of config.json is not one that transformers knows{code}")
+    for name in ("quantization_config", "compression_config"):
+        if values.get(name) or (values.get("text_config") or {}).get(name):
+            raise ValueError(
+                f"config.json has {name}: quantised weights cannot be trained; use the model that they were made from"
+            )
+    if not _weights(folder):
+        pickled = "; its .bin files are not opened, save it again as safetensors" if any(folder.glob("*.bin")) else ""
+        raise OSError(f"the model's folder has no weights in safetensors{pickled}")
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            os.fspath(folder), local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # whatever a configuration's own checks raise
+        raise ValueError(f"config.json of the model cannot be used: {reason(error, folder)}") from error
+    if type(config) not in (
+        MODEL_FOR_CAUSAL_LM_MAPPING if kind in CAUSAL_LM else MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    ):
+        what = "causal language model" if kind in CAUSAL_LM else "classifier"
+        raise ValueError(f"transformers has no {what} of model_type {model_type!r}")
+    return config
+
+
+def _load(
+    kind: TaskKind, folder: Path, config: PreTrainedConfig, labels: Sequence[str], *, seed: int, own_head: bool = False
+) -> tuple[PreTrainedModel, set[str]]:
+    """The model, and the names of the weights that the folder lacks. Raises ValueError, whatever is wrong."""
+    auto = AutoModelForCausalLM if kind in CAUSAL_LM else AutoModelForSequenceClassification
+    if kind not in CAUSAL_LM:
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: i for i, label in enumerate(labels)}
+    try:
+        with _quiet():
+            bare = None if kind in CAUSAL_LM or own_head else _without_weights(config)
+            state = None if bare is None else _without_head(bare, folder)
+        # transformers takes weights from a folder or at hand; with those, it must be told the model's class.
+        source: Any = auto if state is None else type(bare)
+        with _quiet(), seeded(seed):
+            model, report = source.from_pretrained(
+                os.fspath(folder) if state is None else None,
+                config=config,
+                state_dict=state,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+    except SafetensorError as error:
+        raise ValueError(f"the model's safetensors are cut or damaged: {reason(error, folder)}") from error
+    except MemoryError:
+        raise
+    except ImportError as error:
+        raise ValueError(f"the model needs a package that is not installed: {reason(error, folder)}") from error
+    except Exception as error:  # whatever a model's own code raises
+        raise ValueError(f"the model cannot be loaded: {reason(error, folder)}") from error
+    if report["mismatched_keys"]:
+        names = ", ".join(sorted(key for key, *_ in report["mismatched_keys"])[:_NAMED])
+        raise ValueError(f"weights have other shapes than config.json says: {names}")
     # Evaluation mode: the base model's own dropout would only add to the noise.
-    return model.eval()
+    return model.eval(), set(report["missing_keys"])
+
+
+def _without_weights(config: PreTrainedConfig) -> PreTrainedModel:
+    """The classifier as it will be, of no memory."""
+    with torch.device("meta"):
+        bare: PreTrainedModel = AutoModelForSequenceClassification.from_config(deepcopy(config))
+    return bare
+
+
+def _without_head(bare: PreTrainedModel, folder: Path) -> dict[str, Tensor] | None:
+    """The weights of a folder that holds a classifier, but its head's; None where it holds none.
+
+    A folder that has a part of the head only, as ModernBERT's masked language model, brings that part along.
+    """
+    files = _weights(folder)
+    names = {name for file in files for name in _names(file)}
+    heads = tuple(f"{head}." for head in beside_base(bare))
+    if not all(any(name.startswith(head) for name in names) for head in heads):
+        return None
+    tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(heads)}
+
+
+def _weights(folder: Path) -> list[Path]:
+    """The files that transformers reads: one, or several parts."""
+    one = folder / "model.safetensors"
+    return [one] if one.is_file() else sorted(folder.glob("model-*-of-*.safetensors"))
+
+
+def _names(file: Path) -> list[str]:
+    with safe_open(file, framework="pt") as opened:
+        return list(opened.keys())
+
+
+def beside_base(model: PreTrainedModel) -> Iterator[str]:
+    """A classifier's modules with weights beside its base model. Raises ValueError where it has none inside."""
+    if model.base_model is model:
+        raise ValueError(f"{type(model).__name__} has no base model inside, so that its head cannot be told apart")
+    return _beside(model, model.base_model, "")
+
+
+def _beside(module: nn.Module, base: nn.Module, path: str) -> Iterator[str]:
+    for name, child in module.named_children():
+        if child is base or not any(True for _ in child.parameters()):
+            continue
+        if any(part is base for part in child.modules()):
+            yield from _beside(child, base, f"{path}{name}.")
+        else:
+            yield f"{path}{name}"
+
+
+def _fresh(model: PreTrainedModel, missing: set[str]) -> tuple[str, ...]:
+    """Modules of the base that are missing as a whole and that transformers itself builds it without: poolers."""
+    base, prefix = model.base_model, model.base_model_prefix
+    if not missing or "add_pooling_layer" not in inspect.signature(type(base).__init__).parameters:
+        return ()
+    with torch.device("meta"):
+        bare = type(base)(model.config, add_pooling_layer=False)
+    needed = {name for name, _ in bare.named_parameters()}
+    found = []
+    for name, child in base.named_children():
+        inside = {f"{name}.{own}" for own, _ in child.named_parameters()}
+        if inside and not inside & needed and {f"{prefix}.{own}" for own in inside} <= missing:
+            found.append(f"{prefix}.{name}")
+    return tuple(found)
 
 
 @contextmanager

@@ -13,20 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dpcore import adaptive, optimise, recompute
+from dpcore import adaptive, optimise, recompute, rehearse
 from dpcore import checkpoint as checkpoints
 from dpcore.bounded_sum import ROUNDING_SLACK
 from dpcore.clipping import ClippedSum, by_module
-from dpcore.engine.errors import BatchShape, UnseenParameter
 from dpcore.engine.one_by_one import OneByOne
 from dpcore.engine.per_example import PerExample
 from dpcore.engine.per_user import CANCELLING, USER_BYTES, UserGradient, UserGradients
-from dpcore.engine.rehearsal import require_exact
 from dpcore.engine.rows import Rows
-from dpcore.engine.tape import Gradients, Uses
+from dpcore.engine.tape import Gradients
+from dpcore.explicit_mask import explicit_masks
 from dpcore.keystream import Streams
 from dpcore.micro_batches import MicroBatches, Stopped
 from dpcore.noise import noised_mean
+from dpcore.rehearse import Task
 from dpcore.sampling import Owners, poisson
 from dpcore.spec.plan import Plan, Speed
 
@@ -42,23 +42,6 @@ class Records(Protocol):
 
 
 R = TypeVar("R", bound=Records)
-
-_CHECKED, _CHECKED_TOKENS = 3, 32
-"""Stand-in records whose gradients are compared with plain autograd's first, and their length at most."""
-_CHECKED_LONG = 2
-"""The same at the largest length, where they fit one micro-batch."""
-
-
-class Task(Protocol[R]):
-    """What the loop needs to know about a task."""
-
-    max_length: int
-
-    def losses(self, model: nn.Module, records: R, indices: np.ndarray, length: int) -> Tensor:
-        """One loss for each index [m], every record padded to `length`; each depends on its own record alone."""
-
-    def synthetic(self, count: int, length: int) -> R:
-        """Public stand-in records, all of `length` tokens."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +78,25 @@ def train(
     When the run ends for good, the model holds what the plan asks for: the last iterate, or the average of all. A run
     that was stopped leaves the last iterate, and both in the checkpoint.
 
-    Raises PlanMismatch for a checkpoint of another plan; UnseenParameter, BatchShape or InexactGradient before the
-    first step when the model cannot be trained exactly; and whatever the callables raise.
+    Raises PlanMismatch for a checkpoint of another plan; NotTrainable before the first step when the model cannot be
+    trained exactly; and whatever the callables raise.
     """
     run = _Run(model, task, records, plan, owners, should_stop, speed or Speed(), streams or Streams())
-    run.rehearse()
-    if checkpoint is not None:
-        run.restore(checkpoint)
+    with explicit_masks():
+        run.rehearse()
+        if checkpoint is not None:
+            run.restore(checkpoint)
+        return _go_on(run, plan, authorise, save, should_stop)
+
+
+def _go_on(
+    run: "_Run[R]",
+    plan: Plan,
+    authorise: Callable[[int], int],
+    save: Callable[[bytes], None],
+    should_stop: Callable[[], bool],
+) -> Outcome:
+    """From the step that a run has reached to its end."""
     while run.step < plan.steps:
         if should_stop():
             return Outcome(run.step, "stopped")
@@ -165,47 +160,23 @@ class _Run(Generic[R]):
         )
 
     def rehearse(self) -> None:
-        """Run public stand-in records, the largest shape too: what cannot be trained fails here, before any step.
+        """Run public stand-in records: what cannot be trained fails here, before any step.
 
         The weights are still the public ones, so that no refusal depends on what an earlier attempt has learnt.
         """
         try:
-            self._rehearse(_CHECKED)
-        except (UnseenParameter, BatchShape):
-            # What the fast engine does not know, plain autograd does, a record at a time.
+            self._rehearse()
+        except rehearse.SLOWLY:
             self._engine.release()
             self._engine = OneByOne(self._model)
             self._micro_batches.limit(1)
-            self._rehearse(1)
+            self._rehearse()
 
-    def _rehearse(self, count: int) -> None:
-        """Compare `count` short records, find how much fits, and compare at the lengths that may take another path."""
-        longest = self._task.max_length
+    def _rehearse(self) -> None:
+        def take(gradients: Gradients | Rows) -> None:
+            self._zero().add(gradients)
 
-        def run(count: int) -> None:
-            public = self._task.synthetic(count, longest)
-            self._zero().add(self._gradients(public, np.arange(count), longest))
-
-        short = min(_CHECKED_TOKENS, longest)
-        uses = self._compare(count, short)
-        self._micro_batches.rehearse(run)
-        # Two records show whether they meet. Where two are too long for a micro-batch, one is compared alone, and two
-        # at the largest length at which they are not.
-        examples = self._micro_batches.examples
-        shared = next((length for length in range(longest, short, -1) if examples(length) >= _CHECKED_LONG), short)
-        for length in sorted({shared, longest} - {short}):
-            compared, _ = self._micro_batches.first(
-                np.arange(_CHECKED_LONG), length, lambda now, length: self._compare(len(now), length)
-            )
-            uses |= compared
-        self._engine.expect(uses)
-
-    def _compare(self, count: int, length: int) -> Uses:
-        """Hold the engine against plain autograd on public records of this length; the uses that were seen."""
-        public = self._task.synthetic(count, length)
-        return require_exact(
-            self._engine, self._model, lambda now: self._task.losses(self._model, public, now, length), count
-        )
+        rehearse.Rehearsal(self._model, self._task, self._engine, self._micro_batches, take).run()
 
     def iterate(self) -> None:
         """One iteration: one draw, one noise."""

@@ -2,7 +2,7 @@
 
 
 class NotTrainable(RuntimeError):
-    """What all of these are: the message names parts of the model and never holds a value of a record."""
+    """The model cannot be trained privately. The reason follows from public values alone, and may be shown."""
 
 
 class UnseenParameter(NotTrainable):
@@ -19,3 +19,27 @@ class InexactGradient(NotTrainable):
 
 class MixedExamples(NotTrainable):
     """Records meet inside the model, or it remembers earlier ones."""
+
+
+class Packed(MixedExamples):
+    """What the model computes is laid out by which values all records of a batch have; one alone is laid out by its own."""
+
+
+class LooksAhead(NotTrainable):
+    """A causal language model reads the words that it is to write."""
+
+
+class Regrouped(InexactGradient):
+    """Rounding among other records moves a gradient by more than the sensitivity has room for."""
+
+
+class OutsideTable(NotTrainable):
+    """A token that records may hold, or padding, lies outside the model's table of embeddings."""
+
+
+class HalfPrecision(NotTrainable):
+    """A weight has too few digits to tell records apart."""
+
+
+class Unrunnable(NotTrainable):
+    """The model cannot be run on records that a file may hold."""

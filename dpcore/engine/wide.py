@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dpcore.engine.rows import Rows, select
 
-ROUNDING = 4
+ROUNDING = 32
 """In machine epsilons: what a squared norm is raised by, relative to the square that the outer products would have if
 none cancelled another. Rounding must not make a norm too small, and a cancelled sum keeps the error of its terms."""
 

@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 
 from dpcore.export import export_whole as export
 from dpcore.export import load_whole as load
+from dpcore.methods.unused import freeze_unused
 from dpcore.spec.methods.full import Options
 from dpcore.spec.tasks import TaskKind
 
@@ -14,6 +15,7 @@ __all__ = ["attach", "export", "load"]
 
 
 def attach(model: PreTrainedModel, options: Mapping[str, Any], *, task: TaskKind, seed: int) -> PreTrainedModel:
-    """Every weight trains. Nothing is drawn from the seed."""
+    """Every weight that a loss can depend on trains. Nothing is drawn from the seed."""
     Options.model_validate(options)
-    return model.requires_grad_(True)
+    freeze_unused(model.requires_grad_(True), task)
+    return model

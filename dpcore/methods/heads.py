@@ -2,11 +2,12 @@
 
 from transformers import PreTrainedModel
 
+from dpcore.models import beside_base, fresh_in_base
+
 
 def head_modules(model: PreTrainedModel) -> list[str]:
-    """Names of a classifier's modules beside its base model: all of them are new, and DistilBERT has two."""
-    return [
-        name
-        for name, child in model.named_children()
-        if name != model.base_model_prefix and any(True for _ in child.parameters())
-    ]
+    """Names of a classifier's modules beside its base model, DistilBERT has two, and of a pooler that was drawn anew.
+
+    Raises ValueError where the classifier has no base model inside.
+    """
+    return [*beside_base(model), *fresh_in_base(model)]

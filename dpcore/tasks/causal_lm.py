@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerBase
 
 from dpcore.tasks import chat
 from dpcore.tasks.frozen_head import target_losses
-from dpcore.tasks.records import Batch, Records, Row, by_length, device_of, joined, padded, stand_ins
+from dpcore.tasks.records import Batch, Records, Row, by_length, device_of, joined, padded
+from dpcore.tasks.stand_ins import StandIns
 
 _ENCODE_AT_ONCE = 10_000
 _PAD = 0
@@ -39,6 +40,7 @@ class CausalLM:
         first = tokenizer("", add_special_tokens=True)["input_ids"][:1]
         self._start = _array(first if first == [tokenizer.bos_token_id] else [])
         self._end = _array([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])
+        self._stand_ins = StandIns.of(tokenizer, before=self._start.tolist(), after=[])
 
     def encode(self, columns: Mapping[str, Sequence[str]], labels: Sequence[int] | None = None) -> Records:
         """Tokenise and cut on the right at the length cap; what is cut away teaches nothing. There are no labels.
@@ -88,10 +90,26 @@ class CausalLM:
             out.extend(_array(ids) for ids in encoded["input_ids"])
         return out
 
+    @property
+    def shortest(self) -> int:
+        """Fewest tokens of a record."""
+        return self._stand_ins.shortest
+
     def synthetic(self, count: int, length: int) -> Records:
         """Public stand-in records of `length` tokens, to rehearse with."""
-        labels = np.zeros(count, dtype=np.int64)
-        return stand_ins(count, length, vocabulary=len(self._tokenizer), avoid=_PAD, labels=labels)
+        return self._made_up([length] * count)
+
+    def mixed(self, count: int, length: int) -> Records:
+        """Public stand-in records of at most `length` tokens, each of another length."""
+        return self._made_up(self._stand_ins.mixed(count, length))
+
+    def _made_up(self, lengths: Sequence[int]) -> Records:
+        return self._stand_ins.make(lengths, labels=np.zeros(len(lengths), dtype=np.int64), marked=True)
+
+    def require_fit(self, model: nn.Module) -> None:
+        """Raises OutsideTable for a model that lacks a token which records may hold."""
+        special = self._tokenizer.all_special_ids if self._chat else self._end.tolist()  # a template has its own
+        self._stand_ins.require_in_table(model, padding=_PAD, written=special)
 
     def losses(self, model: nn.Module, records: Records, indices: np.ndarray, length: int) -> Tensor:
         """Mean over each record's own targets: float [m], exactly zero, with a zero gradient, where it has none."""

@@ -56,14 +56,6 @@ def joined(rows: Sequence[Row], labels: np.ndarray, *, filler: int) -> Records:
     return Records(tokens, offsets, marks, labels)
 
 
-def stand_ins(count: int, length: int, *, vocabulary: int, avoid: int, labels: np.ndarray) -> Records:
-    """Public records of `length` tokens, all marked, to rehearse with; `avoid` is a token that none of them has."""
-    tokens = np.arange(count * length, dtype=np.int32) % vocabulary
-    tokens[tokens == avoid] = (avoid + 1) % vocabulary
-    marks = np.ones(count * length, dtype=np.int8)
-    return Records(tokens, np.arange(count + 1, dtype=np.int64) * length, marks, labels)
-
-
 def padded(records: Records, indices: np.ndarray, length: int, *, pad: int, device: torch.device) -> Batch:
     """The records of `indices` in a batch of this length."""
     starts, steps = records.offsets[indices], np.arange(length)

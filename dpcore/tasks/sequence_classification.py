@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from dpcore.tasks.cross_entropy import cross_entropy
-from dpcore.tasks.records import Records, Row, by_length, device_of, joined, padded, setting, stand_ins
+from dpcore.tasks.records import Records, Row, by_length, device_of, joined, padded, setting
+from dpcore.tasks.stand_ins import StandIns, around
 
 _ENCODE_AT_ONCE = 10_000
 
@@ -32,6 +33,8 @@ class SequenceClassification:
         self._segments = "token_type_ids" in tokenizer.model_input_names
         special = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
         self._pad = next(int(token) for token in special if token is not None)
+        before, after = around(tokenizer, pair=pair)
+        self._stand_ins = StandIns.of(tokenizer, before=before, after=after)
 
     def encode(self, columns: Mapping[str, Sequence[str]], labels: Sequence[int]) -> Records:
         """Tokenise and cut at the length cap, the longer text of a pair first.
@@ -60,11 +63,26 @@ class SequenceClassification:
                 rows.append((np.asarray(ids, dtype=np.int32), np.asarray(segments, dtype=np.int8)))
         return joined(rows, targets, filler=self._pad)
 
+    @property
+    def shortest(self) -> int:
+        """Fewest tokens of a record."""
+        return self._stand_ins.shortest
+
     def synthetic(self, count: int, length: int) -> Records:
         """Public stand-in records of `length` tokens, to rehearse with."""
-        # A padding token inside a record would be read as padding by models that look for it.
-        labels = np.arange(count, dtype=np.int64) % len(self.labels)
-        return stand_ins(count, length, vocabulary=len(self._tokenizer), avoid=self._pad, labels=labels)
+        return self._made_up([length] * count)
+
+    def mixed(self, count: int, length: int) -> Records:
+        """Public stand-in records of at most `length` tokens, each of another length."""
+        return self._made_up(self._stand_ins.mixed(count, length))
+
+    def _made_up(self, lengths: Sequence[int]) -> Records:
+        labels = np.arange(len(lengths), dtype=np.int64) % len(self.labels)
+        return self._stand_ins.make(lengths, labels=labels, marked=False, halves=len(self._columns) > 1)
+
+    def require_fit(self, model: nn.Module) -> None:
+        """Raises OutsideTable for a model that lacks a token which records may hold, or padding."""
+        self._stand_ins.require_in_table(model, padding=self._padding(model))
 
     def losses(self, model: nn.Module, records: Records, indices: np.ndarray, length: int) -> Tensor:
         """Cross entropy of each record: float [m]; every record is padded to `length`."""
@@ -74,13 +92,16 @@ class SequenceClassification:
 
     def _forward(self, model: nn.Module, records: Records, indices: np.ndarray, length: int) -> Tensor:
         """Logits [m, labels] of records padded to `length`."""
-        # RoBERTa's positions and a decoder's last token are found by the model's own idea of padding.
-        pad = setting(model, "pad_token_id")
-        batch = padded(records, indices, length, pad=self._pad if pad is None else pad, device=device_of(model))
+        batch = padded(records, indices, length, pad=self._padding(model), device=device_of(model))
         # As the tokenizer would have it; but GPT-2, and RoBERTa with one kind of segment, cannot tell two apart.
         two = self._segments and (setting(model, "type_vocab_size") or 0) > 1
         segments = {"token_type_ids": batch.marks} if two else {}
         return model(input_ids=batch.ids, attention_mask=batch.mask, **segments).logits  # type: ignore[no-any-return]
+
+    def _padding(self, model: nn.Module) -> int:
+        # RoBERTa's positions and a decoder's last token are found by the model's own idea of padding.
+        pad = setting(model, "pad_token_id")
+        return self._pad if pad is None else int(pad)
 
     @torch.no_grad()
     def logits(self, model: nn.Module, columns: Mapping[str, Sequence[str]], *, tokens: int = 4096) -> Tensor:

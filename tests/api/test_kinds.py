@@ -89,7 +89,7 @@ def test_a_refusal_names_the_field_and_all_that_it_takes_and_repeats_nothing(
         ({"privacy": [8675309]}, "privacy: Input should be an object"),
         (
             {"method": {"type": "lora", "lora": {"target_modules": 8675309}}},
-            "method.lora.target_modules: Input should be 'auto' or a list",
+            "method.lora.target_modules: Input should be a valid string or a list",
         ),
     ):
         answer = world.post(f"{JOBS}/estimate", job_body(training["id"], 1.0) | change)

@@ -169,9 +169,9 @@ def test_head_of_two_layers_is_exported_whole(make_base, tmp_path):
 def test_base_that_lacks_weights_is_refused(base_folder, make_base):
     """An adapter cannot carry the random values that would stand in for them."""
     base = make_base(layers=2).base_model
-    state = {k: v for k, v in base.state_dict().items() if "pooler" not in k}
+    state = {k: v for k, v in base.state_dict().items() if "layer.1.output.dense" not in k}
     base.save_pretrained(base_folder, state_dict=state)
-    with pytest.raises(ValueError, match=r"lacks weights: bert\.pooler"):
+    with pytest.raises(ValueError, match=r"lacks weights: bert\.encoder\.layer\.1\.output"):
         build_model("classification", base_folder, LABELS, seed=0)
 
 

@@ -1,11 +1,13 @@
 """A model whose path depends on the length is compared at the length that it trains at: exact there, slow, or refused."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from dpcore.engine.errors import BatchShape, InexactGradient, MixedExamples, UnseenParameter
+from dpcore.engine.errors import InexactGradient, MixedExamples, UnseenParameter
 from dpcore.engine.one_by_one import OneByOne
 from dpcore.engine.wide import Wide, most_tokens
 from dpcore.spec.plan import Speed
@@ -133,11 +135,14 @@ def test_the_engines_own_change_of_path_is_compared(monkeypatch):
         Host().run(Broad(), Squares(), Padded(RECORDS, LONGEST), plan, speed=Speed(tokens=10_000))
 
 
-def test_a_use_that_only_lengths_in_between_have_ends_the_run():
-    plan = make_plan(max_length=LONGEST, sample_rate=1.0)
-    model = Chunked("windows", below=LONGEST)
-    with pytest.raises(BatchShape, match=r"inner\.weight: used on 4 dimensions"):
-        Host().run(model, Squares(), Padded(RECORDS, 40), plan, speed=Speed(tokens=10_000))
+@pytest.mark.parametrize(("way", "error"), [("windows", None), ("tokens first", InexactGradient)])
+def test_a_path_that_only_lengths_in_between_take_is_compared_too(way, error):
+    """Every length that a record may be padded to, whichever of them the file has."""
+    host = Host()
+    with nullcontext() if error is None else pytest.raises(error, match=r"inner.*padded to \d+ tokens"):
+        plan, records = make_plan(max_length=LONGEST, sample_rate=1.0), Padded(RECORDS, LONGEST)
+        host.run(Chunked(way, below=LONGEST), Squares(), records, plan, speed=Speed(tokens=10_000))
+    assert bool(host.asked) == (error is None)
 
 
 def test_the_slow_engine_is_asked_at_both_lengths_before_anything_is_authorised(monkeypatch):

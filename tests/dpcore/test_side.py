@@ -5,18 +5,23 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPT2ForSequenceClassification
+from transformers.modeling_outputs import BaseModelOutput
 
 from dpcore.clipping import ClippedSum
 from dpcore.engine.per_example import PerExample
 from dpcore.engine.rehearsal import require_exact
-from dpcore.methods import get_method
+from dpcore.export import About
+from dpcore.methods import get_method, load_export
 from dpcore.methods.side import network
 from dpcore.spec.facts import ModelFacts
 from dpcore.spec.methods import get_method as get_spec
 
+from . import families
 from .architectures import Examples, alone
 from .conftest import BASES
+from .test_methods import assert_each_record_s_own
 
 RECORDS, LENGTH = 7, 10
 
@@ -168,3 +173,81 @@ def test_memory_grows_with_length_as_the_layers_outputs_do():
         needs = [s.memory(s.Options(), facts, max_length=length, labels=2, task="pair") for s in (side, lora)]
         weights = 4 * facts.parameters
         assert needs[0] - weights < (needs[1] - weights) / 2.5
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        *((name, "completion") for name in ("opt", "opt-narrow", "mamba", "rwkv", "bloom")),
+        *((name, "classification") for name in ("opt", "opt-narrow", "xlnet", "deberta-v2", "longformer")),
+    ],
+)
+def test_other_types_of_models_have_one_too(tmp_path, name, task):
+    """OPT's head reads its decoder and not the base model; Mamba and RWKV put out what they remember."""
+    base = families.build(name, task)
+    before = base(input_ids=families.step_ids(), use_cache=False).logits if task == "completion" else None
+    model = get_method("side").attach(base, {}, task=task, seed=3)
+    if before is not None:
+        torch.testing.assert_close(model(input_ids=families.step_ids()).logits, before)
+    about = About("example/tiny", "0" * 64, "side", task, ("a", "b", "c") if task == "classification" else (), 16)
+    for p in model.parameters():
+        if p.requires_grad:
+            p.data += 0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(5))
+    get_method("side").export(model, tmp_path / "export", about)
+    families.build(name, task).save_pretrained(tmp_path / "base")
+    loaded, _ = load_export(tmp_path / "export", tmp_path / "base")
+    ids = families.step_ids()
+    torch.testing.assert_close(loaded(input_ids=ids).logits, model(input_ids=ids).logits)
+    if name != "xlnet":
+        assert_each_record_s_own(model.double(), task)
+
+
+@pytest.mark.parametrize("name", ["bart", "t5", "funnel", "canine"])
+def test_a_model_whose_layers_cannot_be_read_is_refused(name):
+    with pytest.raises(ValueError, match=r"a side network (needs|reads)"):
+        get_method("side").attach(families.build(name, "classification"), {}, task="classification", seed=3)
+
+
+class Asked(TorchDispatchMode):
+    """The operations that answer a question about values."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.seen.add(func.overloadpacket.__name__)
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("name", ["gpt2-lm", "llama-lm", "gpt2"])
+def test_the_network_asks_a_batch_nothing(make_side, monkeypatch, name):
+    """Whether any record is padded, for one: another kernel would compute the others."""
+    model, examples = make_side(name)
+    (side,) = [m for m in model.modules() if isinstance(m, network.SideNetwork)]
+    frozen = side.frozen(examples.ids, attention_mask=examples.mask, output_hidden_states=True)
+    monkeypatch.setattr(side.frozen, "forward", lambda *_, **__: frozen)  # what the base model asks is its own
+    traces = []
+    for mask in (examples.mask, torch.ones_like(examples.mask)):
+        with Asked() as asked:
+            side(examples.ids, attention_mask=mask)
+        traces.append(asked.seen)
+    assert traces[0] == traces[1]
+    assert not traces[0] & {"_local_scalar_dense", "is_nonzero", "any", "all", "item", "nonzero", "amax", "max"}
+
+
+@pytest.mark.parametrize("name", ["gpt2-lm", "llama-lm"])
+def test_padding_on_the_left_is_not_looked_at(make_side, name):
+    """Nor in the middle; and the places stay the tokens' own."""
+    model, _ = make_side(name)
+    (side,) = [m for m in model.modules() if isinstance(m, network.SideNetwork)]
+    generator = torch.Generator().manual_seed(1)
+    given = [torch.randn(2, 6, 16, dtype=torch.float64, generator=generator) for _ in side.down]
+    side.frozen.forward = lambda *_, **__: BaseModelOutput(last_hidden_state=given[-1], hidden_states=tuple(given))
+    ids = torch.ones(2, 6, dtype=torch.int64)
+    out = side(ids, attention_mask=torch.tensor([[0, 0, 1, 1, 1, 1], [1, 1, 0, 1, 1, 0]])).last_hidden_state
+    for row, real in ((0, [2, 3, 4, 5]), (1, [0, 1, 3, 4])):
+        alone = [hidden[row : row + 1, real] for hidden in given]
+        side.frozen.forward = lambda *_, a=alone, **__: BaseModelOutput(last_hidden_state=a[-1], hidden_states=tuple(a))
+        for mask in (None, ids[:1, :4]):
+            torch.testing.assert_close(side(ids[:1, :4], attention_mask=mask).last_hidden_state[0], out[row, real])

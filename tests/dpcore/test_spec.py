@@ -6,8 +6,11 @@ import sys
 from typing import get_args
 
 import pytest
+import torch
 from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from dpcore.methods import get_method as get_torch_method
@@ -18,6 +21,7 @@ from dpcore.spec.plan import Phase, Plan, Speed
 from dpcore.spec.tasks import TaskKind
 from tests.kinds import WRONG_KIND, candidates
 
+from . import families
 from .architectures import ARCHITECTURES
 from .test_train import make_plan
 
@@ -239,6 +243,83 @@ def test_a_model_without_biases_is_refused_by_the_method_that_trains_them(make_b
         get_torch_method("bitfit").attach(make_base("llama-lm"), {}, task="completion", seed=0)
 
 
+def test_biases_are_counted_in_every_shard(make_base, tmp_path):
+    """And that of a masked language model's head is none of the base model's."""
+    for name, some in (("llama-lm", False), ("gpt2-lm", True)):
+        make_base(name).save_pretrained(tmp_path / name, max_shard_size="8KB")
+        assert len(list((tmp_path / name).glob("*.safetensors"))) > 1
+        facts = read_facts(tmp_path / name)
+        assert (facts.biases > 0) == some
+        assert "lm_head" in facts.linear
+    families.build("modernbert", "classification").base_model.save_pretrained(tmp_path / "mlm")
+    weights = load_file(tmp_path / "mlm" / "model.safetensors") | {"decoder.bias": torch.zeros(70)}
+    save_file(weights, tmp_path / "mlm" / "model.safetensors")
+    assert read_facts(tmp_path / "mlm").biases == 0
+
+
+@pytest.mark.parametrize("name", [n for n in sorted({*families.CLASSIFIERS, *families.WRITERS}) if n != "funnel"])
+def test_facts_are_those_of_the_model_itself(tmp_path, name):
+    """Sizes as transformers reads them, the longest text that runs, and the linear layers by name."""
+    task = "completion" if name in families.WRITERS else "classification"
+    folder = families.save(name, tmp_path, task=task)
+    facts, config = read_facts(folder), AutoConfig.from_pretrained(folder)
+    assert facts.hidden_size == config.hidden_size
+    assert facts.layers == config.num_hidden_layers
+    assert facts.vocab_size == getattr(config, "vocab_size", 64)
+    assert name in ("mamba", "rwkv") or facts.heads == config.num_attention_heads
+    model = (AutoModelForCausalLM if task == "completion" else AutoModel).from_pretrained(folder).eval()
+    assert facts.linear is not None or name in ("bart", "gpt_neox", "ibert", "t5")
+    if facts.linear is not None:
+        assert set(facts.linear) == {n for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
+    if name in ("bloom", "mamba", "t5", "xlnet"):
+        assert facts.max_positions == 2048  # it has none
+    elif name != "canine":
+        assert facts.max_positions in (families.POSITIONS, families.POSITIONS - 2)
+        assert _runs(model, facts.max_positions)
+        bound = {"bart", "esm-rotary", "falcon", "rwkv", *BOUND_BY_CONFIG}
+        assert name in bound or not _runs(model, facts.max_positions + 1)
+
+
+BOUND_BY_CONFIG = {
+    "deberta",
+    "deberta-v2",
+    "gemma",
+    "gpt_neox",
+    "llama",
+    "mistral",
+    "modernbert",
+    "phi3",
+    "qwen2",
+    "qwen3",
+}
+"""Their positions are relative or rotary, and no table ends."""
+
+
+def _runs(model, length):
+    try:
+        with torch.no_grad():
+            model(input_ids=torch.full((1, length), 7), attention_mask=torch.ones(1, length, dtype=torch.int64))
+    except (IndexError, RuntimeError):
+        return False
+    return True
+
+
+def test_a_tokenizer_s_bound_holds_where_the_model_has_none(tmp_path):
+    families.save("bloom", tmp_path, task="completion")
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    for named, most in ((300, 300), (int(1e30), 2048)):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"model_max_length": named}))
+        assert read_facts(tmp_path).max_positions == most
+
+
+def test_a_model_s_language_part_tells_its_sizes(tmp_path):
+    part = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 9}
+    part |= {"max_position_embeddings": 64, "intermediate_size": 16}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gemma3", "text_config": part}))
+    facts = read_facts(tmp_path)
+    assert (facts.model_type, facts.hidden_size, facts.max_positions) == ("gemma3", 8, 64)
+
+
 @pytest.mark.parametrize("name", sorted(set(ARCHITECTURES) - {"vit", "t5", "t5-untied"}))
 def test_facts_know_the_linear_layers_of_the_usual_models(tmp_path, name):
     """As the model itself names them; a classifier's new head is in no file of a base model."""
@@ -249,7 +330,8 @@ def test_facts_know_the_linear_layers_of_the_usual_models(tmp_path, name):
     prefix = f"{model.base_model_prefix}."
     inside = {n for n in linear if n.startswith(prefix) or facts.causal_lm}
     assert {n if facts.causal_lm else prefix + n for n in facts.linear} == inside
-    for wanted in (*ARCHITECTURES[name].adapted, max(inside, key=len), *(["lm_head"] if facts.causal_lm else [])):
+    assert (facts.tied_head == "lm_head") == (facts.causal_lm and "untied" not in name)
+    for wanted in (*ARCHITECTURES[name].adapted, max(inside - {"lm_head"}, key=len)):
         options = get_method("lora").Options(target_modules=(wanted,))
         get_method("lora").check(options, facts, "completion" if facts.causal_lm else "classification")
 
@@ -268,8 +350,9 @@ def test_a_name_that_no_layer_has_is_refused_by_the_field(make_base, tmp_path, n
         method.check(options, facts.model_copy(update={"linear": None}), "classification")
         with pytest.raises(ValueError, match=bad):
             get_torch_method(name).attach(make_base("bert"), options.model_dump(), task="classification", seed=0)
-    with pytest.raises(FieldError, match="is empty"):
-        method.check(method.Options(target_modules=()), FACTS, "classification")
+    for nothing in ((), "", ("value", "")):
+        with pytest.raises(FieldError, match="is empty"):
+            method.check(method.Options(target_modules=nothing), FACTS, "classification")
 
 
 def test_facts_tell_what_a_model_can_do(make_base, tokenizer, writer_tokenizer, tmp_path):

@@ -22,7 +22,8 @@ export = partial(export_trained, loader=network)
 def attach(model: PreTrainedModel, options: Mapping[str, Any], *, task: TaskKind, seed: int) -> nn.Module:
     """The network and a classifier's head train, all else is frozen. The seed drives the initialisation only.
 
-    A classifier's own head is left behind: a mean over tokens and one layer take its place.
+    A classifier's own head is left behind: a mean over tokens and one layer take its place. Raises ValueError for a
+    model whose layers' outputs cannot be read.
     """
     width = Options.model_validate(options).width(int(model.config.hidden_size))
     with seeded(seed):

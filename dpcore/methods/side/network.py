@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions, SequenceClassifierOutput
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 HEAD_WIDTH = 16
 """Of an attention head; a network's width is a multiple of it."""
@@ -41,18 +41,73 @@ def load(base: str | None = None, folder: str | Path = Path(__file__).parent) ->
 
 
 def classifier(model: nn.Module, width: int, labels: Sequence[str]) -> nn.Module:
-    """An encoder or a decoder, without its head, as a classifier of texts for these labels."""
-    return Classifier(SideNetwork(model, width, causal=False), labels).eval()
+    """An encoder or a decoder, without its head, as a classifier of texts for these labels. Raises ValueError for a
+    model whose layers' outputs cannot be read."""
+    sizes = _sizes(model, **_made_up(model))
+    return Classifier(SideNetwork(model, width, sizes, causal=False), labels).eval()
 
 
 def writer(model: Any, width: int) -> Any:
-    """A causal language model with a network beside its layers: in place, its head and its `generate` are its own."""
+    """A causal language model with a network beside its layers: in place, its head and its `generate` are its own.
+
+    Raises ValueError for a model whose layers' outputs cannot be read.
+    """
     model.requires_grad_(False)
-    network = SideNetwork(model.base_model, width, causal=True)
-    setattr(model, model.base_model_prefix, network)
+    parent, name, inputs = _place(model)
+    frozen = getattr(parent, name)
+    setattr(parent, name, SideNetwork(frozen, width, _sizes(frozen, **inputs), causal=True))
     if model.can_generate():
         model.generation_config.use_cache = False
     return model.eval()
+
+
+def _made_up(model: nn.Module) -> dict[str, Tensor]:
+    """One record of seven tokens that mean nothing."""
+    ids = torch.zeros(1, 7, dtype=torch.int64, device=next(model.parameters()).device)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def _place(model: Any) -> tuple[nn.Module, str, dict[str, Any]]:
+    """Where a language model keeps the layers that it calls itself, and what it calls them with: below OPT's base model
+    lies its decoder, which the head reads without asking the base model."""
+    places = [(model, model.base_model_prefix), *((model.base_model, n) for n, _ in model.base_model.named_children())]
+    called: dict[int, dict[str, Any]] = {}
+
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        called[id(module)] = {**dict(zip(("input_ids",), args, strict=False)), **kwargs}
+
+    hooks = [getattr(parent, n).register_forward_pre_hook(note, with_kwargs=True) for parent, n in places]
+    try:
+        with torch.no_grad():
+            model(**_made_up(model), use_cache=False)
+    except Exception as error:  # whatever a model's own code raises
+        raise ValueError(f"{type(model).__name__} does not run on token numbers alone") from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for parent, n in places:
+        inputs = called.get(id(getattr(parent, n)), {})
+        if inputs.get("input_ids") is not None:
+            return parent, n, inputs
+    raise ValueError(f"a side network finds no layers in {type(model).__name__} that read its tokens")
+
+
+def _sizes(frozen: nn.Module, **inputs: Any) -> list[int]:
+    """Numbers a token in what the embeddings and each layer give. Raises ValueError where that cannot be read."""
+    name = type(frozen).__name__
+    try:
+        with torch.no_grad():
+            output = frozen(**inputs | {"output_hidden_states": True, "return_dict": True})
+    except Exception as error:  # whatever a model's own code raises
+        raise ValueError(
+            f"a side network needs a model that runs on token numbers alone, which {name} does not"
+        ) from error
+    read, last = getattr(output, "hidden_states", None), getattr(output, "last_hidden_state", None)
+    if not read or last is None:
+        raise ValueError(f"a side network reads what a model's layers give, and {name} does not tell")
+    if any(hidden.shape[:-1] != inputs["input_ids"].shape for hidden in (*read, last)):
+        raise ValueError(f"a side network reads every layer at every token, and {name} shortens its texts on the way")
+    return [hidden.shape[-1] for hidden in (*read, last)]
 
 
 class SideNetwork(nn.Module):
@@ -63,43 +118,66 @@ class SideNetwork(nn.Module):
 
     z = Down_0(h_0);  z = Layer_l(mu z + (1 - mu) Down_l(h_l)), mu = sigmoid(gate_l / TEMPERATURE);  h_L + Up(z)
 
-    Up starts at zero, so that training starts at the frozen model's own output. causal: no token looks ahead.
+    Up starts at zero, so that training starts at the frozen model's own output. sizes: d of h_0 to h_L, and of what the
+    model puts out. causal: no token looks ahead.
     """
 
-    def __init__(self, frozen: Any, width: int, *, causal: bool) -> None:
+    def __init__(self, frozen: Any, width: int, sizes: Sequence[int], *, causal: bool) -> None:
         super().__init__()
         self.frozen = frozen.requires_grad_(False)
         self.config: Any = frozen.config
         # Keys and values of earlier tokens would be kept for the frozen layers alone.
         self.config.use_cache = False
-        hidden, layers = int(self.config.hidden_size), int(self.config.num_hidden_layers)
-        self.down = nn.ModuleList([nn.Linear(hidden, width, bias=False) for _ in range(layers + 1)])
-        self.layers = nn.ModuleList([SideLayer(width, causal=causal) for _ in range(layers)])
-        self.up = nn.Linear(width, hidden, bias=False)
+        self.causal = causal
+        *read, self.size = sizes
+        self.down = nn.ModuleList([nn.Linear(size, width, bias=False) for size in read])
+        self.layers = nn.ModuleList([SideLayer(width, causal=causal) for _ in read[1:]])
+        self.up = nn.Linear(width, self.size, bias=False)
         nn.init.zeros_(self.up.weight)
 
     def get_input_embeddings(self) -> nn.Module:
         """The frozen model's: transformers denies a language model its head where it finds none."""
         return self.frozen.get_input_embeddings()  # type: ignore[no-any-return]
 
-    def forward(
-        self, input_ids: Tensor | None = None, *, attention_mask: Tensor | None = None, **inputs: Any
-    ) -> BaseModelOutputWithPastAndCrossAttentions:
-        """last_hidden_state: the frozen model's, [m, T, d], changed by the network."""
-        if inputs.get("past_key_values") is not None:
-            raise ValueError("a side network keeps no keys and values of earlier tokens: leave use_cache out")
+    @property
+    def embed_tokens(self) -> nn.Module:
+        """The same, as OPT asks its decoder for it."""
+        return self.get_input_embeddings()
+
+    def forward(self, input_ids: Tensor | None = None, *, attention_mask: Tensor | None = None, **inputs: Any) -> Any:
+        """The frozen model's output; its last_hidden_state, [m, T, d], is changed by the network."""
+        kept = [name for name in ("past_key_values", "cache_params", "state", "mems") if inputs.get(name) is not None]
+        if kept:
+            raise ValueError(f"a side network keeps nothing of earlier tokens ({kept[0]}): leave use_cache out")
         wanted = inputs | {"output_hidden_states": True, "return_dict": True}
+        # Padding, which stands on the left when a batch is written on from, goes to the right, where nothing before it
+        # looks: no causal layer needs a mask, nobody asks whether there is padding, and no T x T matrix is there.
+        order = None
+        if self.causal and attention_mask is not None:
+            order = (attention_mask == 0).to(torch.uint8).argsort(dim=1, stable=True)
         with torch.no_grad():
             output = self.frozen(input_ids, attention_mask=attention_mask, **wanted)
             # Of one scale whatever the model, without which one layer's outliers would fill a clipped gradient.
-            read = [F.layer_norm(hidden, hidden.shape[-1:]) for hidden in output.hidden_states]
-        if len(read) != len(self.down):
-            raise ValueError(f"the model gives {len(read)} hidden states, its configuration {len(self.layers)} layers")
+            read = [_moved(F.layer_norm(hidden, hidden.shape[-1:]), order) for hidden in output.hidden_states]
         z = self.down[0](read[0])
         for down, layer, hidden in zip(self.down[1:], self.layers, read[1:], strict=True):
-            z = layer(z, down(hidden), attention_mask)
+            z = layer(z, down(hidden), None if self.causal else attention_mask)
+        last = output.last_hidden_state + self.up(_moved_back(z, order))
         # Only this: hidden states in the output would outlive the forward pass.
-        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=output.last_hidden_state + self.up(z))
+        rest = {name: value for name, value in output.items() if name not in ("hidden_states", "attentions")}
+        return type(output)(**rest | {"last_hidden_state": last})
+
+
+def _moved(tokens: Tensor, order: Tensor | None) -> Tensor:
+    """Tokens [m, T, d] in the order [m, T] of their places."""
+    return tokens if order is None else tokens.gather(1, order.unsqueeze(2).expand_as(tokens))
+
+
+def _moved_back(tokens: Tensor, order: Tensor | None) -> Tensor:
+    """The same the other way; unlike `gather`, this keeps no tokens for the backward pass."""
+    return (
+        tokens if order is None else torch.zeros_like(tokens).scatter(1, order.unsqueeze(2).expand_as(tokens), tokens)
+    )
 
 
 class SideLayer(nn.Module):
@@ -118,7 +196,7 @@ class SideLayer(nn.Module):
         self.outer = nn.Linear(2 * width, width, bias=False)
 
     def forward(self, z: Tensor, read: Tensor, mask: Tensor | None) -> Tensor:
-        """z, read: [m, T, width]; mask: [m, T], 0 on padding."""
+        """z, read: [m, T, width]; mask: [m, T], 0 on padding, or None; a causal layer takes none."""
         mu = torch.sigmoid(self.gate / TEMPERATURE)
         z = read + mu * (z - read)
         z = z + self.attended(self._attention(self.query_key_value(F.layer_norm(z, z.shape[-1:])), mask))
@@ -129,21 +207,9 @@ class SideLayer(nn.Module):
         """[m, T, 3 width] to [m, T, width]."""
         m, length, _ = query_key_value.shape
         query, key, value = query_key_value.view(m, length, 3, -1, HEAD_WIDTH).permute(2, 0, 3, 1, 4)
-        allowed = None if mask is None else self._allowed(mask)
-        plain = self.causal and allowed is None
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, is_causal=plain)
+        real = None if mask is None else mask[:, None, None, :] != 0
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=real, is_causal=self.causal)
         return out.transpose(1, 2).reshape(m, length, -1)
-
-    def _allowed(self, mask: Tensor) -> Tensor | None:
-        """Where a token may look, [m, 1, 1 or T, T]; None for everywhere before it."""
-        real = mask[:, None, None, :] != 0
-        if not self.causal:
-            return real
-        if not bool((mask[:, 1:] > mask[:, :-1]).any()):
-            return None  # padding stands on the right, and nothing before it looks there
-        before = torch.ones(mask.shape[1], mask.shape[1], dtype=torch.bool, device=mask.device).tril()
-        # Padding looks at itself: a row without any token has no softmax.
-        return before & (real | torch.eye(len(before), dtype=torch.bool, device=mask.device))
 
 
 class Classifier(nn.Module):
@@ -154,7 +220,7 @@ class Classifier(nn.Module):
         self.network, self.config = network, network.config
         self.config.id2label = dict(enumerate(labels))
         self.config.label2id = {label: i for i, label in enumerate(labels)}
-        self.head = nn.Linear(int(self.config.hidden_size), len(labels))
+        self.head = nn.Linear(network.size, len(labels))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 

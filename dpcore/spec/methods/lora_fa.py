@@ -6,7 +6,7 @@ A frozen random projection also needs no saved input of full width, and no gradi
 from dpcore.spec import memory as sizes
 from dpcore.spec.facts import ModelFacts
 from dpcore.spec.hyperparameters import Defaults, Hyperparameters, OnePhase, Request
-from dpcore.spec.methods.lora import Options, adapted, check
+from dpcore.spec.methods.lora import Options, check, widths
 from dpcore.spec.tasks import TaskKind
 
 __all__ = ["Hyperparameters", "Options", "Request", "check", "memory", "phases", "plan", "resolve", "trainable"]
@@ -21,8 +21,8 @@ resolve, phases, plan = _one.resolve, _one.phases, _one.plan
 
 def trainable(options: Options, facts: ModelFacts, *, labels: int, task: TaskKind) -> int:
     """Trainable weights: the second matrices and the head."""
-    width = 3 * facts.hidden_size if facts.model_type == "gpt2" else facts.hidden_size
-    return adapted(options, facts, task) * options.r * width + labels * (facts.hidden_size + 1)
+    second = sum(outputs for _, outputs in widths(options, facts, task))
+    return options.r * second + labels * (facts.hidden_size + 1)
 
 
 def memory(options: Options, facts: ModelFacts, *, max_length: int, labels: int, task: TaskKind) -> int:

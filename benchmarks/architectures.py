@@ -1,0 +1,245 @@
+"""Which architectures does each method train, and how exact are the clipped sums that it trains on?
+
+works, inexact, refused, charged, raw         how many cases ended in each way
+{type}/{classification,completion}/{method}   where a step ran, the largest relative error of a clipped sum of
+                                              per-example gradients in float64, against plain autograd one by one
+
+A case goes the way of a job, with a tiny random model of the type (tests/dpcore/zoo.py) and made-up texts: from the
+folder to facts, options, tokenizer, model and task, through the rehearsal and one step in float32, at the length cap
+that the facts allow. Then the trained weights are moved, and sums are compared, with matrices taken as thin and as
+wide. engine: fast, or one by one, as the step was taken.
+
+inexact: the error is above 1e-9, or 1e-5 for a type that computes parts in float32 whatever it is made of. refused: a
+ValueError, an OSError or an error of the engine ended it before the step was authorised; its words are in a note.
+charged: one of these after that. raw: any other exception. All but works and refused make the exit status 1.
+"""
+
+import sys
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Literal, get_args
+
+if __name__ == "__main__":  # run as a file
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers.utils import logging
+
+from benchmarks.common import Figure, parser, report, versions
+from dpcore.clipping import AUTOMATIC_OFFSET, ClippedSum
+from dpcore.engine import errors, layout
+from dpcore.engine.one_by_one import OneByOne
+from dpcore.engine.per_example import PerExample
+from dpcore.methods import get_method
+from dpcore.models import build_model, load_tokenizer
+from dpcore.spec.facts import read_facts
+from dpcore.spec.methods import get_method as get_spec
+from dpcore.spec.methods import method_names
+from dpcore.spec.plan import Speed
+from dpcore.tasks import Task, make_task
+from dpcore.tasks.records import Records
+from dpcore.train import train
+from tests.dpcore import zoo
+
+NAME = "architectures"
+QUICK = ("bert", "bloom", "deberta-v2", "gpt2", "llama", "mamba")
+WORDS = (1, 1, 2, 3, 4, 5, 7, zoo.POSITIONS)
+"""Of the made-up records; the last is cut at the length cap."""
+SHORT = 16
+"""Tokens of the others at most. Behind a longer padding, a query of a window that wide sees nothing but masks, which
+overflow where a model casts float64 to float32."""
+_OF_ENGINE = [known for known in vars(errors).values() if isinstance(known, type) and issubclass(known, Exception)]
+REFUSALS: tuple[type[Exception], ...] = (ValueError, OSError, *_OF_ENGINE)
+
+
+EXACT = {torch.float64: 1e-9, torch.float32: 1e-5}
+"""Largest relative error of a sum that is rounding alone."""
+FLOAT32 = ("canine", "codegen")
+"""Types that compute parts in float32 whatever they are made of, the first with masks that overflow in float64."""
+
+Way = Literal["works", "inexact", "refused", "charged", "raw"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a case ended. engine and error: where a step ran. words: the reason, where none did."""
+
+    way: Way
+    engine: str = ""
+    error: float = 0.0
+    words: str = ""
+
+
+@dataclass
+class _Case:
+    """How far a case has come: the part that it is in, the steps that it was allowed, and its micro-batches since."""
+
+    part: str = "facts"
+    authorised: int = 0
+    largest: int = 0
+
+
+def outcome(name: str, kind: zoo.Kind, method: str, folder: Path) -> Outcome:
+    """Take a method through all of it on the model of this type that is saved in the folder."""
+    case = _Case()
+    try:
+        dtype = torch.float32 if name in FLOAT32 else torch.float64
+        engine, error = _run(case, kind, method, folder, dtype)
+    except REFUSALS as reason:
+        return Outcome("charged" if case.authorised else "refused", words=f"{case.part}: {_line(reason)}")
+    except Exception as fault:  # noqa: BLE001  what it is, is the finding
+        last = traceback.extract_tb(fault.__traceback__)[-1]
+        where = f"{Path(last.filename).name}:{last.lineno}"
+        return Outcome("raw", words=f"{case.part}: {type(fault).__name__}: {_line(fault)} ({where})")
+    return Outcome("works" if error <= EXACT[dtype] else "inexact", engine, error)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _run(case: _Case, kind: zoo.Kind, method: str, folder: Path, dtype: torch.dtype) -> tuple[str, float]:
+    """The engine that took the step, and the largest error of its sums of this type."""
+    facts, spec = read_facts(folder), get_spec(method)
+    if kind not in facts.tasks:
+        raise ValueError(f"the model's tasks are {', '.join(facts.tasks)}")
+    options, length = spec.Options(), min(facts.max_positions, zoo.POSITIONS)
+    case.part = "check"
+    spec.check(options, facts, kind)
+    case.part = "load"
+    labels = zoo.LABELS if kind == "classification" else ()
+    tokenizer, base = load_tokenizer(folder), build_model(kind, folder, labels, seed=0)
+    task = make_task(kind, tokenizer, labels=labels, max_length=length)
+    case.part = "attach"
+    model = get_method(method).attach(base, options.model_dump(mode="json"), task=kind, seed=0)
+    case.part = "encode"
+    records = _records(task, kind)
+    numbers = spec.resolve(
+        spec.Request(steps=1, batch_size=len(records)), task=kind, declared_size=len(records), epsilon=1.0, facts=facts
+    )
+    plan = spec.plan(options, numbers, declared_size=len(records), noise_multiplier=1e-6, max_length=length, seed=0)
+    losses = task.losses
+
+    def authorise(steps: int) -> int:
+        case.part, case.authorised = "step", case.authorised + steps
+        return steps
+
+    def watched(model: nn.Module, records: Records, indices: np.ndarray, length: int) -> Tensor:
+        case.largest = max(case.largest, len(indices) if case.authorised else 0)
+        return losses(model, records, indices, length)
+
+    task.losses = watched  # type: ignore[method-assign]
+    case.part = "rehearsal"
+    train(
+        model=model,
+        task=task,
+        records=records,
+        plan=plan,
+        authorise=authorise,
+        save=lambda data: None,
+        should_stop=lambda: False,
+        # Few lengths, so that records of several share a micro-batch.
+        speed=Speed(tokens=1024, lengths_per_doubling=1),
+    )
+    case.part = "sums"
+    _move(model)
+    fast, sides = case.largest > 1, (layout.THIN_SIDE, 0)
+    largest = max(_error(model.to(dtype), task, records, fast=fast, thin_side=side) for side in sides)
+    return "fast" if fast else "one by one", largest
+
+
+def _records(task: Task, kind: zoo.Kind) -> Records:
+    """Made-up records of mixed lengths."""
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(zoo.WORDS, size=length)) for length in WORDS]
+    if kind == "classification":
+        return task.encode({"text": texts}, [i % len(zoo.LABELS) for i in range(len(texts))])
+    return task.encode({"prompt": [text.split()[0] for text in texts], "completion": texts}, [])
+
+
+def _move(model: nn.Module) -> None:
+    """Give what trains random values: LoRA's second matrices, among others, start at zero."""
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+
+
+def _error(model: nn.Module, task: Task, records: Records, *, fast: bool, thin_side: int) -> float:
+    """Relative error of two sums of all records' gradients, the short ones in one micro-batch: scaled to about one,
+    and as they are, where a common factor would show."""
+    short = records.lengths <= SHORT
+    batches = [(np.flatnonzero(short), SHORT), (np.flatnonzero(~short), int(records.lengths.max()))]
+    with _thin(thin_side):
+        engine = PerExample(model) if fast else OneByOne(model)
+        zero = partial(ClippedSum.zero, engine.width, expected_batch=len(records), device=engine.device)
+        sums = [zero(clipping="automatic", clip_norm=1.0), zero(clipping="flat", clip_norm=1e6)]
+        for indices, length in batches:
+            for now in [indices] if fast else indices[:, None]:
+                made = engine.gradients(partial(task.losses, model, records, now, length), len(now))
+                for total in sums:
+                    total.add(made)
+    expected = torch.zeros(2, engine.width, dtype=torch.float64)
+    for indices, length in batches:
+        for now in indices[:, None]:
+            (loss,) = task.losses(model, records, now, length)
+            gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(engine.parameters.values()))])
+            expected += torch.stack([gradient / (gradient.norm() + AUTOMATIC_OFFSET), gradient])
+    values = torch.stack([total.value for total in sums])
+    return float(((values - expected).norm(dim=1) / expected.norm(dim=1)).max())
+
+
+@contextmanager
+def _thin(side: int) -> Iterator[None]:
+    """Matrices with a longer side are wide inside: tiny models would have none."""
+    before, layout.THIN_SIDE = layout.THIN_SIDE, side
+    try:
+        yield
+    finally:
+        layout.THIN_SIDE = before
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 where each case works or is refused before anything is paid."""
+    made = parser(__doc__)
+    known = sorted({*zoo.CLASSIFIERS, *zoo.CAUSAL})
+    made.add_argument("--types", nargs="+", choices=known, metavar="TYPE", help="which to run (default: all)")
+    made.add_argument("--kinds", nargs="+", default=list(zoo.KINDS), choices=list(zoo.KINDS), help="which to run")
+    made.add_argument("--methods", nargs="+", default=method_names(), choices=method_names(), help="which to run")
+    options = made.parse_args(arguments)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    types = options.types or (QUICK if options.quick else known)
+    figures: list[Figure] = []
+    notes: list[str] = []
+    ways: Counter[str] = Counter()
+    for name, kind in product(types, options.kinds):
+        if name not in zoo.KINDS[kind]:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            zoo.save(name, kind, Path(folder))
+            for method in options.methods:
+                found, case = outcome(name, kind, method, Path(folder)), f"{name}/{kind}/{method}"
+                ways[found.way] += 1
+                if found.engine:
+                    figures.append(Figure(NAME, case, found.error, "error", None, {"engine": found.engine}))
+                else:
+                    notes.append(f"{case}: {found.way}: {found.words}")
+                sys.stderr.write(f"{case} {found.way}\n")
+    detail = versions("torch", "transformers", "peft")
+    counts = [Figure(NAME, way, ways[way], "cases", None, detail) for way in get_args(Way)]
+    report([*counts, *figures], options.json, notes)
+    return int(ways.total() > ways["works"] + ways["refused"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
