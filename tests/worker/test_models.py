@@ -27,7 +27,7 @@ def allowing(settings: WorkerSettings, made: dict[str, Path]) -> WorkerSettings:
 
 
 WORDS = {
-    "other-shapes": "size",
+    "other-shapes": "intermediate.dense",
     "strange-type": "Error while deserializing header",
     "cut-tokenizer": "",
     "unknown-kind": "nobodys",
