@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from dpcore.spec.folders import VOCABULARIES, require_usable
+from tests.dpcore import zoo
 from tests.worker import tiny
 
 
@@ -18,6 +19,13 @@ def folder(tmp_path: Path) -> Path:
 
 def configure(folder: Path, name: str = "config.json", **values: Any) -> None:
     (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | values))
+
+
+@pytest.mark.parametrize("kind", zoo.KINDS)
+def test_no_architecture_is_refused(kind: zoo.Kind, tmp_path: Path) -> None:
+    for name in zoo.KINDS[kind]:
+        zoo.save(name, kind, tmp_path / name)
+        require_usable(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", VOCABULARIES)
