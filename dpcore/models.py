@@ -101,8 +101,9 @@ def _read_config(folder: Path, kind: TaskKind) -> PreTrainedConfig:
     if model_type not in CONFIG_MAPPING:
         code = ": it needs code of its own (auto_map), which is not run here" if "auto_map" in values else ""
         raise ValueError(f"model_type {model_type!r} of config.json is not one that transformers knows{code}")
+    parts = [values, *(part for part in values.values() if isinstance(part, dict))]
     for name in ("quantization_config", "compression_config"):
-        if values.get(name) or (values.get("text_config") or {}).get(name):
+        if any(part.get(name) for part in parts):
             raise ValueError(
                 f"config.json has {name}: quantised weights cannot be trained; use the model that they were made from"
             )

@@ -22,7 +22,7 @@ class MixedExamples(NotTrainable):
 
 
 class Packed(MixedExamples):
-    """What the model computes is laid out by which values all records of a batch have; one alone is laid out by its own."""
+    """What the model computes is laid out by which values all records of a batch have. One alone has its own layout."""
 
 
 class LooksAhead(NotTrainable):

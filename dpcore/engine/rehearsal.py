@@ -47,7 +47,7 @@ def require_exact(
     require_separate(model, lambda: losses(np.arange(examples)))
     parameters = list(engine.parameters.values())
     compared = False
-    with _evaluating(model):
+    with evaluating(model):
         gradients = engine.gradients(lambda: losses(np.arange(examples)), examples)
         norms, uses = gradients.norms(), engine.uses
         for i in range(examples):
@@ -109,7 +109,7 @@ def moved(parameters: Mapping[str, Tensor], by: float) -> Iterator[None]:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Dropout off inside, since it never falls twice the same."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

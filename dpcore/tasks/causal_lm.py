@@ -10,12 +10,16 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from dpcore.engine.errors import LooksAhead
+from dpcore.engine.rehearsal import evaluating
 from dpcore.tasks import chat
 from dpcore.tasks.frozen_head import target_losses
 from dpcore.tasks.records import Batch, Records, Row, by_length, device_of, joined, padded
 from dpcore.tasks.stand_ins import StandIns
 
 _ENCODE_AT_ONCE = 10_000
+_LOOKED_AT = 8
+"""Tokens of the text by which is seen whether a model looks ahead."""
 _PAD = 0
 """Any token: padding stands on the right, is masked, and nothing looks at it."""
 
@@ -107,9 +111,23 @@ class CausalLM:
         return self._stand_ins.make(lengths, labels=np.zeros(len(lengths), dtype=np.int64), marked=True)
 
     def require_fit(self, model: nn.Module) -> None:
-        """Raises OutsideTable for a model that lacks a token which records may hold."""
+        """Raises OutsideTable for a model that lacks a token which records may hold, and LooksAhead for one whose
+        scores at a place depend on what comes after it, such as an encoder."""
         special = self._tokenizer.all_special_ids if self._chat else self._end.tolist()  # a template has its own
         self._stand_ins.require_in_table(model, padding=_PAD, written=special)
+        one = self.synthetic(1, min(_LOOKED_AT, self.max_length))
+        ids = torch.from_numpy(one.tokens).to(device_of(model), torch.int64).unsqueeze(0)
+        other = ids.clone()
+        other[0, -1] = int(self._stand_ins.ordinary[0])
+        with torch.no_grad(), evaluating(model):
+            first, second = (
+                model(input_ids=row, attention_mask=torch.ones_like(row)).logits[:, :-1] for row in (ids, other)
+            )
+        if not torch.allclose(first, second, rtol=1e-3, atol=1e-4):
+            raise LooksAhead(
+                "the model's scores at a place depend on the words after it, so that it would learn to copy: it is no "
+                "causal language model"
+            )
 
     def losses(self, model: nn.Module, records: Records, indices: np.ndarray, length: int) -> Tensor:
         """Mean over each record's own targets: float [m], exactly zero, with a zero gradient, where it has none."""

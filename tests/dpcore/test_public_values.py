@@ -1,16 +1,18 @@
 """What public values decide fails before anything is paid: tokens and padding, lengths, kinds of number, moved weights."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from dpcore.engine.errors import HalfPrecision, InexactGradient, NotTrainable, OutsideTable, Unrunnable
+from dpcore.engine.errors import HalfPrecision, InexactGradient, LooksAhead, NotTrainable, OutsideTable, Unrunnable
 from dpcore.engine.rehearsal import moved
 from dpcore.spec.plan import Speed
 from dpcore.tasks import make_task
 
+from . import zoo
 from .conftest import LABELS, MAX_LENGTH
 from .test_rehearsal import LONGEST, RECORDS, WIDTH, Padded, Squares
 from .test_train import Host, make_plan
@@ -139,3 +141,11 @@ def test_moved_weights_come_back_to_the_bit() -> None:
         raise ZeroDivisionError
     assert all(torch.equal(before[name], p) for name, p in layer.named_parameters())
     assert torch.equal(torch.random.get_rng_state(), seeds)
+
+
+@pytest.mark.parametrize("name", ["xlnet", "gpt2", "mamba"])
+def test_a_language_model_that_looks_ahead_is_refused(name) -> None:
+    """XLNet, without a mask of its own kind, sees the words that it is to write."""
+    task = make_task("text", zoo.tokenizer(name, "completion"), max_length=16)
+    with pytest.raises(LooksAhead, match="no causal language model") if name == "xlnet" else nullcontext():
+        task.require_fit(zoo.causal(name))
