@@ -35,7 +35,7 @@ from domain.database import make_engine, require_safe_login
 from domain.files import forget_dead_uploads
 from domain.fingerprints import require_same_key
 from domain.keeper import Keeper, signing_key
-from domain.models import base_models
+from domain.models import AllowList
 from domain.recognise import recognise_old
 from domain.settings import ApiSettings, secret_bytes
 from domain.tracing import exporting
@@ -71,7 +71,7 @@ def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
             settings=settings,
             engine=engine,
             store=store,
-            models=base_models(settings),
+            allow_list=AllowList(settings),
             slots=CapacityLimiter(CONNECTIONS),
             checks=CapacityLimiter(CHECKS_AT_ONCE),
             check_first=check_first,

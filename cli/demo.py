@@ -429,9 +429,10 @@ def _base_model(name: str) -> Any:
     from domain.settings import ModelSettings, from_environment
 
     known = base_models(from_environment(ModelSettings))
-    if name not in known:
-        raise StackError(f"There is no base model {name!r}; there are: {', '.join(known)}.")
-    return known[name]
+    if name not in known.usable:
+        why = known.unusable[name].because if name in known.unusable else f"there are: {', '.join(known.usable)}"
+        raise StackError(f"There is no base model {name!r} that can be used; {why}.")
+    return known.usable[name]
 
 
 def _records(task: Task, path: Path) -> Iterator[dict[str, str]]:

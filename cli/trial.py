@@ -148,7 +148,7 @@ def _base_folder(folder: Path, about: "About", base: str | None) -> Path:
         if base is not None and Path(base).is_dir():
             found = describe(base, Path(base))
         else:
-            known = base_models(options.settings(ModelSettings))
+            known = base_models(options.settings(ModelSettings)).usable
             # The service that made it may call the same weights by another name.
             same = next((model for model in known.values() if model.revision == about.base_model_sha256), None)
             chosen = (same or known.get(about.base_model)) if base is None else known.get(base)

@@ -6,14 +6,16 @@ import os
 from pathlib import Path
 
 from domain.settings import HubModel
+from dpcore.spec import folders
 
 WANTED = (
-    *("config.json", "generation_config.json", "model.safetensors", "model-*-of-*.safetensors"),
-    *("model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model"),
-    *("special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "chat_template.json"),
-    *("vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model"),
+    *("config.json", "generation_config.json", "model.safetensors", "model-*-of-*.safetensors", folders.INDEX),
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("chat_template.jinja", "chat_template.json", "README.md", "LICENSE*"),
+    *folders.VOCABULARIES,
+    *folders.BESIDE_VOCABULARIES,
 )
-"""What is taken of a repository: configuration, weights and the tokenizer's data."""
+"""What is taken of a repository: configuration, weights, the tokenizer's data, and what says under which licence."""
 
 
 def cached(model: HubModel) -> Path:

@@ -16,9 +16,9 @@ from domain.blobs import Store
 from domain.events import append_event
 from domain.grants import Grant, Viewer, sees_job, used_by
 from domain.ids import new_id
-from domain.models import BaseModelFacts
+from domain.models import BaseModelFacts, Models
 from domain.planning import Dataset, Draft, draft, fits, guarantee, largest_epsilon, rounded_up
-from domain.profiles import Profile, expected, seconds
+from domain.profiles import Known, Profile, known, seconds
 from domain.purposes import PRIVATE, PUBLIC, RESULT
 from domain.refusals import Conflict, Invalid, NotFound, OverBudget
 from domain.releases import rounded_now
@@ -26,6 +26,8 @@ from domain.statuses import CANCELLING, HELD, OPEN
 from domain.tables import file, job, job_file, release
 from domain.twins import already_done, finished_twin
 from dpcore.spec import accounting
+from dpcore.spec.methods import get_method
+from dpcore.spec.tasks import TaskKind
 from ledger import reserve, work
 from ledger.budgets import Balance, balance
 from ledger.errors import AlreadySettled, BudgetExceeded, GrantExceeded, NotGranted, StaleFence
@@ -70,6 +72,8 @@ class Planned:
     finished_twin: str | None
     profile: Profile | None = None
     """What workers measured of this model and method; None before any did."""
+    model_revision: str | None = None
+    """sha256 of the base model's weights, which the worker holds the job to."""
 
     @property
     def seconds(self) -> float | None:
@@ -137,15 +141,12 @@ def budget_left(budget: Balance, used: tuple[int, ...]) -> float:
     return max(0.0, budget.epsilon - budget.epsilon_of(used))
 
 
-def plan_job(
-    connection: sa.Connection, viewer: Viewer, models: Mapping[str, BaseModelFacts], wanted: Wanted
-) -> Planned:
+def plan_job(connection: sa.Connection, viewer: Viewer, models: Models, wanted: Wanted) -> Planned:
     """Resolve a request; the files it names cannot be deleted until the caller's transaction ends.
 
     Raises Invalid or NotFound, naming the field.
     """
-    if wanted.model not in models:
-        raise Invalid(f"unknown model; there are: {', '.join(models)}", code="unknown_model", param="model")
+    model = _model(models, wanted.model)
     training = _usable(connection, viewer, wanted.training_file, "training_file", PRIVATE)
     sources = [training]
     if wanted.validation_file is not None:
@@ -172,16 +173,46 @@ def plan_job(
         epsilon=_default_epsilon(grant) if wanted.epsilon is None else wanted.epsilon,
         delta=wanted.delta,
         seed=secrets.randbelow(2**31) if wanted.seed is None else wanted.seed,
-        model=models[wanted.model],
+        model=model,
         dataset=Dataset(training.task, training.declared_size, len(training.labels or ()), training.max_length),
         budget=budget,
     )
+    found = known(connection, model)
+    _require_no_refusal(found, made, training.task)
     twin = finished_twin(
-        connection, viewer, model=wanted.model, training_file=training.id, method=made.method, epsilon=made.epsilon
+        connection,
+        viewer,
+        model=wanted.model,
+        model_revision=model.revision,
+        training_file=training.id,
+        method=made.method,
+        epsilon=made.epsilon,
     )
     above = _approval_above(budget, grant)
-    profile = expected(connection, models[wanted.model], made.plan.method, training.task)
-    return Planned(wanted, tuple(sources), made, budget, grant, above, twin, profile)
+    profile = found.expected(made.plan.method, training.task)
+    return Planned(wanted, tuple(sources), made, budget, grant, above, twin, profile, model.revision)
+
+
+def _model(models: Models, name: str) -> BaseModelFacts:
+    if name in models.unusable:
+        because = models.unusable[name].because
+        raise Conflict(f"the model {name} cannot be used now: {because}", code="model_unavailable", param="model")
+    if name not in models.usable:
+        raise Invalid(f"unknown model; there are: {', '.join(models.usable)}", code="unknown_model", param="model")
+    return models.usable[name]
+
+
+def _require_no_refusal(found: Known, made: Draft, task: TaskKind) -> None:
+    """What workers tried is each method with its default options: others may still do."""
+    method = made.plan.method
+    refusal = found.refusal(method, task)
+    if refusal is None or made.plan.options != get_method(method).Options().model_dump(mode="json"):
+        return
+    raise Invalid(
+        f"a worker tried the method {method} on this model, on made-up text, and it cannot be trained so: {refusal}",
+        code="unsupported_method",
+        param="method.type",
+    )
 
 
 def _default_epsilon(grant: Grant | None) -> float | None:
@@ -249,6 +280,7 @@ def _insert(connection: sa.Connection, planned: Planned, job_id: str, viewer: Vi
             tenant_id=viewer.tenant_id,
             created_by=viewer.key_id,
             model=wanted.model,
+            model_revision=planned.model_revision,
             validation_file=wanted.validation_file,
             method=planned.draft.method,
             plan=plan.model_dump(mode="json"),

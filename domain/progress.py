@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from domain.models import BaseModelFacts
-from domain.profiles import Profile, expected, seconds
+from domain.profiles import Known, Profile, known, seconds
 from domain.statuses import PAUSING
 from dpcore.spec.plan import Plan
 
@@ -18,17 +18,16 @@ def estimated_finishes(
 ) -> dict[str, int]:
     """Unix seconds by job id, whole minutes, for those rows of domain.jobs.of_tenant that run and whose model, method
     and task a worker has measured."""
-    profiles: dict[tuple[str, str, str], Profile | None] = {}
+    found: dict[str, Known] = {}
     finishes = {}
     for row in rows:
         if row.status != "running" or row.status_detail == PAUSING or row.model not in models:
             continue
         try:
             plan = Plan.model_validate(row.plan)
-            kind = (row.model, plan.method, row.task)
-            if kind not in profiles:
-                profiles[kind] = expected(connection, models[row.model], plan.method, row.task)
-            if (profile := profiles[kind]) is not None:
+            if row.model not in found:
+                found[row.model] = known(connection, models[row.model])
+            if (profile := found[row.model].expected(plan.method, row.task)) is not None:
                 finishes[row.id] = _finish(plan, int(row.steps_authorised), profile, datetime.now(UTC))
         except (TypeError, ValueError, OverflowError):
             continue  # no worker runs such a plan

@@ -72,6 +72,7 @@ job = sa.Table(
     sa.Column("tenant_id", sa.Text),
     sa.Column("created_by", sa.Text),
     sa.Column("model", sa.Text),
+    sa.Column("model_revision", sa.Text),
     sa.Column("validation_file", sa.Text),
     sa.Column("method", JSONB),
     sa.Column("plan", JSONB),
@@ -175,6 +176,19 @@ model_profile = sa.Table(
     sa.Column("tokens_per_second", sa.Double),
     sa.Column("peak_bytes", sa.BigInteger),
     sa.Column("measured_at", sa.DateTime(timezone=True)),
+)
+
+model_trial = sa.Table(
+    "model_trial",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("model", sa.Text),
+    sa.Column("revision", sa.Text),
+    sa.Column("method", sa.Text),
+    sa.Column("task", sa.Text),
+    sa.Column("refusal", sa.Text),
+    sa.Column("versions", sa.Text),
+    sa.Column("tried_at", sa.DateTime(timezone=True)),
 )
 
 keeper_watch = sa.Table(

@@ -15,13 +15,15 @@ def finished_twin(
     viewer: Viewer,
     *,
     model: str,
+    model_revision: str,
     training_file: str,
     method: Mapping[str, Any],
     epsilon: float,
 ) -> str | None:
     """The newest succeeded job that the viewer may see with the same numbers, its adapter still there.
 
-    method: every option and hyperparameter resolved. Seeds do not count: they steer initialisation alone.
+    model_revision: of its weights; a job of an earlier version does not say its own. method: every option and
+    hyperparameter resolved. Seeds do not count: they steer initialisation alone.
     """
     adapter = (
         sa.select(release.c.id)
@@ -38,6 +40,7 @@ def finished_twin(
             job_file.c.file_id == training_file,
             job.c.status == "succeeded",
             job.c.model == model,
+            sa.func.coalesce(job.c.model_revision, model_revision) == model_revision,
             job.c.method == dict(method),
             job.c.privacy["epsilon"].as_float() == epsilon,
             adapter.exists(),

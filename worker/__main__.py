@@ -1,13 +1,15 @@
 """`python -m worker`: one Celery worker and its reconciler, from TACIT_* environment variables.
 
-`python -m worker profile` measures the base models instead, `python -m worker ping` asks whether the worker on this
-host answers (for health checks).
+`python -m worker profile` measures the base models instead; `python -m worker check` tries which methods train them and
+says so, a JSON value a line; `python -m worker ping` asks whether the worker on this host answers (for health checks).
 """
 
 import argparse
+import json
 import os
 import socket
 import sys
+from collections.abc import Mapping
 
 import sqlalchemy as sa
 from celery.signals import celeryd_init, worker_shutting_down
@@ -16,7 +18,7 @@ from domain.blobs import BadStore, Store, open_store, require_usable
 from domain.database import UnsafeLogin, make_engine, require_safe_login
 from domain.files import encrypt_old
 from domain.masters import NoMasterKey
-from domain.models import base_models
+from domain.models import BaseModelFacts, base_models
 from domain.process import protect
 from domain.settings import BadSettings, WorkerSettings, from_environment
 from ledger.guard import TamperedDatabase, require_intact
@@ -36,8 +38,9 @@ PING = 10.0  # seconds
 def main() -> int:
     """Run until SIGTERM or Ctrl-C; answers the exit status."""
     parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("run", "profile", "ping"), default="run")
+    parser.add_argument("what", nargs="?", choices=("run", "profile", "check", "ping"), default="run")
     parser.add_argument("--again", action="store_true", help="profile: also what has been measured before")
+    parser.add_argument("--model", help="check: this one alone")
     arguments = parser.parse_args()
     protect()  # the pool's processes inherit it
     try:
@@ -61,14 +64,15 @@ def main() -> int:
         return _refuse(str(error))
     except sa.exc.OperationalError:
         return _refuse("the database behind TACIT_DATABASE_URL does not answer")
-    except (OSError, ValueError) as error:
-        return _refuse(f"a base model cannot be used: {error}")
     os.environ.update(QUIET)
     if arguments.what == "profile":
         from worker.profile import profile_models
 
-        profile_models(engine, models, settings.device, again=arguments.again)
+        profile_models(engine, models.usable, settings.device, again=arguments.again)
         return 0
+    if arguments.what == "check":
+        usable = {n: model for n, model in models.usable.items() if arguments.model in (None, n)}
+        return _check(engine, usable, settings.device)
     return _run(settings, engine, store)
 
 
@@ -91,6 +95,23 @@ def _run(settings: WorkerSettings, engine: sa.Engine, store: Store) -> int:
     intake.install(app, engine)
     app.worker_main([*arguments, "--without-gossip", "--without-mingle", "--without-heartbeat"])
     return 0
+
+
+def _check(engine: sa.Engine, models: Mapping[str, BaseModelFacts], device: str) -> int:
+    """First what will be tried, then how each went: `trains` is null where this machine could not tell."""
+    from worker.profile import TINY, try_out, worth_trying
+
+    wanted = worth_trying(engine, models, device, again=True)
+    _say([{"model": model.name, "method": method, "task": task} for model, method, task in wanted])
+    for model, method, task in wanted:
+        found = try_out(engine, model, method, task, device, TINY)
+        refusal = found if isinstance(found, str) else None
+        _say({"trains": None if found is None else refusal is None, "because": refusal})
+    return 0
+
+
+def _say(what: object) -> None:
+    print(json.dumps(what), flush=True)  # noqa: T201
 
 
 def _ping(settings: WorkerSettings) -> int:

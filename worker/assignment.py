@@ -33,6 +33,8 @@ class Assignment:
     job_id: str
     tenant_id: str
     model: str
+    model_revision: str | None
+    """sha256 of the weights that it was planned for; None for a job of an earlier version."""
     task: TaskKind
     plan: Plan
     privacy: dict[str, Any]
@@ -66,6 +68,7 @@ def read_assignment(connection: sa.Connection, store: Store, job_id: str) -> Ass
         job_id=job_id,
         tenant_id=row.tenant_id,
         model=row.model,
+        model_revision=row.model_revision,
         task=source.task,
         plan=plan,
         privacy=row.privacy,

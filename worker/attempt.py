@@ -12,10 +12,12 @@ from torch import nn
 from domain.blobs import Store, open_store, require_room
 from domain.events import append_event
 from domain.logs import describe
+from domain.reasons import shown
 from domain.releases import publish
 from domain.rows import read_rows
 from domain.settings import WorkerSettings
 from dpcore.checkpoint import read_step
+from dpcore.engine.errors import NotTrainable
 from dpcore.micro_batches import out_of_memory
 from dpcore.tasks.records import Records
 from dpcore.train import Outcome, train
@@ -175,7 +177,7 @@ class _Attempt:
             if out_of_memory(error):
                 raise _does_not_fit() from error
             log.error("job %s: rehearsal failed: %s", assignment.job_id, describe(error))
-            raise Refused("not_trainable", "The method cannot train this model exactly.") from error
+            raise Refused("not_trainable", _why_not(error)) from error
 
     def _authorise(self, steps: int, total: int) -> int:
         """Charge before noise: committed before the first of these steps runs; and nothing is charged that could not be
@@ -240,7 +242,8 @@ class _Attempt:
             if out_of_memory(error):
                 raise _does_not_fit() from error
             log.error("job %s: evaluation failed: %s", assignment.job_id, describe(error))
-            raise Refused("not_trainable", "The model cannot be evaluated on the validation file.") from error
+            why = f"The model cannot be evaluated on the validation file: {type(error).__name__}."
+            raise Refused("not_trainable", why) from error
 
     def _evaluate(self, assignment: Assignment, built: Built) -> dict[str, float] | None:
         """The model as it is now on public rows: untrained, or a noised iterate."""
@@ -255,6 +258,13 @@ class _Attempt:
 
 def _does_not_fit() -> Refused:
     return Refused("out_of_memory", "The model does not fit into this worker's memory.")
+
+
+def _why_not(error: Exception) -> str:
+    """What the engine says about the model is public. Whatever else went wrong may have seen the records, which are
+    encoded by then: its words stay out of sight."""
+    known = isinstance(error, NotTrainable)
+    return f"The method cannot train this model exactly: {shown(str(error)) if known else type(error).__name__}."
 
 
 def _checkpoint_bytes(model: nn.Module) -> int:

@@ -1,5 +1,7 @@
 """The model of a job, from public values alone: the allow-list, the labels, the method's options."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,10 +10,12 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from domain.logs import describe
-from domain.models import base_models
+from domain.models import Unusable, find
+from domain.reasons import of_files
 from domain.settings import WorkerSettings
 from dpcore.methods import get_method
-from dpcore.models import build_model, load_tokenizer
+from dpcore.micro_batches import out_of_memory
+from dpcore.models import build_model, load_tokenizer, with_padding
 from dpcore.tasks import Task, make_task
 from worker.assignment import Assignment
 from worker.errors import Refused
@@ -33,33 +37,40 @@ class Built:
 
 
 def build(settings: WorkerSettings, assignment: Assignment) -> Built:
-    """Load the base model and attach the method. Raises Refused with a public reason."""
-    plan = assignment.plan
-    try:
-        known = base_models(settings).get(assignment.model)
-    except (OSError, ValueError) as error:
-        raise Refused("model_unavailable", "This worker's base models cannot be read.") from error
+    """Load the base model and attach the method. Raises Refused with a public reason: no row has been read."""
+    plan, name = assignment.plan, assignment.model
+    known = find(settings, name)
     if known is None:
-        raise Refused("model_unavailable", f"The base model {assignment.model!r} is not one of this worker's.")
-    try:
-        tokenizer = load_tokenizer(known.folder)
+        raise Refused("model_unavailable", f"The base model {name!r} is not one of this worker's.")
+    if isinstance(known, Unusable):
+        raise Refused("model_unavailable", f"The base model {name!r} cannot be used by this worker: {known.because}.")
+    if assignment.model_revision not in (None, known.revision):
+        message = f"The base model {name!r} has other weights than when the job was submitted: submit it again."
+        raise Refused("model_unavailable", message)
+    with _refusing(assignment, "model_unavailable", f"The base model {name!r} cannot be loaded"):
         base = build_model(assignment.task, known.folder, assignment.labels, seed=plan.seed)
-    except (OSError, ValueError) as error:
-        log.error("job %s: loading %s failed: %s", assignment.job_id, assignment.model, describe(error))
-        raise Refused("model_unavailable", f"The base model {assignment.model!r} cannot be loaded.") from error
-    try:
+        tokenizer = with_padding(load_tokenizer(known.folder), base)
+    with _refusing(assignment, "not_trainable", f"The method {plan.method!r}, this task and this model do not fit"):
         task = make_task(assignment.task, tokenizer, labels=assignment.labels, max_length=plan.max_length)
         model = get_method(plan.method).attach(base, plan.options, task=assignment.task, seed=plan.seed)
-    except ValueError as error:
-        raise Refused(
-            "not_trainable", f"The method {plan.method!r}, this task and this model do not fit: {error}."
-        ) from error
     try:
         model.to(pick_device(settings.device))
     except RuntimeError as error:
         log.error("job %s: device %s: %s", assignment.job_id, settings.device, describe(error))
         raise Refused("out_of_memory", "The model does not fit onto this worker's device.") from error
     return Built(model, task, tokenizer, known.revision, known.source, known.folder)
+
+
+@contextmanager
+def _refusing(assignment: Assignment, code: str, what: str) -> Iterator[None]:
+    """Whatever goes wrong inside would go wrong again: the job ends, and the reason is a public model's."""
+    try:
+        yield
+    except Exception as error:
+        log.error("job %s: %s: %s", assignment.job_id, what, describe(error))
+        if out_of_memory(error):
+            raise Refused("out_of_memory", "The model does not fit into this worker's memory.") from error
+        raise Refused(code, f"{what}: {of_files(error).rstrip('.')}.") from error
 
 
 def pick_device(wanted: str) -> torch.device:

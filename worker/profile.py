@@ -7,6 +7,8 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,9 @@ from domain import profiles
 from domain.logs import describe
 from domain.models import BaseModelFacts
 from domain.profiles import Measured
+from domain.reasons import of_files
 from dpcore.methods import get_method
+from dpcore.micro_batches import out_of_memory
 from dpcore.models import build_model, load_tokenizer
 from dpcore.spec.plan import Plan
 from dpcore.spec.tasks import CAUSAL_LM, TaskKind
@@ -27,37 +31,83 @@ from dpcore.train import train
 from worker.build import pick_device
 from worker.log import log
 
-LONGEST = 128  # tokens of a made-up record: the default length cap of a file
-RECORDS = 32  # in each step
-STEPS = 3  # after one to warm up
+_LIBRARIES = ("tacit", "torch", "transformers", "peft")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is tried."""
+
+    longest: int
+    """Tokens of a made-up record, where the model takes as many."""
+    records: int
+    """In each step."""
+    steps: int
+    """After one to warm up."""
+
+
+WHOLE = Size(longest=128, records=32, steps=3)
+"""To measure: 128 is the default length cap of a file."""
+TINY = Size(longest=32, records=4, steps=1)
+"""To find out whether a method trains a model at all."""
 
 
 def profile_models(
     engine: sa.Engine, models: Mapping[str, BaseModelFacts], device: str, *, again: bool = False
 ) -> list[Measured]:
-    """Measure every method on every model that has no profile for this device, and keep what was found as it comes.
+    """Measure every method on every model that has neither a profile for this device nor a refusal with these
+    libraries, and keep what was found as it comes: a profile, or why the method cannot train the model.
 
-    again: measure also what has one. Each measurement runs in a process of its own, so that its memory is its own.
+    again: also what was tried. Each measurement runs in a process of its own, so that its memory is its own.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that a measurement under way ends as well
     made = []
+    for model, method, task in worth_trying(engine, models, device, again=again):
+        found = try_out(engine, model, method, task, device, WHOLE)
+        if isinstance(found, Measured):
+            with engine.begin() as connection:
+                profiles.record(connection, model, found)
+            log.info("%s with %s on %s: %.0f tokens a second", model.name, method, task, found.tokens_per_second)
+            made.append(found)
+    return made
+
+
+def worth_trying(
+    engine: sa.Engine, models: Mapping[str, BaseModelFacts], device: str, *, again: bool
+) -> list[tuple[BaseModelFacts, str, TaskKind]]:
+    """Models, methods and tasks of which too little is known here; again: all that may fit each other."""
+    found = []
     for model in models.values():
         with engine.connect() as connection:
-            known = {(p.method, p.task, p.device) for p in profiles.newest(connection, model)}
-        for task in measurable(model):
-            for method in model.methods(task):
-                if not again and (method, task, device_name(device)) in known:
-                    continue
-                length = min(LONGEST, model.facts.max_positions)
-                measured = _in_own_process(model.folder, method, task, device, length)
-                if measured is None:
-                    log.warning("%s with %s on %s was not measured", model.name, method, task)
-                    continue
-                with engine.begin() as connection:
-                    profiles.record(connection, model, measured)
-                log.info("%s with %s on %s: %.0f tokens a second", model.name, method, task, measured.tokens_per_second)
-                made.append(measured)
-    return made
+            of_device = [p for p in profiles.known(connection, model).profiles if p.device == device_name(device)]
+            refused = profiles.refused_by(connection, model, versions())
+        tried = refused | {(profile.method, profile.task) for profile in of_device}
+        fitting = [(method, task) for task in measurable(model) for method in model.methods(task)]
+        found += [(model, *one) for one in fitting if again or one not in tried]
+    return found
+
+
+def try_out(
+    engine: sa.Engine, model: BaseModelFacts, method: str, task: TaskKind, device: str, size: Size
+) -> Measured | str | None:
+    """What was measured, or why the method cannot train the model, either kept as a trial; None where this machine
+    cannot tell."""
+    length = min(size.longest, model.facts.max_positions)
+    found = _in_own_process(model.folder, method, task, device, length, size.records, size.steps)
+    if found is None:
+        log.warning("%s with %s on %s was not measured", model.name, method, task)
+        return None
+    refusal = found if isinstance(found, str) else None
+    with engine.begin() as connection:
+        profiles.record_trial(connection, model, method, task, refusal, versions())
+    if refusal is not None:
+        log.warning("%s cannot be trained with %s on %s: %s", model.name, method, task, refusal)
+    return found
+
+
+def versions() -> str:
+    """Of the libraries on which it depends whether a method trains a model."""
+    return ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
 
 
 def measurable(model: BaseModelFacts) -> list[TaskKind]:
@@ -65,7 +115,15 @@ def measurable(model: BaseModelFacts) -> list[TaskKind]:
     return sorted({profiles.measured_as(task) for task in model.facts.tasks})
 
 
-def measure(folder: Path, method: str, task: TaskKind, device: str, max_length: int) -> Measured:
+def measure(
+    folder: Path,
+    method: str,
+    task: TaskKind,
+    device: str,
+    max_length: int,
+    records: int = WHOLE.records,
+    steps: int = WHOLE.steps,
+) -> Measured:
     """One measurement in this process. Raises what training raises where method and model do not fit."""
     tokenizer = load_tokenizer(folder)
     labels = () if task in CAUSAL_LM else ("a", "b")
@@ -76,18 +134,18 @@ def measure(folder: Path, method: str, task: TaskKind, device: str, max_length: 
     plan = Plan(
         sample_rate=1.0,
         noise_multiplier=1.0,
-        steps=20 * STEPS,
+        steps=20 * steps,
         clip_norm=1.0,
-        expected_batch=RECORDS,
+        expected_batch=records,
         method=method,
         learning_rate=1e-3,
         max_length=max_length,
     )
-    watch = _Watch()
+    watch = _Watch(steps)
     train(
         model=model,
         task=made_up,
-        records=made_up.synthetic(RECORDS, max_length),
+        records=made_up.synthetic(records, max_length),
         plan=plan,
         authorise=watch.authorise,
         save=watch.save,
@@ -98,7 +156,7 @@ def measure(folder: Path, method: str, task: TaskKind, device: str, max_length: 
         task=task,
         device=device_name(device),
         max_length=max_length,
-        tokens_per_second=STEPS * RECORDS * max_length / watch.seconds,
+        tokens_per_second=steps * records * max_length / watch.seconds,
         peak_bytes=_peak_bytes(where),
     )
 
@@ -116,9 +174,9 @@ def device_name(device: str) -> str:
 class _Watch:
     """Grants one step to warm up, then those that are timed, then none."""
 
-    def __init__(self) -> None:
+    def __init__(self, steps: int) -> None:
         self.seconds = 0.0
-        self._granted = [1, STEPS, 0]
+        self._granted = [1, steps, 0]
         self._since = 0.0
 
     def authorise(self, steps: int) -> int:
@@ -135,19 +193,19 @@ def _peak_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _in_own_process(*what: Any) -> Measured | None:
-    """`measure` with these arguments; None when it fails, on too small a machine for example."""
+def _in_own_process(*what: Any) -> Measured | str | None:
+    """`measure` with these arguments; why the method cannot train the model; None where this machine cannot tell."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_send, args=(theirs, *what), daemon=True)
     process.start()
     theirs.close()
     try:
-        measured: Measured | None = ours.recv()
+        found: Measured | str | None = ours.recv()
     except EOFError:  # it was killed
-        measured = None
+        found = None
     process.join()
-    return measured
+    return found
 
 
 def _send(answer: Connection, *what: Any) -> None:
@@ -155,4 +213,10 @@ def _send(answer: Connection, *what: Any) -> None:
         answer.send(measure(*what))
     except Exception as error:  # noqa: BLE001  (whatever it is, the next one is still worth measuring)
         log.warning("a measurement failed: %s", describe(error))
-        answer.send(None)
+        answer.send(None if _of_machine(error) else of_files(error))
+
+
+def _of_machine(error: Exception) -> bool:
+    """Whether it says more about this machine than about model and method."""
+    at_system = isinstance(error, OSError) and error.errno is not None  # others are words of a library
+    return at_system or out_of_memory(error) or isinstance(error, torch.AcceleratorError)

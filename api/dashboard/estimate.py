@@ -47,7 +47,9 @@ def plan(request: Request, visit: Visit, service: Service, connection: Transacti
     _require(visit.caller)
     asked = filled(request.query_params, *FIELDS)
     asked.setdefault("method", DEFAULT_METHOD)
-    asked.setdefault("model", service.default_model.name)
+    usable = service.models.usable
+    if usable:
+        asked.setdefault("model", service.default_model.name)
     made: Estimate | None = None
     problem: Refusal | None = None
     if asked.get("training_file"):
@@ -63,7 +65,7 @@ def plan(request: Request, visit: Visit, service: Service, connection: Transacti
         asked={name: asked.get(name, "") for name in FIELDS},
         files=private_files(visit.caller, connection),
         evaluations=files_api.index(visit.caller, connection, limit=1000, purpose="evals").data,
-        models=service.models,
+        models=usable,
         methods=method_names(),
         clippings=get_args(Clipping),
         optimizers=get_args(Optimizer),

@@ -17,7 +17,8 @@ logger = logging.getLogger(__name__)
 
 
 def look(service: Resources) -> dict[str, Word]:
-    """How each thing does. Without its broker the service still takes jobs, and workers find them a little later."""
+    """How each thing does. Without its broker the service still takes jobs, and workers find them a little later.
+    Without any base model that can be used it takes none."""
     return {
         "database": "ok" if _works("database", lambda: _database(service)) else "failed",
         "blobs": "ok" if _works("blobs", lambda: blobs.probe(service.store)) else "failed",
@@ -25,6 +26,7 @@ def look(service: Resources) -> dict[str, Word]:
         "broker": "ok" if _works("broker", lambda: _broker(service)) else "warning",
         "witness": service.keeper.witness_word,
         "keeper": service.keeper.word,
+        "models": "ok" if service.models.usable else "warning",
     }
 
 

@@ -32,7 +32,7 @@ def alive() -> Health:
 @router.get("/readyz", responses={503: {"model": Readiness}})
 def ready(request: Request, response: Response) -> Readiness:
     """Ledger whole and at this revision, blob store writable, room on the disks, broker reachable, witness told, keeper
-    at work, as of a second ago at most. Reasons are in the log."""
+    at work, a base model that can be used, as of a second ago at most. Reasons are in the log."""
     checks: dict[str, Word] = request.state.readiness()
     failed = "failed" in checks.values()
     response.status_code = 503 if failed else 200

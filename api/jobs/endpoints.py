@@ -105,7 +105,7 @@ def index(
     elif request.query_params.get("metadata") == "null":
         scoped = scoped.where(job.c.metadata == sa.cast({}, job.c.metadata.type))
     rows, more = fetch(connection, scoped, job, after=after, limit=limit, order=order)
-    finishes = estimated_finishes(connection, service.models, rows)
+    finishes = estimated_finishes(connection, service.models.usable, rows)
     return page([job_of(row, service.signer, finishes.get(row.id)) for row in rows], more)
 
 
@@ -211,7 +211,7 @@ def adapter(
 def _shown(connection: sa.Connection, caller: Caller, service: Resources, job_id: str) -> Job:
     """The job as it is now. Raises NotFound."""
     row = jobs.require(connection, caller, job_id)
-    return job_of(row, service.signer, estimated_finishes(connection, service.models, [row]).get(job_id))
+    return job_of(row, service.signer, estimated_finishes(connection, service.models.usable, [row]).get(job_id))
 
 
 def _hint(service: Resources, job_id: str) -> None:

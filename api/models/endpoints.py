@@ -1,6 +1,5 @@
 """The base models that jobs may name."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 from fastapi import APIRouter
@@ -10,7 +9,7 @@ from api.auth import AnyKey
 from api.deps import Service, Transaction
 from api.fields import Id
 from domain import profiles
-from domain.models import BaseModelFacts
+from domain.models import BaseModelFacts, Unusable
 from domain.refusals import NotFound
 from dpcore.spec.tasks import TaskKind
 
@@ -29,21 +28,33 @@ class Profile(BaseModel):
     measured_at: int
 
 
+class Refused(BaseModel):
+    """A method that does not train the model with its default options, as a worker found on made-up text."""
+
+    method: str
+    task: TaskKind = Field(description="classification stands for pair too, completion for chat and text")
+    because: str
+    tried_at: int
+
+
 class Model(BaseModel):
-    """A base model; sizes are read from its configuration."""
+    """A base model; sizes are read from its configuration, and are null where it cannot be used."""
 
     id: str
     object: Literal["model"] = "model"
-    created: int
+    created: int = Field(description="time of its weights; 0 where it cannot be used")
     owned_by: str = "tacit"
-    revision: str = Field(description="sha256 of its weights")
+    available: bool = Field(description="whether jobs may name it now")
+    unavailable_because: str | None = Field(description="what is wrong with its files, where it cannot be used")
+    revision: str | None = Field(description="sha256 of its weights")
     source: str = Field(description="package, folder, or hub:owner/name@revision")
     tasks: list[TaskKind] = Field(description="kinds of file that it can learn from")
-    parameters: int
-    hidden_size: int
-    layers: int
-    max_length: int
+    parameters: int | None
+    hidden_size: int | None
+    layers: int | None
+    max_length: int | None
     methods: list[str] = Field(description="that can train it on at least one of its tasks")
+    refused: list[Refused] = Field(description="methods that were tried on it and cannot train it")
     profile: list[Profile] = Field(description="empty until a worker has been idle for long enough to measure")
 
 
@@ -56,24 +67,32 @@ class Models(BaseModel):
 
 @router.get("")
 def index(caller: AnyKey, service: Service, connection: Transaction) -> Models:
-    """The allow-list."""
-    return Models(data=[model_of(model, profiles.newest(connection, model)) for model in service.models.values()])
+    """The allow-list, those that cannot be used now included."""
+    now = service.models
+    made = [model_of(model, profiles.known(connection, model)) for model in now.usable.values()]
+    made += [unusable_of(model) for model in now.unusable.values()]
+    return Models(data=sorted(made, key=lambda model: model.id))
 
 
 @router.get("/{model_id}")
 def show(model_id: Id, caller: AnyKey, service: Service, connection: Transaction) -> Model:
     """One base model."""
-    if model_id not in service.models:
+    now = service.models
+    if model_id in now.unusable:
+        return unusable_of(now.unusable[model_id])
+    if model_id not in now.usable:
         raise NotFound("model")
-    model = service.models[model_id]
-    return model_of(model, profiles.newest(connection, model))
+    model = now.usable[model_id]
+    return model_of(model, profiles.known(connection, model))
 
 
-def model_of(model: BaseModelFacts, measured: Sequence[profiles.Profile]) -> Model:
+def model_of(model: BaseModelFacts, known: profiles.Known) -> Model:
     """A base model as it goes over the wire."""
     return Model(
         id=model.name,
         created=model.created,
+        available=True,
+        unavailable_because=None,
         revision=f"sha256:{model.revision}",
         source=model.source,
         tasks=list(model.facts.tasks),
@@ -81,8 +100,39 @@ def model_of(model: BaseModelFacts, measured: Sequence[profiles.Profile]) -> Mod
         hidden_size=model.facts.hidden_size,
         layers=model.facts.layers,
         max_length=model.facts.max_positions,
-        methods=sorted({name for task in model.facts.tasks for name in model.methods(task)}),
-        profile=[profile_of(one) for one in measured],
+        methods=sorted({name for task in model.facts.tasks for name in known.methods(model, task)}),
+        refused=[refused_of(trial) for trial in known.trials if trial.refusal is not None],
+        profile=[profile_of(one) for one in known.profiles],
+    )
+
+
+def unusable_of(model: Unusable) -> Model:
+    """A base model that cannot be used, as it goes over the wire."""
+    return Model(
+        id=model.name,
+        created=0,
+        available=False,
+        unavailable_because=model.because,
+        revision=None,
+        source=model.source,
+        tasks=[],
+        parameters=None,
+        hidden_size=None,
+        layers=None,
+        max_length=None,
+        methods=[],
+        refused=[],
+        profile=[],
+    )
+
+
+def refused_of(trial: profiles.Trial) -> Refused:
+    """A trial that went wrong, as it goes over the wire."""
+    return Refused(
+        method=trial.method,
+        task=trial.task,
+        because=trial.refusal or "",
+        tried_at=int(trial.tried_at.timestamp()),
     )
 
 

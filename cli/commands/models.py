@@ -1,12 +1,15 @@
 """`tacit models`: what can be fine-tuned, fetching it once, and how fast it trains here."""
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cli import options, output
 from cli.client import ApiError, connect
@@ -14,6 +17,9 @@ from cli.embedded.errors import StackError
 
 app = typer.Typer(rich_markup_mode="markdown")
 COLUMNS = ["id", "tasks", "methods", "max_length", "parameters", "source", "revision"]
+BROKEN = ["id", "source", "unavailable_because"]
+TRIED = ["model", "method", "task", "trains", "because"]
+REFUSED = ["model", "method", "task", "because"]
 SPEEDS = ["model", "method", "task", "tokens_per_second", "peak_bytes", "device", "measured_at"]
 
 
@@ -27,15 +33,28 @@ def models(
     ```text
     tacit models
     TACIT_MODELS='{"gpt2": "hub:openai-community/gpt2@607a30d783dfa663caf39e06633721c8d4cfcd7e"}' tacit models pull gpt2
+    tacit models check
     tacit models profile
     ```
+
+    A model whose files cannot be used is listed with the reason, and so is a method that a worker tried on a model and
+    that cannot train it. Neither is in the way of any other.
     """
     if context.invoked_subcommand is not None:
         return
     known = connect(url, key).get("/v1/models")["data"]
-    output.show_list(known, COLUMNS, as_json)
+    if as_json:
+        output.show_list(known, COLUMNS, as_json)
+        return
+    output.show_list([model for model in known if model["available"]], COLUMNS, as_json)
+    if broken := [model for model in known if not model["available"]]:
+        output.console.print("\nThese cannot be used:")
+        output.show_list(broken, BROKEN, as_json)
+    if refused := [{"model": model["id"], **one} for model in known for one in model["refused"]]:
+        output.console.print("\nMethods that were tried and cannot train a model:")
+        output.show_list(refused, REFUSED, as_json)
     measured = [{"model": model["id"], **one} for model in known for one in model.get("profile") or []]
-    if measured and not as_json:
+    if measured:
         output.console.print("\nMeasured on this installation:")
         output.show_list(measured, SPEEDS, as_json)
 
@@ -76,12 +95,56 @@ def profile(
 
     Estimates show `seconds` from then on. A worker does the same by itself once it has been idle for a minute.
     """
+    command = [sys.executable, "-P", "-m", "worker", "profile", *(["--again"] if again else [])]
+    if subprocess.run(command, env=_worker_environment(data), check=False).returncode:
+        raise ApiError("Measuring failed; the reason is above.")
+
+
+@app.command()
+@options.explained
+def check(
+    name: Annotated[str | None, typer.Argument(help="A name in TACIT_MODELS. Default: all.")] = None,
+    data: Annotated[Path, typer.Option(help="Data folder of `tacit up`.")] = Path("tacit-data"),
+    as_json: options.Json = False,
+) -> None:
+    """Operator: try which methods train which models here: a tiny step on made-up tokens, some seconds each.
+
+    ```text
+    tacit models check
+    tacit models check gpt2
+    ```
+
+    What fails is listed with its reason from then on, here and in /v1/models, and jobs that ask for it with its default
+    options are refused before they cost anything; what works is offered again. A worker does the same by itself once
+    it has been idle for a minute. Run it again after a new release of torch, transformers or peft.
+    """
+    command = [sys.executable, "-P", "-m", "worker", "check", *([] if name is None else ["--model", name])]
+    with subprocess.Popen(command, env=_worker_environment(data), stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None  # it is a pipe
+        lines = (json.loads(line) for line in worker.stdout)
+        found = list(_watched(next(lines, []), lines))
+    if worker.returncode:
+        raise ApiError("Trying the models failed; the reason is above.")
+    if name is not None and not found:
+        raise StackError(f"TACIT_MODELS has no model that can be used called {name!r}")
+    output.show_list(found, TRIED, as_json)
+
+
+def _watched(wanted: Sequence[dict[str, Any]], results: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Each try with its result, while a bar says what is being tried."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=output.console, disable=not output.console.is_terminal, transient=True) as bar:
+        shown = bar.add_task("", total=len(wanted))
+        for number, (one, result) in enumerate(zip(wanted, results, strict=False)):
+            following = wanted[min(number + 1, len(wanted) - 1)]
+            bar.update(shown, completed=number + 1, description="{model}, {method}, {task}".format(**following))
+            yield one | result
+
+
+def _worker_environment(data: Path) -> dict[str, str]:
+    """A worker's own in a deployment, or that of the embedded stack's."""
     from cli.embedded import stack
 
     if "TACIT_DATABASE_URL" in os.environ or "TACIT_DATABASE_URL_FILE" in os.environ:
-        environment = dict(os.environ)  # a worker's own, in a deployment
-    else:
-        environment = stack.worker_environment(data.absolute())
-    command = [sys.executable, "-P", "-m", "worker", "profile", *(["--again"] if again else [])]
-    if subprocess.run(command, env=environment, check=False).returncode:
-        raise ApiError("Measuring failed; the reason is above.")
+        return dict(os.environ)
+    return stack.worker_environment(data.absolute())

@@ -169,6 +169,13 @@ def test_the_same_job_is_not_paid_for_twice_unless_asked(world: World, hidden: d
     assert world.get(refused.json()["adapter"]).status_code == 200
     for change in ({"privacy": {"epsilon": 1.0}}, {"method": {"type": "lora", "lora": {"r": 2}}}):
         assert world.post(f"{JOBS}/estimate", body | change).json()["finished_twin"] is None
+    with world.engine("superuser").begin() as connection:  # the base model had other weights then
+        connection.exec_driver_sql("SET session_replication_role = replica")
+        connection.execute(sa.update(job).where(job.c.id == done).values(model_revision="0" * 64))
+    assert world.post(f"{JOBS}/estimate", body).json()["finished_twin"] is None
+    with world.engine("superuser").begin() as connection:  # nor does a job of an earlier version say which it had
+        connection.exec_driver_sql("SET session_replication_role = replica")
+        connection.execute(sa.update(job).where(job.c.id == done).values(model_revision=None))
     headers = {"Idempotency-Key": "twice"}
     asked = [world.post(JOBS, body | {"allow_duplicate": True}, headers=headers).json() for _ in range(2)]
     assert asked[0]["finished_twin"] == done

@@ -104,7 +104,7 @@ def test_metrics_are_on_a_port_of_their_own_and_name_no_tenant_or_job(world: Wor
 
 def test_readiness_means_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert world.client.get("/readyz").json()["checks"] == dict.fromkeys(
-        ["database", "blobs", "disk", "broker", "witness", "keeper"], "ok"
+        ["database", "blobs", "disk", "broker", "witness", "keeper", "models"], "ok"
     )
     full = world.settings.model_copy(update={"disk_reserve": 2**62})
     with TestClient(create_app(full)) as client:

@@ -3,6 +3,8 @@
 import hashlib
 import io
 import json
+import subprocess
+import sys
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -66,6 +68,50 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service
 
 def tacit(*arguments: str) -> Any:
     return CliRunner().invoke(app, arguments)
+
+
+def test_models_that_cannot_be_used_and_methods_that_failed_are_shown_with_their_reasons(service: Service) -> None:
+    refused = {"method": "side", "task": "completion", "because": "no hidden states", "tried_at": 0}
+    good = {
+        "id": "good",
+        "available": True,
+        "methods": ["lora"],
+        "refused": [refused],
+        "profile": [],
+        "source": "folder",
+    }
+    broken = {
+        "id": "bad",
+        "available": False,
+        "unavailable_because": "config.json is no valid JSON",
+        "source": "folder",
+    }
+    broken |= {"methods": [], "refused": [], "profile": []}
+    service.says("GET /v1/models", {"object": "list", "data": [good, broken]})
+    result = tacit("models", "--url", service.url, "--key", "k")
+    assert result.exit_code == 0, result.stderr
+    listed, _, rest = result.stdout.partition("These cannot be used")
+    assert ("good" in listed, "bad" in listed) == (True, False)
+    for part in ("bad", "config.json is no valid JSON", "side", "no hidden states"):
+        assert part in rest
+
+
+def test_trying_the_models_shows_each_method_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = [{"model": "m", "method": method, "task": "classification"} for method in ("lora", "side")]
+    said = [wanted, {"trains": True, "because": None}, {"trains": False, "because": "no hidden states"}]
+    asked: list[list[str]] = []
+    popen = subprocess.Popen
+
+    def worker(command: list[str], **options: Any) -> "subprocess.Popen[str]":
+        asked.append(command)
+        return popen([sys.executable, "-c", "\n".join(f"print({json.dumps(line)!r})" for line in said)], **options)
+
+    monkeypatch.setenv("TACIT_DATABASE_URL", "of a worker")
+    monkeypatch.setattr("subprocess.Popen", worker)
+    result = tacit("models", "check", "m", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert asked[0][-5:] == ["-m", "worker", "check", "--model", "m"]
+    assert json.loads(result.stdout)["data"] == [wanted[0] | said[1], wanted[1] | said[2]]
 
 
 def test_a_refusal_shows_message_field_and_what_would_fit(service: Service) -> None:

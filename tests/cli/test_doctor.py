@@ -98,10 +98,16 @@ def test_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = {check: finding.word for check, finding in now.items()}
     assert words == {
         **{"python": "ok", "postgres": "ok", "redis": "ok", "port": "wrong"},
-        **{"disk": "warning", "models": "wrong", "secrets": "warning"},
+        **{"disk": "warning", "models": "warning", "secrets": "warning"},
     }
-    assert "gone" in now["models"].what
+    assert f"gone ({tmp_path}/gone): its folder is not there" in now["models"].what
     assert f"chmod 600 {secret}" == now["secrets"].fix
+
+
+def test_a_machine_without_any_model_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TACIT_MODELS", f'{{"minilm-l6": "{tmp_path}"}}')
+    (found,) = [f for f in checks.of_machine(tmp_path / "none", "127.0.0.1", 0) if f.check == "models"]
+    assert (found.word, "config.json" in found.what, "TACIT_MODELS" in found.fix) == ("wrong", True, True)
 
 
 def test_the_command_says_that_nothing_runs(tmp_path: Path) -> None:

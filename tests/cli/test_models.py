@@ -1,22 +1,28 @@
 """Base models of the hub: pinned, from the cache, weights that cannot run code; and what is measured about any model."""
 
+import ast
 import hashlib
 import json
+import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+import torch
 from fastapi.testclient import TestClient
 
 from api.app import create_app
 from domain import hub
-from domain.models import base_models, describe
+from domain.models import BaseModelFacts, base_models, describe
 from domain.settings import BadSettings, HubModel, ModelSettings, from_environment
 from dpcore.spec.methods import method_names
 from tests.api.conftest import JOBS, World, make_keys, make_settings
@@ -55,11 +61,23 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_pinned_model_is_read_from_the_cache_and_nothing_else_is(hub_cache: Path, tiny_folder: Path) -> None:
     settings = ModelSettings(models={"own": f"hub:owner/tiny@{REVISION}"})
-    with pytest.raises(FileNotFoundError, match=r"tacit models pull"):
-        base_models(settings)
+    assert "tacit models pull" in base_models(settings).unusable["own"].because
     cache(hub_cache, {path.name: path.read_bytes() for path in tiny_folder.iterdir()})
-    found = base_models(settings)["own"]
+    found = base_models(settings).usable["own"]
     assert (found.source, found.revision) == (str(MODEL), describe("x", tiny_folder).revision)
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), OSError("the hub does not answer"), RuntimeError("odd")])
+def test_a_hub_that_fails_at_the_start_takes_its_own_model_out_of_use(
+    hub_cache: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(model: HubModel) -> Path:
+        raise error
+
+    monkeypatch.setattr(hub, "download", fail)
+    sources = {"own": f"hub:owner/tiny@{REVISION}", "tiny": tiny_folder}
+    found = base_models(ModelSettings(models=sources, hub_online=True))
+    assert (set(found.usable) - {"minilm-l6"}, set(found.unusable)) == ({"tiny"}, {"own"})
 
 
 def test_weights_that_could_run_code_are_refused(hub_cache: Path, tiny_folder: Path) -> None:
@@ -157,7 +175,7 @@ def test_pull_fetches_weights_configuration_and_tokenizer_but_no_code(
     assert sorted(set(fetched)) == ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
     code = (
         "from domain.models import base_models; from domain.settings import *;"
-        "print(base_models(from_environment(ModelSettings))['own'].source)"
+        "print(base_models(from_environment(ModelSettings)).usable['own'].source)"
     )
     offline = run("-c", code)
     assert offline.stdout.strip() == str(MODEL), offline.stderr
@@ -169,6 +187,60 @@ def world(database: Database, redis_server: str, tmp_path: Path, tiny_folder: Pa
     keys = make_keys(database, settings)
     with TestClient(create_app(settings)) as client:
         yield World(database, settings, client, keys)
+
+
+def test_a_method_that_fails_when_tried_is_not_tried_again_until_the_libraries_change(
+    world: World, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In processes of their own, as the idle worker and the command do."""
+    worker, model = world.engine("worker"), describe("tiny", tiny_folder)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    odd = {"tiny": replace(model, folder=tiny_folder.parent / "odd")}
+    shutil.copytree(tiny_folder, odd["tiny"].folder)
+    config = json.loads((tiny_folder / "config.json").read_text())
+    (odd["tiny"].folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))
+    monkeypatch.setattr(BaseModelFacts, "methods", lambda self, task: ("lora",))
+    assert profile.profile_models(worker, odd, "cpu") == []
+    (shown,) = [m for m in world.get("/v1/models").json()["data"] if m["id"] == "tiny"]
+    (refused,) = shown["refused"]
+    assert (refused["method"], refused["task"]) == ("lora", "classification")
+    assert str(tiny_folder.parent) not in refused["because"]
+
+    assert profile.worth_trying(worker, odd, "cpu", again=False) == []
+    monkeypatch.setattr(profile, "versions", lambda: "torch 99")
+    ((_, method, task),) = profile.worth_trying(worker, odd, "cpu", again=False)
+    assert isinstance(profile.try_out(worker, model, method, task, "cpu", profile.TINY), profile.Measured)
+    (shown,) = [m for m in world.get("/v1/models").json()["data"] if m["id"] == "tiny"]
+    assert (shown["refused"], shown["profile"]) == ([], []), "what is tried alone is no measurement"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(5, "Input/output error"), torch.AcceleratorError("lost")])
+def test_what_this_machine_lacks_refuses_no_method(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(profile, "measure", fail)
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    profile._send(theirs)
+    assert ours.recv() is None
+
+
+def test_all_that_tokenizers_read_is_pulled() -> None:
+    """Of transformers as it is installed: a new kind of tokenizer shows here."""
+    root = Path(find_spec("transformers").origin).parent  # type: ignore[union-attr, arg-type]
+    named: set[str] = set()
+    for source in root.rglob("*.py"):
+        if "VOCAB_FILES_NAMES = " in (text := source.read_text(encoding="utf-8")):
+            said = {
+                ast.unparse(node.targets[0]): node.value
+                for node in ast.parse(text).body
+                if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant | ast.Dict)
+            }
+            names = said["VOCAB_FILES_NAMES"]
+            assert isinstance(names, ast.Dict)
+            named |= {ast.literal_eval(said.get(ast.unparse(value), value)) for value in names.values}
+    assert len(named) > 20
+    assert named - set(hub.WANTED) == set()
 
 
 def test_what_a_worker_measured_is_what_estimates_reckon_with(
@@ -196,6 +268,7 @@ def test_what_a_worker_measured_is_what_estimates_reckon_with(
     expected = numbers["steps"] * numbers["batch_size"] * 16 / lora.tokens_per_second
     assert estimate["seconds"] == pytest.approx(expected)
 
+    assert shown["refused"] == []
     api = world.engine("api")
     with api.begin() as connection, pytest.raises(sa.exc.ProgrammingError, match="permission denied"):
         profile.profiles.record(connection, model["tiny"], lora)

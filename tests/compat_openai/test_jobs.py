@@ -108,7 +108,7 @@ def test_a_failure_says_whose_fault_it_is(
     from worker import build
 
     id = submit().id
-    monkeypatch.setattr(build, "base_models", lambda settings: {})
+    monkeypatch.setattr(build, "find", lambda settings, name: None)
     work(id)
     failed = analyst.fine_tuning.jobs.retrieve(id)
     assert failed.status == "failed"

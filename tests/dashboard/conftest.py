@@ -74,7 +74,7 @@ def house(module_database: Database, redis_server: str, tmp_path_factory: pytest
     (folder / "base").mkdir()
     tiny.save_model(folder / "base")
     settings = make_settings(module_database, redis_server, folder).model_copy(
-        update={"models": {"tiny": folder / "base"}}
+        update={"models": {"tiny": folder / "base", "gone": folder / "gone"}}
     )
     keys = make_keys(module_database, settings)
     port = free_port()

@@ -97,6 +97,7 @@ def everywhere(house: House, page: Page) -> dict[str, Any]:
         "does not fit": f"{form}&epsilon=50&steps=20",
         "wrong": f"{form}&epsilon=x",
         "advanced": f"{form}&epsilon=1&clipping=flat&clip_norm=0",
+        "models": "models",
         "missing": "nothing",
     }
     found = {}

@@ -16,7 +16,7 @@ from api.files.schemas import file_of
 from api.grants.schemas import grant_of
 from api.jobs.schemas import event_of, job_of
 from api.keys.schemas import key_of
-from api.models.endpoints import profile_of
+from api.models.endpoints import profile_of, refused_of
 from domain import budgets, events, files, grants, jobs, profiles, upload_reports
 from domain.grants import Viewer
 from domain.models import BaseModelFacts
@@ -96,7 +96,8 @@ def _audit(c: sa.Connection) -> None:
 
 
 def _models(c: sa.Connection) -> None:
-    _shown(*(profile_of(one) for one in profiles.newest(c, MODEL)))
+    known = profiles.known(c, MODEL)
+    _shown(*(profile_of(one) for one in known.profiles), *(refused_of(one) for one in known.trials))
 
 
 def _notes(c: sa.Connection) -> None:
@@ -121,6 +122,7 @@ _READERS: list[tuple[Callable[[sa.Connection], None], set[str]]] = [
             "ledger.reservation",
             "ledger.phase",
             "public.model_profile",
+            "public.model_trial",
         },
     ),
     (_events, {"public.job", "public.job_event"}),
@@ -129,7 +131,7 @@ _READERS: list[tuple[Callable[[sa.Connection], None], set[str]]] = [
     (_questions, {"public.question"}),
     (_keys, {"public.api_key"}),
     (_audit, {"public.audit"}),
-    (_models, {"public.model_profile"}),
+    (_models, {"public.model_profile", "public.model_trial"}),
     (_notes, {"public.idempotency", "public.keeper_watch"}),
 ]
 """And the tables whose rows each reads."""

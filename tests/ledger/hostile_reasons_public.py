@@ -136,7 +136,7 @@ PUBLIC = [
     Reason(
         API,
         "public.job",
-        "id|model|suffix|seed|metadata",
+        "id|model|model_revision|suffix|seed|metadata",
         "*",
         "a name or a note: no worker trains a model that it does not know",
     ),
@@ -225,6 +225,13 @@ PUBLIC = [
         "*",
         "*",
         "a measurement within its bounds: estimates of time and memory may be wrong, prices do not depend on it",
+    ),
+    Reason(
+        WORKER,
+        "public.model_trial",
+        "*",
+        "*",
+        "a trial within its bounds: a method may be refused that would do, or be offered and refused by the worker, free",
     ),
     Reason(
         WORKER,

@@ -281,6 +281,19 @@ INSERTS: dict[tuple[str, str], list[Row]] = {
             },
         )
     ],
+    ("tacit_worker", "public.model_trial"): [
+        Row(
+            "refused",
+            {
+                "model": "'minilm-l6'",
+                "revision": "'r'",
+                "method": "'lora'",
+                "task": "'classification'",
+                "refusal": "'no per-example gradient'",
+                "versions": "'torch 2'",
+            },
+        )
+    ],
     ("tacit_worker", "public.release"): [
         Row(
             "an adapter",
@@ -372,6 +385,7 @@ _WORDS: dict[tuple[str, str], str] = {
     ("public.job_event", "name"): "job.noted job.failed",
     ("public.keeper_watch", "duty"): "turn verification",
     ("public.model_profile", "task"): "classification pair completion chat text",
+    ("public.model_trial", "task"): "classification pair completion chat text",
     ("public.release", "kind"): "adapter report",
 }
 

@@ -55,6 +55,7 @@ def job_row(tenant: str, id: str, key: str, status: str = "queued") -> dict[str,
         "tenant_id": quoted(f"tenant_{tenant}"),
         "created_by": quoted(key),
         "model": "'minilm-l6'",
+        "model_revision": "'r'",
         "validation_file": quoted(f"eval_{tenant}"),
         "method": as_json(METHOD),
         "plan": as_json(PLAN),
@@ -168,6 +169,8 @@ def settled_in(t: str) -> list[tuple[str, list[str]]]:
         f"UPDATE public.job SET status = 'succeeded', finished_at = now() WHERE id = '{job}_done'",
         "INSERT INTO public.model_profile (model, revision, method, task, device, max_length, tokens_per_second, peak_bytes)"
         " VALUES ('minilm-l6', 'r', 'lora', 'classification', 'cpu', 64, 1000, 1000)",
+        "INSERT INTO public.model_trial (model, revision, method, task, versions)"
+        " VALUES ('minilm-l6', 'r', 'lora', 'classification', 'torch 2')",
     ]
     return [("tacit_api", api), ("tacit_worker", worker), ("tacit_worker", end)]
 

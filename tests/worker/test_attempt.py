@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from domain.releases import publish
 from domain.settings import WorkerSettings
 from domain.tables import checkpoint, job, job_event
+from dpcore.engine.errors import UnseenParameter
 from dpcore.train import Outcome
 from ledger.errors import StaleFence
 from ledger.work import authorise, claim, drop, request_stop
@@ -108,6 +109,49 @@ def test_running_out_of_memory_in_the_rehearsal_is_free(
     attempt(engine, settings, id)
     assert failure(service, id)["code"] == "out_of_memory"
     assert not any(service.settlement(id).spent_change)
+
+
+def test_a_refusal_of_the_rehearsal_says_what_the_engine_found(
+    service: Service, engine: sa.Engine, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(**_: Any) -> Outcome:
+        raise UnseenParameter(f"no per-example gradient for trainable parameters: gate{' and another' * 200}")
+
+    trains_like(monkeypatch, train)
+    id = service.submit(hint=False)
+    attempt(engine, settings, id)
+    error = failure(service, id)
+    assert error["code"] == "not_trainable"
+    assert error["message"].startswith(
+        "The method cannot train this model exactly: no per-example gradient for trainable parameters: gate"
+    )
+    assert len(error["message"]) < 600
+    events = service.all(sa.select(job_event).where(job_event.c.job_id == id))
+    assert error["message"] in [event.message for event in events]
+    assert not any(service.settlement(id).spent_change)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, ValueError, IndexError, KeyError])
+def test_what_the_records_may_have_said_before_the_first_step_is_not_repeated(
+    service: Service,
+    engine: sa.Engine,
+    settings: WorkerSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kind: type[Exception],
+) -> None:
+    def train(*, records: Any, **_: Any) -> Outcome:
+        raise kind(f"{SECRET}, one of {len(records)}") from UnseenParameter(SECRET)
+
+    trains_like(monkeypatch, train)
+    id = service.submit(hint=False)
+    with caplog.at_level(logging.DEBUG):
+        attempt(engine, settings, id)
+    message = failure(service, id)["message"]
+    assert message == f"The method cannot train this model exactly: {kind.__name__}."
+    seen = [*service.one(sa.select(job).where(job.c.id == id)), *service.all(sa.select(job_event))]
+    for words in (SECRET, "one of"):
+        assert words not in str(seen) + caplog.text
 
 
 def test_an_authorisation_without_an_answer_is_charged_and_its_steps_do_not_run(
