@@ -172,7 +172,8 @@ def test_pull_fetches_weights_configuration_and_tokenizer_but_no_code(
 
     done = run("-m", "cli", "models", "pull")
     assert done.returncode == 0, done.stderr
-    assert sorted(set(fetched)) == ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+    tokenizer = ["tokenizer.json", "tokenizer_config.json"]
+    assert sorted(set(fetched)) == ["README.md", "config.json", "model.safetensors", *tokenizer]
     code = (
         "from domain.models import base_models; from domain.settings import *;"
         "print(base_models(from_environment(ModelSettings)).usable['own'].source)"
