@@ -16,7 +16,7 @@ from dpcore.spec.errors import FieldError
 from dpcore.spec.facts import read_facts
 from dpcore.spec.methods import get_method as get_spec
 
-from . import families
+from . import zoo
 
 RECORDS = 3
 ADAPTED = (
@@ -32,9 +32,13 @@ ADAPTED = (
     "t5",
     "xlnet",
 )
+WRITERS = (
+    *("bloom", "falcon", "gemma", "gpt2", "gpt_neo", "gpt_neox", "llama", "mamba", "mistral", "mpt", "opt"),
+    *("opt-narrow", "phi3", "qwen2", "qwen3", "rwkv"),
+)
 CASES = [
-    *((name, "classification") for name in (*ADAPTED, *families.WRITERS) if name not in ("mamba", "rwkv")),
-    *((name, "completion") for name in families.WRITERS),
+    *((name, "classification") for name in (*ADAPTED, *WRITERS) if name not in ("mamba", "rwkv")),
+    *((name, "completion") for name in WRITERS),
 ]
 SAMPLE = {("mamba", "completion"), ("phi3", "completion"), ("mpnet", "classification"), ("deberta", "classification")}
 EVERY = [pytest.param(*case, marks=[] if case in SAMPLE else pytest.mark.verify) for case in CASES]
@@ -42,7 +46,7 @@ EVERY = [pytest.param(*case, marks=[] if case in SAMPLE else pytest.mark.verify)
 
 def losses(model: nn.Module, task: str, indices: np.ndarray) -> Tensor:
     """One for each record."""
-    ids = families.step_ids(RECORDS)[torch.from_numpy(indices)]
+    ids = zoo.step_ids(RECORDS)[torch.from_numpy(indices)]
     mask = torch.ones_like(ids)
     if task == "classification":
         labels = torch.from_numpy(indices % 3)
@@ -53,7 +57,7 @@ def losses(model: nn.Module, task: str, indices: np.ndarray) -> Tensor:
 
 def attached(name: str, task: str, method: str = "lora", **options: object) -> nn.Module:
     """In float64, each trained value away from its start."""
-    model = get_method(method).attach(families.build(name, task), options, task=task, seed=3).double()
+    model = get_method(method).attach(zoo.build(name, task), options, task=task, seed=3).double()
     generator = torch.Generator().manual_seed(5)
     for p in model.parameters():
         if p.requires_grad:
@@ -111,7 +115,7 @@ def test_the_default_of_the_usual_types_is_query_and_value(name):
 )
 def test_all_linear_means_all_but_the_head(name, task):
     """As PEFT means it; a classifier's head trains whole anyway."""
-    base = families.build(name, task)
+    base = zoo.build(name, task)
     head = base.get_output_embeddings() if task == "completion" else None
     inside = (
         base.named_modules() if task == "completion" else base.base_model.named_modules(prefix=base.base_model_prefix)
@@ -147,9 +151,9 @@ def test_a_head_that_is_the_embedding_is_not_adapted(tmp_path, name):
     spec = get_spec("lora")
     asked = spec.Options(target_modules="lm_head")
     for tied in (True, False):
-        families.save(name, tmp_path / str(tied), task="completion", tie_word_embeddings=tied)
+        zoo.save(name, "completion", tmp_path / str(tied), tie_word_embeddings=tied)
         facts = read_facts(tmp_path / str(tied))
-        base = families.build(name, "completion", tie_word_embeddings=tied)
+        base = zoo.build(name, "completion", tie_word_embeddings=tied)
         if tied:
             with pytest.raises(ValueError, match="one matrix"):
                 get_method("lora").attach(base, asked.model_dump(), task="completion", seed=0)
@@ -169,11 +173,11 @@ def test_a_head_that_is_the_embedding_is_not_adapted(tmp_path, name):
 )
 def test_the_formula_counts_what_the_default_trains(tmp_path, name, task, target, method):
     task = "completion" if task == "text" else "classification"
-    families.save(name, tmp_path, task=task)
+    zoo.save(name, task, tmp_path)
     spec, labels = get_spec(method), 3 if task == "classification" else 0
     options = spec.Options(r=4, target_modules=target)
     said = spec.trainable(options, read_facts(tmp_path), labels=labels, task=task)
-    model = get_method(method).attach(families.build(name, task), options.model_dump(), task=task, seed=0)
+    model = get_method(method).attach(zoo.build(name, task), options.model_dump(), task=task, seed=0)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert 0.4 < said / trained < 2.5
 
@@ -199,13 +203,13 @@ UNUSED = {
 @pytest.mark.parametrize(("name", "task"), UNUSED)
 def test_what_no_loss_reaches_is_frozen_and_the_rest_trains(name, task, method):
     """Told by the graph: with every weight at zero nothing more is frozen, though all gradients vanish."""
-    model = get_method(method).attach(families.build(name, task), {}, task=task, seed=0)
+    model = get_method(method).attach(zoo.build(name, task), {}, task=task, seed=0)
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
     parts = torch.autograd.grad(
         losses(model, task, np.array([1])).sum(), [model.get_parameter(n) for n in trained], allow_unused=True
     )
     assert all(part is not None for part in parts)
-    zero = families.build(name, task)
+    zero = zoo.build(name, task)
     with torch.no_grad():
         for p in zero.parameters():
             p.zero_()
@@ -227,7 +231,7 @@ def test_looking_for_what_is_unused_draws_nothing():
 
 def test_a_model_that_does_not_run_on_a_short_record_is_left_to_the_rehearsal():
     """Nystromformer takes one length alone."""
-    model = families.build("bert", "classification")
+    model = zoo.build("bert", "classification")
 
     def forward(**inputs: object) -> None:
         raise RuntimeError("of another length")

@@ -24,7 +24,8 @@ from dpcore.methods.heads import head_modules
 from dpcore.models import build_model, load_tokenizer, with_padding
 from dpcore.tasks import make_task
 
-from . import families
+from . import zoo
+from .tokenizer_makers import letters
 
 LABELS = ("no", "yes", "perhaps")
 
@@ -43,7 +44,7 @@ def change(folder: Path, **values: object) -> None:
 )
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path, name):
     """transformers makes an empty one up for most types; for the others it says what nobody understands."""
-    families.config(name).save_pretrained(tmp_path)
+    zoo.config(name, "classification").save_pretrained(tmp_path)
     with pytest.raises(OSError, match="has no tokenizer") as caught:
         load_tokenizer(tmp_path)
     assert str(tmp_path) not in str(caught.value)
@@ -55,14 +56,14 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path, name):
 @pytest.mark.parametrize("name", ["bert", "roberta", "t5", "gpt2"])
 def test_a_tokenizer_that_knows_no_word_is_refused(tmp_path, name):
     """One that was made up, and saved by somebody."""
-    families.config(name).save_pretrained(tmp_path)
+    zoo.config(name, "classification").save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(str(tmp_path), local_files_only=True).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="knows no word"):
         load_tokenizer(tmp_path)
 
 
 def test_a_tokenizer_needs_no_file_where_it_reads_characters(tmp_path):
-    families.config("canine").save_pretrained(tmp_path)
+    zoo.config("canine", "classification").save_pretrained(tmp_path)
     assert isinstance(load_tokenizer(tmp_path), CanineTokenizer)
 
 
@@ -121,7 +122,7 @@ WRONG = {
 @pytest.mark.parametrize("what", WRONG)
 def test_what_cannot_be_loaded_is_refused_in_one_public_line(tmp_path, what):
     wrong, kind, words = WRONG[what]
-    wrong(families.save("bert", tmp_path / "hidden"))
+    wrong(zoo.save("bert", "classification", tmp_path / "hidden"))
     with pytest.raises(kind, match=words) as caught:
         build(tmp_path / "hidden")
     assert "\n" not in str(caught.value)
@@ -130,12 +131,12 @@ def test_what_cannot_be_loaded_is_refused_in_one_public_line(tmp_path, what):
 
 def test_code_that_is_not_needed_is_left_alone(tmp_path):
     """Many a public folder brings the code from before transformers knew its type."""
-    change(families.save("phi3", tmp_path, task="completion"), auto_map={"AutoModelForCausalLM": "mine.Mine"})
+    change(zoo.save("phi3", "completion", tmp_path), auto_map={"AutoModelForCausalLM": "mine.Mine"})
     assert type(build(tmp_path, "completion")).__name__ == "Phi3ForCausalLM"
 
 
 def test_weights_of_half_precision_train_in_float32(tmp_path):
-    families.save("bert", tmp_path)
+    zoo.save("bert", "classification", tmp_path)
     half = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(tmp_path / "model.safetensors").items()}
     save_file(half, tmp_path / "model.safetensors", metadata={"format": "pt"})
     change(tmp_path, dtype="bfloat16")
@@ -146,12 +147,12 @@ def test_weights_of_half_precision_train_in_float32(tmp_path):
 @pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "gpt2"])
 def test_a_classifiers_own_head_is_left_behind(tmp_path, name, labels):
     """Its names would be others', whether their number agrees or not: the head is the one that a base model gets."""
-    families.save(name, tmp_path / "base")
-    whole = families.build(name, "classification", num_labels=labels)
+    zoo.save(name, "classification", tmp_path / "base")
+    whole = zoo.build(name, "classification", num_labels=labels)
     base = build(tmp_path / "base").base_model.state_dict()
     whole.base_model.load_state_dict(base, strict=False)
     whole.save_pretrained(tmp_path / "whole")
-    families.words().save_pretrained(tmp_path / "whole")
+    zoo.tokenizer(name, "classification").save_pretrained(tmp_path / "whole")
     heads = head_modules(whole)
     plain, built, other = build(tmp_path / "base"), build(tmp_path / "whole"), build(tmp_path / "whole", seed=4)
     for head in heads:
@@ -169,7 +170,7 @@ def test_a_classifiers_own_head_is_left_behind(tmp_path, name, labels):
 )
 def test_a_head_is_what_the_base_model_has_not(name):
     """Nothing else, all of it, and no name is known beforehand."""
-    model = families.build(name, "classification")
+    model = zoo.build(name, "classification")
     inside = {id(p) for p in model.base_model.parameters()}
     new = {n for n, p in model.named_parameters() if id(p) not in inside}
     heads = tuple(f"{head}." for head in head_modules(model))
@@ -179,7 +180,7 @@ def test_a_head_is_what_the_base_model_has_not(name):
 @pytest.mark.parametrize("method", ["lora", "bitfit", "full"])
 def test_a_pooler_that_the_folder_lacks_is_a_part_of_the_head(tmp_path, method):
     """A masked language model is saved without one: it is drawn from the seed, trains and leaves."""
-    families.save("bert", tmp_path / "base")
+    zoo.save("bert", "classification", tmp_path / "base")
     _without(tmp_path / "base", "pooler")
     one, again, other = (build(tmp_path / "base", seed=s).get_parameter("bert.pooler.dense.weight") for s in (3, 3, 4))
     assert torch.equal(one, again)
@@ -193,12 +194,12 @@ def test_a_pooler_that_the_folder_lacks_is_a_part_of_the_head(tmp_path, method):
     about = About("example/tiny", "0" * 64, method, "classification", LABELS, 16)
     get_method(method).export(model, tmp_path / "export", about)
     loaded, _ = load_export(tmp_path / "export", tmp_path / "base")
-    ids = families.step_ids()
+    ids = zoo.step_ids()
     torch.testing.assert_close(loaded(input_ids=ids).logits, model(input_ids=ids).logits)
 
 
 def test_a_pooler_that_nothing_reads_does_not_train(tmp_path):
-    families.save("big_bird", tmp_path)
+    zoo.save("big_bird", "classification", tmp_path)
     _without(tmp_path, "pooler")
     for method in ("lora", "bitfit", "full"):
         model = get_method(method).attach(build(tmp_path), {}, task="classification", seed=3)
@@ -213,7 +214,7 @@ def _llama3(folder: Path, **config: object) -> Path:
         torch.manual_seed(7)
         LlamaForCausalLM(LlamaConfig(**values | shape)).save_pretrained(folder)
     special = ("<begin>", "<end_of_text>", "<eot>")
-    families.letters(*special, bos_token="<begin>", eos_token="<eot>").save_pretrained(folder)
+    letters(*special, bos_token="<begin>", eos_token="<eot>").save_pretrained(folder)
     change(folder, **config)
     return folder
 
@@ -241,7 +242,7 @@ def test_an_exported_tokenizer_fills_a_batch_of_two(tmp_path):
         config = GPT2Config(vocab_size=257, n_embd=16, n_layer=1, n_head=2, bos_token_id=256, eos_token_id=256)
         GPT2LMHeadModel(config).save_pretrained(tmp_path)
     end = "<|endoftext|>"
-    families.letters(end, bos_token=end, eos_token=end, unk_token=end).save_pretrained(tmp_path)
+    letters(end, bos_token=end, eos_token=end, unk_token=end).save_pretrained(tmp_path)
     tokenizer, model = load_tokenizer(tmp_path), build(tmp_path)
     assert tokenizer.pad_token is None
     with_padding(tokenizer, model).save_pretrained(tmp_path / "export")
@@ -280,6 +281,6 @@ def test_a_tokenizer_without_a_special_token_has_no_padding(tmp_path):
     folder = _llama3(tmp_path, eos_token_id=None, bos_token_id=None)
     for file in folder.glob("*token*"):
         file.unlink()
-    families.letters().save_pretrained(folder)
+    letters().save_pretrained(folder)
     with pytest.raises(ValueError, match="pad_token_id is None, the embedding table has 259 rows"):
         build(folder)

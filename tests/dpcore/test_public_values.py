@@ -148,4 +148,4 @@ def test_a_language_model_that_looks_ahead_is_refused(name) -> None:
     """XLNet, without a mask of its own kind, sees the words that it is to write."""
     task = make_task("text", zoo.tokenizer(name, "completion"), max_length=16)
     with pytest.raises(LooksAhead, match="no causal language model") if name == "xlnet" else nullcontext():
-        task.require_fit(zoo.causal(name))
+        task.require_fit(zoo.build(name, "completion"))

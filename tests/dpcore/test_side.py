@@ -18,7 +18,7 @@ from dpcore.methods.side import network
 from dpcore.spec.facts import ModelFacts
 from dpcore.spec.methods import get_method as get_spec
 
-from . import families
+from . import zoo
 from .architectures import Examples, alone
 from .conftest import BASES
 from .test_methods import assert_each_record_s_own
@@ -184,19 +184,19 @@ def test_memory_grows_with_length_as_the_layers_outputs_do():
 )
 def test_other_types_of_models_have_one_too(tmp_path, name, task):
     """OPT's head reads its decoder and not the base model; Mamba and RWKV put out what they remember."""
-    base = families.build(name, task)
-    before = base(input_ids=families.step_ids(), use_cache=False).logits if task == "completion" else None
+    base = zoo.build(name, task)
+    before = base(input_ids=zoo.step_ids(), use_cache=False).logits if task == "completion" else None
     model = get_method("side").attach(base, {}, task=task, seed=3)
     if before is not None:
-        torch.testing.assert_close(model(input_ids=families.step_ids()).logits, before)
+        torch.testing.assert_close(model(input_ids=zoo.step_ids()).logits, before)
     about = About("example/tiny", "0" * 64, "side", task, ("a", "b", "c") if task == "classification" else (), 16)
     for p in model.parameters():
         if p.requires_grad:
             p.data += 0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(5))
     get_method("side").export(model, tmp_path / "export", about)
-    families.build(name, task).save_pretrained(tmp_path / "base")
+    zoo.build(name, task).save_pretrained(tmp_path / "base")
     loaded, _ = load_export(tmp_path / "export", tmp_path / "base")
-    ids = families.step_ids()
+    ids = zoo.step_ids()
     torch.testing.assert_close(loaded(input_ids=ids).logits, model(input_ids=ids).logits)
     if name != "xlnet":
         assert_each_record_s_own(model.double(), task)
@@ -205,7 +205,7 @@ def test_other_types_of_models_have_one_too(tmp_path, name, task):
 @pytest.mark.parametrize("name", ["bart", "t5", "funnel", "canine"])
 def test_a_model_whose_layers_cannot_be_read_is_refused(name):
     with pytest.raises(ValueError, match=r"a side network (needs|reads)"):
-        get_method("side").attach(families.build(name, "classification"), {}, task="classification", seed=3)
+        get_method("side").attach(zoo.build(name, "classification"), {}, task="classification", seed=3)
 
 
 class Asked(TorchDispatchMode):

@@ -21,7 +21,7 @@ from dpcore.spec.plan import Phase, Plan, Speed
 from dpcore.spec.tasks import TaskKind
 from tests.kinds import WRONG_KIND, candidates
 
-from . import families
+from . import zoo
 from .architectures import ARCHITECTURES
 from .test_train import make_plan
 
@@ -251,46 +251,40 @@ def test_biases_are_counted_in_every_shard(make_base, tmp_path):
         facts = read_facts(tmp_path / name)
         assert (facts.biases > 0) == some
         assert "lm_head" in facts.linear
-    families.build("modernbert", "classification").base_model.save_pretrained(tmp_path / "mlm")
+    zoo.build("modernbert", "classification").base_model.save_pretrained(tmp_path / "mlm")
     weights = load_file(tmp_path / "mlm" / "model.safetensors") | {"decoder.bias": torch.zeros(70)}
     save_file(weights, tmp_path / "mlm" / "model.safetensors")
     assert read_facts(tmp_path / "mlm").biases == 0
 
 
-@pytest.mark.parametrize("name", [n for n in sorted({*families.CLASSIFIERS, *families.WRITERS}) if n != "funnel"])
+@pytest.mark.parametrize("name", [n for n in zoo.EVERY if n not in ("funnel", "nystromformer")])
 def test_facts_are_those_of_the_model_itself(tmp_path, name):
     """Sizes as transformers reads them, the longest text that runs, and the linear layers by name."""
-    task = "completion" if name in families.WRITERS else "classification"
-    folder = families.save(name, tmp_path, task=task)
+    task = "completion" if name in zoo.DECODERS else "classification"
+    folder = zoo.save(name, task, tmp_path)
+    if task == "classification":  # with its pooler, which a classifier may read nothing of
+        AutoModel.from_config(zoo.config(name, task)).save_pretrained(folder)
     facts, config = read_facts(folder), AutoConfig.from_pretrained(folder)
     assert facts.hidden_size == config.hidden_size
     assert facts.layers == config.num_hidden_layers
     assert facts.vocab_size == getattr(config, "vocab_size", 64)
-    assert name in ("mamba", "rwkv") or facts.heads == config.num_attention_heads
+    assert name in ("fnet", "mamba", "mamba2", "rwkv") or facts.heads == config.num_attention_heads
     model = (AutoModelForCausalLM if task == "completion" else AutoModel).from_pretrained(folder).eval()
     assert facts.linear is not None or name in ("bart", "gpt_neox", "ibert", "t5")
     if facts.linear is not None:
         assert set(facts.linear) == {n for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
-    if name in ("bloom", "mamba", "t5", "xlnet"):
+    if name in ("bloom", "mamba", "mamba2", "t5", "xlnet"):
         assert facts.max_positions == 2048  # it has none
     elif name != "canine":
-        assert facts.max_positions in (families.POSITIONS, families.POSITIONS - 2)
+        assert facts.max_positions in (zoo.POSITIONS, zoo.POSITIONS - 2)
         assert _runs(model, facts.max_positions)
         bound = {"bart", "esm-rotary", "falcon", "rwkv", *BOUND_BY_CONFIG}
         assert name in bound or not _runs(model, facts.max_positions + 1)
 
 
 BOUND_BY_CONFIG = {
-    "deberta",
-    "deberta-v2",
-    "gemma",
-    "gpt_neox",
-    "llama",
-    "mistral",
-    "modernbert",
-    "phi3",
-    "qwen2",
-    "qwen3",
+    *("cohere", "deberta", "deberta-v2", "gemma", "gemma2", "gemma3_text", "gpt_neox", "granite", "llama", "mistral"),
+    *("modernbert", "olmo", "phi", "phi3", "qwen2", "qwen3", "smollm3", "stablelm", "starcoder2"),
 }
 """Their positions are relative or rotary, and no table ends."""
 
@@ -305,7 +299,7 @@ def _runs(model, length):
 
 
 def test_a_tokenizer_s_bound_holds_where_the_model_has_none(tmp_path):
-    families.save("bloom", tmp_path, task="completion")
+    zoo.save("bloom", "completion", tmp_path)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
     for named, most in ((300, 300), (int(1e30), 2048)):
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"model_max_length": named}))

@@ -2,7 +2,6 @@
 model where the type has one, and as a folder like a public model's."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -125,6 +124,11 @@ _DECODERS: Mapping[str, Mapping[str, Any]] = {
     "stablelm": _LLAMA,
     "starcoder2": _LLAMA,
 }
+_VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "esm-rotary": {**_ENCODERS["esm"], "position_embedding_type": "rotary"},
+    "opt-narrow": {**_DECODERS["opt"], "word_embed_proj_dim": 16, "do_layer_norm_before": False},  # as OPT-350m
+    "xmod": {**_BERT, "languages": ["en_XX"], "default_language": "en_XX"},
+}
 _NO_CLASSIFIER = ("codegen", "cohere", "granite", "mamba", "mamba2", "rwkv")
 _ENCODERS_THAT_WRITE = ("bart", "bert", "big_bird", "electra", "roberta", "xlnet")
 """Encoders of which transformers has a causal language model too; others of their kind are alike."""
@@ -132,45 +136,32 @@ _ENCODERS_THAT_WRITE = ("bart", "bert", "big_bird", "electra", "roberta", "xlnet
 CLASSIFIERS: tuple[str, ...] = tuple(sorted({*_ENCODERS, *_DECODERS} - {*_NO_CLASSIFIER}))
 CAUSAL: tuple[str, ...] = tuple(sorted({*_DECODERS, *_ENCODERS_THAT_WRITE}))
 KINDS: Mapping[Kind, tuple[str, ...]] = {"classification": CLASSIFIERS, "completion": CAUSAL}
+DECODERS: tuple[str, ...] = tuple(sorted({*_DECODERS, "opt-narrow"}))
+EVERY: tuple[str, ...] = tuple(sorted({*_ENCODERS, *_DECODERS, *_VARIANTS}))
+"""With what a type can be besides, which is in no kind above."""
 
 
-def config(name: str, kind: Kind) -> PreTrainedConfig:
-    """The configuration of a type: 2 layers of 32, 64 words, 64 positions, 3 labels."""
-    values = {**_ENCODERS, **_DECODERS}[name]
+def config(name: str, kind: Kind, **more: Any) -> PreTrainedConfig:
+    """The configuration of a type: 2 layers of 32, 64 words, 64 positions, 3 labels; and what more is named."""
+    values = {**_ENCODERS, **_DECODERS, **_VARIANTS}[name]
     writes = kind == "completion" and name in _ENCODERS and name != "xlnet"
-    return AutoConfig.for_model(name, **values, num_labels=len(LABELS), **({"is_decoder": True} if writes else {}))
+    model_type = name.removesuffix("-rotary").removesuffix("-narrow")
+    own = {**values, "num_labels": len(LABELS), **({"is_decoder": True} if writes else {})}
+    return AutoConfig.for_model(model_type, **own | more)
 
 
-def classifier(name: str, *, seed: int = 7) -> PreTrainedModel:
-    """A random classifier of three labels, float32, in evaluation mode."""
-    with seeded(seed):
-        return AutoModelForSequenceClassification.from_config(config(name, "classification")).float().eval()
+def build(name: str, kind: Kind, **more: Any) -> PreTrainedModel:
+    """A random classifier of three labels or language model, float32, in evaluation mode."""
+    auto = AutoModelForCausalLM if kind == "completion" else AutoModelForSequenceClassification
+    with seeded(7):
+        return auto.from_config(config(name, kind, **more)).float().eval()
 
 
-def causal(name: str, *, seed: int = 7) -> PreTrainedModel:
-    """A random language model, float32, in evaluation mode."""
-    with seeded(seed):
-        return AutoModelForCausalLM.from_config(config(name, "completion")).float().eval()
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Records padded on the right. ids, mask: int64 [m, length], mask 1 on real tokens; labels: int64 [m]."""
-
-    ids: Tensor
-    mask: Tensor
-    labels: Tensor
-
-
-def batch(count: int, length: int, *, seed: int = 0) -> Batch:
-    """Made-up records of 3 to `length` tokens, the first of the full length; each ends with the end token."""
-    generator = torch.Generator().manual_seed(seed)
-    lengths = torch.randint(3, length + 1, (count, 1), generator=generator)
-    lengths[0] = length
-    place = torch.arange(length)
-    ids = torch.randint(len(SPECIAL), VOCABULARY, (count, length), generator=generator)
-    ids = ids.masked_fill(place == lengths - 1, END).masked_fill(place >= lengths, PAD)
-    return Batch(ids, (place < lengths).long(), torch.randint(len(LABELS), (count,), generator=generator))
+def step_ids(count: int = 3, length: int = 8) -> Tensor:
+    """Records of words, each with the end token last: BART and T5 look for it. int64 [count, length]."""
+    ids = len(SPECIAL) + torch.arange(count * length).view(count, length) % (VOCABULARY - len(SPECIAL))
+    ids[:, -1] = END
+    return ids
 
 
 def tokenizer(name: str, kind: Kind) -> PreTrainedTokenizerFast:
@@ -201,10 +192,11 @@ def tokenizer(name: str, kind: Kind) -> PreTrainedTokenizerFast:
     )
 
 
-def save(name: str, kind: Kind, folder: Path) -> None:
+def save(name: str, kind: Kind, folder: Path, **more: Any) -> Path:
     """Write a folder as a public model's: configuration, safetensors, tokenizer. An encoder for a classifier has no
     head, as it was before it was one; a decoder has its language model's."""
-    whole = name in CAUSAL and (kind == "completion" or name in _DECODERS)
-    model = causal(name) if whole else classifier(name).base_model
+    whole = name in DECODERS or (kind == "completion" and name in CAUSAL)
+    model = build(name, "completion", **more) if whole else build(name, "classification", **more).base_model
     model.save_pretrained(folder)
     tokenizer(name, kind).save_pretrained(folder)
+    return folder
