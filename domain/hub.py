@@ -10,10 +10,8 @@ from dpcore.spec import folders
 
 WANTED = (
     *("config.json", "generation_config.json", "model.safetensors", "model-*-of-*.safetensors", folders.INDEX),
-    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("chat_template.jinja", "chat_template.json", "README.md", "LICENSE*"),
-    *folders.VOCABULARIES,
-    *folders.BESIDE_VOCABULARIES,
+    *folders.TOKENIZER,
+    *("README.md", "LICENSE*"),
 )
 """What is taken of a repository: configuration, weights, the tokenizer's data, and what says under which licence."""
 

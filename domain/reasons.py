@@ -1,19 +1,10 @@
-"""Why something public cannot be used, in words for everybody: bounded, and without the places where files are."""
+"""Why a base model cannot be used, in words for everybody."""
 
-import re
 from pathlib import Path
 
 from pydantic import ValidationError
 
-LONGEST = 500
-"""Characters of a reason."""
-_FOLDERS = re.compile(r"(?<![\w:/.])(?:/[^\s/'\",:;()]+)+/")
-
-
-def shown(words: str) -> str:
-    """One line, cut to what may be shown, of each absolute path the last name alone."""
-    line = _FOLDERS.sub("", " ".join(words.split()))
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
+from dpcore.spec.reasons import shown
 
 
 def of_files(error: Exception) -> str:

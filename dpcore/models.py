@@ -26,13 +26,14 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from dpcore.spec.folders import weights_found
+from dpcore.spec.reasons import reason
 from dpcore.spec.tasks import CAUSAL_LM, TaskKind
 from dpcore.tokenizers import (
     choose_padding,
     in_table,
     load_tokenizer,
     padding_of,
-    reason,
     require_rows,
     table_rows,
     with_padding,
@@ -107,7 +108,7 @@ def _read_config(folder: Path, kind: TaskKind) -> PreTrainedConfig:
             raise ValueError(
                 f"config.json has {name}: quantised weights cannot be trained; use the model that they were made from"
             )
-    if not _weights(folder):
+    if not weights_found(folder):
         pickled = "; its .bin files are not opened, save it again as safetensors" if any(folder.glob("*.bin")) else ""
         raise OSError(f"the model's folder has no weights in safetensors{pickled}")
     try:
@@ -177,19 +178,13 @@ def _without_head(bare: PreTrainedModel, folder: Path) -> dict[str, Tensor] | No
 
     A folder that has a part of the head only, as ModernBERT's masked language model, brings that part along.
     """
-    files = _weights(folder)
+    files = weights_found(folder)
     names = {name for file in files for name in _names(file)}
     heads = tuple(f"{head}." for head in beside_base(bare))
     if not all(any(name.startswith(head) for name in names) for head in heads):
         return None
     tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
     return {name: tensor for name, tensor in tensors.items() if not name.startswith(heads)}
-
-
-def _weights(folder: Path) -> list[Path]:
-    """The files that transformers reads: one, or several parts."""
-    one = folder / "model.safetensors"
-    return [one] if one.is_file() else sorted(folder.glob("model-*-of-*.safetensors"))
 
 
 def _names(file: Path) -> list[str]:

@@ -1,11 +1,13 @@
 """Tokenizers from local folders, and the token that fills a batch up."""
 
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+
+from dpcore.spec.folders import VOCABULARIES
+from dpcore.spec.reasons import reason
 
 _ORDINARY = "The quick brown fox, 12 and 3."
 _UNKNOWN = "\u2603 \u0b9c \U0001f9ff \u0378 \x07"
@@ -13,9 +15,6 @@ _UNKNOWN = "\u2603 \u0b9c \U0001f9ff \u0378 \x07"
 _OWN_WORDS = 64
 _PUT_THERE = ("bos", "eos", "cls", "sep", "unk", "pad")
 """Special tokens that a tokenizer puts around texts and between them, by name."""
-_FILES = ("tokenizer.json", "tekken.json", "vocab*", "*.model", "bpe.codes")
-"""What tokenizers are read from, beside what a tokenizer's own class names."""
-_PATH = re.compile(r"(?<![\w./:])/(?:[^\s/'\":,;()]+/)+[^\s'\":,;()]*")
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
@@ -30,11 +29,11 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
             str(folder), local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # whatever a tokenizer's own code raises
-        _require_files(folder, _FILES)
+        _require_files(folder, VOCABULARIES)
         raise ValueError(f"the tokenizer cannot be loaded: {reason(error, folder)}") from error
     # CANINE reads characters and has no files.
     if tokenizer.vocab_files_names:
-        _require_files(folder, (*_FILES, *tokenizer.vocab_files_names.values()))
+        _require_files(folder, (*VOCABULARIES, *tokenizer.vocab_files_names.values()))
     if not _knows_text(tokenizer):
         raise ValueError("the tokenizer knows no word: it makes nothing, or the unknown token alone, of any text")
     return tokenizer
@@ -108,17 +107,9 @@ def in_table(token: int | None, rows: int | None) -> bool:
     return token is not None and token >= 0 and (rows is None or token < rows)
 
 
-def reason(error: BaseException, folder: Path) -> str:
-    """What an error says, in one line without a path of this machine."""
-    lines = (line.strip() for line in str(error).replace(str(folder), "the folder").splitlines())
-    first = next((line for line in lines if line), type(error).__name__)
-    return _PATH.sub("a file", first)[:300]
-
-
-def _require_files(folder: Path, patterns: Iterable[str]) -> None:
+def _require_files(folder: Path, names: Iterable[str]) -> None:
     """Raises OSError where a folder has no file that a tokenizer could be read from."""
-    files = {path.name for pattern in patterns for path in folder.glob(pattern)}
-    if not files - {"tokenizer_config.json"}:
+    if not any((folder / name).is_file() for name in names if name != "tokenizer_config.json"):
         raise OSError("the model's folder has no tokenizer, such as tokenizer.json, vocab.txt or tokenizer.model")
 
 

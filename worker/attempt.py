@@ -12,13 +12,13 @@ from torch import nn
 from domain.blobs import Store, open_store, require_room
 from domain.events import append_event
 from domain.logs import describe
-from domain.reasons import shown
 from domain.releases import publish
 from domain.rows import read_rows
 from domain.settings import WorkerSettings
 from dpcore.checkpoint import read_step
 from dpcore.engine.errors import NotTrainable
 from dpcore.micro_batches import out_of_memory
+from dpcore.spec.reasons import shown
 from dpcore.tasks.records import Records
 from dpcore.train import Outcome, train
 from ledger import work

@@ -2,17 +2,12 @@
 
 import json
 import shutil
-from fnmatch import fnmatch
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from dpcore.export.versions import TOKENIZER_CLASSES
-
-_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("chat_template.jinja", "chat_template.json", "vocab.json", "vocab.txt", "merges.txt", "bpe.codes", "*.model"),
-)
+from dpcore.spec.folders import TOKENIZER
 
 
 def copy_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, *, padding: int | None) -> None:
@@ -23,9 +18,9 @@ def copy_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, *, padding:
     source = Path(tokenizer.name_or_path)
     if not tokenizer.name_or_path or not source.is_dir():
         raise ValueError("the tokenizer was not loaded from a folder, so its files cannot be exported")
-    for file in sorted(source.iterdir()):
-        if any(fnmatch(file.name, name) for name in _FILES):
-            shutil.copyfile(file, folder / file.name)
+    for name in TOKENIZER:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     for place in ("name_or_path", "special_tokens_map_file", "tokenizer_file"):  # of whoever saved the base

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dpcore.spec.folders import read_header, weights_found
 from dpcore.spec.tasks import TaskKind
 
 
@@ -93,8 +94,6 @@ _TABLES = {"embed_tokens", "embed_positions", "embed_in", "relative_attention_bi
 _TABLE = re.compile(r".*(_embed|embedding|embeddings|Embedder_\d+)")
 """Matrices of these names are no linear layers."""
 _LAYER = re.compile(r"\.\d+\.")
-_HEADER_BYTES = 100_000_000
-"""safetensors' own limit on a header."""
 
 
 def read_facts(folder: str | Path) -> ModelFacts:
@@ -175,17 +174,5 @@ def _linear(shapes: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
 
 def _read_shapes(folder: Path) -> dict[str, list[int]] | None:
     """Shapes of tensors by name, from the headers of a folder's safetensors files; None where it has none."""
-    files = [folder / "model.safetensors"]
-    if not files[0].is_file():
-        files = sorted(folder.glob("model-*-of-*.safetensors"))
-    return {name: shape for file in files for name, shape in _read_header(file).items()} if files else None
-
-
-def _read_header(weights: Path) -> dict[str, list[int]]:
-    """A safetensors file begins with its header's length, then names and shapes as JSON."""
-    with weights.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > _HEADER_BYTES:
-            raise ValueError(f"{weights.name} has no valid header")
-        header: dict[str, Any] = json.loads(file.read(length))
-    return {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}
+    files = weights_found(folder)
+    return {name: tensor["shape"] for file in files for name, tensor in read_header(file).items()} if files else None

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+_WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 VOCABULARIES = (
     *("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "spm.model", "spm_char.model"),
@@ -13,11 +14,14 @@ VOCABULARIES = (
     *("prophetnet.tokenizer", "byte_maps.json", "tekken.json", "tiktoken.model"),
 )
 """Files from which the tokenizers of transformers 5 know their words."""
-BESIDE_VOCABULARIES = (
+TOKENIZER = (
+    *VOCABULARIES,
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("chat_template.jinja", "chat_template.json"),
     *("merges.txt", "bpe.codes", "target.spm", "target_vocab.json", "vocab-tgt.json", "entity_vocab.json"),
     *("emoji.json", "normalizer.json", "word_pronunciation.json", "word_shape.json"),
 )
-"""What some of them need besides."""
+"""All of a tokenizer's files: what some need besides, its settings and its chat template too."""
 _CHARACTERS = ("CanineTokenizer", "ByT5Tokenizer", "PerceiverTokenizer", "canine", "perceiver")
 """Tokenizers, and kinds of model with them, that know characters or bytes and need no file for that."""
 _RUNS_CODE = (".bin", ".pt", ".pth", ".h5", ".msgpack", ".ckpt")
@@ -52,11 +56,11 @@ def weights(folder: Path) -> list[Path]:
     """The files of a model's weights: model.safetensors, or all that its index names.
 
     Raises FileNotFoundError where one of them is missing, ValueError for an index that cannot be read."""
-    whole = folder / "model.safetensors"
-    if whole.is_file():
-        return [whole]
+    found = weights_found(folder)
+    if [path.name for path in found] == [_WHOLE]:
+        return found
     if not (folder / INDEX).is_file():
-        if any(folder.glob("model-*-of-*.safetensors")):
+        if found:
             raise FileNotFoundError(f"{INDEX} is missing beside its parts")
         others = sorted(path.name for path in folder.iterdir() if path.name.endswith(_RUNS_CODE))
         only = f"; it has {', '.join(others[:3])}, and such files can run code when they are read" if others else ""
@@ -68,6 +72,12 @@ def weights(folder: Path) -> list[Path]:
     if missing := [name for name in names if not (folder / name).is_file()]:
         raise FileNotFoundError(f"{missing[0]} is missing, which {INDEX} names")
     return [folder / name for name in names]
+
+
+def weights_found(folder: Path) -> list[Path]:
+    """model.safetensors, or the parts that are there, whatever an index says; none where there are none."""
+    whole = folder / _WHOLE
+    return [whole] if whole.is_file() else sorted(folder.glob("model-*-of-*.safetensors"))
 
 
 def read_header(path: Path) -> Mapping[str, Mapping[str, Any]]:
