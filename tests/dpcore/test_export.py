@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from dpcore.export import About
 from dpcore.methods import get_method, load_export
 from dpcore.models import build_model, load_tokenizer
+from dpcore.spec.folders import TOKENIZER
 from dpcore.tasks import make_task
 
 from .conftest import LABELS, MAX_LENGTH, WORDS
@@ -136,6 +137,14 @@ def test_nothing_names_a_path(train_it, tmp_path, method):
         assert config["target_modules"] == sorted(set(config["target_modules"]))  # sets have an order of the day
     with pytest.raises(ValueError, match="public name"):
         About(str(trained.folder), SHA256, method, "classification", LABELS, MAX_LENGTH)
+
+
+def test_an_export_has_every_file_that_a_tokenizer_may_need(train_it, tmp_path):
+    trained = train_it("lora")
+    for name in {*TOKENIZER} - {file.name for file in trained.folder.iterdir()}:
+        (trained.folder / name).write_text("{}")
+    names = {file.name for file in trained.export(tmp_path / "export").iterdir()}
+    assert names >= {*TOKENIZER}
 
 
 @pytest.mark.parametrize("method", ["lora", "bitfit", "full", "side"])
