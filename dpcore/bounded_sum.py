@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 
 ROUNDING_SLACK = 1e-6
-"""What rounding may move the others by when one unit leaves: of the clip norm, for each unit expected in a draw."""
+"""What rounding may move the others by when one unit leaves, where no more was seen: of the clip norm, for each unit
+expected in a draw."""
 
 GRID_BITS = 28
 """At least as many bits lie between the bound and the grid. The noise, up to 1e6 bounds with tails of 9.4 deviations,

@@ -14,9 +14,10 @@ zero, and changes nothing else; a zero gradient contributes zero; an empty draw 
 sensitivity.
 
 Floating point: when one unit leaves, the others of its micro-batch are computed in another grouping, and their clipped
-gradients move by rounding: at most 4.2e-7 C each was seen in float32 (24 layers of 1,024 on a CPU). The sensitivity
-is therefore C * (1 + 1e-6 * expected batch): a public number, more than twice what was measured, and what the rehearsal
-holds every model to; and what rounding to the grid adds (`bounded_sum.py`).
+gradients move by rounding: with LoRA at most 4.2e-7 C each was seen in float32 (24 layers of 1,024 on a CPU), with all
+weights of six layers 1.4e-6 C. The sensitivity is therefore C * (1 + slack * expected batch), where the slack is twice
+what the rehearsal sees on public records and at least 1e-6, a public number; and what rounding to the grid adds
+(`bounded_sum.py`).
 Users that share micro-batches move by up to 16 times as much (`engine/per_user.py`), and their sum's sensitivity has
 that in; other users that are computed one at a time do not move at all. A norm that comes from Gram matrices
 is rounded up, because a clipped gradient would outgrow C if its norm came out too small.

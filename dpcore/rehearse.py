@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dpcore.engine.errors import BatchShape, NotTrainable, Packed, Regrouped, Unrunnable, UnseenParameter
 from dpcore.engine.one_by_one import OneByOne
 from dpcore.engine.per_example import PerExample
-from dpcore.engine.rehearsal import MOVES, NotFinite, NothingToCompare, moved, require_digits, require_exact
+from dpcore.engine.rehearsal import MOVES, Compared, NotFinite, NothingToCompare, compare, moved, require_digits
 from dpcore.engine.rows import Rows
 from dpcore.engine.tape import Gradients, Uses
 from dpcore.engine.trace import MORE, require_apart
@@ -73,10 +73,14 @@ class Rehearsal:
         self._records = task.mixed if isinstance(task, OfTokens) else task.synthetic
         self._shortest = task.shortest if isinstance(task, OfTokens) else 1
         self._uses: Uses = frozenset()
+        self._distance = 0.0
 
-    def run(self) -> None:
-        """Raises NotTrainable, with module or parameter and the length, for what cannot be trained exactly, or of which
-        the engine cannot tell; SLOWLY where another engine may; OutOfMemoryError where one record does not fit."""
+    def run(self) -> float:
+        """The slack that a sum must claim: of the clip norm, for each unit expected.
+
+        Raises NotTrainable, with module or parameter and the length, for what cannot be trained exactly, or of which
+        the engine cannot tell; SLOWLY where another engine may; OutOfMemoryError where one record does not fit.
+        """
         require_digits(self._model)
         if isinstance(self._task, OfTokens):
             self._task.require_fit(self._model)
@@ -96,6 +100,7 @@ class Rehearsal:
         for length in shared[-1:]:
             self._require_apart(length)
         self._engine.expect(self._uses)
+        return Compared(self._uses, self._distance).slack
 
     def _require_apart(self, length: int) -> None:
         public = self._records(MORE, length)
@@ -120,18 +125,19 @@ class Rehearsal:
         public = self._records(count, length)
         compared, left = False, np.arange(count)
 
-        def compare(now: np.ndarray, length: int) -> bool:
+        def together(now: np.ndarray, length: int) -> bool:
             with _at(length):
                 try:
-                    self._uses |= require_exact(
+                    made = compare(
                         self._engine, self._model, lambda some: self._losses(public, now[some], length), len(now)
                     )
                 except NothingToCompare:
                     return False
+            self._uses, self._distance = self._uses | made.uses, max(self._distance, made.distance)
             return True
 
         while len(left):
-            found, size = self._micro_batches.first(left, length, compare)
+            found, size = self._micro_batches.first(left, length, together)
             compared, left = compared or found, left[size:]
         if not compared:
             raise NothingToCompare(f"the gradients of all public records padded to {length} tokens are zero")

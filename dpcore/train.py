@@ -140,7 +140,7 @@ class _Run(Generic[R]):
         self._parameters = self._engine.parameters
         self._optimiser = optimise.make(self._parameters, plan)
         self._averages = optimise.averages(self._parameters) if plan.weight_averaging else {}
-        self._clip_norm = plan.clip_norm
+        self._clip_norm, self._slack = plan.clip_norm, ROUNDING_SLACK
         self._groups = by_module(self._parameters)
         self._dtype = torch.promote_types(next(iter(self._parameters.values())).dtype, torch.float32)
         self._memory = torch.empty(self._engine.width, dtype=torch.float64, device=self._engine.device)
@@ -176,7 +176,7 @@ class _Run(Generic[R]):
         def take(gradients: Gradients | Rows) -> None:
             self._zero().add(gradients)
 
-        rehearse.Rehearsal(self._model, self._task, self._engine, self._micro_batches, take).run()
+        self._slack = rehearse.Rehearsal(self._model, self._task, self._engine, self._micro_batches, take).run()
 
     def iterate(self) -> None:
         """One iteration: one draw, one noise."""
@@ -226,7 +226,7 @@ class _Run(Generic[R]):
             expected_batch=self._plan.expected_batch,
             device=self._engine.device,
             groups=self._groups,
-            rounding=ROUNDING_SLACK * (CANCELLING if self._users_share else 1),
+            rounding=self._slack * (CANCELLING if self._users_share else 1),
             memory=self._memory,
         )
 

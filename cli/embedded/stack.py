@@ -155,13 +155,13 @@ class Stack:
 
 def worker_environment(data: Path) -> dict[str, str]:
     """The variables of a worker of the stack that runs on `data`. Raises StackError when none does."""
-    values = _shared_values(data, roles.WORKER, secrets.load(data).worker_password)
+    values = _shared_values(data, roles.WORKER, _of_running(data).worker_password)
     return services.worker_environment(data, values)
 
 
 def api_environment(data: Path) -> dict[str, str]:
     """The variables of the API of the stack that runs on `data`. Raises StackError when none does."""
-    known = secrets.load(data)
+    known = _of_running(data)
     own = {
         "TACIT_KEY_PEPPER": known.key_pepper,
         "TACIT_FINGERPRINT_KEY": known.fingerprint_key,
@@ -276,9 +276,24 @@ def _log(folder: Path, name: str) -> Path:
 def admin_url(data: Path) -> str:
     """The administrator's URL of the stack that runs on `data`. Raises StackError when none does."""
     running = postgres.live(data.absolute() / "postgres")
-    if running is None or not (data / "secrets" / "stack.json").exists():
-        raise StackError(f"no stack runs on {data}; start it with `tacit up`, or set TACIT_ADMIN_DATABASE_URL")
-    return running.url(roles.ADMIN, secrets.load(data).admin_password, DATABASE)
+    known = _of_running(data)
+    if running is None:
+        raise _nothing_runs(data)
+    return running.url(roles.ADMIN, known.admin_password, DATABASE)
+
+
+def _of_running(data: Path) -> secrets.Secrets:
+    """The secrets of a stack that was started; none are made."""
+    if not (data / "secrets" / "stack.json").exists():
+        raise _nothing_runs(data)
+    return secrets.load(data)
+
+
+def _nothing_runs(data: Path) -> StackError:
+    return StackError(
+        f"no stack runs on {data}; start it with `tacit up`, name its folder with --data, or set the deployment's "
+        "TACIT_* variables, of which the database's URL is one"
+    )
 
 
 def policy_key(data: Path) -> str:

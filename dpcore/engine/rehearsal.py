@@ -1,7 +1,9 @@
 """Whether the engine is exact for this model: found out on public records, before the first step."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -31,22 +33,46 @@ class NotFinite(InexactGradient):
     """A public record's gradient is not finite."""
 
 
+MOST_SLACK = 1e-5
+"""The largest slack that a sum claims: of the clip norm, for each unit expected in a draw."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """uses: of parameters whose gradients were told apart by example. distance: how far at most a gradient among the
+    others was from the same alone, or its norm too small, of its norm."""
+
+    uses: Uses
+    distance: float
+
+    @property
+    def slack(self) -> float:
+        """What a sum must claim: twice what was seen, and never less than is claimed everywhere."""
+        return max(ROUNDING_SLACK, 2 * self.distance)
+
+
 def require_exact(
     engine: PerExample | OneByOne, model: nn.Module, losses: Callable[[np.ndarray], Tensor], examples: int
 ) -> Uses:
+    """As `compare`; the uses alone."""
+    return compare(engine, model, losses, examples).uses
+
+
+def compare(
+    engine: PerExample | OneByOne, model: nn.Module, losses: Callable[[np.ndarray], Tensor], examples: int
+) -> Compared:
     """Compare the engine's gradients of different public examples with plain autograd's, one example at a time.
 
-    losses(indices): one loss for each index out of range(examples), differentiable. Returns the uses of parameters
-    whose gradients were told apart by example.
+    losses(indices): one loss for each index out of range(examples), differentiable.
 
-    Raises Regrouped where a gradient among the others is further from the same alone than the sensitivity of a sum has
-    room for; InexactGradient, naming the parameters, for more than half the digits of their type, as where a model
-    mixes its examples, or lays them out in a way that a layer's shape does not show; NothingToCompare; MixedExamples as
+    Raises Regrouped where a gradient among the others is further from the same alone than any sum claims; for more than
+    half the digits of their type InexactGradient, naming the parameters, as where a model mixes its examples, or lays
+    them out in a way that a layer's shape does not show; NothingToCompare and NotFinite; MixedExamples as
     `require_separate` does; and what the engine raises.
     """
     require_separate(model, lambda: losses(np.arange(examples)))
     parameters = list(engine.parameters.values())
-    compared = False
+    compared, distance = False, 0.0
     with evaluating(model):
         gradients = engine.gradients(lambda: losses(np.arange(examples)), examples)
         norms, uses = gradients.norms(), engine.uses
@@ -54,31 +80,38 @@ def require_exact(
             row = torch.zeros(engine.width, dtype=torch.float64, device=engine.device)
             gradients.add_weighted(row, (torch.arange(examples, device=engine.device) == i).to(norms.dtype))
             alone = torch.cat([g.flatten() for g in torch.autograd.grad(losses(np.array([i]))[0], parameters)]).double()
-            if not alone.isfinite().all():
-                raise NotFinite(f"a public record's gradient has norm {alone.norm()}: nothing can be compared")
-            _require_close(engine, row, alone, norms[i])
-            compared = compared or bool(alone.any())
+            norm = float(alone.norm())
+            if not math.isfinite(norm):
+                raise NotFinite(f"a public record's gradient has norm {norm}: nothing can be compared")
+            distance = max(distance, _distance(engine, row, alone, norm, float(norms[i])))
+            compared = compared or norm > 0
     if not compared:
         raise NothingToCompare("a public record's gradient has norm 0: nothing can be compared")
-    return uses if examples > 1 else frozenset()
+    return Compared(uses if examples > 1 else frozenset(), distance)
 
 
-def _require_close(engine: PerExample | OneByOne, row: Tensor, alone: Tensor, measured: Tensor) -> None:
-    """row, alone: one example's gradient among others and by itself, float64 [P]; measured: the engine's norm of it."""
-    norm, distance = alone.norm(), (row - alone).norm()
+def _distance(engine: PerExample | OneByOne, row: Tensor, alone: Tensor, norm: float, measured: float) -> float:
+    """row, alone: one example's gradient among others and by itself, float64 [P]; norm: of the latter; measured: the
+    engine's."""
+    moved = float((row - alone).norm())
     digits = torch.finfo(next(iter(engine.parameters.values())).dtype).eps ** 0.5
-    if distance > digits * norm:
+    if moved > digits * norm:
         errors = engine.unflatten(row - alone)
         names = [name for name, error in errors.items() if error.norm() > digits * norm / len(errors) ** 0.5]
         raise InexactGradient(f"per-example gradients are not each example's own: {', '.join(names)}")
-    if not norm * (1 - ROUNDING_SLACK) <= measured <= norm * (1 + _NORM_ABOVE):
-        kind = Regrouped if norm * (1 - digits) <= measured <= norm else InexactGradient
-        raise kind(f"the norm of an example's gradient is {norm.item()}, not {measured.item()}")
-    if distance > ROUNDING_SLACK * norm:
+    if norm == 0:
+        return 0.0
+    distance = max(moved, norm - measured) / norm
+    if distance > digits or measured > norm * (1 + _NORM_ABOVE):
+        raise InexactGradient(f"the norm of an example's gradient is {norm}, not {measured}")
+    if 2 * distance > MOST_SLACK:
+        if norm - measured > moved:
+            raise Regrouped(f"the norm of an example's gradient is {norm}, not {measured}")
         raise Regrouped(
-            f"rounding moves a clipped gradient by {distance / norm:.1e} of the clip norm among other records, where "
-            f"the sensitivity has room for {ROUNDING_SLACK:.0e}"
+            f"rounding moves a clipped gradient by {distance:.1e} of the clip norm among other records, where the "
+            f"sensitivity has room for {MOST_SLACK / 2:.0e}"
         )
+    return distance
 
 
 def require_digits(model: nn.Module) -> None:

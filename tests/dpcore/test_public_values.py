@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dpcore.bounded_sum import ROUNDING_SLACK
+from dpcore.clipping import ClippedSum
 from dpcore.engine.errors import HalfPrecision, InexactGradient, LooksAhead, NotTrainable, OutsideTable, Unrunnable
-from dpcore.engine.rehearsal import moved
+from dpcore.engine.rehearsal import MOST_SLACK, moved
 from dpcore.spec.plan import Speed
 from dpcore.tasks import make_task
 
@@ -122,6 +124,17 @@ def test_what_cannot_be_told_apart_in_a_batch_is_trained_one_at_a_time(function)
     assert go(host, function).sizes == {1}
     assert go(Host(), lambda _, y: y).sizes == {RECORDS}
     assert len(host.saved) == 1
+
+
+def test_rounding_that_was_seen_is_claimed_twice_and_noised_for(monkeypatch) -> None:
+    claimed, zero = [], ClippedSum.zero
+    monkeypatch.setattr(
+        ClippedSum, "zero", lambda *a, rounding, **k: claimed.append(rounding) or zero(*a, rounding=rounding, **k)
+    )
+    assert go(Host(), lambda _, y: y).sizes == {RECORDS}
+    assert claimed[-1] == ROUNDING_SLACK
+    assert go(Host(), lambda _, y: y + 1e-6 * neighbour(y)).sizes == {RECORDS}
+    assert 1.5 * ROUNDING_SLACK < claimed[-1] < MOST_SLACK
 
 
 @pytest.mark.parametrize("length", [1, 16, LONGEST])
