@@ -5,9 +5,9 @@ import argparse
 import uvicorn
 
 from api.app import create_app
-from domain.logs import set_up
-from domain.process import protect
-from domain.settings import ApiSettings, BadSettings, from_environment
+from domain.kit.logs import set_up
+from domain.kit.process import protect
+from domain.kit.settings import ApiSettings, BadSettings, from_environment
 
 
 def main() -> None:

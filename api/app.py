@@ -30,15 +30,15 @@ from api.models import endpoints as models
 from api.rate import RateLimit
 from api.recent import Recent
 from api.strict import StrictJson
-from domain.blobs import open_store, require_usable
-from domain.database import make_engine, require_safe_login
-from domain.files import forget_dead_uploads
-from domain.fingerprints import require_same_key
-from domain.keeper import Keeper, signing_key
-from domain.models import AllowList
-from domain.recognise import recognise_old
-from domain.settings import ApiSettings, secret_bytes
-from domain.tracing import exporting
+from domain.files.files import forget_dead_uploads
+from domain.files.fingerprints import require_same_key
+from domain.files.recognise import recognise_old
+from domain.keeping.keeper import Keeper, signing_key
+from domain.kit.database import make_engine, require_safe_login
+from domain.kit.settings import ApiSettings, secret_bytes
+from domain.kit.tracing import exporting
+from domain.models.allow_list import AllowList
+from domain.storage.blobs import open_store, require_usable
 from ledger.guard import require_intact
 
 CONNECTIONS = 10

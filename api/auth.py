@@ -10,10 +10,10 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.deps import Resources, Service
 from api.errors import ApiError
-from domain.grants import Viewer
-from domain.keys import is_sealed, key_mac, well_formed
-from domain.settings import secret_bytes
-from domain.tables import api_key
+from domain.access.grants import Viewer
+from domain.access.keys import is_sealed, key_mac, well_formed
+from domain.kit.settings import secret_bytes
+from domain.kit.tables import api_key
 
 _bearer = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer tacit_...`")
 _CHALLENGE = {"www-authenticate": "Bearer"}

@@ -11,11 +11,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import Depends, Request
 
 from api.rate import RateLimit
-from domain.blobs import Store
-from domain.keeper import Keeper
-from domain.models import DEFAULT_MODEL, AllowList, BaseModelFacts, Models
-from domain.refusals import Conflict
-from domain.settings import ApiSettings
+from domain.keeping.keeper import Keeper
+from domain.kit.refusals import Conflict
+from domain.kit.settings import ApiSettings
+from domain.models.allow_list import DEFAULT_MODEL, AllowList, BaseModelFacts, Models
+from domain.storage.blobs import Store
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
 from api.errors import ApiError
-from domain.sealing import Sealed
+from domain.storage.sealing import Sealed
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 

@@ -12,8 +12,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from domain.refusals import Conflict, Forbidden, Invalid, NotFound, OverBudget, Refusal, TooMany
-from dpcore.spec.strict import expected
+from domain.kit.refusals import Conflict, Forbidden, Invalid, NotFound, OverBudget, Refusal, TooMany
+from dpcore.terms.strict import expected
 from ledger.budgets import UnreadableBudget
 from ledger.errors import BudgetFrozen, LedgerIncomplete
 

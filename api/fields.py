@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import Path
 from pydantic import Field, StringConstraints, model_validator
 
-from dpcore.spec.strict import StrictModel
+from dpcore.terms.strict import StrictModel
 
 ID_PATTERN = r"^[A-Za-z0-9_-]{1,80}$"
 Id = Annotated[str, Path(pattern=ID_PATTERN)]

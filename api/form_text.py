@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-from domain import strict_json
+from domain.kit import strict_json
 
 _NUMBER = re.compile(r"-?(?:[0-9]+|[0-9]*\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 """HTML's valid floating-point number: JSON's, and .5 and 007."""

@@ -13,10 +13,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.deps import Resources
 from api.health.checks import look, places
-from domain import disk
-from domain.logs import about
-from domain.metrics import OncePerMinute, serve
-from domain.tables import job
+from domain.kit import disk
+from domain.kit.logs import about
+from domain.kit.metrics import OncePerMinute, serve
+from domain.kit.tables import job
 from ledger.tables import budget
 
 METHODS = {"GET", "HEAD", "POST", "DELETE", "OPTIONS", "PUT", "PATCH"}

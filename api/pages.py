@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from fastapi import Query
 from pydantic import BaseModel
 
-from domain.refusals import Invalid
+from domain.kit.refusals import Invalid
 
 Item = TypeVar("Item", bound=BaseModel)
 

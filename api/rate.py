@@ -6,7 +6,7 @@ import time
 
 import redis
 
-from domain.hints import redis_url
+from domain.jobs.hints import redis_url
 
 MINUTE = 60
 AWAY = 5.0

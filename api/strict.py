@@ -5,7 +5,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import ApiError, problem
-from domain import strict_json
+from domain.kit import strict_json
 
 DEEPEST = 32
 """Arrays and objects within each other."""

@@ -9,7 +9,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from domain.logs import type_name
+from domain.kit.logs import type_name
 
 MILLISECOND = 10**6  # in nanoseconds
 SERVER_ERROR = 500

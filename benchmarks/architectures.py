@@ -35,18 +35,18 @@ from torch import Tensor, nn
 from transformers.utils import logging
 
 from benchmarks.common import Figure, parser, report, versions
-from dpcore.clipping import AUTOMATIC_OFFSET, ClippedSum
 from dpcore.engine import errors, layout
 from dpcore.engine.one_by_one import OneByOne
 from dpcore.engine.per_example import PerExample
+from dpcore.mechanism.clipping import AUTOMATIC_OFFSET, ClippedSum
 from dpcore.methods import get_method
 from dpcore.models import build_model, load_tokenizer
-from dpcore.spec.facts import read_facts
-from dpcore.spec.methods import get_method as get_spec
-from dpcore.spec.methods import method_names
-from dpcore.spec.plan import Speed
 from dpcore.tasks import Task, make_task
 from dpcore.tasks.records import Records
+from dpcore.terms.facts import read_facts
+from dpcore.terms.methods import get_method as get_spec
+from dpcore.terms.methods import method_names
+from dpcore.terms.plan import Speed
 from dpcore.train import train
 from tests.dpcore import zoo
 

@@ -32,9 +32,9 @@ if __name__ == "__main__":  # run as a file: this folder's ledger.py must not hi
 
 from benchmarks.common import Figure, median, parser, percentile, report, spread, versions
 from cli.embedded import postgres
-from domain import tables
-from domain.database import make_engine
-from domain.ids import new_id
+from domain.kit import tables
+from domain.kit.database import make_engine
+from domain.kit.ids import new_id
 from ledger.reserve import Charge, Phase, reserve, settle
 from migrations.roles import Login, Logins, statements
 
@@ -250,7 +250,7 @@ def jobs_that_fit() -> list[Figure]:
     from dp_accounting.pld import PLDAccountant
     from dp_accounting.rdp import RdpAccountant
 
-    from dpcore.spec import accounting
+    from dpcore.terms import accounting
 
     event = SelfComposedDpEvent(
         PoissonSampledDpEvent(JOB.sample_rate, GaussianDpEvent(JOB.noise_multiplier)), JOB.steps
@@ -287,7 +287,7 @@ FILLING = {
 def noise_over_pld(names: Sequence[str]) -> list[Figure]:
     """The noise multiplier that the ledger's filter asks for, over the least at which a privacy loss distribution has
     the same epsilon; beside it by the best of the orders of the first revisions, and by all orders without weights."""
-    from dpcore.spec import accounting
+    from dpcore.terms import accounting
 
     def by_best(*filters: accounting.Filter) -> float:
         found = []

@@ -16,7 +16,7 @@ import httpx
 
 from cli.embedded import postgres, redis, roles, secrets, services, stack
 from cli.embedded.processes import PROC, Process, marked, tail
-from domain.bootstrap import create_first_key
+from domain.access.bootstrap import create_first_key
 
 MIB = 2**20
 PROJECT = "bench"

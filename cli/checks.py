@@ -15,14 +15,15 @@ import sqlalchemy as sa
 from cli.embedded import postgres, redis
 from cli.embedded.errors import StackError
 from cli.embedded.stack import check_port
-from domain import blobs, disk
-from domain.database import make_engine, require_safe_login
-from domain.fingerprints import require_same_key
-from domain.hints import redis_url
-from domain.keeper import LATE, open_witnesses
-from domain.models import base_models
-from domain.settings import ApiSettings, ModelSettings, secret_bytes
-from domain.tables import keeper_watch
+from domain.files.fingerprints import require_same_key
+from domain.jobs.hints import redis_url
+from domain.keeping.keeper import LATE, open_witnesses
+from domain.kit import disk
+from domain.kit.database import make_engine, require_safe_login
+from domain.kit.settings import ApiSettings, ModelSettings, secret_bytes
+from domain.kit.tables import keeper_watch
+from domain.models.allow_list import base_models
+from domain.storage import blobs
 from ledger.guard import require_intact
 
 ROOM = 2 * 2**30

@@ -27,10 +27,10 @@ from cli.client import ApiError, Client
 from cli.commands import adapters, jobs
 from cli.embedded import lock
 from cli.embedded.errors import StackError
-from dpcore.spec.methods import method_names
+from dpcore.terms.methods import method_names
 
 if TYPE_CHECKING:
-    from dpcore.spec.tasks import TaskKind
+    from dpcore.terms.tasks import TaskKind
 
 ROWS, EVALUATED = 6000, 600  # of the made-up data
 STEPS, BATCH = 40, 256
@@ -144,7 +144,7 @@ def demo(
 
 def _kind(task: str, **names: str | None) -> tuple["TaskKind", dict[str, str]]:
     """The service's task and its columns; a causal LM's follows from the columns that were named."""
-    from domain.rows import LABELLED, TASK_COLUMNS
+    from domain.storage.rows import LABELLED, TASK_COLUMNS
 
     if task == "causal-lm":
         task = "completion" if names["prompt"] or names["completion"] else "chat" if names["messages"] else "text"
@@ -416,7 +416,7 @@ def _request(task: Task, private: str) -> dict[str, Any]:
 
 def _reference(task: Task, rows: int) -> dict[str, Any]:
     """The public job that the budget is made for: this one."""
-    from domain.planning import reference_job
+    from domain.access.reference import reference_job
 
     default = reference_job(rows, task.epsilon, _base_model(task.model).facts, task.kind)
     rate = default.sample_rate if task.batch_size is None else min(1.0, task.batch_size / rows)
@@ -425,8 +425,8 @@ def _reference(task: Task, rows: int) -> dict[str, Any]:
 
 def _base_model(name: str) -> Any:
     """Where the base model lies and its public facts: the allow-list that the embedded stack has too."""
-    from domain.models import base_models
-    from domain.settings import ModelSettings, from_environment
+    from domain.kit.settings import ModelSettings, from_environment
+    from domain.models.allow_list import base_models
 
     known = base_models(from_environment(ModelSettings))
     if name not in known.usable:

@@ -29,7 +29,7 @@ def doctor(
     """
     from cli import checks
     from cli.embedded import postgres, stack
-    from domain.settings import ApiSettings
+    from domain.kit.settings import ApiSettings
 
     data = data.absolute()
     embedded = postgres.live(data / "postgres") is not None

@@ -10,7 +10,7 @@ from cli import options, output
 from cli.embedded.errors import StackError
 
 if TYPE_CHECKING:
-    from domain.settings import OperatorSettings
+    from domain.kit.settings import OperatorSettings
     from migrations.roles import Logins
 
 
@@ -34,8 +34,8 @@ def migrate(
     import sqlalchemy as sa
 
     from cli.embedded import secrets
-    from domain.bootstrap import create_first_key
-    from domain.settings import OperatorSettings, secret_bytes
+    from domain.access.bootstrap import create_first_key
+    from domain.kit.settings import OperatorSettings, secret_bytes
     from migrations import RolesMissing, found, head, upgrade
 
     settings = options.settings(OperatorSettings)
@@ -103,7 +103,7 @@ def _require_login(name: str, url: str) -> None:
     """Raises StackError unless this login opens the database, and has no more rights than a service."""
     import sqlalchemy as sa
 
-    from domain.database import UnsafeLogin, make_engine, require_safe_login
+    from domain.kit.database import UnsafeLogin, make_engine, require_safe_login
 
     engine = make_engine(url, pool_size=1)
     try:

@@ -13,7 +13,7 @@ from cli.client import ApiError
 from cli.embedded.errors import StackError
 
 if TYPE_CHECKING:
-    from domain.settings import FileSettings
+    from domain.kit.settings import FileSettings
 
 Url = Annotated[
     str | None,
@@ -65,7 +65,7 @@ def sharing(make: Callable[..., R]) -> Callable[[Callable[..., None]], Callable[
 
 def settings(kind: type[S]) -> S:
     """Settings from the environment. Raises StackError naming the variable that is missing or wrong."""
-    from domain.settings import BadSettings, from_environment
+    from domain.kit.settings import BadSettings, from_environment
 
     try:
         return from_environment(kind)

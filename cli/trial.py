@@ -139,8 +139,8 @@ def _answers(
 
 def _base_folder(folder: Path, about: "About", base: str | None) -> Path:
     """Where the base model lies, as it was named or as the adapter names it; a whole model needs none."""
-    from domain.models import base_models, describe
-    from domain.settings import ModelSettings
+    from domain.kit.settings import ModelSettings
+    from domain.models.allow_list import base_models, describe
 
     if (folder / "config.json").is_file():
         return folder

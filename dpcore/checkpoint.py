@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from dpcore.spec.plan import Plan
+from dpcore.terms.plan import Plan
 
 FORMAT = "tacit-checkpoint-1"
 

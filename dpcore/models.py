@@ -26,9 +26,9 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from dpcore.spec.folders import weights_found
-from dpcore.spec.reasons import reason
-from dpcore.spec.tasks import CAUSAL_LM, TaskKind
+from dpcore.terms.folders import weights_found
+from dpcore.terms.reasons import reason
+from dpcore.terms.tasks import CAUSAL_LM, TaskKind
 from dpcore.tokenizers import (
     choose_padding,
     in_table,

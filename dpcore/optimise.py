@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from dpcore.adam_bc import AdamBC
-from dpcore.spec.plan import Plan
+from dpcore.terms.plan import Plan
 
 
 def make(parameters: Mapping[str, nn.Parameter], plan: Plan) -> torch.optim.Optimizer:

@@ -16,7 +16,7 @@ from dpcore.engine.rehearsal import MOVES, Compared, NotFinite, NothingToCompare
 from dpcore.engine.rows import Rows
 from dpcore.engine.tape import Gradients, Uses
 from dpcore.engine.trace import MORE, require_apart
-from dpcore.micro_batches import MicroBatches, out_of_memory
+from dpcore.machine.micro_batches import MicroBatches, out_of_memory
 
 SLOWLY = (UnseenParameter, BatchShape, Packed, Regrouped, Unrunnable)
 """What the fast engine cannot do, plain autograd may, a record at a time."""

@@ -6,8 +6,8 @@ from pathlib import Path
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
-from dpcore.spec.folders import VOCABULARIES
-from dpcore.spec.reasons import reason
+from dpcore.terms.folders import VOCABULARIES
+from dpcore.terms.reasons import reason
 
 _ORDINARY = "The quick brown fox, 12 and 3."
 _UNKNOWN = "\u2603 \u0b9c \U0001f9ff \u0378 \x07"

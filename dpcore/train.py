@@ -13,22 +13,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dpcore import adaptive, optimise, recompute, rehearse
 from dpcore import checkpoint as checkpoints
-from dpcore.bounded_sum import ROUNDING_SLACK
-from dpcore.clipping import ClippedSum, by_module
+from dpcore import optimise, rehearse
 from dpcore.engine.one_by_one import OneByOne
 from dpcore.engine.per_example import PerExample
 from dpcore.engine.per_user import CANCELLING, USER_BYTES, UserGradient, UserGradients
 from dpcore.engine.rows import Rows
 from dpcore.engine.tape import Gradients
 from dpcore.explicit_mask import explicit_masks
-from dpcore.keystream import Streams
-from dpcore.micro_batches import MicroBatches, Stopped
-from dpcore.noise import noised_mean
+from dpcore.machine import recompute
+from dpcore.machine.micro_batches import MicroBatches, Stopped
+from dpcore.mechanism import adaptive
+from dpcore.mechanism.bounded_sum import ROUNDING_SLACK
+from dpcore.mechanism.clipping import ClippedSum, by_module
+from dpcore.mechanism.keystream import Streams
+from dpcore.mechanism.noise import noised_mean
+from dpcore.mechanism.sampling import Owners, poisson
 from dpcore.rehearse import Task
-from dpcore.sampling import Owners, poisson
-from dpcore.spec.plan import Plan, Speed
+from dpcore.terms.plan import Plan, Speed
 
 
 class Records(Protocol):

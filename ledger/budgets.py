@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from dpcore.spec import accounting
+from dpcore.terms import accounting
 from ledger.tables import budget
 
 
@@ -29,7 +29,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Balance:
-    """A budget's numbers, read in one statement; orders and units as in dpcore.spec.accounting."""
+    """A budget's numbers, read in one statement; orders and units as in dpcore.terms.accounting."""
 
     id: str
     tenant_id: str
@@ -75,7 +75,7 @@ def open_budget(
 ) -> None:
     """Insert a budget; the database computes its caps and writes its first entry.
 
-    Raises dpcore.spec.accounting.DoesNotFit when the reference job cannot fit, with the smallest epsilon that works.
+    Raises dpcore.terms.accounting.DoesNotFit when the reference job cannot fit, with the smallest epsilon that works.
     """
     filter = accounting.reference_filter(
         float(epsilon), float(delta), reference.sample_rate, reference.steps, reference.noise_multiplier

@@ -10,7 +10,7 @@ from importlib import resources
 
 import sqlalchemy as sa
 
-from dpcore.spec import accounting
+from dpcore.terms import accounting
 
 MANIFEST = "manifest.json"
 """What a database at this revision has; `read_manifest` of a freshly migrated one."""

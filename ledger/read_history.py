@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import BIT, array
 
-from dpcore.spec import accounting
+from dpcore.terms import accounting
 from ledger.history import SAYINGS, Account, Booking, Counts, History, Line, Pass, Permits, Problem, Stage, Work
 from ledger.reading import Curve, columns, curve, exact, flag, orders, whole
 from ledger.tables import authorisation, budget, budget_grant, entry, phase, population, reservation, work

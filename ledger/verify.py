@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from dpcore.spec import accounting
+from dpcore.terms import accounting
 from ledger import policy
 from ledger.canonical import entry_hash, packed
 from ledger.history import Account, History, Line, Problems

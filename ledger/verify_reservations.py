@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from dpcore.spec import accounting
+from dpcore.terms import accounting
 from ledger.history import Booking, History, Line, Problems, Stage
 from ledger.reading import Curve, structure
 

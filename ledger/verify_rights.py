@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from decimal import Decimal, localcontext
 
-from dpcore.spec import accounting
+from dpcore.terms import accounting
 from ledger.history import Account, History, Line, Pass, Problems
 from ledger.reading import Curve, exact, whole
 from ledger.verify_reservations import held, owed

@@ -15,8 +15,8 @@ import sqlalchemy as sa
 
 from cli.embedded import postgres, redis
 from cli.embedded.errors import StackError
-from domain.blobs import Store, open_store
-from domain.settings import ServiceSettings
+from domain.kit.settings import ServiceSettings
+from domain.storage.blobs import Store, open_store
 from migrations.roles import Login, Logins, statements
 
 LOGINS = Logins(

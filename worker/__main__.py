@@ -14,13 +14,13 @@ from collections.abc import Mapping
 import sqlalchemy as sa
 from celery.signals import celeryd_init, worker_shutting_down
 
-from domain.blobs import BadStore, Store, open_store, require_usable
-from domain.database import UnsafeLogin, make_engine, require_safe_login
-from domain.files import encrypt_old
-from domain.masters import NoMasterKey
-from domain.models import BaseModelFacts, base_models
-from domain.process import protect
-from domain.settings import BadSettings, WorkerSettings, from_environment
+from domain.files.files import encrypt_old
+from domain.kit.database import UnsafeLogin, make_engine, require_safe_login
+from domain.kit.process import protect
+from domain.kit.settings import BadSettings, WorkerSettings, from_environment
+from domain.models.allow_list import BaseModelFacts, base_models
+from domain.storage.blobs import BadStore, Store, open_store, require_usable
+from domain.storage.masters import NoMasterKey
 from ledger.guard import TamperedDatabase, require_intact
 from worker import intake
 from worker.app import make_app

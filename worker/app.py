@@ -2,8 +2,8 @@
 
 from celery import Celery
 
-from domain.hints import BROKER_OPTIONS, QUEUE
-from domain.settings import WorkerSettings
+from domain.jobs.hints import BROKER_OPTIONS, QUEUE
+from domain.kit.settings import WorkerSettings
 
 
 def make_app(settings: WorkerSettings) -> Celery:

@@ -6,13 +6,13 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic import ValidationError
 
-from domain.binding import BrokenBinding, open_file
-from domain.blobs import Store
-from domain.purposes import PUBLIC
-from domain.sealing import Sealed
-from domain.tables import file, job, job_file
-from dpcore.spec.plan import Plan
-from dpcore.spec.tasks import CAUSAL_LM, TaskKind
+from domain.files.binding import BrokenBinding, open_file
+from domain.kit.purposes import PUBLIC
+from domain.kit.tables import file, job, job_file
+from domain.storage.blobs import Store
+from domain.storage.sealing import Sealed
+from dpcore.terms.plan import Plan
+from dpcore.terms.tasks import CAUSAL_LM, TaskKind
 from ledger.tables import phase, reservation
 from worker.errors import Refused
 

@@ -9,17 +9,17 @@ import numpy as np
 import sqlalchemy as sa
 from torch import nn
 
-from domain.blobs import Store, open_store, require_room
-from domain.events import append_event
-from domain.logs import describe
-from domain.releases import publish
-from domain.rows import read_rows
-from domain.settings import WorkerSettings
+from domain.jobs.events import append_event
+from domain.jobs.releases import publish
+from domain.kit.logs import describe
+from domain.kit.settings import WorkerSettings
+from domain.storage.blobs import Store, open_store, require_room
+from domain.storage.rows import read_rows
 from dpcore.checkpoint import read_step
 from dpcore.engine.errors import NotTrainable
-from dpcore.micro_batches import out_of_memory
-from dpcore.spec.reasons import shown
+from dpcore.machine.micro_batches import out_of_memory
 from dpcore.tasks.records import Records
+from dpcore.terms.reasons import shown
 from dpcore.train import Outcome, train
 from ledger import work
 from ledger.errors import (

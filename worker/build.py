@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from domain.logs import describe
-from domain.models import Unusable, find
-from domain.reasons import of_files
-from domain.settings import WorkerSettings
+from domain.kit.logs import describe
+from domain.kit.settings import WorkerSettings
+from domain.models.allow_list import Unusable, find
+from domain.models.reasons import of_files
+from dpcore.machine.micro_batches import out_of_memory
 from dpcore.methods import get_method
-from dpcore.micro_batches import out_of_memory
 from dpcore.models import build_model, load_tokenizer, with_padding
 from dpcore.tasks import Task, make_task
 from worker.assignment import Assignment
@@ -31,7 +31,7 @@ class Built:
     tokenizer: PreTrainedTokenizerBase
     base_model_sha256: str
     source: str
-    """Where the base model came from, as `domain.models` says it."""
+    """Where the base model came from, as `domain.models.allow_list` says it."""
     folder: Path
     """Of the base model, on this machine."""
 

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from domain.blobs import Store, delete, delete_all, get_bytes, put_bytes
-from domain.statuses import ENDED
-from domain.tables import checkpoint, job
+from domain.kit.statuses import ENDED
+from domain.kit.tables import checkpoint, job
+from domain.storage.blobs import Store, delete, delete_all, get_bytes, put_bytes
 from ledger.errors import translated
 from ledger.work import Lease
 from worker.errors import STORE_ERRORS

@@ -4,11 +4,11 @@ from typing import Literal
 
 import sqlalchemy as sa
 
-from domain.events import append_event
-from domain.pauses import show_paused
-from domain.releases import rounded_now
-from domain.statuses import EXPIRED
-from domain.tables import job
+from domain.jobs.events import append_event
+from domain.jobs.pauses import show_paused
+from domain.jobs.releases import rounded_now
+from domain.kit.statuses import EXPIRED
+from domain.kit.tables import job
 from ledger import work
 from ledger.errors import PauseRequested, StopRequested
 from ledger.reserve import settle

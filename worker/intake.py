@@ -12,7 +12,7 @@ from celery import Celery
 from celery.bootsteps import StartStopStep
 from celery.worker.consumer.tasks import Tasks
 
-from domain.hints import TASK
+from domain.jobs.hints import TASK
 from worker.lease import worth_claiming
 from worker.log import log
 

@@ -10,9 +10,9 @@ from types import TracebackType
 
 import sqlalchemy as sa
 
-from domain.events import append_event
-from domain.releases import rounded_now
-from domain.tables import job
+from domain.jobs.events import append_event
+from domain.jobs.releases import rounded_now
+from domain.kit.tables import job
 from ledger import work
 from ledger.errors import StaleFence
 from ledger.tables import budget, reservation

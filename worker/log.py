@@ -6,7 +6,7 @@ from typing import Any
 from celery.signals import setup_logging
 from celery.utils.log import get_multiprocessing_logger
 
-from domain import logs
+from domain.kit import logs
 
 log = logging.getLogger("tacit.worker")
 

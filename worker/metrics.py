@@ -6,7 +6,7 @@ from celery.worker import state
 from prometheus_client import CollectorRegistry, Counter, Metric
 from prometheus_client.core import GaugeMetricFamily
 
-from domain.metrics import OncePerMinute, serve
+from domain.kit.metrics import OncePerMinute, serve
 
 LOOKS = Counter(
     "tacit_reconciler_looks", "Looks at open jobs: done, or cut short by an error", ["result"], registry=None

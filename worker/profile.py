@@ -16,17 +16,17 @@ from typing import Any
 import sqlalchemy as sa
 import torch
 
-from domain import profiles
-from domain.logs import describe
-from domain.models import BaseModelFacts
-from domain.profiles import Measured
-from domain.reasons import of_files
+from domain.kit.logs import describe
+from domain.models import profiles
+from domain.models.allow_list import BaseModelFacts
+from domain.models.profiles import Measured
+from domain.models.reasons import of_files
+from dpcore.machine.micro_batches import out_of_memory
 from dpcore.methods import get_method
-from dpcore.micro_batches import out_of_memory
 from dpcore.models import build_model, load_tokenizer
-from dpcore.spec.plan import Plan
-from dpcore.spec.tasks import CAUSAL_LM, TaskKind
 from dpcore.tasks import make_task
+from dpcore.terms.plan import Plan
+from dpcore.terms.tasks import CAUSAL_LM, TaskKind
 from dpcore.train import train
 from worker.build import pick_device
 from worker.log import log

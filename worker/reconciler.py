@@ -5,14 +5,14 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from domain.blobs import Store
-from domain.expiry import end_expired
-from domain.hints import HINT_ERRORS, send_hint, waiting
-from domain.logs import describe
-from domain.pauses import show_paused
-from domain.settings import WorkerSettings
-from domain.statuses import PAUSING
-from domain.tables import checkpoint, job
+from domain.jobs.expiry import end_expired
+from domain.jobs.hints import HINT_ERRORS, send_hint, waiting
+from domain.jobs.pauses import show_paused
+from domain.kit.logs import describe
+from domain.kit.settings import WorkerSettings
+from domain.kit.statuses import PAUSING
+from domain.kit.tables import checkpoint, job
+from domain.storage.blobs import Store
 from ledger.errors import LedgerError
 from ledger.tables import reservation, work
 from ledger.work import LONGEST_LEASE

@@ -11,12 +11,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from domain.blobs import Store, put_bytes
-from domain.releases import Result
-from domain.tables import file, job_file
+from domain.jobs.releases import Result
+from domain.kit.tables import file, job_file
+from domain.storage.blobs import Store, put_bytes
 from dpcore.export import About, Privacy, write_card
 from dpcore.methods import get_method
-from dpcore.spec import accounting
+from dpcore.terms import accounting
 from ledger.budgets import balance
 from ledger.tables import phase, reservation
 from ledger.work import Lease

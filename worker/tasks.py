@@ -6,12 +6,12 @@ import sqlalchemy as sa
 from celery import shared_task
 from celery.signals import worker_process_init
 
-from domain.database import make_engine
-from domain.hints import TASK
-from domain.logs import about, describe
-from domain.metrics import MINUTE
-from domain.settings import WorkerSettings, from_environment
-from domain.tracing import exporting
+from domain.jobs.hints import TASK
+from domain.kit.database import make_engine
+from domain.kit.logs import about, describe
+from domain.kit.metrics import MINUTE
+from domain.kit.settings import WorkerSettings, from_environment
+from domain.kit.tracing import exporting
 from worker.drain import draining, listen
 from worker.lease import worth_claiming
 from worker.log import log

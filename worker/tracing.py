@@ -8,8 +8,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from domain.logs import type_name
-from domain.metrics import MINUTE
+from domain.kit.logs import type_name
+from domain.kit.metrics import MINUTE
 from ledger.errors import LedgerError
 from ledger.work import Lease
 from worker.ends import TRAINING_FAILED

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 from api.auth import Auditor
 from api.deps import Transaction
 from api.pages import After, Limit, Order, Page, fetch, page
-from domain.tables import audit
+from domain.kit.tables import audit
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"])
 

@@ -12,8 +12,8 @@ from api.auth import Caller
 from api.deps import Resources
 from api.fields import ID_PATTERN
 from api.metrics import template
-from domain.ids import new_id
-from domain.tables import audit
+from domain.kit.ids import new_id
+from domain.kit.tables import audit
 
 _CHANGES = {"POST", "PUT", "PATCH", "DELETE"}
 _ONLY_LOOKS = {

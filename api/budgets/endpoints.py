@@ -7,8 +7,9 @@ from api.budgets.schemas import Budget, Entry, NewBudget, Recognised, Rules, bud
 from api.deps import Service, Transaction
 from api.fields import Id
 from api.pages import After, Limit, Order, Page, fetch, fetch_numbered, page
-from domain import budgets, recognise
-from domain.settings import secret_bytes
+from domain.access import budgets
+from domain.files import recognise
+from domain.kit.settings import secret_bytes
 from ledger import tables
 
 router = APIRouter(prefix="/v1/budgets", tags=["budgets"])

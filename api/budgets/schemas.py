@@ -7,8 +7,8 @@ import sqlalchemy as sa
 from pydantic import BaseModel, Field
 
 from api.fields import Body, Delta, Epsilon, Name, Reason
-from domain import budgets
-from dpcore.spec import accounting
+from domain.access import budgets
+from dpcore.terms import accounting
 from ledger.budgets import Reference, for_display
 
 MOST_RECORDS = 1_000_000
@@ -158,7 +158,7 @@ def budget_of(row: sa.Row[Any]) -> Budget:
 
 
 def entry_of(row: sa.Row[Any], budget: sa.Row[Any]) -> Entry:
-    """A row of domain.budgets.entries."""
+    """A row of domain.access.budgets.entries."""
     after = [int(s + r) for s, r in zip(row.spent_after, row.reserved_after, strict=True)]
     return Entry(
         id=f"{row.budget_id}-{row.seq}",

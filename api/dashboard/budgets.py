@@ -24,9 +24,9 @@ from api.grants import endpoints as grants_api
 from api.grants.schemas import NewGrant
 from api.jobs.schemas import Job, job_of
 from api.pages import After, fetch
-from domain import jobs
-from domain.keeper import Keeper
-from domain.tables import job, job_file
+from domain.jobs import jobs
+from domain.keeping.keeper import Keeper
+from domain.kit.tables import job, job_file
 
 router = APIRouter(prefix="/budgets")
 _steward = allowed("steward")

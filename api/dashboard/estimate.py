@@ -20,9 +20,9 @@ from api.files import endpoints as files_api
 from api.form_text import number
 from api.jobs import endpoints as jobs_api
 from api.jobs.schemas import Estimate, NewJob
-from domain.refusals import Refusal
-from dpcore.spec.methods import DEFAULT_METHOD, method_names
-from dpcore.spec.plan import Clipping, Optimizer
+from domain.kit.refusals import Refusal
+from dpcore.terms.methods import DEFAULT_METHOD, method_names
+from dpcore.terms.plan import Clipping, Optimizer
 
 router = APIRouter()
 _require = allowed("analyst")

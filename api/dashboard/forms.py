@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from api.form_text import from_text
-from domain.refusals import Invalid
+from domain.kit.refusals import Invalid
 
 Body = TypeVar("Body", bound=BaseModel)
 

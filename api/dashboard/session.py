@@ -17,8 +17,8 @@ from fastapi import Depends, Request, Response
 from api.auth import Caller, find_caller, require_patience
 from api.deps import Resources, Service
 from api.errors import ApiError
-from domain.settings import secret_bytes
-from domain.tables import api_key
+from domain.kit.settings import secret_bytes
+from domain.kit.tables import api_key
 
 PATH = "/dashboard"
 COOKIE = "tacit_session"

@@ -28,33 +28,25 @@ from api.files.schemas import (
 from api.files.upload import Form, receive
 from api.middleware import FORM_OVERHEAD
 from api.pages import After, Order, Page, fetch, page
-from domain import (
-    blobs,
-    budgets,
-    disk,
-    files,
-    fingerprints,
-    questions,
-    quotas,
-    resemblance,
-    scratch,
-    upload_reports,
-)
-from domain.binding import open_file
-from domain.fingerprints import mark_of
+from domain.access import budgets, quotas
+from domain.files import files, fingerprints, questions, resemblance, scratch, upload_reports
+from domain.files.binding import open_file
+from domain.files.fingerprints import mark_of
+from domain.files.resemblance import Resemblance
+from domain.files.scratch import Part
+from domain.files.whereabouts import Ask
 from domain.ingest.check import Report
 from domain.ingest.check import Request as CheckRequest
 from domain.ingest.fingerprint import tenant_key
 from domain.ingest.report import UploadReport
 from domain.ingest.run import run_check
-from domain.purposes import PRIVATE, PUBLIC, RESULT
-from domain.refusals import Conflict, Invalid, NotFound
-from domain.resemblance import Resemblance
-from domain.rows import stream_jsonl
-from domain.scratch import Part
-from domain.settings import secret_bytes
-from domain.tables import file, question
-from domain.whereabouts import Ask
+from domain.kit import disk
+from domain.kit.purposes import PRIVATE, PUBLIC, RESULT
+from domain.kit.refusals import Conflict, Invalid, NotFound
+from domain.kit.settings import secret_bytes
+from domain.kit.tables import file, question
+from domain.storage import blobs
+from domain.storage.rows import stream_jsonl
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 FileLimit = Annotated[int, Query(ge=1, le=10_000, description="most items in the page")]

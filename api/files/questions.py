@@ -13,16 +13,16 @@ from api.deps import Service, Transaction
 from api.fields import Body, Id, Reason
 from api.files.schemas import File, NewlyUploaded, Question, Resembled, file_of
 from api.pages import Page, page
-from domain import files, questions, resemblance, upload_reports
-from domain.blobs import open_blob
-from domain.fingerprints import mark_of
-from domain.logs import type_name
-from domain.purposes import PUBLIC
-from domain.refusals import Conflict
-from domain.resemblance import Resemblance
-from domain.settings import secret_bytes
-from domain.tables import question
-from domain.whereabouts import Ask, Decision
+from domain.files import files, questions, resemblance, upload_reports
+from domain.files.fingerprints import mark_of
+from domain.files.resemblance import Resemblance
+from domain.files.whereabouts import Ask, Decision
+from domain.kit.logs import type_name
+from domain.kit.purposes import PUBLIC
+from domain.kit.refusals import Conflict
+from domain.kit.settings import secret_bytes
+from domain.kit.tables import question
+from domain.storage.blobs import open_blob
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 Said = Literal["same_population", "different_population", "publish"]

@@ -20,14 +20,14 @@ from api.budgets.schemas import MOST_RECORDS
 from api.fields import Body, Delta, Epsilon, Name, Reference
 from api.files.upload import Form, wrong_field
 from api.form_text import from_text
-from domain import strict_json
+from domain.files.whereabouts import Decision
 from domain.ingest.check import MOST_LABELS
 from domain.ingest.formats import SUFFIXES
 from domain.ingest.report import UploadReport
 from domain.ingest.values import LONGEST_LABEL, label_of
-from domain.purposes import PRIVATE, PUBLIC, RESULT
-from domain.rows import LABELLED, TASK_COLUMNS
-from domain.whereabouts import Decision
+from domain.kit import strict_json
+from domain.kit.purposes import PRIVATE, PUBLIC, RESULT
+from domain.storage.rows import LABELLED, TASK_COLUMNS
 
 LARGEST = 10**9
 DEFAULT_MAX_LENGTH = 128

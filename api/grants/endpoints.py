@@ -8,7 +8,7 @@ from api.deps import Transaction
 from api.fields import Id
 from api.grants.schemas import Grant, NewGrant, grant_of
 from api.pages import After, Limit, Order, Page, fetch, page
-from domain import budgets, grants
+from domain.access import budgets, grants
 from ledger.budgets import for_display
 from ledger.tables import budget_grant
 

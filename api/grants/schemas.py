@@ -6,8 +6,8 @@ import sqlalchemy as sa
 from pydantic import BaseModel, Field
 
 from api.fields import Body, Epsilon, Project, Reason, Reference
-from domain.grants import account_of
-from domain.jobs import budget_left
+from domain.access.grants import account_of
+from domain.jobs.jobs import budget_left
 from ledger.budgets import Balance
 
 

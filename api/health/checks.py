@@ -8,9 +8,10 @@ from pathlib import Path
 from kombu import Connection
 
 from api.deps import Resources
-from domain import blobs, disk
-from domain.hints import BROKER_OPTIONS
-from domain.keeper import Word
+from domain.jobs.hints import BROKER_OPTIONS
+from domain.keeping.keeper import Word
+from domain.kit import disk
+from domain.storage import blobs
 from ledger.guard import require_intact
 
 logger = logging.getLogger(__name__)

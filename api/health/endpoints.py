@@ -5,7 +5,7 @@ from typing import Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from domain.keeper import Word
+from domain.keeping.keeper import Word
 
 router = APIRouter(tags=["health"])
 

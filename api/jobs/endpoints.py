@@ -25,13 +25,14 @@ from api.jobs.schemas import (
 )
 from api.jobs.stream import STREAM_ANSWERS, event_stream, fetch_events
 from api.pages import After, Limit, Order, Page, fetch, page, unknown_cursor
-from domain import jobs, quotas
-from domain.binding import open_file
-from domain.hints import HINT_ERRORS, send_hint
-from domain.ids import new_id
-from domain.progress import estimated_finishes
-from domain.statuses import WAITING
-from domain.tables import job
+from domain.access import quotas
+from domain.files.binding import open_file
+from domain.jobs import jobs
+from domain.jobs.hints import HINT_ERRORS, send_hint
+from domain.jobs.progress import estimated_finishes
+from domain.kit.ids import new_id
+from domain.kit.statuses import WAITING
+from domain.kit.tables import job
 
 logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])

@@ -8,8 +8,8 @@ from sqlalchemy.dialects.postgresql import insert
 from api.auth import Caller
 from api.errors import ApiError
 from api.jobs.schemas import NewJob
-from domain.retention import IDEMPOTENCY_KEPT
-from domain.tables import idempotency
+from domain.keeping.retention import IDEMPOTENCY_KEPT
+from domain.kit.tables import idempotency
 
 
 def claim(connection: sa.Connection, caller: Caller, key: str, body: NewJob, job_id: str) -> str | None:

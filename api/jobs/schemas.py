@@ -8,12 +8,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from api.fields import Body, Delta, Epsilon, Name, Reason, Reference
-from domain.events import Name as EventName
-from domain.faults import fault
-from domain.grants import Grant
-from domain.jobs import Planned, Wanted, budget_left
-from domain.logs import type_name
-from domain.statuses import Detail
+from domain.access.grants import Grant
+from domain.jobs.events import Name as EventName
+from domain.jobs.jobs import Planned, Wanted, budget_left
+from domain.kit.faults import fault
+from domain.kit.logs import type_name
+from domain.kit.statuses import Detail
 from ledger.receipts import sign
 
 logger = logging.getLogger(__name__)
@@ -276,7 +276,7 @@ class Checkpoint(BaseModel):
 
 
 def job_of(row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | None = None) -> Job:
-    """A row of domain.jobs.of_tenant. One that makes no job is shown as such, so that no list ends at it."""
+    """A row of domain.jobs.jobs.of_tenant. One that makes no job is shown as such, so that no list ends at it."""
     try:
         return _whole(row, key, estimated_finish)
     except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
@@ -387,7 +387,7 @@ def _grant_use(grant: Grant | None) -> GrantUse | None:
 
 
 def event_of(row: sa.Row[Any]) -> Event:
-    """A row of domain.events.numbered."""
+    """A row of domain.jobs.events.numbered."""
     return Event(
         id=f"{event_prefix(row.job_id)}{row.number}",
         created_at=int(row.created_at.timestamp()),

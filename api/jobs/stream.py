@@ -16,10 +16,10 @@ from api.deps import Resources
 from api.errors import ApiError, problem
 from api.jobs.schemas import Event, event_of, event_prefix
 from api.pages import fetch_numbered
-from domain import events, jobs
-from domain.refusals import Refusal
-from domain.statuses import ENDED
-from domain.tables import api_key
+from domain.jobs import events, jobs
+from domain.kit.refusals import Refusal
+from domain.kit.statuses import ENDED
+from domain.kit.tables import api_key
 
 LOOK = 2.0
 """Seconds between two looks."""

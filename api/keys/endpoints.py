@@ -10,10 +10,10 @@ from api.deps import Service, Transaction
 from api.fields import Id
 from api.keys.schemas import CreatedKey, Key, NewKey, Rotation, key_of
 from api.pages import After, Limit, Order, Page, fetch, page
-from domain.keys import is_sealed, key_seal, new_key
-from domain.refusals import Conflict, NotFound
-from domain.settings import secret_bytes
-from domain.tables import api_key
+from domain.access.keys import is_sealed, key_seal, new_key
+from domain.kit.refusals import Conflict, NotFound
+from domain.kit.settings import secret_bytes
+from domain.kit.tables import api_key
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 

@@ -9,7 +9,9 @@ from api.deps import Service, Transaction
 from api.errors import ApiError
 from api.fields import Id
 from api.ledger.schemas import Freeze, Keys, Limit, Problem, Verification
-from domain import budgets, jobs, keeper
+from domain.access import budgets
+from domain.jobs import jobs
+from domain.keeping import keeper
 from ledger import policy
 from ledger.receipts import Receipt, issue
 from ledger.tables import entry, reservation

@@ -8,10 +8,10 @@ from pydantic import BaseModel, Field
 from api.auth import AnyKey
 from api.deps import Service, Transaction
 from api.fields import Id
-from domain import profiles
-from domain.models import BaseModelFacts, Unusable
-from domain.refusals import NotFound
-from dpcore.spec.tasks import TaskKind
+from domain.kit.refusals import NotFound
+from domain.models import profiles
+from domain.models.allow_list import BaseModelFacts, Unusable
+from dpcore.terms.tasks import TaskKind
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 

@@ -20,9 +20,9 @@ from benchmarks.training.models import Size, attach, make_model
 from benchmarks.training.processes import Commands, Timed, clock
 from benchmarks.training.steps import Opacus, adamw, make_plan, without_conv1d
 from dpcore import checkpoint
-from dpcore.spec.plan import Speed
 from dpcore.tasks import Task
 from dpcore.tasks.records import Records
+from dpcore.terms.plan import Speed
 from dpcore.train import train
 
 STEPS_A_CHECKPOINT = 10

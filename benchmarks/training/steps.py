@@ -25,12 +25,12 @@ from benchmarks.training.models import (
 )
 from benchmarks.training.processes import Commands, Refused, Timed, available, clock, peak, resident
 from dpcore import optimise
-from dpcore.clipping import ClippedSum
 from dpcore.engine.per_example import PerExample
-from dpcore.keystream import Streams
-from dpcore.noise import noised_mean
-from dpcore.spec.plan import Plan
-from dpcore.token_budget import cpu_tokens
+from dpcore.machine.token_budget import cpu_tokens
+from dpcore.mechanism.clipping import ClippedSum
+from dpcore.mechanism.keystream import Streams
+from dpcore.mechanism.noise import noised_mean
+from dpcore.terms.plan import Plan
 
 NONPRIVATE, OURS, HOOKS, GHOST, FASTDP = "nonprivate", "ours", "opacus-hooks", "opacus-ghost", "fastdp"
 SAME_LOSS = "nonprivate-same-loss"

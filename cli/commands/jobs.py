@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cli import options, output
 from cli.client import Client, connect
-from dpcore.spec.methods import method_names
+from dpcore.terms.methods import method_names
 
 app = options.group("Private fine-tuning jobs.")
 PATH = "/v1/fine_tuning/jobs"

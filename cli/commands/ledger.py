@@ -178,7 +178,7 @@ def correct(
     policy_key: PolicyKey = None,
 ) -> None:
     """Operator: charge what happened outside the service. Freezes the budget when that is past its limit."""
-    from dpcore.spec import accounting
+    from dpcore.terms import accounting
     from ledger import policy
     from ledger.budgets import balance
 
@@ -236,7 +236,7 @@ def new_fingerprint_key(
     tacit ledger new-fingerprint-key secrets/fingerprint_key --reason "lost with the old host"
     ```
     """
-    from domain.fingerprints import go_on_with
+    from domain.files.fingerprints import go_on_with
 
     try:
         secret = bytes.fromhex(key_file.read_text().strip())

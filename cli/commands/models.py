@@ -70,8 +70,8 @@ def pull(
     TACIT_MODELS names each as `hub:owner/name@revision`, the revision being a commit's 40 hexadecimal digits. Jobs
     run from the cache (HF_HOME) and fetch nothing.
     """
-    from domain import hub
-    from domain.settings import HubModel, ModelSettings
+    from domain.kit.settings import HubModel, ModelSettings
+    from domain.models import hub
 
     models = options.settings(ModelSettings).models
     if name is not None and not isinstance(models.get(name), HubModel):

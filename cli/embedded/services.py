@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic_settings import BaseSettings
 
 from cli.embedded.processes import Process
-from domain.settings import ApiSettings, WorkerSettings
+from domain.kit.settings import ApiSettings, WorkerSettings
 
 MARK = "TACIT_STACK"  # names the data folder in the environment of every child and grandchild
 PASSED = (  # what a Python program needs of the machine

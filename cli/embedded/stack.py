@@ -17,7 +17,7 @@ from cli.embedded import lock, postgres, redis, roles, secrets, services
 from cli.embedded.errors import StackError
 from cli.embedded.processes import BEAT, Process, marked, tail
 from cli.embedded.supervisor import Kept, keep
-from domain.process import protect
+from domain.kit.process import protect
 
 DATABASE = "tacit"
 API_START = 120.0  # seconds until the API must answer
@@ -110,7 +110,7 @@ class Stack:
 
     def _migrate(self, server: postgres.Postgres, known: secrets.Secrets) -> str | None:
         """The database at this version, its roles, and the first admin key where there is none yet."""
-        from domain.bootstrap import create_first_key
+        from domain.access.bootstrap import create_first_key
         from migrations import found, upgrade
 
         roles.establish(server, known, DATABASE)

@@ -8,7 +8,7 @@ import resource
 import signal
 import sys
 
-from domain.process import protect
+from domain.kit.process import protect
 
 MEMORY = 4 * 2**30
 """Bytes of address space; most of it is only reserved."""

@@ -22,7 +22,7 @@ from domain.ingest.spooled_texts import SpooledTexts
 from domain.ingest.tally import Tally
 from domain.ingest.texts import texts_of
 from domain.ingest.values import in_order, is_text, label_of
-from domain.rows import LABELLED, RowWriter, drop_rows
+from domain.storage.rows import LABELLED, RowWriter, drop_rows
 
 MOST_LABELS = 1000
 

@@ -4,12 +4,12 @@ import csv
 from collections.abc import Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
-from domain import strict_json
 from domain.ingest import parquet
 from domain.ingest.columns import Columns
 from domain.ingest.lines import LONGEST, lines
 from domain.ingest.problems import Problems
 from domain.ingest.quotes import Quotes
+from domain.kit import strict_json
 
 SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
 """File name endings and the formats that they mean."""

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dpcore.bounded_sum import ROUNDING_SLACK
 from dpcore.engine.errors import HalfPrecision, InexactGradient, Regrouped
 from dpcore.engine.one_by_one import OneByOne
 from dpcore.engine.per_example import PerExample
 from dpcore.engine.separate import require_separate
 from dpcore.engine.tape import Uses
+from dpcore.mechanism.bounded_sum import ROUNDING_SLACK
 
 _NORM_ABOVE = 0.01
 """A norm may come out too large by this much: that costs a little signal, never privacy."""

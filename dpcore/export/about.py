@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from dpcore.spec.tasks import TaskKind
+from dpcore.terms.tasks import TaskKind
 
 ABOUT = "tacit.json"
 

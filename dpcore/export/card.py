@@ -10,7 +10,7 @@ from huggingface_hub import ModelCardData
 from dpcore.export import snippets
 from dpcore.export.about import About, read_about
 from dpcore.export.versions import OLDEST
-from dpcore.spec.tasks import CAUSAL_LM
+from dpcore.terms.tasks import CAUSAL_LM
 
 _LICENSES = {"Apache License": "apache-2.0", "MIT License": "mit"}
 _MOST_LABELS = 50

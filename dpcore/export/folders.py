@@ -15,7 +15,7 @@ from dpcore.export.about import ABOUT, About, write_about
 from dpcore.export.configs import GENERATION, tidy_adapter_config, write_generation_config, write_older_names
 from dpcore.export.tokenizer import copy_tokenizer
 from dpcore.models import build_model, load_model
-from dpcore.spec.tasks import CAUSAL_LM
+from dpcore.terms.tasks import CAUSAL_LM
 
 TRAINED = "trained.safetensors"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from dpcore.export.about import About
-from dpcore.spec.tasks import CAUSAL_LM
+from dpcore.terms.tasks import CAUSAL_LM
 
 Layout = Literal["peft", "trained", "whole"]
 

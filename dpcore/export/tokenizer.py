@@ -7,7 +7,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from dpcore.export.versions import TOKENIZER_CLASSES
-from dpcore.spec.folders import TOKENIZER
+from dpcore.terms.folders import TOKENIZER
 
 
 def copy_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, *, padding: int | None) -> None:

@@ -11,7 +11,7 @@ from types import ModuleType
 from torch import nn
 
 from dpcore.export import About, read_about
-from dpcore.spec.methods import get_method as get_spec
+from dpcore.terms.methods import get_method as get_spec
 
 
 def get_method(name: str) -> ModuleType:

@@ -9,8 +9,8 @@ from dpcore.export import export_trained as export
 from dpcore.export import load_trained as load
 from dpcore.methods.heads import head_modules
 from dpcore.methods.unused import freeze_unused
-from dpcore.spec.methods.bitfit import Options
-from dpcore.spec.tasks import CAUSAL_LM, TaskKind
+from dpcore.terms.methods.bitfit import Options
+from dpcore.terms.tasks import CAUSAL_LM, TaskKind
 
 __all__ = ["attach", "export", "load"]
 

@@ -8,8 +8,8 @@ from transformers import PreTrainedModel
 from dpcore.export import export_whole as export
 from dpcore.export import load_whole as load
 from dpcore.methods.unused import freeze_unused
-from dpcore.spec.methods.full import Options
-from dpcore.spec.tasks import TaskKind
+from dpcore.terms.methods.full import Options
+from dpcore.terms.tasks import TaskKind
 
 __all__ = ["attach", "export", "load"]
 

@@ -17,8 +17,8 @@ from dpcore.export import load_peft as load
 from dpcore.methods.heads import head_modules
 from dpcore.methods.unused import freeze_unused
 from dpcore.models import seeded
-from dpcore.spec.methods.lora import ALL, AUTO, Options, names
-from dpcore.spec.tasks import CAUSAL_LM, TaskKind
+from dpcore.terms.methods.lora import ALL, AUTO, Options, names
+from dpcore.terms.tasks import CAUSAL_LM, TaskKind
 
 __all__ = ["attach", "export", "load"]
 

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from dpcore.export import export_peft as export
 from dpcore.export import load_peft as load
 from dpcore.methods import lora
-from dpcore.spec.tasks import TaskKind
+from dpcore.terms.tasks import TaskKind
 
 __all__ = ["attach", "export", "load"]
 

@@ -5,7 +5,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from dpcore.models import seeded
-from dpcore.spec.tasks import CAUSAL_LM, TaskKind
+from dpcore.terms.tasks import CAUSAL_LM, TaskKind
 from dpcore.tokenizers import padding_of, table_rows
 
 _LENGTH = 8

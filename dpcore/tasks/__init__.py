@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from dpcore.spec.tasks import TaskKind
 from dpcore.tasks.causal_lm import CausalLM
 from dpcore.tasks.sequence_classification import SequenceClassification
+from dpcore.terms.tasks import TaskKind
 
 Task = SequenceClassification | CausalLM
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dpcore.spec.memory import SCORES_AT_ONCE
+from dpcore.terms.memory import SCORES_AT_ONCE
 
 
 class _CrossEntropy(torch.autograd.Function):

@@ -12,7 +12,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.routing import BaseRoute, Mount, Route
 
-from domain.ids import new_id
+from domain.kit.ids import new_id
 from tests.api.conftest import CSV, JOBS, PRIVATE, World, job_body
 
 DASHBOARD = "/dashboard"

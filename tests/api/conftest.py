@@ -19,12 +19,12 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from api.app import create_app
-from domain.bootstrap import ALL_SCOPES
-from domain.grants import Viewer
+from domain.access.bootstrap import ALL_SCOPES
+from domain.access.grants import Viewer
+from domain.access.keys import key_mac, key_seal, new_key
 from domain.ingest.check import check
-from domain.keys import key_mac, key_seal, new_key
-from domain.settings import ApiSettings, secret_bytes
-from domain.tables import api_key, tenant
+from domain.kit.settings import ApiSettings, secret_bytes
+from domain.kit.tables import api_key, tenant
 from tests.conftest import MASTER_KEY, Database
 
 JOBS = "/v1/fine_tuning/jobs"

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from api.app import create_app
 from cli.main import app as command
-from domain import keeper
+from domain.keeping import keeper
 from tests.api.conftest import JOBS, PRIVATE, World, job_body, make_keys, make_settings
 from tests.conftest import Database
 from tests.dashboard.test_safety import sign_in

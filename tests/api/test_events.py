@@ -12,8 +12,8 @@ import pytest
 import sqlalchemy as sa
 
 from api.jobs import stream
-from domain.events import append_event
-from domain.tables import api_key
+from domain.jobs.events import append_event
+from domain.kit.tables import api_key
 from tests.api.conftest import JOBS, World, wait_for
 
 pytestmark = pytest.mark.usefixtures("quick_checks")

@@ -15,10 +15,10 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from api.app import create_app
-from domain import scratch
-from domain.blobs import open_store
-from domain.settings import ApiSettings
-from domain.tables import file
+from domain.files import scratch
+from domain.kit.settings import ApiSettings
+from domain.kit.tables import file
+from domain.storage.blobs import open_store
 from tests.api.conftest import CSV, JOBS, PRIVATE, ROWS, World, free_port, wait_for
 from tests.conftest import MASTER_KEY
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from domain.expiry import end_expired
-from domain.tables import job
+from domain.jobs.expiry import end_expired
+from domain.kit.tables import job
 from ledger.tables import reservation
 from tests.api.conftest import JOBS, PROJECT, World, job_body
 from tests.api.test_jobs import finish

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from domain.blobs import open_store, put_bytes
-from domain.ids import new_id
-from domain.tables import api_key, data_key, file
+from domain.kit.ids import new_id
+from domain.kit.tables import api_key, data_key, file
+from domain.storage.blobs import open_store, put_bytes
 from ledger.tables import budget
 from tests.api.conftest import JOBS, World, csv_rows, job_body
 from tests.api.test_jobs import ADAPTER, finish

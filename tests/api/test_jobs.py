@@ -10,12 +10,12 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from api.app import create_app
-from domain import jobs
-from domain.blobs import open_store, put_bytes
-from domain.models import base_models
-from domain.refusals import OverBudget
-from domain.releases import Result, publish
-from domain.tables import job
+from domain.jobs import jobs
+from domain.jobs.releases import Result, publish
+from domain.kit.refusals import OverBudget
+from domain.kit.tables import job
+from domain.models.allow_list import base_models
+from domain.storage.blobs import open_store, put_bytes
 from ledger import work
 from ledger.reserve import settle
 from tests.api.conftest import JOBS, World, job_body

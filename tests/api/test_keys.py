@@ -3,7 +3,7 @@
 import pytest
 import sqlalchemy as sa
 
-from domain.tables import api_key
+from domain.kit.tables import api_key
 from tests.api.conftest import JOBS, World
 
 OPEN = {"/healthz", "/readyz"}

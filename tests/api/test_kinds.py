@@ -8,7 +8,7 @@ import pytest
 
 from api.app import create_app
 from api.files.schemas import NewFile
-from dpcore.spec.methods import get_method, method_names
+from dpcore.terms.methods import get_method, method_names
 from tests.api.attacks import DASHBOARD, Browser, Call
 from tests.api.conftest import JOBS, PRIVATE, World, job_body
 from tests.kinds import WRONG_KIND, candidates

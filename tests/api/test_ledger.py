@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from api.app import create_app
 from cli.main import app as command
-from domain import keeper
-from domain.settings import secret_bytes
+from domain.keeping import keeper
+from domain.kit.settings import secret_bytes
 from ledger import receipts, witness
 from tests.api.conftest import JOBS, World, job_body
 

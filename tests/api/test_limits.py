@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 
 from api.app import create_app
 from api.rate import RateLimit
-from domain.tables import api_key
+from domain.kit.tables import api_key
 from tests.api.conftest import JOBS, World
 from tests.superuser import past_triggers
 

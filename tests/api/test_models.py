@@ -12,9 +12,10 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from api.app import create_app
-from domain import models, profiles
-from domain.models import base_models
-from domain.tables import job
+from domain.kit.tables import job
+from domain.models import allow_list as models
+from domain.models import profiles
+from domain.models.allow_list import base_models
 from tests import folders
 from tests.api.conftest import JOBS, World, job_body, make_keys, make_settings, wait_for
 from tests.conftest import Database

@@ -13,8 +13,8 @@ from prometheus_client.core import GaugeMetricFamily
 
 from api.app import create_app
 from api.recent import Recent
-from domain import logs
-from domain.metrics import OncePerMinute
+from domain.kit import logs
+from domain.kit.metrics import OncePerMinute
 from tests.api.conftest import JOBS, World, free_port
 
 SECRET = "canary of a row"

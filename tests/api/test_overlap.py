@@ -14,8 +14,8 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from api.app import create_app
-from domain.fingerprints import OtherFingerprintKey
-from domain.tables import file
+from domain.files.fingerprints import OtherFingerprintKey
+from domain.kit.tables import file
 from ledger.tables import budget
 from tests.api.conftest import PRIVATE, World
 

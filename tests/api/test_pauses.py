@@ -6,7 +6,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from domain.tables import job
+from domain.kit.tables import job
 from ledger import work
 from tests.api.conftest import JOBS, World
 from tests.api.test_jobs import balance, finish

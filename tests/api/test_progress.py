@@ -5,9 +5,9 @@ import time
 import pytest
 import sqlalchemy as sa
 
-from domain.models import base_models
-from domain.profiles import Measured, record
-from domain.tables import job
+from domain.kit.tables import job
+from domain.models.allow_list import base_models
+from domain.models.profiles import Measured, record
 from ledger import work
 from tests.api.conftest import JOBS, World
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from domain.tables import file, question
+from domain.kit.tables import file, question
 from ledger.tables import entry
 from tests.api.conftest import JOBS, World, job_body
 from tests.api.test_variants import INLINE, as_csv, sentences

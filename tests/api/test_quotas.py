@@ -7,9 +7,9 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from api.app import create_app
-from domain.blobs import open_store, put_bytes
-from domain.retention import forget_old
-from domain.tables import idempotency, job, job_event
+from domain.keeping.retention import forget_old
+from domain.kit.tables import idempotency, job, job_event
+from domain.storage.blobs import open_store, put_bytes
 from tests.api.conftest import JOBS, World, csv_rows, job_body
 
 
@@ -72,7 +72,7 @@ def test_nothing_is_begun_that_a_disk_has_no_room_for(world: World, quick_checks
     with pytest.MonkeyPatch.context() as patch, room.client:
         rows = csv_rows(" nobody has room for")
         free = world.settings.disk_reserve + 2 * len(rows)  # it is sent, checked and stored: three times its size
-        patch.setattr("domain.disk.free", lambda folder: free)
+        patch.setattr("domain.kit.disk.free", lambda folder: free)
         refused = room.upload(rows)
         store = open_store(world.settings, world.engine("api"))
         with pytest.raises(OSError, match="No space"):

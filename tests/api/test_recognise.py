@@ -11,13 +11,13 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from api.app import create_app
-from domain import resemblance
-from domain.blobs import open_store
-from domain.fingerprints import OtherFingerprintKey, go_on_with, mark_of
+from domain.files import resemblance
+from domain.files.fingerprints import OtherFingerprintKey, go_on_with, mark_of
+from domain.files.recognise import known, recognise_old
 from domain.ingest.fingerprint import fingerprint, tenant_key
-from domain.recognise import known, recognise_old
-from domain.settings import secret_bytes
-from domain.tables import identity, sketch
+from domain.kit.settings import secret_bytes
+from domain.kit.tables import identity, sketch
+from domain.storage.blobs import open_store
 from tests.api.conftest import World
 from tests.api.test_questions import edited, put
 from tests.api.test_variants import INLINE, SAME, outcome, sentences

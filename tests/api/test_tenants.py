@@ -14,7 +14,7 @@ from fastapi.dependencies.models import Dependant
 
 from api.auth import authenticated
 from api.dashboard.session import visitor
-from domain.bootstrap import ALL_SCOPES
+from domain.access.bootstrap import ALL_SCOPES
 from tests.api.attacks import KINDS, PUBLIC, Browser, Call, Ids, attacks, difference, listing, made_up, routes
 from tests.api.conftest import JOBS, World, job_body
 from tests.api.test_jobs import finish

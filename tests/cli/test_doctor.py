@@ -12,11 +12,11 @@ import sqlalchemy as sa
 from cli import checks
 from cli.checks import Finding
 from cli.logs import Followed
-from domain.database import make_engine
-from domain.fingerprints import require_same_key
-from domain.hints import redis_url
-from domain.keeper import Keeper, signing_key
-from domain.settings import ApiSettings
+from domain.files.fingerprints import require_same_key
+from domain.jobs.hints import redis_url
+from domain.keeping.keeper import Keeper, signing_key
+from domain.kit.database import make_engine
+from domain.kit.settings import ApiSettings
 from ledger import witness
 from tests.api.conftest import make_settings
 from tests.conftest import Database
@@ -89,7 +89,7 @@ def test_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secret.write_text("{}")
     secret.chmod(0o644)
     monkeypatch.setenv("TACIT_MODELS", f'{{"gone": "{tmp_path}/gone"}}')
-    monkeypatch.setattr("domain.disk.free", lambda folder: 2**20)
+    monkeypatch.setattr("domain.kit.disk.free", lambda folder: 2**20)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

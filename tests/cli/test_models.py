@@ -21,10 +21,10 @@ import torch
 from fastapi.testclient import TestClient
 
 from api.app import create_app
-from domain import hub
-from domain.models import BaseModelFacts, base_models, describe
-from domain.settings import BadSettings, HubModel, ModelSettings, from_environment
-from dpcore.spec.methods import method_names
+from domain.kit.settings import BadSettings, HubModel, ModelSettings, from_environment
+from domain.models import hub
+from domain.models.allow_list import BaseModelFacts, base_models, describe
+from dpcore.terms.methods import method_names
 from tests.api.conftest import JOBS, World, make_keys, make_settings
 from tests.conftest import Database
 from tests.worker import tiny
@@ -175,7 +175,7 @@ def test_pull_fetches_weights_configuration_and_tokenizer_but_no_code(
     tokenizer = ["tokenizer.json", "tokenizer_config.json"]
     assert sorted(set(fetched)) == ["README.md", "config.json", "model.safetensors", *tokenizer]
     code = (
-        "from domain.models import base_models; from domain.settings import *;"
+        "from domain.models.allow_list import base_models; from domain.kit.settings import *;"
         "print(base_models(from_environment(ModelSettings)).usable['own'].source)"
     )
     offline = run("-c", code)

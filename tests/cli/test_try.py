@@ -10,12 +10,12 @@ import torch
 from typer.testing import CliRunner
 
 from cli.main import app
-from domain.models import describe
+from domain.models.allow_list import describe
 from dpcore.export import About
 from dpcore.methods import get_method
 from dpcore.models import build_model, load_tokenizer
-from dpcore.spec.methods import method_names
 from dpcore.tasks import make_task
+from dpcore.terms.methods import method_names
 from tests.worker import tiny
 
 TEXTS = ["apple and pear", "iron, of old zinc", "the lead"]

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from api.app import create_app
-from domain.settings import WorkerSettings
+from domain.kit.settings import WorkerSettings
 from tests.api.conftest import World, make_keys, make_settings, quick_checks, running
 from tests.conftest import Database
 from tests.worker import tiny

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from api.app import create_app
 from domain.ingest.check import check
-from domain.settings import WorkerSettings
+from domain.kit.settings import WorkerSettings
 from tests.api.conftest import World, free_port, make_keys, make_settings, wait_for
 from tests.conftest import Database
 from tests.worker import tiny

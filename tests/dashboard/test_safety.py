@@ -8,8 +8,8 @@ import sqlalchemy as sa
 from playwright.sync_api import expect
 
 from api.dashboard import budgets, estimate, jobs, login, questions, session
-from domain.settings import secret_bytes
-from domain.tables import api_key
+from domain.kit.settings import secret_bytes
+from domain.kit.tables import api_key
 from tests.api.conftest import World
 from tests.dashboard.conftest import House, Open, log_in
 

@@ -10,7 +10,7 @@ import jsonschema_rs
 import pytest
 import yaml
 
-from domain.settings import ApiSettings, OperatorSettings, WorkerSettings
+from domain.kit.settings import ApiSettings, OperatorSettings, WorkerSettings
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from cli.embedded import postgres, roles
 from cli.embedded import secrets as kept
 from cli.main import app
-from domain.database import require_safe_login
+from domain.kit.database import require_safe_login
 from ledger.budgets import balance
 from ledger.guard import require_intact
 from ledger.verify import verify_budget

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from domain import binding
-from domain.binding import BrokenBinding, bind, fields, open_file
-from domain.blobs import Store, open_store, put_bytes
-from domain.masters import read_masters
-from domain.sealing import Seal, Sealed, new_seal, sealed
-from domain.settings import KeySettings, ServiceSettings
-from domain.tables import file, tenant
-from domain.vault import rewrap
+from domain.files import binding
+from domain.files.binding import BrokenBinding, bind, fields, open_file
+from domain.kit.settings import KeySettings, ServiceSettings
+from domain.kit.tables import file, tenant
+from domain.storage.blobs import Store, open_store, put_bytes
+from domain.storage.masters import read_masters
+from domain.storage.sealing import Seal, Sealed, new_seal, sealed
+from domain.storage.vault import rewrap
 from ledger.canonical import packed
 from migrations import upgrade
 from tests.conftest import MASTER_KEY, Database, blob_store

@@ -13,13 +13,13 @@ import pytest
 import sqlalchemy as sa
 from moto.server import ThreadedMotoServer
 
-from domain import blobs
-from domain.blobs import AT_ONCE, BadStore, Store, open_store, require_usable
-from domain.files import encrypt_old
-from domain.rows import RowWriter, read_rows
-from domain.sealing import CHUNK, Tampered
-from domain.settings import ServiceSettings
-from domain.tables import file
+from domain.files.files import encrypt_old
+from domain.kit.settings import ServiceSettings
+from domain.kit.tables import file
+from domain.storage import blobs
+from domain.storage.blobs import AT_ONCE, BadStore, Store, open_store, require_usable
+from domain.storage.rows import RowWriter, read_rows
+from domain.storage.sealing import CHUNK, Tampered
 from tests.conftest import MASTER_KEY, Database
 
 SECRET = b"canary-30ac " * 1000

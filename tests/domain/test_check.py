@@ -12,7 +12,7 @@ from domain.ingest.check import Report, Request, check
 from domain.ingest.fingerprint import fingerprint, normalise, tenant_key
 from domain.ingest.problems import SHOWN
 from domain.ingest.run import run_check
-from domain.rows import Rows, parse_rows
+from domain.storage.rows import Rows, parse_rows
 
 CANARY = "canary-7f3a"
 KEY = "11" * 32

@@ -8,7 +8,7 @@ import pytest
 
 from domain.ingest.check import Report, Request, check
 from domain.ingest.fingerprint import SIZE, fingerprint, form_of, normalise, text_mark
-from domain.rows import Rows, parse_rows
+from domain.storage.rows import Rows, parse_rows
 from tests.domain.marks import marks_in
 
 CANARY = "canary-90fe"

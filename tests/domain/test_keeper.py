@@ -8,10 +8,10 @@ import pytest
 import sqlalchemy as sa
 
 from cli.checks import Unwell, _keeper
-from domain import keeper
-from domain.keeper import Keeper
-from domain.settings import ApiSettings
-from domain.tables import keeper_watch
+from domain.keeping import keeper
+from domain.keeping.keeper import Keeper
+from domain.kit.settings import ApiSettings
+from domain.kit.tables import keeper_watch
 from ledger.verify import Finding
 from tests.api.conftest import make_settings
 from tests.conftest import Database

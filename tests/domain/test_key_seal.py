@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from domain.keys import is_sealed, key_seal
+from domain.access.keys import is_sealed, key_seal
 
 PEPPER = b"pepper"
 KEY: dict[str, Any] = {

@@ -11,7 +11,7 @@ import pytest
 from domain.ingest import parquet
 from domain.ingest.check import Report, Request, check
 from domain.ingest.run import run_check
-from domain.rows import Rows, parse_rows
+from domain.storage.rows import Rows, parse_rows
 
 CANARY = "canary-c0de"
 KEY = "44" * 32

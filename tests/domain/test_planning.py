@@ -5,12 +5,13 @@ from typing import Any, get_args
 
 import pytest
 
-from domain.models import BaseModelFacts
-from domain.planning import Dataset, Draft, draft, reference_job
-from domain.refusals import Invalid
-from dpcore.spec import accounting
-from dpcore.spec.facts import ModelFacts
-from dpcore.spec.tasks import TaskKind
+from domain.access.reference import reference_job
+from domain.jobs.planning import Dataset, Draft, draft
+from domain.kit.refusals import Invalid
+from domain.models.allow_list import BaseModelFacts
+from dpcore.terms import accounting
+from dpcore.terms.facts import ModelFacts
+from dpcore.terms.tasks import TaskKind
 from ledger.budgets import Balance
 
 SHAPE = {

@@ -157,6 +157,6 @@ def test_unclear_quotes_are_as_the_steward_says(tmp_path: Path, said: str, text:
     asked = {"format": "tsv", "columns": {"text": "text", "label": "label"}, "declared_size": None, "key": KEY.hex()}
     request = Request(source=source, target=tmp_path / "rows", quotes=said, **asked)
     assert check(request).problems == []
-    from domain.rows import parse_rows
+    from domain.storage.rows import parse_rows
 
     assert parse_rows(tmp_path / "rows").columns["text"][0] == text

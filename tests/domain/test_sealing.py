@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from domain import sealing
-from domain.sealing import CHUNK, HEADER, TAG, Sealed, Tampered, new_seal, sealed
+from domain.storage import sealing
+from domain.storage.sealing import CHUNK, HEADER, TAG, Sealed, Tampered, new_seal, sealed
 
 KEY = bytes(range(32))
 TEXT = bytes(i % 251 for i in range(2 * CHUNK + 5))

@@ -7,7 +7,7 @@ from domain.ingest.check import Request, check
 from domain.ingest.fingerprint import fingerprint, form_of, text_mark
 from domain.ingest.spool import SpooledUsers
 from domain.ingest.users import RowsByUser
-from domain.rows import BATCH, parse_rows
+from domain.storage.rows import BATCH, parse_rows
 from tests.domain.marks import marks_in
 
 KEY = bytes(32)

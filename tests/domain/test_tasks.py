@@ -8,7 +8,7 @@ import pytest
 
 from domain.ingest.check import Report, Request, check
 from domain.ingest.fingerprint import SIZE
-from domain.rows import LABELLED, TASK_COLUMNS, Rows, parse_rows
+from domain.storage.rows import LABELLED, TASK_COLUMNS, Rows, parse_rows
 from tests.domain.marks import marks_in
 
 CANARY = "canary-1d4e"

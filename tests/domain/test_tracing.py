@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from domain import tracing
+from domain.kit import tracing
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,7 +25,7 @@ def test_without_an_endpoint_no_tracer_is_imported() -> None:
         "import sys\n"
         "sys.modules['opentelemetry.sdk'] = sys.modules['opentelemetry.exporter'] = None\n"  # as without the extra
         "import api.app, worker.tasks, worker.tracing\n"
-        "from domain.tracing import exporting\n"
+        "from domain.kit.tracing import exporting\n"
         "with exporting(None, 'tacit-api') as tracer:\n"
         "    assert tracer is None\n"
         "print([m for m in ('api.tracing', 'opentelemetry.sdk.trace') if m in sys.modules])",

@@ -18,7 +18,7 @@ from domain.ingest import columns, questions, tally
 from domain.ingest.check import Request, check
 from domain.ingest.person_names import names_people
 from domain.ingest.report import UploadReport
-from domain.rows import parse_rows
+from domain.storage.rows import parse_rows
 
 KEY = "11" * 32
 COLUMNS = {"text": "text", "label": "label"}

@@ -10,10 +10,10 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from domain.masters import KeyUnavailable, Masters, NoMasterKey, read_masters
-from domain.settings import KeySettings
-from domain.tables import data_key
-from domain.vault import Vault, open_vault, rewrap
+from domain.kit.settings import KeySettings
+from domain.kit.tables import data_key
+from domain.storage.masters import KeyUnavailable, Masters, NoMasterKey, read_masters
+from domain.storage.vault import Vault, open_vault, rewrap
 from tests.conftest import Database
 
 OLD, NEW = "11" * 32, "22" * 32
@@ -108,7 +108,7 @@ def test_the_master_key_is_changed_while_services_run(database: Database) -> Non
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TACIT_")}
     environment |= {"TACIT_ADMIN_DATABASE_URL": database.admin_url, "TACIT_MASTER_KEY": f"{NEW} {OLD}"}
     done = subprocess.run(
-        [sys.executable, "-m", "domain.vault"], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "domain.storage.vault"], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout == "7 keys are under another master key now.\n"
     assert rewrap(admin, masters(NEW)) == 0

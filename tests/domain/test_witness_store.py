@@ -12,7 +12,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from pydantic import SecretStr
 
-from domain.witness_store import WitnessStore
+from domain.keeping.witness_store import WitnessStore
 from ledger.witness import BrokenWitness, Head, Line, opened, sealed
 from ledger.witness_file import WitnessFile
 from ledger.witnesses import Witnesses
@@ -143,7 +143,7 @@ def test_a_store_that_is_away_keeps_nobody_waiting_and_is_told_later(
     world: World, s3: Where, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "heads.jsonl"
-    monkeypatch.setattr("domain.witness_store.PATIENCE", 0.5)
+    monkeypatch.setattr("domain.keeping.witness_store.PATIENCE", 0.5)
     assert s3.options is not None
     away = json.loads(s3.options.get_secret_value()) | {"endpoint": "http://127.0.0.1:1"}
     made = world.budget()

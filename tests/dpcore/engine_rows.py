@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from dpcore.clipping import Gradients
 from dpcore.engine.per_example import PerExample
+from dpcore.mechanism.clipping import Gradients
 
 
 def flat_rows(engine: PerExample, by_name: Mapping[str, Tensor]) -> Tensor:

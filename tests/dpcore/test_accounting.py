@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opacus.accountants.analysis.rdp import compute_rdp, get_privacy_spent
 
-from dpcore.spec import accounting as acc
+from dpcore.terms import accounting as acc
 
 ALL = acc.MAIN_ORDERS
 FIRST = acc.with_main(4, acc.FIRST_ORDERS)

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpcore import adaptive
-from dpcore.clipping import ROUNDING_SLACK, ClippedSum, by_module
 from dpcore.engine.per_example import PerExample
 from dpcore.engine.rows import Rows
-from dpcore.spec.plan import Clipping
+from dpcore.mechanism import adaptive
+from dpcore.mechanism.clipping import ROUNDING_SLACK, ClippedSum, by_module
+from dpcore.terms.plan import Clipping
 
 CPU = torch.device("cpu")
 STYLES = get_args(Clipping)

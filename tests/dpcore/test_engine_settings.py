@@ -12,12 +12,12 @@ from torch import nn
 from transformers import MixtralConfig, MixtralForCausalLM
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from dpcore.clipping import ClippedSum
 from dpcore.engine import layout
 from dpcore.engine.errors import BatchShape, MixedExamples
 from dpcore.engine.one_by_one import OneByOne
 from dpcore.engine.per_example import PerExample
 from dpcore.engine.rehearsal import require_exact
+from dpcore.mechanism.clipping import ClippedSum
 
 from .architectures import ARCHITECTURES, Examples, alone, make
 from .engine_rows import flat_rows, rows_of

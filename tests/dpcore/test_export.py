@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from dpcore.export import About
 from dpcore.methods import get_method, load_export
 from dpcore.models import build_model, load_tokenizer
-from dpcore.spec.folders import TOKENIZER
 from dpcore.tasks import make_task
+from dpcore.terms.folders import TOKENIZER
 
 from .conftest import LABELS, MAX_LENGTH, WORDS
 from .test_train import Host, make_plan

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dpcore.spec.folders import VOCABULARIES, require_usable
+from dpcore.terms.folders import VOCABULARIES, require_usable
 from tests.dpcore import zoo
 from tests.worker import tiny
 

@@ -7,8 +7,8 @@ from peft import LoraConfig, get_peft_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dpcore.bounded_sum import ROUNDING_SLACK
 from dpcore.engine.per_example import PerExample
+from dpcore.mechanism.bounded_sum import ROUNDING_SLACK
 from dpcore.methods import get_method
 from dpcore.tasks import cross_entropy, frozen_head
 from dpcore.tasks.causal_lm import summed_losses

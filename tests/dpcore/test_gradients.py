@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dpcore.bounded_sum import ROUNDING_SLACK
-from dpcore.clipping import AUTOMATIC_OFFSET, ClippedSum
 from dpcore.engine import layout
 from dpcore.engine.errors import BatchShape, InexactGradient, UnseenParameter
 from dpcore.engine.one_by_one import OneByOne
@@ -18,6 +16,8 @@ from dpcore.engine.per_example import PerExample
 from dpcore.engine.rehearsal import require_exact
 from dpcore.engine.rows import Rows
 from dpcore.engine.tape import Gradients
+from dpcore.mechanism.bounded_sum import ROUNDING_SLACK
+from dpcore.mechanism.clipping import AUTOMATIC_OFFSET, ClippedSum
 
 from .architectures import ARCHITECTURES, TRAINING, Examples, alone, make
 from .engine_rows import flat_rows, rows_of

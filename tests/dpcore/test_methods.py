@@ -12,9 +12,9 @@ from dpcore.engine.per_example import PerExample
 from dpcore.engine.rows import Rows
 from dpcore.engine.tape import Gradients
 from dpcore.methods import get_method
-from dpcore.spec.errors import FieldError
-from dpcore.spec.facts import read_facts
-from dpcore.spec.methods import get_method as get_spec
+from dpcore.terms.errors import FieldError
+from dpcore.terms.facts import read_facts
+from dpcore.terms.methods import get_method as get_spec
 
 from . import zoo
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from dpcore.micro_batches import MicroBatches
-from dpcore.spec.plan import Speed
+from dpcore.machine.micro_batches import MicroBatches
+from dpcore.terms.plan import Speed
 
 
 def make(lengths, *, expected_batch=64, thin=True, recompute=lambda: False, **speed) -> MicroBatches:

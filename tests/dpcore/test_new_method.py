@@ -6,20 +6,20 @@ import pytest
 import torch
 
 import dpcore.methods
-import dpcore.spec.methods
+import dpcore.terms.methods
 from dpcore.export import About
 from dpcore.methods import get_method, load_export
 from dpcore.models import build_model, load_tokenizer
-from dpcore.spec.methods import get_method as get_spec
-from dpcore.spec.methods import method_names
 from dpcore.tasks import make_task
+from dpcore.terms.methods import get_method as get_spec
+from dpcore.terms.methods import method_names
 
 from .conftest import LABELS, MAX_LENGTH
 from .test_train import Host, make_plan
 
 SPEC = '''
 """A classifier's last layer."""
-from dpcore.spec.methods.bitfit import Hyperparameters, Options, Request, check, memory, phases, plan, resolve, trainable
+from dpcore.terms.methods.bitfit import Hyperparameters, Options, Request, check, memory, phases, plan, resolve, trainable
 '''
 METHOD = """
 from dpcore.export import export_trained as export, load_trained as load
@@ -36,7 +36,7 @@ def attach(model, options, *, task, seed):
 
 @pytest.fixture
 def two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for package, code in ((dpcore.spec.methods, SPEC), (dpcore.methods, METHOD)):
+    for package, code in ((dpcore.terms.methods, SPEC), (dpcore.methods, METHOD)):
         folder = tmp_path / package.__name__
         folder.mkdir()
         (folder / "last_layer.py").write_text(code)

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dpcore.bounded_sum import ROUNDING_SLACK
-from dpcore.clipping import ClippedSum
 from dpcore.engine.errors import HalfPrecision, InexactGradient, LooksAhead, NotTrainable, OutsideTable, Unrunnable
 from dpcore.engine.rehearsal import MOST_SLACK, moved
-from dpcore.spec.plan import Speed
+from dpcore.mechanism.bounded_sum import ROUNDING_SLACK
+from dpcore.mechanism.clipping import ClippedSum
 from dpcore.tasks import make_task
+from dpcore.terms.plan import Speed
 
 from . import zoo
 from .conftest import LABELS, MAX_LENGTH

@@ -5,12 +5,12 @@ import pytest
 import torch
 from scipy import stats
 
-from dpcore import bounded_sum
-from dpcore.bounded_sum import BoundedSum
-from dpcore.clipping import ClippedSum
-from dpcore.keystream import Streams
-from dpcore.noise import _AT_ONCE, gaussian, noised_mean
-from dpcore.sampling import poisson
+from dpcore.mechanism import bounded_sum
+from dpcore.mechanism.bounded_sum import BoundedSum
+from dpcore.mechanism.clipping import ClippedSum
+from dpcore.mechanism.keystream import Streams
+from dpcore.mechanism.noise import _AT_ONCE, gaussian, noised_mean
+from dpcore.mechanism.sampling import poisson
 
 
 def values_of(stream, count):

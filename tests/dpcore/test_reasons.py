@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dpcore.spec.reasons import reason, shown
+from dpcore.terms.reasons import reason, shown
 
 
 def test_no_place_of_this_machine_is_told() -> None:

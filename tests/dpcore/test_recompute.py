@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from dpcore import recompute
 from dpcore.engine.per_example import PerExample
-from dpcore.spec.plan import Speed
-from dpcore.token_budget import kept_bytes
+from dpcore.machine import recompute
+from dpcore.machine.token_budget import kept_bytes
+from dpcore.terms.plan import Speed
 
 from .test_train import Host, equal, make_plan, secret, trained
 

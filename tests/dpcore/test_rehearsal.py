@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dpcore.engine.errors import InexactGradient, MixedExamples, UnseenParameter
 from dpcore.engine.one_by_one import OneByOne
 from dpcore.engine.wide import Wide, most_tokens
-from dpcore.spec.plan import Speed
+from dpcore.terms.plan import Speed
 
 from .test_train import Host, make_plan
 

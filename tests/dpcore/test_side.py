@@ -9,14 +9,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPT2ForSequenceClassification
 from transformers.modeling_outputs import BaseModelOutput
 
-from dpcore.clipping import ClippedSum
 from dpcore.engine.per_example import PerExample
 from dpcore.engine.rehearsal import require_exact
 from dpcore.export import About
+from dpcore.mechanism.clipping import ClippedSum
 from dpcore.methods import get_method, load_export
 from dpcore.methods.side import network
-from dpcore.spec.facts import ModelFacts
-from dpcore.spec.methods import get_method as get_spec
+from dpcore.terms.facts import ModelFacts
+from dpcore.terms.methods import get_method as get_spec
 
 from . import zoo
 from .architectures import Examples, alone

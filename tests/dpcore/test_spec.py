@@ -14,11 +14,11 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from dpcore.methods import get_method as get_torch_method
-from dpcore.spec.errors import FieldError
-from dpcore.spec.facts import ModelFacts, read_facts
-from dpcore.spec.methods import UnknownMethod, get_method, method_names
-from dpcore.spec.plan import Phase, Plan, Speed
-from dpcore.spec.tasks import TaskKind
+from dpcore.terms.errors import FieldError
+from dpcore.terms.facts import ModelFacts, read_facts
+from dpcore.terms.methods import UnknownMethod, get_method, method_names
+from dpcore.terms.plan import Phase, Plan, Speed
+from dpcore.terms.tasks import TaskKind
 from tests.kinds import WRONG_KIND, candidates
 
 from . import zoo
@@ -34,7 +34,7 @@ GPT2 = FACTS.model_copy(update={"model_type": "gpt2", "causal_lm": True})
 
 def test_spec_loads_without_torch():
     code = (
-        "import sys, dpcore.spec.plan, dpcore.spec.methods as m; [m.get_method(n) for n in m.method_names()]; "
+        "import sys, dpcore.terms.plan, dpcore.terms.methods as m; [m.get_method(n) for n in m.method_names()]; "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from dpcore import token_budget
-from dpcore.spec.plan import Speed
+from dpcore.machine import token_budget
+from dpcore.terms.plan import Speed
 
 from .test_train import Host, make_plan
 

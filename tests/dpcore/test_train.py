@@ -8,12 +8,12 @@ import torch
 
 from dpcore import train as loop
 from dpcore.checkpoint import PlanMismatch, loads, read_step
-from dpcore.clipping import AUTOMATIC_OFFSET, ClippedSum
 from dpcore.engine.errors import InexactGradient, UnseenParameter
 from dpcore.engine.rows import Rows
-from dpcore.keystream import Streams
-from dpcore.sampling import poisson
-from dpcore.spec.plan import Plan, Speed
+from dpcore.mechanism.clipping import AUTOMATIC_OFFSET, ClippedSum
+from dpcore.mechanism.keystream import Streams
+from dpcore.mechanism.sampling import poisson
+from dpcore.terms.plan import Plan, Speed
 from dpcore.train import Outcome, train
 
 from .conftest import MAX_LENGTH

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from dpcore import train as loop
-from dpcore.bounded_sum import ROUNDING_SLACK
 from dpcore.engine.per_user import CANCELLING, UserGradient, UserGradients
-from dpcore.spec.plan import Speed
+from dpcore.mechanism.bounded_sum import ROUNDING_SLACK
+from dpcore.terms.plan import Speed
 
 from .test_train import Host, make_plan, secret
 

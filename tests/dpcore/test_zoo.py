@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.architectures import Outcome, outcome
-from dpcore.spec.methods import method_names
+from dpcore.terms.methods import method_names
 
 from . import zoo
 

@@ -17,7 +17,7 @@ import torch
 from fastapi.testclient import TestClient
 
 from api.app import create_app
-from domain.settings import HubModel, WorkerSettings
+from domain.kit.settings import HubModel, WorkerSettings
 from tests.api.conftest import JOBS, World, make_keys, make_settings
 from tests.conftest import Database
 from tests.worker import tiny

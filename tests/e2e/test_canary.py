@@ -26,7 +26,7 @@ import pytest
 import sqlalchemy as sa
 
 from api.app import create_app
-from domain.sealing import MAGIC
+from domain.storage.sealing import MAGIC
 from tests.api.attacks import Browser, Call, routes
 from tests.api.conftest import JOBS, World, free_port, make_keys, make_settings, wait_for
 from tests.api.test_files import environment

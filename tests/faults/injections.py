@@ -14,7 +14,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from domain.tables import checkpoint, job
+from domain.kit.tables import checkpoint, job
 from ledger.tables import authorisation, reservation, work
 from tests.faults.stack import LEASE, PATIENCE, QUEUE, Stack
 from tests.faults.worker import CLOCK, HANG, MEMORY

@@ -11,7 +11,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from cli.embedded.processes import tail
-from domain.tables import job, release
+from domain.kit.tables import job, release
 from ledger.tables import authorisation, entry, reservation
 from ledger.verify import verify_budget
 from tests.conftest import Databases

@@ -13,8 +13,8 @@ import redis as redis_client
 import sqlalchemy as sa
 
 from cli.embedded import postgres, redis
-from domain.hints import HINT_ERRORS, redis_url, send_hint
-from domain.tables import job
+from domain.jobs.hints import HINT_ERRORS, redis_url, send_hint
+from domain.kit.tables import job
 from ledger.tables import work
 from tests.conftest import SUPERUSER_PASSWORD, Databases, _started
 from tests.faults.worker import CLOCK

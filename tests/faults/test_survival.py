@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from domain.faults import fault
-from domain.settings import WorkerSettings
-from domain.tables import job
+from domain.kit.faults import fault
+from domain.kit.settings import WorkerSettings
+from domain.kit.tables import job
 from dpcore.train import Outcome
 from ledger import work
 from ledger.tables import work as work_table

@@ -9,10 +9,10 @@ from multiprocessing.synchronize import Barrier
 
 import sqlalchemy as sa
 
-from domain import tables
-from domain.ids import new_id
-from domain.releases import Result, publish
-from domain.sealing import new_seal
+from domain.jobs.releases import Result, publish
+from domain.kit import tables
+from domain.kit.ids import new_id
+from domain.storage.sealing import new_seal
 from ledger import work
 from ledger.reserve import Charge, Phase, reserve, settle
 

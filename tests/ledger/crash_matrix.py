@@ -21,18 +21,19 @@ import torch
 import worker.attempt
 import worker.lease
 import worker.reconciler
-from domain import jobs, tables
-from domain.binding import bind
-from domain.blobs import Store, put_bytes
-from domain.database import make_engine
-from domain.ids import new_id
-from domain.planning import Draft
-from domain.refusals import Conflict
-from domain.releases import Result
-from domain.sealing import new_seal
+from domain.files.binding import bind
+from domain.jobs import jobs
+from domain.jobs.planning import Draft
+from domain.jobs.releases import Result
+from domain.kit import tables
+from domain.kit.database import make_engine
+from domain.kit.ids import new_id
+from domain.kit.refusals import Conflict
+from domain.storage.blobs import Store, put_bytes
+from domain.storage.sealing import new_seal
 from dpcore.checkpoint import FORMAT, read_step
-from dpcore.spec import accounting
-from dpcore.spec.plan import Plan
+from dpcore.terms import accounting
+from dpcore.terms.plan import Plan
 from dpcore.train import Outcome
 from ledger.budgets import balance
 from ledger.tables import phase, reservation

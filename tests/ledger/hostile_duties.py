@@ -15,13 +15,13 @@ from obstore.store import LocalStore
 from pydantic import SecretStr
 
 import worker.reconciler
-from domain.blobs import Store
-from domain.expiry import end_expired
-from domain.files import encrypt_old
-from domain.masters import read_masters
-from domain.retention import forget_old
-from domain.settings import KeySettings
-from domain.vault import Vault
+from domain.files.files import encrypt_old
+from domain.jobs.expiry import end_expired
+from domain.keeping.retention import forget_old
+from domain.kit.settings import KeySettings
+from domain.storage.blobs import Store
+from domain.storage.masters import read_masters
+from domain.storage.vault import Vault
 from ledger.chains import Known, freezes, take_stock
 from tests.conftest import MASTER_KEY, Database
 

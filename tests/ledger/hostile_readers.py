@@ -17,12 +17,15 @@ from api.grants.schemas import grant_of
 from api.jobs.schemas import event_of, job_of
 from api.keys.schemas import key_of
 from api.models.endpoints import profile_of, refused_of
-from domain import budgets, events, files, grants, jobs, profiles, upload_reports
-from domain.grants import Viewer
-from domain.models import BaseModelFacts
-from domain.progress import estimated_finishes
-from domain.questions import open_questions
-from domain.tables import api_key, audit, idempotency, keeper_watch
+from domain.access import budgets, grants
+from domain.access.grants import Viewer
+from domain.files import files, upload_reports
+from domain.files.questions import open_questions
+from domain.jobs import events, jobs
+from domain.jobs.progress import estimated_finishes
+from domain.kit.tables import api_key, audit, idempotency, keeper_watch
+from domain.models import profiles
+from domain.models.allow_list import BaseModelFacts
 from ledger.budgets import as_balance
 from ledger.chains import freezes
 from ledger.tables import budget

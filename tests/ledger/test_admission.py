@@ -8,8 +8,8 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from domain.ids import new_id
-from dpcore.spec import accounting
+from domain.kit.ids import new_id
+from dpcore.terms import accounting
 from ledger import work
 from ledger.budgets import Reference
 from ledger.errors import AlreadySettled, BudgetExceeded, StaleFence, StepsExhausted, StopRequested

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dpcore.spec import accounting
+from dpcore.terms import accounting
 from ledger.errors import BudgetExceeded
 from ledger.reserve import Phase, settle
 from tests.ledger.worlds import World

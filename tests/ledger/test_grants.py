@@ -9,10 +9,10 @@ import pytest
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from domain import tables
-from domain.expiry import end_expired
-from domain.ids import new_id
-from dpcore.spec import accounting
+from domain.jobs.expiry import end_expired
+from domain.kit import tables
+from domain.kit.ids import new_id
+from dpcore.terms import accounting
 from ledger import grants, policy, work
 from ledger.errors import (
     AlreadyGranted,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 import sqlalchemy as sa
 
-from domain.database import UnsafeLogin, require_safe_login
+from domain.kit.database import UnsafeLogin, require_safe_login
 from ledger import work
 from ledger.guard import TamperedDatabase, require_intact
 from ledger.reserve import Phase

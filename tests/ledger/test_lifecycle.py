@@ -6,8 +6,8 @@ import pytest
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from domain.ids import new_id
-from dpcore.spec import accounting
+from domain.kit.ids import new_id
+from dpcore.terms import accounting
 from ledger import policy, work
 from ledger.errors import BudgetExceeded, BudgetFrozen, ReservationExpired, translated
 from ledger.reserve import Phase, settle

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpcore.spec import accounting
+from dpcore.terms import accounting
 from tests.ledger.worlds import World
 
 GRID = [

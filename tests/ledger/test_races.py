@@ -20,9 +20,9 @@ import pytest
 import sqlalchemy as sa
 
 from cli.embedded import postgres
-from domain import tables
-from domain.database import make_engine
-from dpcore.spec import accounting
+from domain.kit import tables
+from domain.kit.database import make_engine
+from dpcore.terms import accounting
 from ledger import work
 from ledger.budgets import Balance
 from ledger.errors import BudgetExceeded

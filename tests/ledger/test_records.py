@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import sqlalchemy as sa
 
-from domain import tables
-from domain.ids import new_id
+from domain.kit import tables
+from domain.kit.ids import new_id
 from ledger.errors import translated
 from ledger.verify import verify_budget
 from migrations import upgrade

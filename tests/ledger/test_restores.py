@@ -12,9 +12,9 @@ import pytest
 import sqlalchemy as sa
 
 from cli.embedded import postgres
-from domain.database import make_engine
-from domain.keeper import Keeper
-from domain.settings import ApiSettings
+from domain.keeping.keeper import Keeper
+from domain.kit.database import make_engine
+from domain.kit.settings import ApiSettings
 from ledger.guard import require_intact
 from ledger.tables import budget, lost_budget
 from ledger.verify import verify_budget

@@ -30,9 +30,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from domain import tables
-from domain.database import make_engine
-from dpcore.spec import accounting
+from domain.kit import tables
+from domain.kit.database import make_engine
+from dpcore.terms import accounting
 from ledger import policy, work
 from ledger.budgets import Reference
 from ledger.errors import (

@@ -17,7 +17,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from dpcore.spec import accounting
+from dpcore.terms import accounting
 from ledger import grants, work
 from ledger.errors import AlreadyGranted, BudgetExceeded, GrantExceeded, LedgerError, NotGranted, NotWaiting
 from ledger.reserve import Phase, settle

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.ids import new_id
+from domain.kit.ids import new_id
 from ledger import grants, policy, work
 from ledger.reserve import Phase, settle
 from ledger.tables import curve

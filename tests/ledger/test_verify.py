@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from dpcore.spec import accounting
+from dpcore.terms import accounting
 from ledger import policy, work
 from ledger.guard import TamperedDatabase, require_intact
 from ledger.reserve import Phase, settle

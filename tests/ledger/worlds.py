@@ -5,9 +5,9 @@ from decimal import Decimal
 
 import sqlalchemy as sa
 
-from domain import tables
-from domain.grants import Viewer
-from domain.ids import new_id
+from domain.access.grants import Viewer
+from domain.kit import tables
+from domain.kit.ids import new_id
 from ledger.budgets import Balance, Reference, balance, open_budget
 from ledger.reserve import Charge, Phase, Receipt, reserve
 from ledger.tables import budget as budget_table

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from domain.settings import WorkerSettings
+from domain.kit.settings import WorkerSettings
 from tests.conftest import MASTER_KEY, Database
 from tests.worker import tiny
 from tests.worker.service import Service

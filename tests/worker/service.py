@@ -15,13 +15,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from cli.embedded.processes import PROC
-from domain.binding import bind
-from domain.blobs import put_file
-from domain.hints import send_hint
-from domain.ids import new_id
-from domain.rows import RowWriter
-from domain.tables import api_key, checkpoint, file, job, job_file, release, tenant
-from dpcore.spec.methods import get_method
+from domain.files.binding import bind
+from domain.jobs.hints import send_hint
+from domain.kit.ids import new_id
+from domain.kit.tables import api_key, checkpoint, file, job, job_file, release, tenant
+from domain.storage.blobs import put_file
+from domain.storage.rows import RowWriter
+from dpcore.terms.methods import get_method
 from ledger.budgets import Reference, open_budget
 from ledger.reserve import Charge, Phase, reserve
 from ledger.tables import entry, phase, reservation, work

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from domain.releases import publish
-from domain.settings import WorkerSettings
-from domain.tables import checkpoint, job, job_event
+from domain.jobs.releases import publish
+from domain.kit.settings import WorkerSettings
+from domain.kit.tables import checkpoint, job, job_event
 from dpcore.engine.errors import UnseenParameter
 from dpcore.train import Outcome
 from ledger.errors import StaleFence

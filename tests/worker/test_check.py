@@ -5,8 +5,8 @@ import json
 import pytest
 import sqlalchemy as sa
 
-from domain import profiles
-from domain.models import describe
+from domain.models import profiles
+from domain.models.allow_list import describe
 from tests.worker.service import Service
 from worker import __main__ as program
 from worker import profile

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from domain.blobs import put_bytes
-from domain.ids import new_id
-from domain.settings import WorkerSettings
-from domain.tables import data_key, file, tenant
+from domain.kit.ids import new_id
+from domain.kit.settings import WorkerSettings
+from domain.kit.tables import data_key, file, tenant
+from domain.storage.blobs import put_bytes
 from tests.worker import tiny
 from tests.worker.service import DECLARED, MAX_LENGTH, Service
 from tests.worker.test_attempt import failure

@@ -7,8 +7,8 @@ import pytest
 import redis as redis_client
 import sqlalchemy as sa
 
-from domain.hints import QUEUE, redis_url, send_hint, waiting
-from domain.settings import WorkerSettings
+from domain.jobs.hints import QUEUE, redis_url, send_hint, waiting
+from domain.kit.settings import WorkerSettings
 from ledger import policy, work
 from ledger.tables import reservation
 from ledger.tables import work as work_table

@@ -8,8 +8,8 @@ import zipfile
 import sqlalchemy as sa
 from safetensors.torch import load
 
-from domain.blobs import get_bytes
-from domain.tables import checkpoint, job, job_event
+from domain.kit.tables import checkpoint, job, job_event
+from domain.storage.blobs import get_bytes
 from ledger.tables import work
 from ledger.work import request_stop
 from tests.worker import tiny

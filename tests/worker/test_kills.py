@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from domain.tables import checkpoint
+from domain.kit.tables import checkpoint
 from ledger.tables import entry, reservation
 from tests.worker.service import PATIENCE, Service, until
 from tests.worker.test_job import adapter_moved

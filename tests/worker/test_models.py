@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from domain.models import describe
-from domain.settings import WorkerSettings
-from domain.tables import job, job_event
+from domain.kit.settings import WorkerSettings
+from domain.kit.tables import job, job_event
+from domain.models.allow_list import describe
 from tests import folders
 from tests.worker.service import Service
 from worker import build as module

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from domain import pauses
-from domain.settings import WorkerSettings
-from domain.tables import job, job_event
+from domain.jobs import pauses
+from domain.kit.settings import WorkerSettings
+from domain.kit.tables import job, job_event
 from dpcore.train import Outcome
 from ledger import policy, work
 from ledger.errors import PauseRequested, translated

@@ -3,9 +3,9 @@
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from domain.hints import waiting
-from domain.settings import WorkerSettings
-from domain.tables import checkpoint, job
+from domain.jobs.hints import waiting
+from domain.kit.settings import WorkerSettings
+from domain.kit.tables import checkpoint, job
 from ledger import policy
 from ledger.tables import reservation
 from ledger.work import Lease, authorise, claim, drop, request_stop

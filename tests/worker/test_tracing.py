@@ -8,8 +8,8 @@ import sqlalchemy as sa
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from domain.settings import WorkerSettings
-from domain.tracing import exporting
+from domain.kit.settings import WorkerSettings
+from domain.kit.tracing import exporting
 from dpcore.train import Outcome
 from ledger.work import request_stop
 from tests.spans import COLLECTOR, MINUTE, attributes, require_bare, sent

@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 from dpcore.export import About, export_trained
 from dpcore.methods.side import network
 from dpcore.models import seeded
-from dpcore.spec.methods.side import Options
-from dpcore.spec.tasks import CAUSAL_LM, TaskKind
+from dpcore.terms.methods.side import Options
+from dpcore.terms.tasks import CAUSAL_LM, TaskKind
 
 __all__ = ["attach", "export", "load"]
 

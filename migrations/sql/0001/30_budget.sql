@@ -78,7 +78,7 @@ CREATE TABLE job (
   model text NOT NULL,
   validation_file text REFERENCES file,
   method jsonb NOT NULL,                           -- {"type": ..., "<type>": {options}}, every default resolved
-  plan jsonb NOT NULL,                             -- dpcore.spec.plan.Plan
+  plan jsonb NOT NULL,                             -- dpcore.terms.plan.Plan
   privacy jsonb NOT NULL,                          -- what was promised at submission
   seed bigint NOT NULL,
   suffix text,

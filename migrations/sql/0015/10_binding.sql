@@ -1,5 +1,5 @@
 -- What ties a file to its rows, its budget and its public constants: an HMAC under a key that no database login has
--- (domain/binding.py). Files from before pass without one; no login can make another such.
+-- (domain/files/binding.py). Files from before pass without one; no login can make another such.
 ALTER TABLE public.file
   ADD COLUMN binding bytea,
   ADD COLUMN legacy boolean NOT NULL DEFAULT true;

@@ -1,4 +1,4 @@
--- What ties the secrets of an API key to its tenant, scopes and project: an HMAC under the pepper (domain/keys.py), which
+-- What ties the secrets of an API key to its tenant, scopes and project: an HMAC under the pepper (domain/access/keys.py), which
 -- no database login has. Otherwise whoever has the API's password and any key puts that key's mac into a steward's row.
 -- Keys from before pass without a seal until they are rotated; no login can make another such.
 ALTER TABLE public.api_key

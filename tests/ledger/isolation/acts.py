@@ -6,7 +6,7 @@ from decimal import Decimal
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from domain import tables
+from domain.kit import tables
 from ledger import grants, policy, work
 from ledger.errors import AlreadySettled
 from ledger.reserve import Charge, Phase, reserve, settle

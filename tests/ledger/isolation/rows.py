@@ -5,7 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from dpcore.spec import accounting
+from dpcore.terms import accounting
 
 Rows = dict[str, list[dict[str, Any]]]
 """By table."""

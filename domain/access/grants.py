@@ -1,0 +1,204 @@
+"""Who sees and uses which budgets of a tenant. Stewards and administrators all of them, analysts those granted to their
+key or its project; what is not visible is told apart from nothing by no answer."""
+
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from math import ceil
+from typing import Any
+
+import sqlalchemy as sa
+
+from domain.kit.ids import new_id
+from domain.kit.refusals import Conflict, Invalid, NotFound
+from domain.kit.tables import api_key, file, job_file, release
+from dpcore.terms import accounting
+from ledger import grants
+from ledger.budgets import Balance, as_balance
+from ledger.errors import AlreadyGranted
+from ledger.tables import budget, budget_grant
+
+# Made once: an alias copies every column of its table.
+_budget, _use, _of = budget.alias(), job_file.alias(), release.alias()
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """The key that asks. Everything it may see or touch is within its tenant, and within its grants."""
+
+    key_id: str
+    tenant_id: str
+    scopes: frozenset[str]
+    project: str | None = None
+
+    def may(self, scope: str) -> bool:
+        """The scope itself, or admin, which includes all."""
+        return scope in self.scopes or "admin" in self.scopes
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What one grant allows and holds; `account` is its sub-limit as a budget of its own, None where it has none."""
+
+    id: str
+    account: Balance | None
+    approval_above: float | None
+
+
+def visible_budgets(viewer: Viewer) -> sa.Select[Any]:
+    """Ids of the budgets whose files and jobs the viewer sees and may use."""
+    own = sa.select(_budget.c.id).where(_budget.c.tenant_id == viewer.tenant_id)
+    return own if viewer.may("steward") else own.where(_budget.c.id.in_(_granted(viewer)))
+
+
+def readable_budgets(viewer: Viewer) -> sa.Select[Any]:
+    """The budgets whose balance the viewer may read: all for an auditor, otherwise those it may use."""
+    own = sa.select(budget).where(budget.c.tenant_id == viewer.tenant_id)
+    return own if viewer.may("auditor") else own.where(budget.c.id.in_(visible_budgets(viewer)))
+
+
+def sees_job(viewer: Viewer, job_id: sa.Column[str]) -> sa.ColumnElement[bool]:
+    """Whether a job uses no budget but visible ones."""
+    if viewer.may("steward"):
+        return sa.true()
+    hidden = sa.select(_use.c.job_id).where(_use.c.job_id == job_id, _use.c.budget_id.not_in(visible_budgets(viewer)))
+    return ~hidden.correlate(job_id.table).exists()
+
+
+def sees_file(viewer: Viewer) -> sa.ColumnElement[bool]:
+    """Whether a row of `file` is public to the tenant, under a visible budget, or the result of a visible job."""
+    if viewer.may("steward"):
+        return sa.true()
+    of_hidden_job = sa.select(_of.c.id).where(_of.c.file_id == file.c.id, ~sees_job(viewer, _of.c.job_id))
+    return sa.and_(
+        sa.or_(file.c.budget_id.is_(None), file.c.budget_id.in_(visible_budgets(viewer))),
+        ~of_hidden_job.correlate(file).exists(),
+    )
+
+
+def of_budget(viewer: Viewer, budget_id: str) -> sa.Select[Any]:
+    """The grants of a budget that the viewer may read: an analyst sees those that let it in. The budget is readable."""
+    found = sa.select(budget_grant).where(budget_grant.c.budget_id == budget_id)
+    if viewer.may("steward") or viewer.may("auditor"):
+        return found
+    return found.where(_grantee(viewer), budget_grant.c.revoked_at.is_(None))
+
+
+def used_by(connection: sa.Connection, viewer: Viewer, held: Balance) -> Grant | None:
+    """The grant that a job of the viewer's would be charged to; None for a steward, who needs none. Raises NotFound."""
+    if viewer.may("steward"):
+        return None
+    # The database chooses in the same way when the job is submitted.
+    chosen = sa.func.ledger.grant_of(held.id, viewer.key_id, viewer.project)
+    row = connection.execute(sa.select(budget_grant).where(budget_grant.c.id == chosen)).one_or_none()
+    if row is None:
+        raise NotFound("budget")
+    above = None if row.approval_above is None else float(row.approval_above)
+    return Grant(row.id, account_of(row, held), above)
+
+
+def account_of(row: sa.Row[Any], held: Balance) -> Balance | None:
+    """A grant's sub-limit in the shape of a balance, at its budget's delta and weights; None where it has none."""
+    if row.cap is None:
+        return None
+    return replace(
+        held,
+        id=row.id,
+        epsilon=float(row.epsilon),
+        cap=tuple(row.cap),
+        spent=tuple(row.spent),
+        reserved=tuple(int(x) for x in row.reserved),
+        frozen_reason=None,
+    )
+
+
+def give(
+    connection: sa.Connection,
+    viewer: Viewer,
+    budget_id: str,
+    *,
+    key: str | None,
+    project: str | None,
+    epsilon: Decimal | None,
+    approval_above: Decimal | None,
+    reason: str | None,
+) -> sa.Row[Any]:
+    """Let one key, or all keys of one project, use a budget; the caller is a steward and commits.
+
+    Raises NotFound, Invalid with the smallest epsilon that works, or Conflict where there is a grant already.
+    """
+    held = as_balance(_require_budget(connection, viewer, budget_id))
+    if (key is None) == (project is None):
+        raise Invalid(
+            "a grant is for one key or for one project: send one of them", code="invalid_request", param="key"
+        )
+    if key is not None:
+        known = sa.select(api_key.c.id).where(api_key.c.id == key, api_key.c.tenant_id == viewer.tenant_id)
+        if connection.execute(known).one_or_none() is None:
+            raise NotFound("key", "key")
+    if epsilon is not None:
+        _require_sensible(float(epsilon), held)
+    made = new_id("grant")
+    try:
+        with connection.begin_nested():
+            grants.give(
+                connection,
+                budget_id,
+                grant_id=made,
+                key=key,
+                project=project,
+                epsilon=epsilon,
+                approval_above=approval_above,
+                by=viewer.key_id,
+                reason=reason,
+            )
+    except AlreadyGranted as error:
+        raise Conflict(
+            "there is a grant for it already; revoke that one first", code="already_granted", param="key"
+        ) from error
+    return connection.execute(sa.select(budget_grant).where(budget_grant.c.id == made)).one()
+
+
+def revoke(connection: sa.Connection, viewer: Viewer, budget_id: str, grant_id: str) -> sa.Row[Any]:
+    """End a grant for jobs to come; running ones go on. One that is revoked stays so. Raises NotFound."""
+    _require_budget(connection, viewer, budget_id)
+    wanted = of_budget(viewer, budget_id).where(budget_grant.c.id == grant_id)
+    row = connection.execute(wanted).one_or_none()
+    if row is None:
+        raise NotFound("grant")
+    if row.revoked_at is None:
+        grants.revoke(connection, budget_id, grant_id, viewer.key_id)
+    return connection.execute(wanted).one()
+
+
+def _require_budget(connection: sa.Connection, viewer: Viewer, budget_id: str) -> sa.Row[Any]:
+    row = connection.execute(readable_budgets(viewer).where(budget.c.id == budget_id)).one_or_none()
+    if row is None:
+        raise NotFound("budget")
+    return row
+
+
+def _require_sensible(epsilon: float, held: Balance) -> None:
+    if epsilon > held.epsilon:
+        raise Invalid(
+            f"the budget's own limit is {held.epsilon:g}; leave epsilon out to grant all of it",
+            code="invalid_request",
+            param="epsilon",
+        )
+    # Two thousandths up: at the very least of it only a job that does nothing would fit.
+    least = ceil(accounting.epsilon_alone(held.filter.nothing, held.delta, held.filter) * 1000 + 1) / 1000
+    if epsilon < least:
+        raise Invalid(
+            f"epsilon {epsilon:g} is too small at delta {held.delta:g}: the smallest that works is {least:g}",
+            code="epsilon_too_small",
+            param="epsilon",
+            smallest_epsilon=least,
+        )
+
+
+def _granted(viewer: Viewer) -> sa.Select[Any]:
+    return sa.select(budget_grant.c.budget_id).where(_grantee(viewer), budget_grant.c.revoked_at.is_(None))
+
+
+def _grantee(viewer: Viewer) -> sa.ColumnElement[bool]:
+    own = budget_grant.c.key_id == viewer.key_id
+    return own if viewer.project is None else sa.or_(own, budget_grant.c.project == viewer.project)

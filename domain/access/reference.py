@@ -1,0 +1,18 @@
+"""The job that a budget made together with a file is weighted for."""
+
+from dpcore.terms.facts import ModelFacts
+from dpcore.terms.methods import DEFAULT_METHOD, get_method
+from dpcore.terms.tasks import TaskKind
+from ledger.budgets import Reference
+
+
+def reference_job(
+    declared_size: int, epsilon: float, facts: ModelFacts, task: TaskKind = "classification"
+) -> Reference:
+    """The default method's default job on a file of this size: what a budget made with the file is weighted for."""
+    method = get_method(DEFAULT_METHOD)
+    hyperparameters = method.resolve(
+        method.Request(), task=task, declared_size=declared_size, epsilon=epsilon, facts=facts
+    )
+    (phase,) = method.phases(hyperparameters, declared_size=declared_size)
+    return Reference(phase.sample_rate, phase.steps)

@@ -1,0 +1,40 @@
+"""When a job should be done, from public values alone: its plan, the steps already shown, what workers measured."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from math import ceil
+from typing import Any
+
+import sqlalchemy as sa
+
+from domain.kit.statuses import PAUSING
+from domain.models.allow_list import BaseModelFacts
+from domain.models.profiles import Known, Profile, known, seconds
+from dpcore.terms.plan import Plan
+
+
+def estimated_finishes(
+    connection: sa.Connection, models: Mapping[str, BaseModelFacts], rows: Sequence[sa.Row[Any]]
+) -> dict[str, int]:
+    """Unix seconds by job id, whole minutes, for those rows of `of_tenant` that run and whose model, method
+    and task a worker has measured."""
+    found: dict[str, Known] = {}
+    finishes = {}
+    for row in rows:
+        if row.status != "running" or row.status_detail == PAUSING or row.model not in models:
+            continue
+        try:
+            plan = Plan.model_validate(row.plan)
+            if row.model not in found:
+                found[row.model] = known(connection, models[row.model])
+            if (profile := found[row.model].expected(plan.method, row.task)) is not None:
+                finishes[row.id] = _finish(plan, int(row.steps_authorised), profile, datetime.now(UTC))
+        except (TypeError, ValueError, OverflowError):
+            continue  # no worker runs such a plan
+    return finishes
+
+
+def _finish(plan: Plan, authorised: int, profile: Profile, now: datetime) -> int:
+    """The chunk that was authorised last counts as not begun, so that the estimate is rather late than early."""
+    left = plan.steps - max(0, authorised - plan.chunk)
+    return ceil((now.timestamp() + seconds(plan, profile) * left / plan.steps) / 60) * 60

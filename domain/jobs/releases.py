@@ -1,0 +1,64 @@
+"""Results become visible here, in one transaction under the fence, or not at all."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from domain.files.binding import bind
+from domain.jobs.events import append_event
+from domain.kit.ids import new_id
+from domain.kit.purposes import RESULT
+from domain.kit.tables import file, job, release
+from domain.storage.sealing import Seal
+from ledger.reserve import Receipt, settle
+from ledger.work import Lease
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished artifact in the blob store. kind: adapter or report; bytes and sha256 (hex) are of its content."""
+
+    kind: str
+    filename: str
+    bytes: int
+    sha256: str
+    stored: Seal
+
+
+def publish(connection: sa.Connection, lease: Lease, tenant_id: str, results: Sequence[Result]) -> list[Receipt]:
+    """Settle the job as succeeded, make its results visible and finish it; the caller commits.
+
+    Raises StaleFence or AlreadySettled; the transaction must then be rolled back and nothing is visible.
+    """
+    receipts = settle(connection, lease.job_id, "succeeded", fence=lease.fence)
+    for result in results:
+        values: dict[str, Any] = {
+            "id": new_id("file", "-"),
+            "tenant_id": tenant_id,
+            "purpose": RESULT,
+            "filename": result.filename,
+            "bytes": result.bytes,
+            "sha256": result.sha256,
+            "status": "processed",
+            "blob": result.stored.name,
+        }
+        connection.execute(file.insert().values(**values, binding=bind(connection, result.stored, values)))
+        connection.execute(
+            release.insert().values(
+                id=new_id("release"), job_id=lease.job_id, file_id=values["id"], kind=result.kind, fence=lease.fence
+            )
+        )
+    connection.execute(
+        sa.update(job)
+        .where(job.c.id == lease.job_id)
+        .values(status="succeeded", status_detail=None, finished_at=rounded_now())
+    )
+    append_event(connection, lease.job_id, "job.succeeded", "The job has been completed: the adapter is released.")
+    return receipts
+
+
+def rounded_now() -> sa.ColumnElement[object]:
+    """The minute, but never before the job was made: exact times would tell how long the work on private rows took."""
+    return sa.func.greatest(job.c.created_at, sa.func.date_trunc("minute", sa.func.now()))

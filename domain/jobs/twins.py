@@ -1,0 +1,62 @@
+"""The same request twice: what has succeeded already need not be paid for again."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from domain.access.grants import Viewer, sees_job
+from domain.kit.refusals import Conflict
+from domain.kit.tables import file, job, job_file, release
+
+
+def finished_twin(
+    connection: sa.Connection,
+    viewer: Viewer,
+    *,
+    model: str,
+    model_revision: str,
+    training_file: str,
+    method: Mapping[str, Any],
+    epsilon: float,
+) -> str | None:
+    """The newest succeeded job that the viewer may see with the same numbers, its adapter still there.
+
+    model_revision: of its weights; a job of an earlier version does not say its own. method: every option and
+    hyperparameter resolved. Seeds do not count: they steer initialisation alone.
+    """
+    adapter = (
+        sa.select(release.c.id)
+        .join(file, file.c.id == release.c.file_id)
+        .where(release.c.job_id == job.c.id, release.c.kind == "adapter", file.c.deleted_at.is_(None))
+        .correlate(job)
+    )
+    return connection.execute(
+        sa.select(job.c.id)
+        .join(job_file, job_file.c.job_id == job.c.id)
+        .where(
+            job.c.tenant_id == viewer.tenant_id,
+            sees_job(viewer, job.c.id),
+            job_file.c.file_id == training_file,
+            job.c.status == "succeeded",
+            job.c.model == model,
+            sa.func.coalesce(job.c.model_revision, model_revision) == model_revision,
+            job.c.method == dict(method),
+            job.c.privacy["epsilon"].as_float() == epsilon,
+            adapter.exists(),
+        )
+        .order_by(job.c.created_at.desc(), job.c.id)
+        .limit(1)
+    ).scalar_one_or_none()
+
+
+def already_done(twin: str) -> Conflict:
+    """The answer to a request that would pay again for what is there."""
+    return Conflict(
+        f"{twin} has succeeded with the same model, file, numbers and epsilon: take its adapter, or send "
+        "allow_duplicate=true to pay for another one",
+        code="same_job_finished",
+        param="allow_duplicate",
+        job=twin,
+        adapter=f"/v1/fine_tuning/jobs/{twin}/adapter",
+    )

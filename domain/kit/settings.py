@@ -1,0 +1,244 @@
+"""Settings of a process, from TACIT_* environment variables. Each process gets only what it needs.
+
+Every TACIT_NAME can be in a file instead, named by TACIT_NAME_FILE: so that a secret is in no environment.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+PREFIX = "TACIT_"
+T = TypeVar("T", bound=BaseSettings)
+
+
+class BadSettings(ValueError):
+    """The environment does not hold what a process needs; the message names the variable and repeats no value."""
+
+
+def _hex_secret(value: SecretStr) -> SecretStr:
+    try:
+        raw = bytes.fromhex(value.get_secret_value())
+    except ValueError:
+        raise ValueError("must be hexadecimal; make one with: openssl rand -hex 32") from None
+    if len(raw) < 32:
+        raise ValueError("must have at least 32 bytes; make one with: openssl rand -hex 32")
+    return value
+
+
+HexSecret = Annotated[SecretStr, AfterValidator(_hex_secret)]
+
+
+def _needs_exporter(value: str) -> str:
+    try:
+        found = find_spec("opentelemetry.exporter.otlp.proto.http")
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise ValueError("spans need packages that are not installed; add them with: pip install 'tacit[otel]'")
+    return value
+
+
+Collector = Annotated[str, StringConstraints(pattern="^https?://[^/]"), AfterValidator(_needs_exporter)]
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A repository of the Hugging Face hub at one commit: a name alone could mean other weights tomorrow."""
+
+    repository: str
+    revision: str
+
+    def __str__(self) -> str:
+        return f"hub:{self.repository}@{self.revision}"
+
+
+def _model_source(value: Any) -> Any:
+    if not isinstance(value, str) or not value.startswith("hub:"):
+        return value
+    repository, _, revision = value.removeprefix("hub:").partition("@")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise ValueError("a hub model is written hub:owner/name@revision")
+    if not re.fullmatch("[0-9a-f]{40}", revision):
+        raise ValueError(
+            f"hub:{repository} needs a pinned revision, hub:{repository}@ and the commit's 40 hexadecimal digits: a "
+            "branch or a tag can move"
+        )
+    return HubModel(repository, revision)
+
+
+ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,80}$")]
+ModelSource = Annotated[Path | HubModel, BeforeValidator(_model_source)]
+
+
+class _Files(PydanticBaseSettingsSource):
+    """Values from the files that TACIT_<NAME>_FILE names; the last line break belongs to the file."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        variable = f"{PREFIX}{field_name.upper()}"
+        path = os.environ.get(f"{variable}_FILE")
+        if path is None:
+            return None, field_name, False
+        if variable in os.environ:
+            raise SettingsError(f"{variable} and {variable}_FILE are both set: keep one")
+        try:
+            text = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            raise SettingsError(f"{variable}_FILE: {path} cannot be read: {reason}") from None
+        return text, field_name, self.field_is_complex(field)
+
+    def __call__(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, field in self.settings_cls.model_fields.items():
+            value, key, is_complex = self.get_field_value(field, name)
+            if value is not None:
+                found[key] = self.decode_complex_value(name, field, value) if is_complex else value
+        return found
+
+
+class FileSettings(BaseSettings):
+    """Settings from TACIT_* variables, or from the files that TACIT_*_FILE names."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _Files(settings_cls)
+
+
+def from_environment(settings: type[T]) -> T:
+    """The settings of this process. Raises BadSettings naming what is missing or wrong."""
+    try:
+        return settings()
+    except ValidationError as error:  # its own words would repeat the secrets
+        wrong = (f"{PREFIX}{str(e['loc'][0]).upper()}: {_inside(e['loc'][1:])}{e['msg']}" for e in error.errors())
+        raise BadSettings("; ".join(wrong)) from None
+    except SettingsError as error:
+        raise BadSettings(str(error)) from None
+
+
+def _inside(place: tuple[int | str, ...]) -> str:
+    return f"{place[0]}: " if place else ""
+
+
+class KeySettings(FileSettings):
+    """What the keys of blobs are wrapped by: at least one of these."""
+
+    master_key: SecretStr | None = None
+    """64 hexadecimal digits; of several, with white space between them, the first wraps and the others only open."""
+    kms_command: str | None = None
+    """A program that wraps and unwraps keys through a key management service; it then wraps in place of master_key."""
+
+
+class ModelSettings(FileSettings):
+    """The allow-list of base models."""
+
+    models: dict[ModelName, ModelSource] = Field(default_factory=dict)
+    """Base models beside the built-in ones: name to local folder, or to `hub:owner/name@revision`."""
+    hub_online: bool = False
+    """Whether a hub model that is not in the local cache may be downloaded at start."""
+
+
+class ProcessSettings(FileSettings):
+    """What every process that runs on is told about its machine."""
+
+    metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    """Where Prometheus metrics are served, for the operator alone; None: nowhere."""
+    metrics_host: str = "127.0.0.1"
+    otlp_endpoint: Collector | None = None
+    """Base URL of an OpenTelemetry collector that spans are sent to, OTLP over HTTP; None: nowhere."""
+    disk_reserve: int = Field(default=2**28, ge=0)
+    """Bytes that uploads and checkpoints leave free on a disk of this machine."""
+
+
+class ServiceSettings(KeySettings, ModelSettings, ProcessSettings):
+    """What the API and the worker share."""
+
+    database_url: SecretStr
+    """This process's own login: a member of tacit_api or of tacit_worker."""
+    broker_url: SecretStr
+    blobs: str
+    """A folder, or an object store's URL (s3://bucket/prefix)."""
+    blob_options: SecretStr | None = None
+    """An object store's options as a JSON object: endpoint, region, access_key_id, secret_access_key, ..."""
+
+
+class ApiSettings(ServiceSettings):
+    """What only the API may know: it checks keys and files."""
+
+    key_pepper: HexSecret
+    fingerprint_key: HexSecret
+    signing_key: HexSecret
+    """Ed25519 seed that receipts and the witness are signed with."""
+    policy_key: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """Ed25519 public key that raised limits, thaws and corrections must be signed with; None: not checked."""
+    witness: Path | None = None
+    """Append-only file outside the database that remembers how far each budget's ledger had come; None: no witness."""
+    second_witness: str | None = None
+    """A folder, or an object store's URL (options: blob_options), for a second copy of the witness; None: none."""
+    verify_hours: float = Field(default=24.0, gt=0)
+    """Time between two verifications of every budget."""
+    upload_limit: int = Field(default=2**30, gt=0)
+    """Bytes of one upload."""
+    rate_limit: int = Field(default=3000, ge=0)
+    """Requests of one key in a minute; 0: as many as it likes."""
+    storage_quota: int | None = Field(default=None, gt=0)
+    """Bytes that the files of one tenant may have together; None: as many as it likes."""
+    job_quota: int | None = Field(default=None, gt=0)
+    """Jobs of one tenant that may be queued or running; None: as many as it likes."""
+    event_days: int = Field(default=365, gt=0)
+    """Days after a job's end that its events are kept."""
+    trusted_proxies: str = ""
+    """Addresses or networks, with commas, whose X-Forwarded-For and -Proto are believed; empty: nobody's."""
+
+
+class WorkerSettings(ServiceSettings):
+    """What the worker needs beyond the shared settings."""
+
+    device: str = "auto"
+    """torch device: auto, cpu, cuda, cuda:1, ..."""
+    profile_after: float = Field(default=60.0, ge=0)
+    """Seconds of idleness before the worker measures models that have no profile; 0: it never does."""
+    lease_seconds: int = Field(default=60, ge=3, le=600)
+    reconcile_seconds: float = Field(default=5.0, gt=0)
+    max_attempts: int = Field(default=20, gt=0)
+    """Claims of one job before it is failed for good."""
+    job_seconds: float | None = Field(default=None, gt=0)
+    """Seconds that workers may have one job in hand, all attempts together; None: as long as its reservation lives."""
+
+
+class OperatorSettings(FileSettings):
+    """What brings a database to this version. No service gets any of it but its own login."""
+
+    admin_database_url: SecretStr
+    """The operator's login: no superuser, a member of tacit_owner."""
+    api_database_url: SecretStr
+    """The API's TACIT_DATABASE_URL: its login is to be a member of tacit_api."""
+    worker_database_url: SecretStr
+    """The workers' TACIT_DATABASE_URL: its login is to be a member of tacit_worker."""
+    key_pepper: HexSecret
+
+
+class RewrapSettings(KeySettings):
+    """What `python -m domain.storage.vault` needs."""
+
+    admin_database_url: SecretStr
+
+
+def secret_bytes(value: SecretStr) -> bytes:
+    """The bytes of a hexadecimal secret."""
+    return bytes.fromhex(value.get_secret_value())

@@ -1,0 +1,140 @@
+"""What workers found out about training the base models on synthetic input, and what that says about a job."""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import distinct_on
+
+from domain.kit.tables import model_profile, model_trial
+from domain.models.allow_list import BaseModelFacts
+from dpcore.terms.plan import Plan
+from dpcore.terms.tasks import CAUSAL_LM, TaskKind
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measurement: no row of anybody had a part in it."""
+
+    method: str
+    task: TaskKind
+    """classification, or completion where the model writes: what `measured_as` makes of a task."""
+    device: str
+    """The processor or GPU by name."""
+    max_length: int
+    """Tokens of each synthetic record."""
+    tokens_per_second: float
+    """Of whole steps: gradients, clipping, noise and the optimiser."""
+    peak_bytes: int
+    """Of the device's memory; on a processor, of the process."""
+
+
+@dataclass(frozen=True)
+class Profile(Measured):
+    measured_at: datetime
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Whether a method with its default options trains a model, tried on made-up tokens."""
+
+    method: str
+    task: TaskKind
+    """What `measured_as` makes of a task."""
+    refusal: str | None
+    """Why it does not, for everybody; None where it does."""
+    tried_at: datetime
+
+
+@dataclass(frozen=True)
+class Known:
+    """The newest of what was found out about one model; a model with other weights has none of it."""
+
+    profiles: list[Profile]
+    """One for each method, task and device."""
+    trials: list[Trial]
+    """One for each method and task."""
+
+    def expected(self, method: str, task: TaskKind) -> Profile | None:
+        """What a job must reckon with: the slowest of the devices that were measured; None before any was."""
+        fitting = [p for p in self.profiles if (p.method, p.task) == (method, measured_as(task))]
+        return min(fitting, key=lambda p: p.tokens_per_second, default=None)
+
+    def refusal(self, method: str, task: TaskKind) -> str | None:
+        """Why the method does not train the model with its default options; None where it does or was not tried."""
+        return next((t.refusal for t in self.trials if (t.method, t.task) == (method, measured_as(task))), None)
+
+    def methods(self, model: BaseModelFacts, task: TaskKind) -> list[str]:
+        """Methods that can train the model on this task: by what its files say, less those that failed when tried."""
+        return [method for method in model.methods(task) if self.refusal(method, task) is None]
+
+
+def measured_as(task: TaskKind) -> TaskKind:
+    """The task that stands for this one: what is computed differs between labels and text alone."""
+    return "completion" if task in CAUSAL_LM else "classification"
+
+
+def record(connection: sa.Connection, model: BaseModelFacts, measured: Measured) -> None:
+    """Keep a measurement beside older ones."""
+    connection.execute(
+        model_profile.insert().values(model=model.name, revision=model.revision, **asdict(measured)).inline()
+    )
+
+
+def record_trial(
+    connection: sa.Connection, model: BaseModelFacts, method: str, task: TaskKind, refusal: str | None, versions: str
+) -> None:
+    """Keep a trial, which counts from now on. versions: of the libraries that were at work."""
+    values = {"method": method, "task": measured_as(task), "refusal": refusal, "versions": versions}
+    connection.execute(model_trial.insert().values(model=model.name, revision=model.revision, **values).inline())
+
+
+def refused_by(connection: sa.Connection, model: BaseModelFacts, versions: str) -> set[tuple[str, TaskKind]]:
+    """Methods and tasks that the newest trial refused with these very versions: trying again would find the same."""
+    table = model_trial.c
+    rows = connection.execute(
+        sa.select(table.method, table.task, table.refusal, table.versions)
+        .ext(distinct_on(table.method, table.task))
+        .where(table.revision == model.revision)
+        .order_by(table.method, table.task, table.tried_at.desc(), table.id.desc())
+    )
+    return {(row.method, row.task) for row in rows if row.refusal is not None and row.versions == versions}
+
+
+def known(connection: sa.Connection, model: BaseModelFacts) -> Known:
+    """All that was found out about a model, in one statement."""
+    table, apart = model_profile.c, (model_profile.c.method, model_profile.c.task, model_profile.c.device)
+    measured = (
+        sa.select(*apart, table.max_length, table.tokens_per_second, table.peak_bytes, table.measured_at.label("at"))
+        .ext(distinct_on(*apart))
+        .where(table.revision == model.revision)
+        .order_by(*apart, table.measured_at.desc(), table.id.desc())
+        .subquery()
+    )
+    trial = model_trial.c
+    tried = (
+        sa.select(trial.method, trial.task, trial.refusal, trial.tried_at.label("at"))
+        .ext(distinct_on(trial.method, trial.task))
+        .where(trial.revision == model.revision)
+        .order_by(trial.method, trial.task, trial.tried_at.desc(), trial.id.desc())
+        .subquery()
+    )
+    rows = connection.execute(
+        sa.union_all(
+            sa.select(*measured.c, sa.null().label("refusal"), sa.false().label("trial")),
+            sa.select(*(tried.c.get(c.name, sa.null()) for c in measured.c), tried.c.refusal, sa.true()),
+        )
+    ).all()
+    return Known(
+        [
+            Profile(r.method, r.task, r.device, r.max_length, r.tokens_per_second, r.peak_bytes, r.at)
+            for r in rows
+            if not r.trial
+        ],
+        [Trial(r.method, r.task, r.refusal, r.at) for r in rows if r.trial],
+    )
+
+
+def seconds(plan: Plan, profile: Profile) -> float:
+    """Seconds of training if every record had the most tokens; from public values alone, start and waiting apart."""
+    return plan.steps * plan.expected_batch * plan.max_length / profile.tokens_per_second

@@ -1,0 +1,129 @@
+"""The checked rows of a file: Parquet with the text columns of the file's task; `label`, a place in its public labels,
+where the task has labels; and, under a budget whose unit is the user, `user`: the rows of one user have one number,
+from 0."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from domain.storage.blobs import as_file
+from domain.storage.sealing import Sealed
+
+TASK_COLUMNS: dict[str, tuple[str, ...]] = {
+    "classification": ("text",),
+    "pair": ("text", "text_pair"),
+    "completion": ("prompt", "completion"),
+    "chat": ("messages",),
+    "text": ("text",),
+}
+"""The tasks that a file can be for, and their columns of text. `messages` is the canonical JSON text of a list of
+{"role", "content"}."""
+LABELLED = frozenset({"classification", "pair"})
+"""The tasks whose rows have a label."""
+BATCH = 8192
+"""Rows held at a time while a file is written."""
+SENT = 64
+"""Rows held at a time while a file is streamed: each may have a mebibyte."""
+PAGE = 2**18
+"""Bytes after which a page ends."""
+BATCH_CHARACTERS = 2**22
+"""Characters held at a time while a file is written, and, since they are a row group then, while it is read."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """All rows of a file, in order."""
+
+    columns: dict[str, list[str]]
+    """The text columns of the task."""
+    labels: list[int] | None = None
+    """Places in the public labels, where the task has labels."""
+    users: list[int] | None = None
+    """Whose each row is, where the unit is the user."""
+
+
+class RowWriter:
+    """Writes rows in batches, so that memory does not grow with the file."""
+
+    def __init__(self, path: Path, task: str = "classification", *, users: bool = False) -> None:
+        fields = [pa.field(name, pa.string()) for name in TASK_COLUMNS[task]]
+        fields += [pa.field("label", pa.int32())] if task in LABELLED else []
+        fields += [pa.field("user", pa.int32())] if users else []
+        self._schema = pa.schema(fields)
+        # Texts differ, so a dictionary of them is a second copy; small pages are what a reader holds beside its rows.
+        self._writer = pq.ParquetWriter(
+            path, self._schema, use_dictionary=False, write_batch_size=SENT, data_page_size=PAGE
+        )
+        self._rows: list[tuple[Any, ...]] = []
+        self._characters = 0
+        self.count = 0
+
+    def add(self, texts: Sequence[str], label: int | None = None, user: int | None = None) -> None:
+        """One row: its text columns in their order, and a label and a user where the file has them."""
+        self._rows.append((*texts, *(value for value in (label, user) if value is not None)))
+        self._characters += sum(map(len, texts))
+        self.count += 1
+        if len(self._rows) == BATCH or self._characters > BATCH_CHARACTERS:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        columns = list(zip(*self._rows, strict=True)) or [() for _ in self._schema]
+        self._writer.write_table(pa.table([list(column) for column in columns], schema=self._schema))
+        self._rows, self._characters = [], 0
+
+
+def drop_rows(path: Path, dropped: bytearray) -> None:
+    """Remove the rows with a 1 in `dropped` from a file of RowWriter; a row group at a time is in memory."""
+    with tempfile.TemporaryFile(dir=path.parent) as kept:
+        with pq.ParquetFile(path) as source, pq.ParquetWriter(kept, source.schema_arrow) as writer:
+            place = 0
+            for number in range(source.num_row_groups):
+                group = source.read_row_group(number)
+                keep = [not drop for drop in dropped[place : place + group.num_rows]]
+                writer.write_table(group.filter(pa.array(keep, pa.bool_())))
+                place += group.num_rows
+        kept.seek(0)
+        with path.open("wb") as target:
+            shutil.copyfileobj(kept, target)
+
+
+def read_rows(blob: Sealed) -> Rows:
+    """All rows of a file. Raises FileNotFoundError when the blob is gone."""
+    with as_file(blob) as source:
+        return parse_rows(source)
+
+
+def parse_rows(source: IO[bytes] | Path) -> Rows:
+    """All rows of a Parquet file as RowWriter writes it."""
+    table = pq.ParquetFile(source).read()
+    columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    labels, users = columns.pop("label", None), columns.pop("user", None)
+    return Rows(columns, labels, users)
+
+
+def stream_jsonl(blob: Sealed, labels: Sequence[str] | None) -> Iterator[bytes]:
+    """The rows as JSON Lines in pieces, with the columns of the task and the label as keys; `messages` is a list."""
+    with as_file(blob) as source, pq.ParquetFile(source, buffer_size=2**16, pre_buffer=False) as parquet:
+        for batch in parquet.iter_batches(SENT, use_threads=False):
+            lines = (json.dumps(_as_uploaded(row, labels or ()), ensure_ascii=False) for row in batch.to_pylist())
+            yield "".join(line + "\n" for line in lines).encode()
+
+
+def _as_uploaded(row: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+    row.pop("user", None)
+    if "label" in row:
+        row["label"] = labels[row["label"]]
+    if "messages" in row:
+        row["messages"] = json.loads(row["messages"])
+    return row

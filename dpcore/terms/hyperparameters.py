@@ -1,0 +1,143 @@
+"""What the methods of one phase share: the numbers a caller may ask for, their defaults, the phase and its plan.
+
+A method with more phases, or with numbers of its own, brings its own of each.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from dpcore.terms.errors import FieldError
+from dpcore.terms.facts import ModelFacts
+from dpcore.terms.plan import Clipping, Optimizer, Phase, Plan
+from dpcore.terms.strict import Listed, StrictModel
+from dpcore.terms.tasks import CAUSAL_LM, TaskKind
+
+
+class Request(StrictModel):
+    """What a caller may ask for. `auto` values follow from public values only."""
+
+    # The bounds belong to the number alone: around the union they would be tried on "auto" too.
+    steps: Literal["auto"] | Annotated[int, Field(ge=1, le=1_000_000)] = "auto"
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=10_000_000)] = "auto"
+    learning_rate: Literal["auto"] | Annotated[float, Field(gt=0, le=10)] = "auto"
+    clipping: Clipping = Field(
+        default="automatic",
+        description=(
+            "automatic: every unit's gradient is scaled to about clip_norm; flat: longer ones are cut to it; "
+            "per-layer: cut within each layer, to clip_norm over the root of the number of layers; adaptive: flat, at "
+            "a norm that begins at clip_norm and follows the median"
+        ),
+    )
+    clip_norm: float = Field(
+        default=1.0,
+        ge=1e-6,
+        le=1e6,
+        description="under automatic clipping it scales all steps of sgd, and changes nothing for the others",
+    )
+    optimizer: Optimizer = Field(
+        default="adamw",
+        description="adam-bc: Adam without the noise's share of its second moment; sgd: with momentum 0.9",
+    )
+    weight_averaging: float = Field(
+        default=0.0, ge=0, lt=1, description="decay of an exponential average of the weights, such as 0.99; 0: none"
+    )
+
+
+class Hyperparameters(StrictModel):
+    """A request with every number resolved."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    clip_norm: float = 1.0
+    clipping: Clipping = "automatic"
+    optimizer: Optimizer = "adamw"
+    weight_averaging: float = 0.0
+    weight_decay: float = 0.0
+    betas: Listed[tuple[float, float]] = (0.9, 0.999)
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """A method's numbers for callers who name none. The batch is at most a quarter of the declared size."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class OnePhase:
+    """Defaults, phase and plan of a method with one phase, for classifiers and for causal language models."""
+
+    method: str
+    classifier: Defaults
+    causal_lm: Defaults
+
+    def resolve(
+        self, request: Request, *, task: TaskKind, declared_size: int, epsilon: float, facts: ModelFacts
+    ) -> Hyperparameters:
+        """Numbers for a job on a file of `declared_size` units at `epsilon`; all that they depend on is public.
+
+        Raises FieldError when the batch asked for is larger than the declared size: the rate cannot exceed one; and
+        for sgd without a learning rate: the defaults are Adam's, whose steps do not shrink with the gradient.
+        """
+        if request.batch_size != "auto" and request.batch_size > declared_size:
+            raise FieldError(
+                "hyperparameters.batch_size",
+                f"batch_size {request.batch_size} is larger than the declared size {declared_size}",
+            )
+        if request.optimizer == "sgd" and request.learning_rate == "auto":
+            raise FieldError(
+                "hyperparameters.learning_rate", "sgd needs a learning_rate: the default is for adamw and adam-bc"
+            )
+        default = self.causal_lm if task in CAUSAL_LM else self.classifier
+        batch = min(default.batch_size, max(1, declared_size // 4))
+        return Hyperparameters(
+            steps=default.steps if request.steps == "auto" else request.steps,
+            batch_size=batch if request.batch_size == "auto" else request.batch_size,
+            learning_rate=default.learning_rate if request.learning_rate == "auto" else request.learning_rate,
+            clip_norm=request.clip_norm,
+            clipping=request.clipping,
+            optimizer=request.optimizer,
+            weight_averaging=request.weight_averaging,
+        )
+
+    def phases(self, hyperparameters: Hyperparameters, *, declared_size: int) -> tuple[Phase, ...]:
+        """One phase: the rate is the batch over the public size."""
+        rate = hyperparameters.batch_size / declared_size
+        return (Phase(name="train", sample_rate=rate, steps=hyperparameters.steps),)
+
+    def plan(
+        self,
+        options: BaseModel,
+        hyperparameters: Hyperparameters,
+        *,
+        declared_size: int,
+        noise_multiplier: float,
+        max_length: int,
+        seed: int,
+        unit: Literal["record", "user"] = "record",
+    ) -> Plan:
+        """The plan of the one phase, once its noise multiplier is known."""
+        (phase,) = self.phases(hyperparameters, declared_size=declared_size)
+        return Plan(
+            sample_rate=phase.sample_rate,
+            noise_multiplier=noise_multiplier,
+            steps=phase.steps,
+            clip_norm=hyperparameters.clip_norm,
+            clipping=hyperparameters.clipping,
+            expected_batch=hyperparameters.batch_size,
+            unit=unit,
+            method=self.method,
+            options=options.model_dump(mode="json"),
+            optimizer=hyperparameters.optimizer,
+            learning_rate=hyperparameters.learning_rate,
+            weight_averaging=hyperparameters.weight_averaging,
+            weight_decay=hyperparameters.weight_decay,
+            betas=hyperparameters.betas,
+            max_length=max_length,
+            seed=seed,
+        )
