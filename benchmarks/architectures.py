@@ -31,6 +31,7 @@ if __name__ == "__main__":  # run as a file
 
 import numpy as np
 import torch
+from dpcore.terms.speed import Speed
 from torch import Tensor, nn
 from transformers.utils import logging
 
@@ -39,14 +40,12 @@ from dpcore.engine import errors, layout
 from dpcore.engine.one_by_one import OneByOne
 from dpcore.engine.per_example import PerExample
 from dpcore.mechanism.clipping import AUTOMATIC_OFFSET, ClippedSum
-from dpcore.methods import get_method
+from dpcore.methods import get_trainer
 from dpcore.models import build_model, load_tokenizer
 from dpcore.tasks import Task, make_task
 from dpcore.tasks.records import Records
 from dpcore.terms.facts import read_facts
-from dpcore.terms.methods import get_method as get_spec
-from dpcore.terms.methods import method_names
-from dpcore.terms.plan import Speed
+from dpcore.terms.methods import get_method, method_names
 from dpcore.train import train
 from tests.dpcore import zoo
 
@@ -109,7 +108,7 @@ def _line(error: BaseException) -> str:
 
 def _run(case: _Case, kind: zoo.Kind, method: str, folder: Path, dtype: torch.dtype) -> tuple[str, float]:
     """The engine that took the step, and the largest error of its sums of this type."""
-    facts, spec = read_facts(folder), get_spec(method)
+    facts, spec = read_facts(folder), get_method(method)
     if kind not in facts.tasks:
         raise ValueError(f"the model's tasks are {', '.join(facts.tasks)}")
     options, length = spec.Options(), min(facts.max_positions, zoo.POSITIONS)
@@ -120,7 +119,7 @@ def _run(case: _Case, kind: zoo.Kind, method: str, folder: Path, dtype: torch.dt
     tokenizer, base = load_tokenizer(folder), build_model(kind, folder, labels, seed=0)
     task = make_task(kind, tokenizer, labels=labels, max_length=length)
     case.part = "attach"
-    model = get_method(method).attach(base, options.model_dump(mode="json"), task=kind, seed=0)
+    model = get_trainer(method).attach(base, options.model_dump(mode="json"), task=kind, seed=0)
     case.part = "encode"
     records = _records(task, kind)
     numbers = spec.resolve(

@@ -4,45 +4,47 @@ adamw: torch's AdamW. adam-bc: Adam whose second moment is freed of the noise (`
 momentum, its first beta.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from dpcore.adam_bc import AdamBC
-from dpcore.terms.plan import Plan
+from dpcore.terms.program import Phase
 
 
-def make(parameters: Mapping[str, nn.Parameter], plan: Plan) -> torch.optim.Optimizer:
-    """The plan's optimiser over the trainable parameters, with the plan's public settings."""
-    tensors = list(parameters.values())
-    if plan.optimizer == "sgd":
-        return torch.optim.SGD(tensors, lr=plan.learning_rate, momentum=plan.betas[0], weight_decay=plan.weight_decay)
-    kind = AdamBC if plan.optimizer == "adam-bc" else torch.optim.AdamW
-    return kind(tensors, lr=plan.learning_rate, betas=plan.betas, weight_decay=plan.weight_decay)
+def make(parameters: Mapping[str, nn.Parameter], phase: Phase) -> torch.optim.Optimizer:
+    """The phase's optimiser over the trainable parameters, with the phase's public settings."""
+    tensors, rate, decay = list(parameters.values()), phase.learning_rate, phase.weight_decay
+    if phase.optimizer == "sgd":
+        return torch.optim.SGD(tensors, lr=rate, momentum=phase.betas[0], weight_decay=decay)
+    kind = AdamBC if phase.optimizer == "adam-bc" else torch.optim.AdamW
+    return kind(tensors, lr=rate, betas=phase.betas, weight_decay=decay)
 
 
 def step(
     optimiser: torch.optim.Optimizer,
     parameters: Mapping[str, nn.Parameter],
-    mean: Mapping[str, Tensor],
+    mean: Iterable[Mapping[str, Tensor]],
     *,
-    plan: Plan,
+    phase: Phase,
     done: int,
     deviation: float,
 ) -> None:
-    """One iteration with the noised mean, whose noise has this public deviation.
+    """One iteration with the noised mean, in parts of which each has other parameters; its noise has this public
+    deviation.
 
     The learning rate falls linearly and depends on `done` alone, the iterations before this one.
     """
     for group in optimiser.param_groups:
-        group["lr"] = plan.learning_rate * (1 - done / plan.steps)
+        group["lr"] = phase.learning_rate * (1 - done / phase.steps)
         group["noise_deviation"] = deviation
-    for name, parameter in parameters.items():
-        parameter.grad = mean[name].to(parameter.dtype)
-    optimiser.step()
-    optimiser.zero_grad(set_to_none=True)
+    for part in mean:
+        for name, gradient in part.items():
+            parameters[name].grad = gradient.to(parameters[name].dtype)
+        optimiser.step()  # leaves alone what has no gradient
+        optimiser.zero_grad(set_to_none=True)
 
 
 def averages(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:

@@ -104,13 +104,13 @@ class Rehearsal:
 
     def _require_apart(self, length: int) -> None:
         public = self._records(MORE, length)
-        with _at(length):
+        with at_length(length):
             require_apart(self._model, lambda now: self._losses(public, now, length))
 
     def _largest(self, count: int) -> None:
         longest = self._task.max_length
         public = self._task.synthetic(count, longest)
-        with _at(longest):
+        with at_length(longest):
             self._take(self._engine.gradients(lambda: self._losses(public, np.arange(count), longest), count))
 
     def _compare_moved(self, length: int) -> None:
@@ -126,7 +126,7 @@ class Rehearsal:
         compared, left = False, np.arange(count)
 
         def together(now: np.ndarray, length: int) -> bool:
-            with _at(length):
+            with at_length(length):
                 try:
                     made = compare(
                         self._engine, self._model, lambda some: self._losses(public, now[some], length), len(now)
@@ -147,7 +147,7 @@ class Rehearsal:
 
 
 @contextmanager
-def _at(length: int) -> Iterator[None]:
+def at_length(length: int) -> Iterator[None]:
     """What goes wrong inside says at which length."""
     try:
         yield

@@ -1,305 +1,182 @@
-"""The one training loop: draw, clip, add noise, step. It knows tensors and callables, no file, job or database.
+"""The one training loop, over the steps of one phase: draw, sum, noise, apply, between. It knows tensors and callables,
+no file, job or database.
 
-Pitfalls that this file holds shut: noise and divisor come from the plan, never from the draw; an empty draw is a step
+Pitfalls that this file holds shut: noise and divisor come from the phase, never from the draw; an empty draw is a step
 like any other; a step runs only after it was authorised; what a step computed before its noise goes nowhere else; no
 loss, norm or batch size is reported.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dpcore import checkpoint as checkpoints
-from dpcore import optimise, rehearse
-from dpcore.engine.one_by_one import OneByOne
-from dpcore.engine.per_example import PerExample
-from dpcore.engine.per_user import CANCELLING, USER_BYTES, UserGradient, UserGradients
-from dpcore.engine.rows import Rows
-from dpcore.engine.tape import Gradients
-from dpcore.explicit_mask import explicit_masks
-from dpcore.machine import recompute
-from dpcore.machine.micro_batches import MicroBatches, Stopped
-from dpcore.mechanism import adaptive
-from dpcore.mechanism.bounded_sum import ROUNDING_SLACK
-from dpcore.mechanism.clipping import ClippedSum, by_module
+from dpcore import optimise
+from dpcore.checkpoint import Checkpoint
+from dpcore.estimators import Estimator, Setting
+from dpcore.estimators import make as make_estimator
+from dpcore.machine.micro_batches import Stopped
+from dpcore.mechanism import output
 from dpcore.mechanism.keystream import Streams
-from dpcore.mechanism.noise import noised_mean
-from dpcore.mechanism.sampling import Owners, poisson
-from dpcore.rehearse import Task
-from dpcore.terms.plan import Plan, Speed
+from dpcore.terms.program import Phase, Program
+
+Ended = Literal["finished", "used_up", "stopped"]
 
 
-class Records(Protocol):
-    """Encoded records of a file."""
-
-    def __len__(self) -> int: ...
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each record: int64 [n]."""
+class Interrupted(RuntimeError):
+    """An indivisible phase was paid for and then lost before it could be kept: what it was on the way to is no output,
+    and may not be released."""
 
 
-R = TypeVar("R", bound=Records)
+@dataclass
+class Iterate:
+    """A noised iterate, for a method that acts between steps. It may change the weights, the optimiser's state, what
+    requires a gradient, and `kept`, which is saved with the weights and handed back at a resume."""
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended. `step` counts all iterations of the model, those before a resume included."""
-
+    model: nn.Module
+    phase: Phase
     step: int
-    ended: Literal["finished", "used_up", "stopped"]
+    """Steps of this phase that were done."""
+    kept: dict[str, Tensor]
+    optimiser: torch.optim.Optimizer
 
 
-def train(
-    *,
-    model: nn.Module,
-    task: Task[R],
-    records: R,
-    plan: Plan,
-    authorise: Callable[[int], int],
-    save: Callable[[bytes], None],
-    should_stop: Callable[[], bool],
-    checkpoint: bytes | None = None,
-    owners: np.ndarray | None = None,
-    speed: Speed | None = None,
-    streams: Streams | None = None,
-) -> Outcome:
-    """Train the parameters of `model` that require a gradient, privately, under `plan`.
-
-    authorise(n): called before every chunk of steps; says how many of the n may run. 0: the reservation is used up.
-    save(data): called after every chunk, and at a stop, with a checkpoint.
-    should_stop(): asked before every step and micro-batch; the step it interrupts is thrown away, and stays paid for.
-    checkpoint: what an earlier attempt saved; sampling and noise are drawn afresh.
-    owners: the user of each record, numbered from 0: int64 [n]; needed when the plan's unit is the user, and only then.
-    streams: for tests alone. Left out, the randomness comes from the operating system.
-
-    When the run ends for good, the model holds what the plan asks for: the last iterate, or the average of all. A run
-    that was stopped leaves the last iterate, and both in the checkpoint.
-
-    Raises PlanMismatch for a checkpoint of another plan; NotTrainable before the first step when the model cannot be
-    trained exactly; and whatever the callables raise.
-    """
-    run = _Run(model, task, records, plan, owners, should_stop, speed or Speed(), streams or Streams())
-    with explicit_masks():
-        run.rehearse()
-        if checkpoint is not None:
-            run.restore(checkpoint)
-        return _go_on(run, plan, authorise, save, should_stop)
+Between = Callable[[Iterate], bool]
+"""What a method does after a step; True when it changed what trains."""
 
 
-def _go_on(
-    run: "_Run[R]",
-    plan: Plan,
-    authorise: Callable[[int], int],
-    save: Callable[[bytes], None],
-    should_stop: Callable[[], bool],
-) -> Outcome:
-    """From the step that a run has reached to its end."""
-    while run.step < plan.steps:
-        if should_stop():
-            return Outcome(run.step, "stopped")
-        asked = min(plan.chunk, plan.steps - run.step)
-        allowed = authorise(asked)
-        if allowed <= 0:
-            return run.finish("used_up")
-        try:
-            for _ in range(min(allowed, asked)):
-                run.iterate()
-        except Stopped:
-            save(run.dumps())
-            return Outcome(run.step, "stopped")
-        save(run.dumps())
-    return run.finish("finished")
-
-
-class _Run(Generic[R]):
-    """The state of one attempt."""
+class PhaseRun:
+    """The state of one attempt at one phase."""
 
     def __init__(
         self,
-        model: nn.Module,
-        task: Task[R],
-        records: R,
-        plan: Plan,
-        owners: np.ndarray | None,
-        should_stop: Callable[[], bool],
-        speed: Speed,
-        streams: Streams,
+        program: Program,
+        index: int,
+        setting: Setting,
+        estimator: Estimator,
+        *,
+        touched: dict[str, nn.Parameter],
+        before: int,
     ) -> None:
-        if task.max_length != plan.max_length:
-            raise ValueError(f"the task cuts at {task.max_length} tokens, the plan says {plan.max_length}")
-        if (owners is None) != (plan.unit == "record") or (owners is not None and len(owners) != len(records)):
-            raise ValueError("a plan whose unit is the user needs the owner of each record; another plan has none")
-        self.step = 0
-        self._model, self._task, self._records, self._plan = model, task, records, plan
-        self._owners = None if owners is None else Owners(owners)
-        self._should_stop, self._streams = should_stop, streams
-        self._engine: PerExample | OneByOne = PerExample(model)
-        self._parameters = self._engine.parameters
-        self._optimiser = optimise.make(self._parameters, plan)
-        self._averages = optimise.averages(self._parameters) if plan.weight_averaging else {}
-        self._clip_norm, self._slack = plan.clip_norm, ROUNDING_SLACK
-        self._groups = by_module(self._parameters)
-        self._dtype = torch.promote_types(next(iter(self._parameters.values())).dtype, torch.float32)
-        self._memory = torch.empty(self._engine.width, dtype=torch.float64, device=self._engine.device)
-        if speed.recompute:
-            self._recompute()
-        self._micro_batches = MicroBatches(
-            records.lengths,
-            max_length=task.max_length,
-            expected_batch=plan.expected_batch,
-            row_bytes=self._engine.row_bytes,
-            thin=self._engine.thin,
-            speed=speed,
-            device=self._engine.device,
-            release=self._engine.release,
-            recompute=self._recompute,
-            should_stop=should_stop,
-        )
+        """touched: parameters that earlier phases trained, by name; what this one trains is added. before: iterations
+        of earlier phases."""
+        self.phase, self.step = program.phases[index], 0
+        self._program, self._index, self._setting = program, index, setting
+        self._estimator, self._touched, self._before = estimator, touched, before
+        self._clip_norm, self._paid, self._kept = self.phase.clip_norm, False, dict[str, Tensor]()
+        self._prepare()
 
-    def rehearse(self) -> None:
-        """Run public stand-in records: what cannot be trained fails here, before any step.
+    def _prepare(self) -> None:
+        """An optimiser and averages over what trains now."""
+        self._parameters = self._estimator.parameters
+        self._touched.update(self._parameters)
+        self._optimiser = optimise.make(self._parameters, self.phase)
+        self._averages = optimise.averages(self._parameters) if self.phase.weight_averaging else {}
 
-        The weights are still the public ones, so that no refusal depends on what an earlier attempt has learnt.
-        """
-        try:
-            self._rehearse()
-        except rehearse.SLOWLY:
-            self._engine.release()
-            self._engine = OneByOne(self._model)
-            self._micro_batches.limit(1)
-            self._rehearse()
+    def restore(self, saved: Checkpoint, begin: Callable[[dict[str, Tensor]], None]) -> None:
+        """Go on from what an earlier attempt kept. begin(kept): let train what trained then. Raises PlanMismatch."""
+        self._kept = dict(saved.kept)
+        if self._kept:
+            begin(self._kept)
+            self._follow()
+        checkpoints.restore(saved, self._touched, self._parameters, self._optimiser, self._averages)
+        self.step, self._clip_norm, self._paid = saved.step, saved.clip_norm, saved.paid
 
-    def _rehearse(self) -> None:
-        def take(gradients: Gradients | Rows) -> None:
-            self._zero().add(gradients)
+    def go_on(
+        self,
+        authorise: Callable[[int], int],
+        save: Callable[[bytes], None],
+        should_stop: Callable[[], bool],
+        streams: Streams,
+        between: Between,
+    ) -> Ended:
+        """From the step that was reached to the phase's end, or until what was reserved is used up or a stop is asked
+        for. Raises Interrupted, and whatever the callables raise."""
+        self._estimator.enter()
+        while self.step < self.phase.steps:
+            if should_stop():
+                return "stopped"
+            allowed = self._allowed(authorise, save)
+            if allowed <= 0:
+                return self._finish("used_up")
+            try:
+                for _ in range(allowed):
+                    self._iterate(should_stop, streams, between)
+            except Stopped:
+                save(self.dumps())
+                return "stopped"
+            save(self.dumps())
+        return self._finish("finished")
 
-        self._slack = rehearse.Rehearsal(self._model, self._task, self._engine, self._micro_batches, take).run()
+    def _allowed(self, authorise: Callable[[int], int], save: Callable[[bytes], None]) -> int:
+        """How many steps may run now."""
+        asked = min(self._program.chunk, self.phase.steps - self.step)
+        if not self.phase.mechanism.indivisible:
+            return min(authorise(asked), asked)
+        if not self._paid:
+            if authorise(self.phase.steps) < self.phase.steps:
+                raise Interrupted(f"the phase {self.phase.name} was paid for, and nothing of it is left")
+            self._paid = True
+            save(self.dumps())  # another attempt cannot pay for it again
+        return asked
 
-    def iterate(self) -> None:
+    def _iterate(self, should_stop: Callable[[], bool], streams: Streams, between: Between) -> None:
         """One iteration: one draw, one noise."""
-        plan = self._plan
-        units = len(self._records) if self._owners is None else len(self._owners)
-        drawn = poisson(self._streams.at("sampling", self.step), units, plan.sample_rate)
-        total = self._zero()
-        if self._should_stop():
+        phase, number = self.phase, self._program.before(self._index) + self.step
+        drawn = output.draw(phase, streams.at("sampling", number), self._estimator.units)
+        if should_stop():
             raise Stopped
-        if self._owners is None:
-            self._add_records(total, drawn)
-        elif self._users_share:
-            self._add_users(total, drawn, self._owners)
-        else:
-            for user in drawn:
-                self._add_user(total, self._owners.records(user))
-        mean, deviation = self._noised(total)
+        total = self._estimator.sum(drawn, self._clip_norm, lambda: streams.at("directions", number))
+        made = output.noised(phase, total, self._clip_norm, streams.at("noise", number), dtype=self._estimator.dtype)
+        self._clip_norm = made.clip_norm
+        gradients = self._estimator.gradients(made.mean)
         optimise.step(
-            self._optimiser,
-            self._parameters,
-            self._engine.unflatten(mean),
-            plan=plan,
-            done=self.step,
-            deviation=deviation,
+            self._optimiser, self._parameters, gradients, phase=phase, done=self.step, deviation=made.deviation
         )
         self.step += 1
         if self._averages:
-            optimise.average(self._averages, self._parameters, decay=plan.weight_averaging, done=self.step)
+            optimise.average(self._averages, self._parameters, decay=phase.weight_averaging, done=self.step)
+        if between(Iterate(self._setting.model, phase, self.step, self._kept, self._optimiser)):
+            self._follow()
 
-    def _noised(self, total: ClippedSum) -> tuple[Tensor, float]:
-        """The step's noised mean [P] and the deviation of its noise. A clip norm that adapts moves on."""
-        plan, stream, noise = self._plan, self._streams.at("noise", self.step), self._plan.noise_multiplier
-        if total.below is not None:
-            noise, count_noise = adaptive.split(noise)
-            score = noised_mean(total.below, count_noise, plan.expected_batch, stream)
-            self._clip_norm = adaptive.next_clip_norm(self._clip_norm, score.item())
-        deviation = noise * total.sensitivity / plan.expected_batch
-        mean = noised_mean(total, noise, plan.expected_batch, stream, dtype=self._dtype)
-        return mean, deviation
-
-    def _zero(self) -> ClippedSum:
-        """The sum over no units."""
-        return ClippedSum.zero(
-            self._engine.width,
-            clip_norm=self._clip_norm,
-            clipping=self._plan.clipping,
-            expected_batch=self._plan.expected_batch,
-            device=self._engine.device,
-            groups=self._groups,
-            rounding=self._slack * (CANCELLING if self._users_share else 1),
-            memory=self._memory,
-        )
-
-    @property
-    def _users_share(self) -> bool:
-        """Whether the records of several users share micro-batches."""
-        # The bound on how far a user's records cancel holds for all layers together, and each is clipped on its own.
-        together = self._plan.unit == "user" and self._plan.clipping != "per-layer"
-        return together and isinstance(self._engine, PerExample) and self._engine.thin
-
-    def _recompute(self) -> bool:
-        """Compute layers again in the backward pass from now on; False where that is so, or cannot be."""
-        return recompute.switch_on(self._model, lambda: self._engine.recomputing())
-
-    def _gradients(self, records: R, indices: np.ndarray, length: int) -> Gradients | Rows:
-        """Gradients of some records, in one micro-batch."""
-        return self._engine.gradients(lambda: self._task.losses(self._model, records, indices, length), len(indices))
-
-    def _add_records(self, total: ClippedSum, drawn: np.ndarray) -> None:
-        """Add the drawn records to the sum, each a unit of its own."""
-        self._micro_batches.each(drawn, lambda now, length: self._gradients(self._records, now, length), total.add)
-
-    def _add_users(self, total: ClippedSum, drawn: np.ndarray, owners: Owners) -> None:
-        """Add the drawn users to the sum, as many at a time as buffers have room for; their records share batches."""
-        most = max(1, self._micro_batches.buffer_bytes // (USER_BYTES * self._engine.width))
-        for start in range(0, len(drawn), most):
-            some = drawn[start : start + most]
-            users = UserGradients(self._engine, len(some))
-
-            def gradients(now: np.ndarray, length: int, some: np.ndarray = some) -> tuple[Gradients | Rows, np.ndarray]:
-                return self._gradients(self._records, now, length), np.searchsorted(some, owners.of(now))
-
-            def add(made: tuple[Gradients | Rows, np.ndarray], users: UserGradients = users) -> None:
-                users.add(*made)
-
-            self._micro_batches.each(np.concatenate([owners.records(user) for user in some]), gradients, add)
-            together, alone = users.finish()
-            total.add(together)
-            for user in some[alone]:
-                self._add_user(total, owners.records(user))
-
-    def _add_user(self, total: ClippedSum, records: np.ndarray) -> None:
-        """Add one user to the sum: all of its records together are the unit."""
-        user = UserGradient(self._engine)
-
-        def gradient(now: np.ndarray, length: int) -> Tensor:
-            return user.of(lambda: self._task.losses(self._model, self._records, now, length))
-
-        self._micro_batches.each(records, gradient, user.add)
-        total.add(user.gradients())
+    def _follow(self) -> None:
+        """Train what requires a gradient now. What still trains keeps its moments and its average."""
+        state, averages = self._optimiser.state, self._averages
+        self._estimator.leave()
+        self._estimator = make_estimator(self._setting)
+        self._estimator.rehearse()
+        self._estimator.enter()
+        self._prepare()
+        for parameter in self._parameters.values():
+            if parameter in state:
+                self._optimiser.state[parameter] = state[parameter]
+        self._averages |= {name: average for name, average in averages.items() if name in self._parameters}
 
     def dumps(self) -> bytes:
         """The run as it is, for another attempt to go on from."""
         return checkpoints.dumps(
-            self.step,
-            self._plan,
-            self._parameters,
-            self._optimiser,
-            averages=self._averages,
-            clip_norm=self._clip_norm,
+            Checkpoint(
+                phase=self._index,
+                step=self.step,
+                program=self._program,
+                clip_norm=self._clip_norm,
+                paid=self._paid,
+                weights=dict(self._touched),
+                averages=self._averages,
+                moments={name: self._optimiser.state[p] for name, p in self._parameters.items()},
+                kept=self._kept,
+                before=self._before,
+            )
         )
 
-    def restore(self, data: bytes) -> None:
-        saved = checkpoints.loads(data)
-        checkpoints.restore(saved, self._plan, self._parameters, self._optimiser, self._averages)
-        self.step, self._clip_norm = saved.step, saved.clip_norm
-
-    def finish(self, ended: Literal["finished", "used_up"]) -> Outcome:
-        """Leave in the model what the run was for. A run without a step has no average."""
+    def _finish(self, ended: Ended) -> Ended:
+        """Leave in the model what the phase was for. A phase without a step has no average."""
         if self.step:
             with torch.no_grad():
                 for name, average in self._averages.items():
                     self._parameters[name].copy_(average)
-        return Outcome(self.step, ended)
+        self._estimator.leave()
+        return ended

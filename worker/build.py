@@ -14,7 +14,7 @@ from domain.kit.settings import WorkerSettings
 from domain.models.allow_list import Unusable, find
 from domain.models.reasons import of_files
 from dpcore.machine.micro_batches import out_of_memory
-from dpcore.methods import get_method
+from dpcore.methods import get_trainer
 from dpcore.models import build_model, load_tokenizer, with_padding
 from dpcore.tasks import Task, make_task
 from worker.assignment import Assignment
@@ -52,7 +52,7 @@ def build(settings: WorkerSettings, assignment: Assignment) -> Built:
         tokenizer = with_padding(load_tokenizer(known.folder), base)
     with _refusing(assignment, "not_trainable", f"The method {plan.method!r}, this task and this model do not fit"):
         task = make_task(assignment.task, tokenizer, labels=assignment.labels, max_length=plan.max_length)
-        model = get_method(plan.method).attach(base, plan.options, task=assignment.task, seed=plan.seed)
+        model = get_trainer(plan.method).attach(base, plan.options, task=assignment.task, seed=plan.seed)
     try:
         model.to(pick_device(settings.device))
     except RuntimeError as error:

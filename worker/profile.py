@@ -15,6 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 import torch
+from dpcore.terms.plan import Plan
 
 from domain.kit.logs import describe
 from domain.models import profiles
@@ -22,10 +23,9 @@ from domain.models.allow_list import BaseModelFacts
 from domain.models.profiles import Measured
 from domain.models.reasons import of_files
 from dpcore.machine.micro_batches import out_of_memory
-from dpcore.methods import get_method
+from dpcore.methods import get_trainer
 from dpcore.models import build_model, load_tokenizer
 from dpcore.tasks import make_task
-from dpcore.terms.plan import Plan
 from dpcore.terms.tasks import CAUSAL_LM, TaskKind
 from dpcore.train import train
 from worker.build import pick_device
@@ -128,7 +128,7 @@ def measure(
     tokenizer = load_tokenizer(folder)
     labels = () if task in CAUSAL_LM else ("a", "b")
     made_up = make_task(task, tokenizer, labels=labels, max_length=max_length)
-    model = get_method(method).attach(build_model(task, folder, labels, seed=0), {}, task=task, seed=0)
+    model = get_trainer(method).attach(build_model(task, folder, labels, seed=0), {}, task=task, seed=0)
     where = pick_device(device)
     model.to(where)
     plan = Plan(

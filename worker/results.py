@@ -15,7 +15,7 @@ from domain.jobs.releases import Result
 from domain.kit.tables import file, job_file
 from domain.storage.blobs import Store, put_bytes
 from dpcore.export import About, Privacy, write_card
-from dpcore.methods import get_method
+from dpcore.methods import get_trainer
 from dpcore.terms import accounting
 from ledger.budgets import balance
 from ledger.tables import phase, reservation
@@ -47,7 +47,7 @@ def store_adapter(
         declared_size=report["declared_size"],
     )
     with TemporaryDirectory(prefix="tacit-adapter-") as folder:
-        get_method(plan.method).export(built.model, folder, about, tokenizer=built.tokenizer)
+        get_trainer(plan.method).export(built.model, folder, about, tokenizer=built.tokenizer)
         write_card(folder, built.folder, privacy)
         data = zipped(Path(folder))
     return _store(store, lease, "adapter", "adapter.zip", data)

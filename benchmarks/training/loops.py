@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from benchmarks.training import texts
 from benchmarks.training.models import Size, attach, make_model
 from benchmarks.training.processes import Commands, Timed, clock
-from benchmarks.training.steps import Opacus, adamw, make_plan, without_conv1d
+from benchmarks.training.steps import Opacus, adamw, make_program, without_conv1d
 from dpcore import checkpoint
 from dpcore.tasks import Task
 from dpcore.tasks.records import Records
-from dpcore.terms.plan import Speed
+from dpcore.terms.speed import Speed
 from dpcore.train import train
 
 STEPS_A_CHECKPOINT = 10
@@ -119,7 +119,7 @@ def commands(setting: Setting, records: Records, method: str, contender: str) ->
 
 def _ours(model: nn.Module, task: Counted, records: Records, setting: Setting) -> Iterator[None]:
     """dpcore's loop in a thread of its own, which waits for leave before every step, where a ledger would give it."""
-    plan = make_plan(examples=setting.batch, length=task.max_length)
+    plan = make_program(examples=setting.batch, length=task.max_length)
     plan = plan.model_copy(update={"sample_rate": setting.batch / len(records)})
     leave: SimpleQueue[int] = SimpleQueue()
     done: SimpleQueue[BaseException | None] = SimpleQueue()

@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from dpcore.methods import get_method
+from dpcore.methods import get_trainer
 from dpcore.tasks.causal_lm import summed_losses
 from dpcore.tasks.records import Batch as Padded
 
@@ -93,7 +93,7 @@ def attach(model: PreTrainedModel, family: Family, method: str, *, everywhere: b
     lora = method.startswith("lora")
     options = {"target_modules": ADAPTED[family]} if lora and everywhere else {}
     task = "classification" if family == "bert" else "text"
-    attached: nn.Module = get_method(method).attach(model, options, task=task, seed=0)
+    attached: nn.Module = get_trainer(method).attach(model, options, task=task, seed=0)
     return attached.train()
 
 

@@ -30,7 +30,7 @@ from dpcore.machine.token_budget import cpu_tokens
 from dpcore.mechanism.clipping import ClippedSum
 from dpcore.mechanism.keystream import Streams
 from dpcore.mechanism.noise import noised_mean
-from dpcore.terms.plan import Plan
+from dpcore.terms.program import Program
 
 NONPRIVATE, OURS, HOOKS, GHOST, FASTDP = "nonprivate", "ours", "opacus-hooks", "opacus-ghost", "fastdp"
 SAME_LOSS = "nonprivate-same-loss"
@@ -105,7 +105,7 @@ def without_conv1d(model: nn.Module) -> None:
                 setattr(module, name, linear)
 
 
-def make_plan(*, examples: int, length: int) -> Plan:
+def make_program(*, examples: int, length: int) -> Plan:
     """A plan of which a benchmark needs no more than that it is one."""
     return Plan(
         sample_rate=0.01,
@@ -140,7 +140,7 @@ def adamw(model: nn.Module) -> torch.optim.AdamW:
 
 def _ours(model: nn.Module, setting: Setting, batch: Batch) -> Step:
     """The pieces of dpcore's loop, in micro-batches as it cuts them on a processor; on a GPU in one."""
-    plan, streams = make_plan(examples=setting.examples, length=setting.length), Streams()
+    plan, streams = make_program(examples=setting.examples, length=setting.length), Streams()
     engine = PerExample(model)
     optimiser = optimise.make(engine.parameters, plan)
     memory = torch.empty(engine.width, dtype=torch.float64, device=engine.device)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from dpcore.machine import token_budget
-from dpcore.terms.plan import Speed
+from dpcore.terms.speed import Speed
 
 T = TypeVar("T")
 

@@ -23,15 +23,25 @@ def switch_on(model: nn.Module, contexts: Callable[[], Contexts] = noop_context_
     """
     layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer) and "forward" not in vars(m)]
     for layer in layers:
-        layer.forward = _checkpointed(layer.forward, contexts)
+        layer.forward = _Checkpointed(layer.forward, contexts)
     return bool(layers)
 
 
-def _checkpointed(forward: Callable[..., Any], contexts: Callable[[], Contexts]) -> Callable[..., Any]:
-    def run(*args: Any, **kwargs: Any) -> Any:
+def rebind(model: nn.Module, contexts: Callable[[], Contexts]) -> None:
+    """Let the layers that are checkpointed already ask another for their contexts."""
+    for module in model.modules():
+        if isinstance(checkpointed := vars(module).get("forward"), _Checkpointed):
+            checkpointed.contexts = contexts
+
+
+class _Checkpointed:
+    """A layer's forward pass that keeps its input only."""
+
+    def __init__(self, forward: Callable[..., Any], contexts: Callable[[], Contexts]) -> None:
+        self._forward, self.contexts = forward, contexts
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         # The second pass would fill a decoder's cache a second time, and training needs none.
         args = tuple(None if isinstance(value, Cache) else value for value in args)
         kwargs = {name: None if isinstance(value, Cache) else value for name, value in kwargs.items()}
-        return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
-
-    return run
+        return checkpoint(self._forward, *args, use_reentrant=False, context_fn=self.contexts, **kwargs)

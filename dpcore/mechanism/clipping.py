@@ -33,7 +33,7 @@ import torch
 
 from dpcore.mechanism import adaptive, bounded_sum
 from dpcore.mechanism.bounded_sum import ROUNDING_SLACK, BoundedSum
-from dpcore.terms.plan import Clipping
+from dpcore.terms.program import Clipping
 
 AUTOMATIC_OFFSET = 0.01
 """Added to the norm by automatic clipping (Bu et al. 2023), so that small gradients are not blown up without bound."""

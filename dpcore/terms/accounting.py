@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from typing import NamedTuple
 
 from dp_accounting import GaussianDpEvent, NeighboringRelation, PoissonSampledDpEvent
 from dp_accounting.pld import PLDAccountant
@@ -53,6 +54,22 @@ class Filter:
         """The cost of no step."""
         return (0,) * len(self.orders)
 
+    @property
+    def main(self) -> int:
+        """The place of the main order: shares are parts of its cap, and add up."""
+        return max(range(len(self.weights)), key=lambda place: self.weights[place])
+
+
+class Part(NamedTuple):
+    """So many steps at one rate, of a job whose noise is to be chosen. noise: of a step, relative to other parts'."""
+
+    sample_rate: float
+    steps: int
+    noise: float = 1.0
+
+
+Parts = tuple[Part, ...]
+
 
 class DoesNotFit(ValueError):
     """No noise multiplier in the allowed range makes the mechanism fit; `smallest_epsilon` is the least that would."""
@@ -68,6 +85,11 @@ def curve(noise_multiplier: float, sample_rate: float, orders: tuple[int, ...]) 
     event = PoissonSampledDpEvent(sample_rate, GaussianDpEvent(noise_multiplier))
     accountant = RdpAccountant(list(orders), NeighboringRelation.ADD_OR_REMOVE_ONE).compose(event)
     return tuple(_units_up(float(rho)) for rho in accountant.rdp)
+
+
+def scaled(noise_multiplier: float, by: float) -> float:
+    """So many times this noise, on the grid of 1e-6, rounded up; `by` is on the grid."""
+    return math.ceil(Fraction(noise_multiplier) * round(by * 1e6)) / 1e6
 
 
 def _units_up(nats: float) -> int:
@@ -150,14 +172,15 @@ def reference_filter(
     room = {a: _cap(epsilon, _offset(a, delta, MAIN_WEIGHT)) for a in MAIN_ORDERS}
     if noise_multiplier is None:
         # Few orders bound the noise from above; only what fits there can fit with less.
-        coarse = _smallest_sigma({a: room[a] for a in BASE_ORDERS}, sample_rate, steps)
-        found = _smallest_sigma(room, sample_rate, steps, at_most=MAX_NOISE_MULTIPLIER if coarse is None else coarse[0])
+        job = (Part(sample_rate, steps),)
+        coarse = _least_noise({a: room[a] for a in BASE_ORDERS}, job)
+        found = _least_noise(room, job, at_most=MAX_NOISE_MULTIPLIER if coarse is None else coarse[0])
         if found is None:
             raise _too_small(epsilon, delta, sample_rate, steps)
         main = found[1]
     else:
-        job = dict(zip(MAIN_ORDERS, curve(noise_multiplier, sample_rate, MAIN_ORDERS), strict=True))
-        main = max(MAIN_ORDERS, key=lambda a: Fraction(room[a], job[a]) if job[a] < SATURATION else Fraction(-1))
+        step = dict(zip(MAIN_ORDERS, curve(noise_multiplier, sample_rate, MAIN_ORDERS), strict=True))
+        main = max(MAIN_ORDERS, key=lambda a: Fraction(room[a], step[a]) if step[a] < SATURATION else Fraction(-1))
     filter = with_main(main)
     quiet = cost(curve(MAX_NOISE_MULTIPLIER, sample_rate, filter.orders), steps)
     if not fits(caps(epsilon, delta, filter), filter.nothing, quiet):
@@ -176,44 +199,106 @@ def _too_small(epsilon: float, delta: float, sample_rate: float, steps: int) -> 
 
 
 @lru_cache(maxsize=4096)
-def calibrate(epsilon: float, delta: float, filter: Filter, sample_rate: float, steps: int) -> float:
-    """Smallest noise multiplier (6 decimals, rounded up) at which `steps` steps take at most `epsilon` of an empty
-    budget with this filter and this delta, by the ledger's own rule. Raises DoesNotFit."""
-    found = _smallest_sigma(_room(caps(epsilon, delta, filter), filter), sample_rate, steps)
+def calibrate(epsilon: float, delta: float, filter: Filter, job: Parts) -> float:
+    """What the noise of all parts together is multiplied by at least (6 decimals, rounded up), so that the job takes at
+    most `epsilon` of an empty budget with this filter and this delta, by the ledger's own rule. Of one part with noise
+    1 it is the noise multiplier. Raises DoesNotFit."""
+    found = _least_noise(_room(caps(epsilon, delta, filter), filter), job)
     if found is None:
-        quiet = cost(curve(MAX_NOISE_MULTIPLIER, sample_rate, filter.orders), steps)
-        least = math.ceil(epsilon_alone(quiet, delta, filter) * 1000) / 1000
+        least = math.ceil(epsilon_alone(_quietest(filter.orders, job), delta, filter) * 1000) / 1000
+        shape = " and ".join(f"{part.steps} steps at sample rate {part.sample_rate:g}" for part in job)
         raise DoesNotFit(
-            f"{steps} steps at sample rate {sample_rate:g} cannot be had for epsilon {epsilon:g} at delta {delta:g}; "
+            f"{shape} cannot be had for epsilon {epsilon:g} at delta {delta:g}; "
             f"the smallest epsilon that works is {least:g}",
             least,
         )
     return found[0]
 
 
+def calibrate_share(share: float, cap: Sequence[int], filter: Filter, job: Parts) -> float:
+    """As `calibrate`, so that the job takes at most this share of the cap at the main order. Raises DoesNotFit with the
+    smallest share that works."""
+    place = filter.main
+    found = _least_noise({filter.orders[place]: _of_share(share, cap[place])}, job)
+    if found is None:
+        least = share_up(_quietest(filter.orders, job), cap, filter)
+        raise DoesNotFit(
+            f"this job cannot be had for a share of {share:g}; the smallest that works is {least:g}", least
+        )
+    return found[0]
+
+
+def _of_share(share: float, cap: int) -> int:
+    """Units of 1e-12 nat, rounded down; a share is the decimal number that it is written as."""
+    return math.floor(Fraction(str(share)) * cap)
+
+
+SHARE_DIGITS = 10**6
+"""Shares are shown in steps of one part in so many."""
+
+
+def share_up(amount: Sequence[int], cap: Sequence[int], filter: Filter) -> float:
+    """What part of the cap at the main order this amount is, rounded up; infinite where there is no cap."""
+    place = filter.main
+    if cap[place] <= 0:
+        return math.inf
+    return math.ceil(Fraction(amount[place], cap[place]) * SHARE_DIGITS) / SHARE_DIGITS
+
+
+def share_left(cap: Sequence[int], used: Sequence[int], filter: Filter) -> float:
+    """What part of the cap at the main order is left beside what is used, rounded down, never below 0: a job of at most
+    this share fits."""
+    place = filter.main
+    left = cap[place] - used[place]
+    return math.floor(Fraction(left, cap[place]) * SHARE_DIGITS) / SHARE_DIGITS if left > 0 else 0.0
+
+
+def epsilon_at_share(share: float, cap: Sequence[int], delta: float, filter: Filter) -> float:
+    """About the epsilon of a job of this share: what the main order says of it alone."""
+    place = filter.main
+    nats = _of_share(share, max(0, cap[place])) / UNITS_PER_NAT
+    return max(0.0, nats - _offset(filter.orders[place], delta, filter.weights[place]))
+
+
+def cost_of(job: Parts, by: float, orders: tuple[int, ...]) -> Curve:
+    """What a job costs whose noise is multiplied by `by`, saturating per order."""
+    return total([cost(curve(scaled(part.noise, by), part.sample_rate, orders), part.steps) for part in job])
+
+
+def _quietest(orders: tuple[int, ...], job: Parts) -> Curve:
+    """What the job costs with the most noise that there is."""
+    return cost_of(job, _most(job, MAX_NOISE_MULTIPLIER) / 1e6, orders)
+
+
+def _most(job: Parts, at_most: float) -> int:
+    """What the noise of all parts may be multiplied by, so that none has more than `at_most`: units of 1e-6."""
+    return min(math.floor(round(at_most * 1e6) / Fraction(part.noise)) for part in job)
+
+
 def _room(left: Sequence[int], filter: Filter) -> dict[int, int]:
     return dict(zip(filter.orders, left, strict=True))
 
 
-def _smallest_sigma(
-    room: Mapping[int, int], sample_rate: float, steps: int, *, at_most: float = MAX_NOISE_MULTIPLIER
+def _least_noise(
+    room: Mapping[int, int], job: Parts, *, at_most: float = MAX_NOISE_MULTIPLIER
 ) -> tuple[float, int] | None:
-    """The smallest noise multiplier on the grid of 1e-6 at which the steps fit what is left at some order, and an order
-    at which they do; None when `at_most` is not enough.
+    """The least that the noise of all parts can be multiplied by, on the grid of 1e-6, so that the job fits what
+    is left at some order, and an order at which it does; None when `at_most` is not enough.
 
     Cost falls as noise grows, so that an order which does not fit cannot fit with less: only those that fitted last are
     asked again.
     """
 
-    def fitting(sigma: int, orders: tuple[int, ...]) -> tuple[int, ...]:
-        step = curve(sigma / 1e6, sample_rate, orders)
-        return tuple(a for a, k in zip(orders, step, strict=True) if min(k * steps, SATURATION) <= room[a])
+    def fitting(by: int, orders: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(a for a, k in zip(orders, cost_of(job, by / 1e6, orders), strict=True) if k <= room[a])
 
-    low, most = round(MIN_NOISE_MULTIPLIER * 1e6), round(at_most * 1e6)
+    # Every part's own noise stays where the database prices it.
+    low = max(math.ceil(round(MIN_NOISE_MULTIPLIER * 1e6) / Fraction(part.noise)) for part in job)
+    most = _most(job, at_most)
     usable = tuple(a for a, left in room.items() if left > 0)
-    if not usable:
+    if not usable or low > most:
         return None
-    high = most if at_most < MAX_NOISE_MULTIPLIER else 10**6
+    high = most if at_most < MAX_NOISE_MULTIPLIER else min(most, max(low, 10**6))
     while not (found := fitting(high, usable)):
         if high == most:
             return None
@@ -236,11 +321,17 @@ def how_many_fit(cap: Sequence[int], used: Sequence[int], job: Curve) -> int:
 
 
 def largest_epsilon_that_fits(
-    cap: Sequence[int], used: Sequence[int], delta: float, filter: Filter, sample_rate: float, steps: int
+    cap: Sequence[int], used: Sequence[int], delta: float, filter: Filter, job: Parts
 ) -> float:
     """Largest epsilon at which one more job of this shape fits beside what is used; 0 if none does."""
     left = [c - u for c, u in zip(cap, used, strict=True)]
-    found = _smallest_sigma(_room(left, filter), sample_rate, steps)
+    found = _least_noise(_room(left, filter), job)
     if found is None:
         return 0.0
-    return epsilon_alone(cost(curve(found[0], sample_rate, filter.orders), steps), delta, filter)
+    return epsilon_alone(cost_of(job, found[0], filter.orders), delta, filter)
+
+
+def largest_share_that_fits(cap: Sequence[int], used: Sequence[int], filter: Filter, job: Parts) -> float:
+    """Largest share for which one more job of this shape can be had; 0 if none can."""
+    left = share_left(cap, used, filter)
+    return left if left >= share_up(_quietest(filter.orders, job), cap, filter) else 0.0

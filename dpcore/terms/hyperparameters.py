@@ -1,16 +1,17 @@
-"""What the methods of one phase share: the numbers a caller may ask for, their defaults, the phase and its plan.
+"""What methods share: the numbers a caller may ask for, their defaults, and the phase that they make.
 
 A method with more phases, or with numbers of its own, brings its own of each.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
 from dpcore.terms.errors import FieldError
 from dpcore.terms.facts import ModelFacts
-from dpcore.terms.plan import Clipping, Optimizer, Phase, Plan
+from dpcore.terms.mechanisms import subsampled
+from dpcore.terms.program import Clipping, Optimizer, Phase
 from dpcore.terms.strict import Listed, StrictModel
 from dpcore.terms.tasks import CAUSAL_LM, TaskKind
 
@@ -70,74 +71,83 @@ class Defaults:
 
 @dataclass(frozen=True)
 class OnePhase:
-    """Defaults, phase and plan of a method with one phase, for classifiers and for causal language models."""
+    """Defaults and phase of a method with one phase, for classifiers and for causal language models."""
 
     method: str
     classifier: Defaults
     causal_lm: Defaults
 
     def resolve(
-        self, request: Request, *, task: TaskKind, declared_size: int, epsilon: float, facts: ModelFacts
+        self,
+        request: Request,
+        options: BaseModel,
+        *,
+        task: TaskKind,
+        declared_size: int,
+        epsilon: float,
+        facts: ModelFacts,
     ) -> Hyperparameters:
         """Numbers for a job on a file of `declared_size` units at `epsilon`; all that they depend on is public.
 
-        Raises FieldError when the batch asked for is larger than the declared size: the rate cannot exceed one; and
-        for sgd without a learning rate: the defaults are Adam's, whose steps do not shrink with the gradient.
+        Raises FieldError as `require_fitting` does.
         """
-        if request.batch_size != "auto" and request.batch_size > declared_size:
-            raise FieldError(
-                "hyperparameters.batch_size",
-                f"batch_size {request.batch_size} is larger than the declared size {declared_size}",
-            )
-        if request.optimizer == "sgd" and request.learning_rate == "auto":
-            raise FieldError(
-                "hyperparameters.learning_rate", "sgd needs a learning_rate: the default is for adamw and adam-bc"
-            )
+        require_fitting(request, declared_size)
         default = self.causal_lm if task in CAUSAL_LM else self.classifier
-        batch = min(default.batch_size, max(1, declared_size // 4))
-        return Hyperparameters(
-            steps=default.steps if request.steps == "auto" else request.steps,
-            batch_size=batch if request.batch_size == "auto" else request.batch_size,
-            learning_rate=default.learning_rate if request.learning_rate == "auto" else request.learning_rate,
-            clip_norm=request.clip_norm,
-            clipping=request.clipping,
-            optimizer=request.optimizer,
-            weight_averaging=request.weight_averaging,
+        return Hyperparameters(**resolved(request, default, declared_size))
+
+    def phases(self, options: BaseModel, hyperparameters: Hyperparameters, *, declared_size: int) -> tuple[Phase, ...]:
+        """One phase, which trains what the method trains."""
+        return (phase(hyperparameters, name="train", trains=self.method, declared_size=declared_size),)
+
+
+def require_fitting(request: Request, declared_size: int) -> None:
+    """Raises FieldError as `require_batch` does, and for sgd without a learning rate: the defaults are Adam's, whose
+    steps do not shrink with the gradient."""
+    require_batch(request, declared_size)
+    if request.optimizer == "sgd" and request.learning_rate == "auto":
+        raise FieldError(
+            "hyperparameters.learning_rate", "sgd needs a learning_rate: the default is for adamw and adam-bc"
         )
 
-    def phases(self, hyperparameters: Hyperparameters, *, declared_size: int) -> tuple[Phase, ...]:
-        """One phase: the rate is the batch over the public size."""
-        rate = hyperparameters.batch_size / declared_size
-        return (Phase(name="train", sample_rate=rate, steps=hyperparameters.steps),)
 
-    def plan(
-        self,
-        options: BaseModel,
-        hyperparameters: Hyperparameters,
-        *,
-        declared_size: int,
-        noise_multiplier: float,
-        max_length: int,
-        seed: int,
-        unit: Literal["record", "user"] = "record",
-    ) -> Plan:
-        """The plan of the one phase, once its noise multiplier is known."""
-        (phase,) = self.phases(hyperparameters, declared_size=declared_size)
-        return Plan(
-            sample_rate=phase.sample_rate,
-            noise_multiplier=noise_multiplier,
-            steps=phase.steps,
-            clip_norm=hyperparameters.clip_norm,
-            clipping=hyperparameters.clipping,
-            expected_batch=hyperparameters.batch_size,
-            unit=unit,
-            method=self.method,
-            options=options.model_dump(mode="json"),
-            optimizer=hyperparameters.optimizer,
-            learning_rate=hyperparameters.learning_rate,
-            weight_averaging=hyperparameters.weight_averaging,
-            weight_decay=hyperparameters.weight_decay,
-            betas=hyperparameters.betas,
-            max_length=max_length,
-            seed=seed,
+def require_batch(request: Request, declared_size: int) -> None:
+    """Raises FieldError when the batch asked for is larger than the declared size: the rate cannot exceed one."""
+    if request.batch_size != "auto" and request.batch_size > declared_size:
+        raise FieldError(
+            "hyperparameters.batch_size",
+            f"batch_size {request.batch_size} is larger than the declared size {declared_size}",
         )
+
+
+def resolved(request: Request, default: Defaults, declared_size: int) -> dict[str, Any]:
+    """The fields of Hyperparameters: what was asked for, and defaults elsewhere."""
+    batch = min(default.batch_size, max(1, declared_size // 4))
+    return {
+        "steps": default.steps if request.steps == "auto" else request.steps,
+        "batch_size": batch if request.batch_size == "auto" else request.batch_size,
+        "learning_rate": default.learning_rate if request.learning_rate == "auto" else request.learning_rate,
+        "clip_norm": request.clip_norm,
+        "clipping": request.clipping,
+        "optimizer": request.optimizer,
+        "weight_averaging": request.weight_averaging,
+    }
+
+
+def phase(hyperparameters: Hyperparameters, *, name: str, trains: str, declared_size: int, **changes: Any) -> Phase:
+    """A phase of Poisson draws with these numbers: the rate is the batch over the public size. changes: fields of the
+    phase that are otherwise."""
+    values: dict[str, Any] = {
+        "name": name,
+        "trains": trains,
+        "mechanism": subsampled(hyperparameters.batch_size, declared_size),
+        "steps": hyperparameters.steps,
+        "clip_norm": hyperparameters.clip_norm,
+        "clipping": hyperparameters.clipping,
+        "expected_batch": hyperparameters.batch_size,
+        "optimizer": hyperparameters.optimizer,
+        "learning_rate": hyperparameters.learning_rate,
+        "weight_decay": hyperparameters.weight_decay,
+        "betas": hyperparameters.betas,
+        "weight_averaging": hyperparameters.weight_averaging,
+    }
+    return Phase(**values | changes)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import architectures
-from dpcore.methods import get_method
+from dpcore.methods import get_trainer
 
 
 def test_a_case_that_ends_in_a_traceback_fails_the_run(monkeypatch, tmp_path, capsys):
@@ -17,7 +17,7 @@ def test_a_case_that_ends_in_a_traceback_fails_the_run(monkeypatch, tmp_path, ca
     found = {line["figure"]: line["value"] for line in map(json.loads, file.read_text().splitlines())}
     assert found.pop("bert/classification/bitfit") < 1e-9
     assert found == {"works": 1, "inexact": 0, "refused": 0, "charged": 0, "raw": 0}
-    monkeypatch.setattr(get_method("full"), "attach", attach)
+    monkeypatch.setattr(get_trainer("full"), "attach", attach)
     assert architectures.main([*case, "--methods", "full"]) == 1
     assert "bert/classification/full: raw: attach: KeyError: 'no such layer'" in capsys.readouterr().out
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from domain.models.allow_list import describe
 from dpcore.export import About
-from dpcore.methods import get_method
+from dpcore.methods import get_trainer
 from dpcore.models import build_model, load_tokenizer
 from dpcore.tasks import make_task
 from dpcore.terms.methods import method_names
@@ -32,14 +32,14 @@ def trained(base: Path, folder: Path, method: str) -> list[list[float]]:
     """Export a model that differs from its base; returns the probabilities of TEXTS."""
     tokenizer = load_tokenizer(base)
     model = build_model("classification", base, tiny.LABELS, seed=0)
-    model = get_method(method).attach(model, {}, task="classification", seed=0)
+    model = get_trainer(method).attach(model, {}, task="classification", seed=0)
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(3)
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter += torch.randn_like(parameter) / 3
     about = About("tiny", describe("tiny", base).revision, method, "classification", tiny.LABELS, 16)
-    get_method(method).export(model, folder, about, tokenizer=tokenizer)
+    get_trainer(method).export(model, folder, about, tokenizer=tokenizer)
     task = make_task("classification", tokenizer, labels=tiny.LABELS, max_length=16)
     return task.logits(model, {"text": TEXTS}).softmax(1).tolist()
 
@@ -104,9 +104,11 @@ def test_a_language_model_goes_on_from_its_prompt(method: str, tmp_path: Path) -
     causal_base.mkdir()
     tiny.save_writer(causal_base)
     tokenizer = load_tokenizer(causal_base)
-    model = get_method(method).attach(build_model("completion", causal_base, (), seed=0), {}, task="completion", seed=0)
+    model = get_trainer(method).attach(
+        build_model("completion", causal_base, (), seed=0), {}, task="completion", seed=0
+    )
     about = About("tiny", describe("tiny", causal_base).revision, method, "completion", (), 16)
-    get_method(method).export(model, tmp_path / "adapter", about, tokenizer=tokenizer)
+    get_trainer(method).export(model, tmp_path / "adapter", about, tokenizer=tokenizer)
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text(json.dumps({"prompt": "apple and"}) + "\n" + json.dumps({"prompt": "iron"}) + "\n")
     done = tacit_try(tmp_path / "adapter", prompts, "--base", causal_base, "--max-new-tokens", "3")

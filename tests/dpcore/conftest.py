@@ -27,7 +27,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from dpcore.methods import get_method
+from dpcore.methods import get_trainer
 from dpcore.tasks.records import Records
 from dpcore.tasks.sequence_classification import SequenceClassification
 
@@ -221,7 +221,7 @@ def make_model(make_base):
     def make(name: str = "bert", *, layers: int = 1, dtype: torch.dtype = torch.float32, awake: bool = True, **options):
         kind = "completion" if name.endswith("-lm") else "classification"
         base = make_base(name, layers=layers, dtype=dtype)
-        model = get_method("lora").attach(base, {"r": 2, **options}, task=kind, seed=3)
+        model = get_trainer("lora").attach(base, {"r": 2, **options}, task=kind, seed=3)
         model = model.to(dtype)
         if awake:
             generator = torch.Generator().manual_seed(5)

@@ -174,7 +174,7 @@ def test_how_many_jobs_fit(
 
 def noise(held: acc.Filter, epsilon: float, delta: float, q: float, steps: int) -> float:
     try:
-        return acc.calibrate(epsilon, delta, held, q, steps)
+        return acc.calibrate(epsilon, delta, held, (acc.Part(q, steps),))
     except acc.DoesNotFit:
         return math.inf
 
@@ -202,7 +202,7 @@ def test_the_main_order_is_the_one_with_the_least_noise(
     held = acc.reference_filter(epsilon, delta, q, steps)
     assert main(held) == order
     assert sum(held.weights) == 1
-    assert acc.calibrate(epsilon, delta, held, q, steps) == pytest.approx(sigma, abs=1e-6)
+    assert acc.calibrate(epsilon, delta, held, (acc.Part(q, steps),)) == pytest.approx(sigma, abs=1e-6)
     before = [noise(acc.with_main(a, acc.FIRST_ORDERS), epsilon, delta, q, steps) for a in acc.FIRST_ORDERS]
     assert min(before) == pytest.approx(first, abs=1e-6)
     for other in (order - 1, order + 1):
@@ -227,7 +227,7 @@ def test_a_budget_too_small_for_anything_is_refused_with_the_least_that_works(de
 def test_calibration_keeps_its_promise(epsilon: float, delta: float, q: float, steps: int) -> None:
     """What is calibrated to epsilon costs at most epsilon alone, fits the empty budget, and slightly less noise does not."""
     held = acc.reference_filter(epsilon, delta, q, steps)
-    sigma = acc.calibrate(epsilon, delta, held, q, steps)
+    sigma = acc.calibrate(epsilon, delta, held, (acc.Part(q, steps),))
     cap = acc.caps(epsilon, delta, held)
     assert acc.fits(cap, held.nothing, acc.cost(acc.curve(sigma, q, held.orders), steps))
     assert acc.epsilon_alone(acc.cost(acc.curve(sigma, q, held.orders), steps), delta, held) <= epsilon + 1e-9
@@ -258,10 +258,10 @@ def test_a_saturated_order_never_certifies() -> None:
 def test_the_largest_request_that_fits_does_fit_and_a_larger_one_does_not() -> None:
     held = acc.with_main(4)
     cap, used = acc.caps(8, 1e-5, held), acc.cost(acc.curve(1.6595, 0.01, held.orders), 40_000)
-    epsilon = acc.largest_epsilon_that_fits(cap, used, 1e-5, held, 0.01, 1000)
-    sigma = acc.calibrate(epsilon, 1e-5, held, 0.01, 1000)
+    epsilon = acc.largest_epsilon_that_fits(cap, used, 1e-5, held, (acc.Part(0.01, 1000),))
+    sigma = acc.calibrate(epsilon, 1e-5, held, (acc.Part(0.01, 1000),))
     assert acc.fits(cap, used, acc.cost(acc.curve(sigma, 0.01, held.orders), 1000))
-    smaller = acc.calibrate(epsilon * 1.01, 1e-5, held, 0.01, 1000)
+    smaller = acc.calibrate(epsilon * 1.01, 1e-5, held, (acc.Part(0.01, 1000),))
     assert not acc.fits(cap, used, acc.cost(acc.curve(smaller, 0.01, held.orders), 1000))
 
 

@@ -16,7 +16,7 @@ import torch
 
 from dpcore.export import About, Privacy, write_card
 from dpcore.export.versions import OLDEST
-from dpcore.methods import get_method
+from dpcore.methods import get_trainer
 from dpcore.models import build_model, load_tokenizer
 from dpcore.tasks import make_task
 
@@ -46,7 +46,7 @@ def make_case(name: str, base: Path, folder: Path) -> dict | None:
     labels = () if task == "text" else LABELS
     model, tokenizer = build_model(task, base, labels, seed=0), load_tokenizer(base)
     try:
-        model = get_method(method).attach(model, {}, task=task, seed=0).eval()
+        model = get_trainer(method).attach(model, {}, task=task, seed=0).eval()
     except ValueError:
         return None
     with torch.no_grad(), torch.random.fork_rng():
@@ -55,7 +55,7 @@ def make_case(name: str, base: Path, folder: Path) -> dict | None:
             if parameter.requires_grad:
                 parameter += torch.randn_like(parameter) / 3
     about = About("tiny", "0" * 64, method, task, labels, MAX_LENGTH, REPOSITORY, COMMIT)
-    get_method(method).export(model, folder, about, tokenizer=tokenizer)
+    get_trainer(method).export(model, folder, about, tokenizer=tokenizer)
     write_card(folder, base, Privacy(3.0, 1e-5, "record", "add_or_remove_one", "a mechanism", "A promise.", 400))
     case = {"name": name, "base": str(base), "export": str(folder), "texts": TEXTS, "max_length": MAX_LENGTH}
     with torch.no_grad():

@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file
 
 from dpcore.export import About
-from dpcore.methods import get_method, load_export
+from dpcore.methods import get_trainer, load_export
 from dpcore.models import build_model, load_tokenizer
 from dpcore.tasks import make_task
 from dpcore.terms.folders import TOKENIZER
 
 from .conftest import LABELS, MAX_LENGTH, WORDS
-from .test_train import Host, make_plan
+from .test_train import Host, make_program
 
 TEXTS = [" ".join(WORDS[i : i + n]) for i, n in enumerate([1, 2, 5, 9, 13, 30])]
 NAME, SHA256 = "example/tiny-model", "0" * 64
@@ -42,17 +42,17 @@ class Trained:
         labels = LABELS if task == "classification" else ()
         self.about = About(NAME, SHA256, method, task, labels, MAX_LENGTH)
         self.task = make_task(task, self.tokenizer, labels=labels, max_length=MAX_LENGTH)
-        self.model = get_method(method).attach(self.untouched(), {}, task=task, seed=1)
+        self.model = get_trainer(method).attach(self.untouched(), {}, task=task, seed=1)
         texts = [f"{WORDS[i % 60]} {WORDS[(i + 1) % 60]}" for i in range(50)]
         records = self.task.encode({"text": texts}, [i % 3 for i in range(50)])
-        plan = make_plan(learning_rate=0.1, method=method, options={})
+        plan = make_program(learning_rate=0.1, method=method, options={})
         Host().run(self.model, self.task, records, plan)
 
     def untouched(self) -> torch.nn.Module:
         return build_model(self.about.task, self.folder, self.about.labels, seed=1)
 
     def export(self, folder: Path) -> Path:
-        get_method(self.about.method).export(self.model, folder, self.about, tokenizer=self.tokenizer)
+        get_trainer(self.about.method).export(self.model, folder, self.about, tokenizer=self.tokenizer)
         return folder
 
     @torch.no_grad()
@@ -114,7 +114,7 @@ def test_an_export_holds_the_trained_tensors(train_it, tmp_path, method):
 def test_frozen_matrices_are_those_of_the_seed(train_it):
     """A resumed attempt has only the trained tensors; the others must come out the same, and must not have moved."""
     trained = train_it("lora-fa")
-    again = get_method("lora-fa").attach(trained.untouched(), {}, task="classification", seed=1)
+    again = get_trainer("lora-fa").attach(trained.untouched(), {}, task="classification", seed=1)
     frozen = {n: p for n, p in again.named_parameters() if "lora_A" in n}
     assert frozen
     assert all(torch.equal(p, trained.model.get_parameter(n)) for n, p in frozen.items())
@@ -172,8 +172,8 @@ def test_the_loader_refuses_another_base(train_it, make_base, tmp_path, method):
 def test_head_of_two_layers_is_exported_whole(make_base, tmp_path):
     """DistilBERT's new head has two layers; the default of PEFT saves one of them."""
     about = About(NAME, SHA256, "lora", "classification", LABELS, MAX_LENGTH)
-    model = get_method("lora").attach(make_base("distilbert"), {"r": 2}, task="classification", seed=0)
-    get_method("lora").export(model, tmp_path / "export", about)
+    model = get_trainer("lora").attach(make_base("distilbert"), {"r": 2}, task="classification", seed=0)
+    get_trainer("lora").export(model, tmp_path / "export", about)
     assert any("pre_classifier" in key for key in load_file(tmp_path / "export" / "adapter_model.safetensors"))
 
 
@@ -192,7 +192,7 @@ def test_seed_drives_initialisation_and_leaves_the_global_generator_alone(base_f
 
     def build(seed):
         base = build_model("classification", base_folder, LABELS, seed=seed)
-        model = get_method("lora").attach(base, {"r": 2}, task="classification", seed=seed)
+        model = get_trainer("lora").attach(base, {"r": 2}, task="classification", seed=seed)
         return {n: p for n, p in model.named_parameters() if p.requires_grad}
 
     first, again, other = build(1), build(1), build(2)

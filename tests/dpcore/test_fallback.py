@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from dpcore.engine.errors import MixedExamples
 
-from .test_train import Host, make_plan, secret
+from .test_train import Host, make_program, secret
 
 
 class Einsum(nn.Module):
@@ -31,7 +31,7 @@ def train_classifier(make_base, make_records, task, change=lambda layer: layer, 
     model.classifier = change(model.classifier).requires_grad_(True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(task, "losses", counting)
-        Host().run(model, task, make_records(30), make_plan(steps=3, **plan), streams=secret())
+        Host().run(model, task, make_records(30), make_program(steps=3, **plan), streams=secret())
     return model.classifier.weight.detach().clone(), sizes
 
 

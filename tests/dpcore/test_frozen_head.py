@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves
 
 from dpcore.engine.per_example import PerExample
 from dpcore.mechanism.bounded_sum import ROUNDING_SLACK
-from dpcore.methods import get_method
+from dpcore.methods import get_trainer
 from dpcore.tasks import cross_entropy, frozen_head
 from dpcore.tasks.causal_lm import summed_losses
 from dpcore.tasks.records import Batch
@@ -58,7 +58,7 @@ def require_equal(model, examples):
 def test_gradients_equal_those_of_all_logits(name, training, behind):
     model = make(name, "full" if training == "side" else training)
     if training == "side":
-        model = get_method("side").attach(model.float(), {}, task="text", seed=3).double()
+        model = get_trainer("side").attach(model.float(), {}, task="text", seed=3).double()
         for p in model.parameters():
             p.data += 0.1 * p.requires_grad * torch.randn(p.shape, generator=torch.Generator().manual_seed(5))
     examples = Examples(RECORDS, LENGTH, kind="causal")

@@ -11,10 +11,10 @@ from dpcore.engine.one_by_one import OneByOne
 from dpcore.engine.per_example import PerExample
 from dpcore.engine.rows import Rows
 from dpcore.engine.tape import Gradients
-from dpcore.methods import get_method
+from dpcore.methods import get_trainer
 from dpcore.terms.errors import FieldError
 from dpcore.terms.facts import read_facts
-from dpcore.terms.methods import get_method as get_spec
+from dpcore.terms.methods import get_method
 
 from . import zoo
 
@@ -57,7 +57,7 @@ def losses(model: nn.Module, task: str, indices: np.ndarray) -> Tensor:
 
 def attached(name: str, task: str, method: str = "lora", **options: object) -> nn.Module:
     """In float64, each trained value away from its start."""
-    model = get_method(method).attach(zoo.build(name, task), options, task=task, seed=3).double()
+    model = get_trainer(method).attach(zoo.build(name, task), options, task=task, seed=3).double()
     generator = torch.Generator().manual_seed(5)
     for p in model.parameters():
         if p.requires_grad:
@@ -148,7 +148,7 @@ def test_a_name_that_the_head_shares_means_the_base_s_layers(tmp_path):
 @pytest.mark.parametrize("name", ["gpt2", "mamba", "gpt_neox", "llama"])
 def test_a_head_that_is_the_embedding_is_not_adapted(tmp_path, name):
     """Merged, the update would change both; what the API knows of the folder says the same."""
-    spec = get_spec("lora")
+    spec = get_method("lora")
     asked = spec.Options(target_modules="lm_head")
     for tied in (True, False):
         zoo.save(name, "completion", tmp_path / str(tied), tie_word_embeddings=tied)
@@ -156,14 +156,14 @@ def test_a_head_that_is_the_embedding_is_not_adapted(tmp_path, name):
         base = zoo.build(name, "completion", tie_word_embeddings=tied)
         if tied:
             with pytest.raises(ValueError, match="one matrix"):
-                get_method("lora").attach(base, asked.model_dump(), task="completion", seed=0)
+                get_trainer("lora").attach(base, asked.model_dump(), task="completion", seed=0)
             if facts.linear is not None:
                 with pytest.raises(FieldError, match="one matrix") as caught:
                     spec.check(asked, facts, "completion")
                 assert caught.value.field == "target_modules"
         else:
             spec.check(asked, facts, "completion")
-            get_method("lora").attach(base, asked.model_dump(), task="completion", seed=0)
+            get_trainer("lora").attach(base, asked.model_dump(), task="completion", seed=0)
 
 
 @pytest.mark.parametrize("method", ["lora", "lora-fa"])
@@ -174,10 +174,10 @@ def test_a_head_that_is_the_embedding_is_not_adapted(tmp_path, name):
 def test_the_formula_counts_what_the_default_trains(tmp_path, name, task, target, method):
     task = "completion" if task == "text" else "classification"
     zoo.save(name, task, tmp_path)
-    spec, labels = get_spec(method), 3 if task == "classification" else 0
+    spec, labels = get_method(method), 3 if task == "classification" else 0
     options = spec.Options(r=4, target_modules=target)
     said = spec.trainable(options, read_facts(tmp_path), labels=labels, task=task)
-    model = get_method(method).attach(zoo.build(name, task), options.model_dump(), task=task, seed=0)
+    model = get_trainer(method).attach(zoo.build(name, task), options.model_dump(), task=task, seed=0)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert 0.4 < said / trained < 2.5
 
@@ -203,7 +203,7 @@ UNUSED = {
 @pytest.mark.parametrize(("name", "task"), UNUSED)
 def test_what_no_loss_reaches_is_frozen_and_the_rest_trains(name, task, method):
     """Told by the graph: with every weight at zero nothing more is frozen, though all gradients vanish."""
-    model = get_method(method).attach(zoo.build(name, task), {}, task=task, seed=0)
+    model = get_trainer(method).attach(zoo.build(name, task), {}, task=task, seed=0)
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
     parts = torch.autograd.grad(
         losses(model, task, np.array([1])).sum(), [model.get_parameter(n) for n in trained], allow_unused=True
@@ -213,7 +213,7 @@ def test_what_no_loss_reaches_is_frozen_and_the_rest_trains(name, task, method):
     with torch.no_grad():
         for p in zero.parameters():
             p.zero_()
-    zero = get_method(method).attach(zero, {}, task=task, seed=0)
+    zero = get_trainer(method).attach(zero, {}, task=task, seed=0)
     assert {n for n, p in zero.named_parameters() if p.requires_grad} == trained
     if method == "full":
         frozen = [n for n, p in model.named_parameters() if not p.requires_grad]
@@ -237,5 +237,5 @@ def test_a_model_that_does_not_run_on_a_short_record_is_left_to_the_rehearsal():
         raise RuntimeError("of another length")
 
     model.forward = forward
-    get_method("full").attach(model, {}, task="classification", seed=0)
+    get_trainer("full").attach(model, {}, task="classification", seed=0)
     assert all(p.requires_grad for p in model.parameters())

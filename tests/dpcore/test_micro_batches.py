@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dpcore.machine.micro_batches import MicroBatches
-from dpcore.terms.plan import Speed
+from dpcore.terms.speed import Speed
 
 
 def make(lengths, *, expected_batch=64, thin=True, recompute=lambda: False, **speed) -> MicroBatches:

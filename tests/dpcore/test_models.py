@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from dpcore.export import About
-from dpcore.methods import get_method, load_export
+from dpcore.methods import get_trainer, load_export
 from dpcore.methods.heads import head_modules
 from dpcore.models import build_model, load_tokenizer, with_padding
 from dpcore.tasks import make_task
@@ -185,14 +185,14 @@ def test_a_pooler_that_the_folder_lacks_is_a_part_of_the_head(tmp_path, method):
     one, again, other = (build(tmp_path / "base", seed=s).get_parameter("bert.pooler.dense.weight") for s in (3, 3, 4))
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
-    model = get_method(method).attach(build(tmp_path / "base"), {}, task="classification", seed=3)
+    model = get_trainer(method).attach(build(tmp_path / "base"), {}, task="classification", seed=3)
     pooler = [p for n, p in model.named_parameters() if "pooler" in n and p.requires_grad]
     assert len(pooler) == 2
     with torch.no_grad():
         for p in pooler:
             p.add_(0.1)
     about = About("example/tiny", "0" * 64, method, "classification", LABELS, 16)
-    get_method(method).export(model, tmp_path / "export", about)
+    get_trainer(method).export(model, tmp_path / "export", about)
     loaded, _ = load_export(tmp_path / "export", tmp_path / "base")
     ids = zoo.step_ids()
     torch.testing.assert_close(loaded(input_ids=ids).logits, model(input_ids=ids).logits)
@@ -202,7 +202,7 @@ def test_a_pooler_that_nothing_reads_does_not_train(tmp_path):
     zoo.save("big_bird", "classification", tmp_path)
     _without(tmp_path, "pooler")
     for method in ("lora", "bitfit", "full"):
-        model = get_method(method).attach(build(tmp_path), {}, task="classification", seed=3)
+        model = get_trainer(method).attach(build(tmp_path), {}, task="classification", seed=3)
         assert not any(p.requires_grad for n, p in model.named_parameters() if "bert.pooler" in n), method
 
 

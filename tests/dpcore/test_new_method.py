@@ -8,14 +8,13 @@ import torch
 import dpcore.methods
 import dpcore.terms.methods
 from dpcore.export import About
-from dpcore.methods import get_method, load_export
+from dpcore.methods import get_trainer, load_export
 from dpcore.models import build_model, load_tokenizer
 from dpcore.tasks import make_task
-from dpcore.terms.methods import get_method as get_spec
-from dpcore.terms.methods import method_names
+from dpcore.terms.methods import get_method, method_names
 
 from .conftest import LABELS, MAX_LENGTH
-from .test_train import Host, make_plan
+from .test_train import Host, make_program
 
 SPEC = '''
 """A classifier's last layer."""
@@ -45,14 +44,14 @@ def two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_two_files_are_a_method(two_files, base_folder, make_records, task, tmp_path):
     assert "last-layer" in method_names()
-    assert get_spec("last-layer").Options().model_dump() == {}
+    assert get_method("last-layer").Options().model_dump() == {}
     base = build_model("classification", base_folder, LABELS, seed=0)
-    model = get_method("last-layer").attach(base, {}, task="classification", seed=0)
+    model = get_trainer("last-layer").attach(base, {}, task="classification", seed=0)
     host = Host()
-    host.run(model, task, make_records(40), make_plan(steps=2, method="last-layer", learning_rate=0.1))
+    host.run(model, task, make_records(40), make_program(steps=2, method="last-layer", learning_rate=0.1))
     assert len(host.saved) == 2
     about = About("example/tiny", "0" * 64, "last-layer", "classification", LABELS, MAX_LENGTH)
-    get_method("last-layer").export(model, tmp_path / "export", about, tokenizer=load_tokenizer(base_folder))
+    get_trainer("last-layer").export(model, tmp_path / "export", about, tokenizer=load_tokenizer(base_folder))
     loaded, read = load_export(tmp_path / "export", base_folder)
     assert read == about
     columns = {"text": ["w1 w2", "w3"]}

@@ -12,12 +12,12 @@ from dpcore.engine.rehearsal import MOST_SLACK, moved
 from dpcore.mechanism.bounded_sum import ROUNDING_SLACK
 from dpcore.mechanism.clipping import ClippedSum
 from dpcore.tasks import make_task
-from dpcore.terms.plan import Speed
+from dpcore.terms.speed import Speed
 
 from . import zoo
 from .conftest import LABELS, MAX_LENGTH
 from .test_rehearsal import LONGEST, RECORDS, WIDTH, Padded, Squares
-from .test_train import Host, make_plan
+from .test_train import Host, make_program
 
 
 def refused(host: Host, error: type[NotTrainable], words: str, *args: object, **more: object) -> None:
@@ -31,14 +31,14 @@ def test_padding_outside_the_table_is_refused(make_model, make_records, task, to
     model = make_model()
     model.config.pad_token_id = token
     words = rf"pad_token_id\) is number {token}, and the model's table of embeddings has 70 rows"
-    refused(Host(), OutsideTable, words, model, task, make_records(8), make_plan())
+    refused(Host(), OutsideTable, words, model, task, make_records(8), make_program())
 
 
 def test_a_word_that_the_table_does_not_have_is_refused(make_model, make_records, tokenizer) -> None:
     tokenizer.add_tokens([f"new{i}" for i in range(40)])
     task = make_task("classification", tokenizer, labels=LABELS, max_length=MAX_LENGTH)
     words = rf"largest token is number {len(tokenizer) - 1}, .* 70 rows, 0 to 69"
-    refused(Host(), OutsideTable, words, make_model(), task, make_records(8), make_plan())
+    refused(Host(), OutsideTable, words, make_model(), task, make_records(8), make_program())
 
 
 def test_stand_ins_hold_the_largest_token_and_what_stands_around_a_text(tokenizer, writer_tokenizer) -> None:
@@ -66,7 +66,7 @@ def test_half_precision_is_refused_by_the_name_of_the_weight(make_model, make_re
         model,
         task,
         make_records(8),
-        make_plan(),
+        make_program(),
     )
 
 
@@ -104,7 +104,7 @@ def raises_at(length: int) -> Callable[[Layer, Tensor], Tensor]:
 
 def go(host: Host, function: Callable[[Layer, Tensor], Tensor]) -> Squares:
     torch.manual_seed(0)
-    task, plan = Squares(), make_plan(max_length=LONGEST, sample_rate=1.0, expected_batch=RECORDS, steps=1)
+    task, plan = Squares(), make_program(max_length=LONGEST, sample_rate=1.0, expected_batch=RECORDS, steps=1)
     host.run(Layer(function), task, Padded(RECORDS, LONGEST), plan, speed=Speed(tokens=10_000))
     return task
 

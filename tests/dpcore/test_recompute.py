@@ -7,9 +7,9 @@ import torch
 from dpcore.engine.per_example import PerExample
 from dpcore.machine import recompute
 from dpcore.machine.token_budget import kept_bytes
-from dpcore.terms.plan import Speed
+from dpcore.terms.speed import Speed
 
-from .test_train import Host, equal, make_plan, secret, trained
+from .test_train import Host, equal, make_program, secret, trained
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", "llama"])
@@ -39,7 +39,7 @@ def test_a_run_that_recomputes_trains_as_one_that_does_not(make_model, make_reco
     for recomputing in (False, True):
         model = make_model(layers=2)
         speed = Speed(recompute=recomputing)
-        Host().run(model, task, make_records(20), make_plan(steps=2), speed=speed, streams=secret())
+        Host().run(model, task, make_records(20), make_program(steps=2), speed=speed, streams=secret())
         assert any("forward" in vars(m) for m in model.modules()) == recomputing
         results.append(trained(model))
     assert equal(*results)
@@ -47,7 +47,7 @@ def test_a_run_that_recomputes_trains_as_one_that_does_not(make_model, make_reco
 
 def test_one_record_out_of_memory_switches_recomputing_on(make_model, make_records, task, monkeypatch):
     reference, model, original = make_model(layers=2), make_model(layers=2), task.losses
-    plan = make_plan(steps=2, sample_rate=0.5)
+    plan = make_program(steps=2, sample_rate=0.5)
     Host().run(reference, task, make_records(40), plan, streams=secret())
 
     def tight(model, records, indices, length):

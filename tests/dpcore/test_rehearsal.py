@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from dpcore.engine.errors import InexactGradient, MixedExamples, UnseenParameter
 from dpcore.engine.one_by_one import OneByOne
 from dpcore.engine.wide import Wide, most_tokens
-from dpcore.terms.plan import Speed
+from dpcore.terms.speed import Speed
 
-from .test_train import Host, make_plan
+from .test_train import Host, make_program
 
 LONGEST, WIDTH, RECORDS = 80, 6, 9
 
@@ -79,7 +79,7 @@ class Chunked(nn.Module):
 
 def run(way: str, *, tokens: int, above: int = 32) -> tuple[Squares, Host]:
     task, host = Squares(), Host()
-    plan = make_plan(max_length=LONGEST, sample_rate=1.0, expected_batch=RECORDS, steps=1)
+    plan = make_program(max_length=LONGEST, sample_rate=1.0, expected_batch=RECORDS, steps=1)
     try:
         host.run(Chunked(way, above=above), task, Padded(RECORDS, LONGEST), plan, speed=Speed(tokens=tokens))
     except Exception:
@@ -129,7 +129,7 @@ def test_the_engines_own_change_of_path_is_compared(monkeypatch):
             return torch.tanh(self.inner(x.repeat(1, 1, 22)[..., :128])).square().sum((1, 2))
 
     assert 32 < most_tokens(128, 128) < LONGEST
-    add_whole, plan = Wide.add_whole, make_plan(max_length=LONGEST)
+    add_whole, plan = Wide.add_whole, make_program(max_length=LONGEST)
     monkeypatch.setattr(Wide, "add_whole", lambda self, gradients: add_whole(self, 1.01 * gradients))
     with pytest.raises(InexactGradient, match=r"inner\.weight"):
         Host().run(Broad(), Squares(), Padded(RECORDS, LONGEST), plan, speed=Speed(tokens=10_000))
@@ -140,7 +140,7 @@ def test_a_path_that_only_lengths_in_between_take_is_compared_too(way, error):
     """Every length that a record may be padded to, whichever of them the file has."""
     host = Host()
     with nullcontext() if error is None else pytest.raises(error, match=r"inner.*padded to \d+ tokens"):
-        plan, records = make_plan(max_length=LONGEST, sample_rate=1.0), Padded(RECORDS, LONGEST)
+        plan, records = make_program(max_length=LONGEST, sample_rate=1.0), Padded(RECORDS, LONGEST)
         host.run(Chunked(way, below=LONGEST), Squares(), records, plan, speed=Speed(tokens=10_000))
     assert bool(host.asked) == (error is None)
 
@@ -157,5 +157,7 @@ def test_the_slow_engine_is_asked_at_both_lengths_before_anything_is_authorised(
     model.late = nn.Parameter(torch.ones(3))
     monkeypatch.setattr(OneByOne, "gradients", lambda self, *a: lengths.append(1) or original(self, *a))
     with pytest.raises(UnseenParameter, match="late"):
-        host.run(model, Squares(), Padded(RECORDS, LONGEST), make_plan(max_length=LONGEST), speed=Speed(tokens=10_000))
+        host.run(
+            model, Squares(), Padded(RECORDS, LONGEST), make_program(max_length=LONGEST), speed=Speed(tokens=10_000)
+        )
     assert (lengths, host.asked) == ([1], [])

@@ -13,10 +13,10 @@ from dpcore.engine.per_example import PerExample
 from dpcore.engine.rehearsal import require_exact
 from dpcore.export import About
 from dpcore.mechanism.clipping import ClippedSum
-from dpcore.methods import get_method, load_export
+from dpcore.methods import get_trainer, load_export
 from dpcore.methods.side import network
 from dpcore.terms.facts import ModelFacts
-from dpcore.terms.methods import get_method as get_spec
+from dpcore.terms.methods import get_method
 
 from . import zoo
 from .architectures import Examples, alone
@@ -36,7 +36,7 @@ def make_side(make_base):
 
     def make(name: str, *, layers: int = 2, dtype: torch.dtype = torch.float64, awake: bool = True):
         base = make_base(name, layers=layers)
-        model = get_method("side").attach(base, {}, task=kind(name), seed=3).to(dtype)
+        model = get_trainer("side").attach(base, {}, task=kind(name), seed=3).to(dtype)
         generator = torch.Generator().manual_seed(5)
         for p in model.parameters():
             if p.requires_grad and awake:
@@ -136,7 +136,7 @@ def test_a_language_model_starts_as_its_base_and_writes(make_base, make_side, na
 
 
 def test_a_decoders_own_head_is_left_behind(make_base):
-    model = get_method("side").attach(make_base("gpt2"), {}, task="classification", seed=0)
+    model = get_trainer("side").attach(make_base("gpt2"), {}, task="classification", seed=0)
     assert not any(isinstance(m, GPT2ForSequenceClassification) for m in model.modules())
     assert not any(n.endswith("score.weight") for n, _ in model.named_parameters())
 
@@ -148,9 +148,9 @@ def test_the_formula_counts_the_trainable_values(make_base, name, reduction):
     base = make_base(name, layers=2)
     config = base.config
     shape = SimpleNamespace(hidden_size=config.hidden_size, layers=config.num_hidden_layers)
-    spec, labels = get_spec("side"), 0 if kind(name) == "completion" else 3
+    spec, labels = get_method("side"), 0 if kind(name) == "completion" else 3
     options = spec.Options(reduction=reduction)
-    model = get_method("side").attach(base, options.model_dump(), task=kind(name), seed=0)
+    model = get_trainer("side").attach(base, options.model_dump(), task=kind(name), seed=0)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert trained == spec.trainable(options, shape, labels=labels, task=kind(name))
 
@@ -166,7 +166,7 @@ def test_memory_grows_with_length_as_the_layers_outputs_do():
         vocab_size=30_000,
         max_positions=512,
     )
-    side, lora = get_spec("side"), get_spec("lora")
+    side, lora = get_method("side"), get_method("lora")
     assert side.Options().width(768) == 96
     assert (side.Options().width(576), side.Options(reduction=64).width(384)) == (80, 16)
     for length in (128, 512):
@@ -186,14 +186,14 @@ def test_other_types_of_models_have_one_too(tmp_path, name, task):
     """OPT's head reads its decoder and not the base model; Mamba and RWKV put out what they remember."""
     base = zoo.build(name, task)
     before = base(input_ids=zoo.step_ids(), use_cache=False).logits if task == "completion" else None
-    model = get_method("side").attach(base, {}, task=task, seed=3)
+    model = get_trainer("side").attach(base, {}, task=task, seed=3)
     if before is not None:
         torch.testing.assert_close(model(input_ids=zoo.step_ids()).logits, before)
     about = About("example/tiny", "0" * 64, "side", task, ("a", "b", "c") if task == "classification" else (), 16)
     for p in model.parameters():
         if p.requires_grad:
             p.data += 0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(5))
-    get_method("side").export(model, tmp_path / "export", about)
+    get_trainer("side").export(model, tmp_path / "export", about)
     zoo.build(name, task).save_pretrained(tmp_path / "base")
     loaded, _ = load_export(tmp_path / "export", tmp_path / "base")
     ids = zoo.step_ids()
@@ -205,7 +205,7 @@ def test_other_types_of_models_have_one_too(tmp_path, name, task):
 @pytest.mark.parametrize("name", ["bart", "t5", "funnel", "canine"])
 def test_a_model_whose_layers_cannot_be_read_is_refused(name):
     with pytest.raises(ValueError, match=r"a side network (needs|reads)"):
-        get_method("side").attach(zoo.build(name, "classification"), {}, task="classification", seed=3)
+        get_trainer("side").attach(zoo.build(name, "classification"), {}, task="classification", seed=3)
 
 
 class Asked(TorchDispatchMode):

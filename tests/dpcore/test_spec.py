@@ -7,23 +7,23 @@ from typing import get_args
 
 import pytest
 import torch
+from dpcore.terms.plan import Phase, Plan, Speed
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from dpcore.methods import get_method as get_torch_method
+from dpcore.methods import get_trainer
 from dpcore.terms.errors import FieldError
 from dpcore.terms.facts import ModelFacts, read_facts
 from dpcore.terms.methods import UnknownMethod, get_method, method_names
-from dpcore.terms.plan import Phase, Plan, Speed
 from dpcore.terms.tasks import TaskKind
 from tests.kinds import WRONG_KIND, candidates
 
 from . import zoo
 from .architectures import ARCHITECTURES
-from .test_train import make_plan
+from .test_train import make_program
 
 FACTS = ModelFacts(
     model_type="bert", hidden_size=384, intermediate_size=1536, layers=6, heads=12, vocab_size=30522, max_positions=512
@@ -66,14 +66,14 @@ def test_spec_loads_without_torch():
 )
 def test_plan_refuses_what_would_void_the_guarantee(change):
     with pytest.raises(ValidationError):
-        make_plan(**change)
+        make_program(**change)
 
 
 def test_a_plan_s_numbers_are_numbers_in_every_field():
     """As a worker reads it back: true is no step, and "1" no noise; 4.0 steps are 4, and rate 1 is 1.0."""
     for model, free in ((Plan, ["options"]), (Phase, []), (Speed, [])):
         assert_own_kind_alone(model, free)
-    stored = json.loads(make_plan(options={"r": 4}).model_dump_json()) | {"steps": 4.0, "sample_rate": 1}
+    stored = json.loads(make_program(options={"r": 4}).model_dump_json()) | {"steps": 4.0, "sample_rate": 1}
     plan = Plan.model_validate(stored)
     assert [(type(n), n) for n in (plan.steps, plan.sample_rate)] == [(int, 4), (float, 1.0)]
     for betas in ([False, 0.5], ["0.9", 0.5]):
@@ -100,7 +100,7 @@ def assert_own_kind_alone(model, free=()):
 
 
 def test_plan_is_frozen_and_survives_json():
-    plan = make_plan(options={"r": 4})
+    plan = make_program(options={"r": 4})
     with pytest.raises(ValidationError):
         plan.noise_multiplier = 0.1
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
@@ -108,7 +108,7 @@ def test_plan_is_frozen_and_survives_json():
 
 def test_a_run_asks_at_most_twenty_times():
     for steps in (1, 19, 20, 21, 199, 200, 1001):
-        plan = make_plan(steps=steps)
+        plan = make_program(steps=steps)
         assert -(-steps // plan.chunk) <= 20
 
 
@@ -223,7 +223,7 @@ def test_what_trains_is_about_what_was_said(make_base, name, base):
     )
     method, labels = get_method(name), 0 if task == "completion" else config.num_labels
     said = method.trainable(method.Options(), facts, labels=labels, task=task)
-    adapted = get_torch_method(name).attach(model, {}, task=task, seed=0)
+    adapted = get_trainer(name).attach(model, {}, task=task, seed=0)
     trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     assert 0.7 < said / trained < 1.45
 
@@ -240,7 +240,7 @@ def test_a_model_without_biases_is_refused_by_the_method_that_trains_them(make_b
     biases = sum(p.numel() for n, p in make_base("gpt2-lm").named_parameters() if n.endswith(".bias"))
     assert gpt2.biases == biases
     with pytest.raises(ValueError, match="no biases"):
-        get_torch_method("bitfit").attach(make_base("llama-lm"), {}, task="completion", seed=0)
+        get_trainer("bitfit").attach(make_base("llama-lm"), {}, task="completion", seed=0)
 
 
 def test_biases_are_counted_in_every_shard(make_base, tmp_path):
@@ -343,7 +343,7 @@ def test_a_name_that_no_layer_has_is_refused_by_the_field(make_base, tmp_path, n
         assert caught.value.field == "target_modules"
         method.check(options, facts.model_copy(update={"linear": None}), "classification")
         with pytest.raises(ValueError, match=bad):
-            get_torch_method(name).attach(make_base("bert"), options.model_dump(), task="classification", seed=0)
+            get_trainer(name).attach(make_base("bert"), options.model_dump(), task="classification", seed=0)
     for nothing in ((), "", ("value", "")):
         with pytest.raises(FieldError, match="is empty"):
             method.check(method.Options(target_modules=nothing), FACTS, "classification")

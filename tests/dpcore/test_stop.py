@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast as Fast
 
 from cli import predict
 from dpcore.export import About
-from dpcore.methods import get_method
+from dpcore.methods import get_trainer
 from dpcore.models import build_model, load_tokenizer
 from dpcore.tasks import make_task
 
@@ -46,7 +46,7 @@ def base(tmp_path):
 def test_a_learnt_chat_stops_at_the_end_of_its_turn(base, tmp_path, method):
     tokenizer = load_tokenizer(base)
     task = make_task("chat", tokenizer, max_length=32)
-    model = get_method(method).attach(build_model("chat", base, (), seed=0), {}, task="chat", seed=0)
+    model = get_trainer(method).attach(build_model("chat", base, (), seed=0), {}, task="chat", seed=0)
     records = task.encode({"messages": [json.dumps(CHAT)]})
     taught = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.Adam(taught, lr=0.05)
@@ -57,7 +57,7 @@ def test_a_learnt_chat_stops_at_the_end_of_its_turn(base, tmp_path, method):
     assert task.losses(model, records, torch.tensor([0]).numpy(), 16) < 0.05
     folder = tmp_path / "export"
     about = About("tiny", "0" * 64, method, "chat", (), 32)
-    get_method(method).export(model.eval(), folder, about, tokenizer=tokenizer)
+    get_trainer(method).export(model.eval(), folder, about, tokenizer=tokenizer)
     loaded = predict.load(folder, base)
     assert predict.completion(loaded, {"messages": json.dumps(CHAT[:1])}, 20) == "a metal"
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from dpcore.machine import token_budget
-from dpcore.terms.plan import Speed
+from dpcore.terms.speed import Speed
 
-from .test_train import Host, make_plan
+from .test_train import Host, make_program
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_nothing_is_computed_on_a_private_record_before_the_first_authorisation(
         return original(model, some, indices, length)
 
     monkeypatch.setattr(task, "losses", losses)
-    host.run(make_model(), task, records, make_plan(), speed=Speed(tokens="auto"))
+    host.run(make_model(), task, records, make_program(), speed=Speed(tokens="auto"))
     assert {private for private, authorised in seen if not authorised} == {False}
     assert {private for private, authorised in seen if authorised} == {True}
 
@@ -92,5 +92,5 @@ def test_a_machine_with_little_memory_still_trains(make_model, make_records, tas
 
     monkeypatch.setattr(task, "losses", losses)
     monkeypatch.setattr(token_budget, "free_bytes", lambda: 0)
-    assert Host().run(make_model(), task, make_records(40), make_plan(sample_rate=1.0, steps=1)).ended == "finished"
+    assert Host().run(make_model(), task, make_records(40), make_program(sample_rate=1.0, steps=1)).ended == "finished"
     assert max(sizes) <= 4  # the budget is one record of the largest length, 16 tokens

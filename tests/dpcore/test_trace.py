@@ -16,7 +16,7 @@ from dpcore.explicit_mask import explicit_masks
 from dpcore.tasks import make_task
 
 from .conftest import LABELS
-from .test_train import Host, make_plan
+from .test_train import Host, make_program
 
 MEETING: dict[str, Callable[[Tensor], Tensor]] = {
     "amax": lambda x: x - x.amax((0, 1), keepdim=True).clamp(min=100),
@@ -88,7 +88,7 @@ def test_a_model_that_takes_a_maximum_over_the_batch_is_refused_before_anything_
         require_apart(layer, lambda now: layer(x[now])[0].sum((1, 2)))
     task = make_task("classification", tokenizer, labels=LABELS, max_length=16)
     with pytest.raises(NotTrainable, match=r"padded to 16 tokens"):
-        host.run(model, task, task.synthetic(8, 16), make_plan(max_length=16))
+        host.run(model, task, task.synthetic(8, 16), make_program(max_length=16))
     assert host.asked == []
 
 

@@ -13,24 +13,34 @@ from dpcore.engine.rows import Rows
 from dpcore.mechanism.clipping import AUTOMATIC_OFFSET, ClippedSum
 from dpcore.mechanism.keystream import Streams
 from dpcore.mechanism.sampling import poisson
-from dpcore.terms.plan import Plan, Speed
-from dpcore.train import Outcome, train
+from dpcore.run import Outcome, run
+from dpcore.terms.mechanisms import PoissonGaussian
+from dpcore.terms.program import Phase, Program
+from dpcore.terms.speed import Speed
 
 from .conftest import MAX_LENGTH
 
 
-def make_plan(**changes) -> Plan:
+def make_phase(**changes) -> Phase:
     values = {
-        "sample_rate": 0.25,
-        "noise_multiplier": 0.5,
+        "name": "train",
+        "trains": "lora",
+        "mechanism": PoissonGaussian(
+            sample_rate=changes.pop("sample_rate", 0.25), noise_multiplier=changes.pop("noise_multiplier", 0.5)
+        ),
         "steps": 8,
         "clip_norm": 1.0,
         "expected_batch": 10,
-        "method": "lora",
         "learning_rate": 0.01,
-        "max_length": MAX_LENGTH,
     }
-    return Plan(**values | changes)
+    return Phase(**values | changes)
+
+
+def make_program(**changes) -> Program:
+    """A program of one phase; what is no field of a program is one of the phase, or of its mechanism."""
+    own = {name: changes.pop(name) for name in Program.model_fields.keys() & changes.keys()}
+    phases = own.pop("phases", None) or (make_phase(**changes),)
+    return Program(**{"method": "lora", "max_length": MAX_LENGTH, "phases": phases} | own)
 
 
 class Host:
@@ -40,7 +50,7 @@ class Host:
         self.asked, self.saved, self.grants, self.calls = [], [], grants, 0
         self.stop_at_call = stop_at_call
 
-    def authorise(self, n):
+    def authorise(self, phase, n):
         self.asked.append(n)
         return n if self.grants is None else self.grants.pop(0)
 
@@ -48,12 +58,12 @@ class Host:
         self.calls += 1
         return self.stop_at_call is not None and self.calls >= self.stop_at_call
 
-    def run(self, model, task, records, plan, **more) -> Outcome:
-        return train(
+    def run(self, model, task, records, program, **more) -> Outcome:
+        return run(
             model=model,
             task=task,
             records=records,
-            plan=plan,
+            program=program,
             authorise=self.authorise,
             save=self.saved.append,
             should_stop=self.should_stop,
@@ -76,7 +86,7 @@ def secret(name=b"test"):
 def test_trains_every_trainable_tensor_and_no_other(make_model, make_records, task):
     model = make_model(awake=False)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    assert Host().run(model, task, make_records(40), make_plan()) == Outcome(8, "finished")
+    assert Host().run(model, task, make_records(40), make_program()) == Outcome(8, "finished")
     for name, p in model.named_parameters():
         assert torch.equal(before[name], p) != p.requires_grad, name
 
@@ -84,14 +94,14 @@ def test_trains_every_trainable_tensor_and_no_other(make_model, make_records, ta
 def test_learns_a_task_through_clipping_and_noise(make_model, make_records, task):
     """With little noise the loop must learn: a wrong sign, scale or shuffled label would not."""
     model, records = make_model(awake=False, r=8), make_records(300)
-    plan = make_plan(sample_rate=0.2, expected_batch=60, noise_multiplier=0.05, steps=150, learning_rate=0.05)
+    plan = make_program(sample_rate=0.2, expected_batch=60, noise_multiplier=0.05, steps=150, learning_rate=0.05)
     Host().run(model, task, records, plan, speed=Speed(tokens=10_000))
     losses = task.losses(model, records, np.arange(300), MAX_LENGTH)
     assert losses.mean() < 0.6  # log 3 = 1.10 untrained
 
 
 def test_asks_for_chunks_and_runs_no_step_that_was_not_granted(make_model, make_records, task):
-    plan = make_plan(steps=50)  # chunks of ceil(50 / 20) = 3
+    plan = make_program(steps=50)  # chunks of ceil(50 / 20) = 3
     host = Host(grants=[3, 2, 0])
     assert host.run(make_model(), task, make_records(10), plan) == Outcome(5, "used_up")
     assert host.asked == [3, 3, 3]
@@ -100,7 +110,7 @@ def test_asks_for_chunks_and_runs_no_step_that_was_not_granted(make_model, make_
 
 def test_last_chunk_asks_for_what_is_left(make_model, make_records, task):
     host = Host()
-    host.run(make_model(), task, make_records(10), make_plan(steps=41))
+    host.run(make_model(), task, make_records(10), make_program(steps=41))
     assert host.asked == [3] * 13 + [2]
 
 
@@ -114,13 +124,13 @@ def test_refusal_to_authorise_ends_the_run_before_the_step(make_model, make_reco
     host = Host()
     host.authorise = refuse
     with pytest.raises(PermissionError):
-        host.run(model, task, make_records(10), make_plan())
+        host.run(model, task, make_records(10), make_program())
     assert equal(before, trained(model))
     assert host.saved == []
 
 
 def test_stop_inside_a_step_throws_the_step_away(make_model, make_records, task):
-    model, records, plan = make_model(), make_records(40), make_plan(steps=60, sample_rate=1.0)
+    model, records, plan = make_model(), make_records(40), make_program(steps=60, sample_rate=1.0)
     host = Host(stop_at_call=6)  # one call a micro-batch of one record
     outcome = host.run(model, task, records, plan, speed=Speed(tokens=1))
     assert outcome == Outcome(0, "stopped")
@@ -130,7 +140,7 @@ def test_stop_inside_a_step_throws_the_step_away(make_model, make_records, task)
 def test_empty_draws_are_steps_with_noise(make_model, make_records, task):
     model = make_model()
     before = trained(model)
-    plan = make_plan(sample_rate=1e-12, expected_batch=1, steps=3)
+    plan = make_program(sample_rate=1e-12, expected_batch=1, steps=3)
     assert Host().run(model, task, make_records(10), plan).step == 3
     assert not any(torch.equal(before[n], p) for n, p in trained(model).items())
 
@@ -141,7 +151,7 @@ def test_zero_gradients_give_noise_of_the_planned_variance_at_every_step(make_mo
     monkeypatch.setattr(
         loop.optimise, "step", lambda o, p, mean, **_: means.append(torch.cat([*map(flat, mean.values())]))
     )
-    plan = make_plan(sample_rate=1e-12, expected_batch=7, noise_multiplier=3.0, clip_norm=2.0, steps=40)
+    plan = make_program(sample_rate=1e-12, expected_batch=7, noise_multiplier=3.0, clip_norm=2.0, steps=40)
     Host().run(make_model(), task, make_records(10), plan, streams=secret())
     assert len(means) == 40
     assert len({m[0].item() for m in means}) == 40
@@ -163,7 +173,7 @@ def test_micro_batches_change_neither_the_draw_nor_the_noise(make_model, make_re
         Speed(tokens=10_000, lengths_per_doubling=1),
     ):
         model = make_model(dtype=torch.float64)
-        Host().run(model, task, make_records(40), make_plan(), speed=speed, streams=secret())
+        Host().run(model, task, make_records(40), make_program(), speed=speed, streams=secret())
         results.append(trained(model))
     for other in results[1:]:
         for name, value in results[0].items():
@@ -175,7 +185,7 @@ def test_out_of_memory_goes_on_with_the_same_draw_in_smaller_micro_batches(
     make_model, make_records, task, monkeypatch, unit
 ):
     reference, model, records = make_model(dtype=torch.float64), make_model(dtype=torch.float64), make_records(40)
-    plan, owners = make_plan(steps=2, unit=unit, sample_rate=0.5), np.arange(40) // 20 if unit == "user" else None
+    plan, owners = make_program(steps=2, unit=unit, sample_rate=0.5), np.arange(40) // 20 if unit == "user" else None
     Host().run(reference, task, records, plan, owners=owners, streams=secret())
     sizes, original = [], task.losses
 
@@ -206,7 +216,7 @@ def test_divisor_is_public_and_the_same_for_every_draw(make_model, make_records,
             make_model(),
             task,
             make_records(40),
-            make_plan(expected_batch=batch, steps=1, noise_multiplier=1e-9),
+            make_program(expected_batch=batch, steps=1, noise_multiplier=1e-9),
             streams=secret(),
         )
     torch.testing.assert_close(means[10], 2 * means[20], rtol=1e-4, atol=1e-9)
@@ -216,7 +226,7 @@ def test_unseen_parameter_stops_the_run_before_anything_is_authorised(make_model
     model, host = make_model(), Host()
     model.idle = torch.nn.Parameter(torch.zeros(3))
     with pytest.raises(UnseenParameter, match="idle"):
-        host.run(model, task, make_records(10), make_plan())
+        host.run(model, task, make_records(10), make_program())
     assert host.asked == []
 
 
@@ -231,7 +241,7 @@ def test_model_that_mixes_its_examples_stops_the_run_before_anything_is_authoris
 
     monkeypatch.setattr(task, "losses", shared_out)
     with pytest.raises(InexactGradient):
-        host.run(make_model(), task, make_records(10), make_plan())
+        host.run(make_model(), task, make_records(10), make_program())
     assert host.asked == []
 
 
@@ -247,7 +257,7 @@ def test_one_bad_record_changes_nothing_else(make_model, make_records, task, mon
 
         monkeypatch.setattr(task, "losses", losses)
         model = make_model(dtype=torch.float64)
-        Host().run(model, task, make_records(12), make_plan(sample_rate=1.0, steps=3), streams=secret())
+        Host().run(model, task, make_records(12), make_program(sample_rate=1.0, steps=3), streams=secret())
         results.append(trained(model))
     for name, value in results[1].items():
         torch.testing.assert_close(results[0][name], value, rtol=1e-9, atol=1e-12)
@@ -267,7 +277,7 @@ def test_resumed_run_equals_the_run_without_a_break_under_a_test_secret(
     make_model, make_records, task, optimizer, clipping, averaging
 ):
     records = make_records(40)
-    plan = make_plan(steps=8, optimizer=optimizer, clipping=clipping, weight_averaging=averaging)
+    plan = make_program(steps=8, optimizer=optimizer, clipping=clipping, weight_averaging=averaging)
     whole, first, second = make_model(), make_model(), make_model()
     Host().run(whole, task, records, plan, streams=secret())
     host = Host(grants=[1, 1, 1, 0])
@@ -279,7 +289,7 @@ def test_resumed_run_equals_the_run_without_a_break_under_a_test_secret(
 
 
 def test_a_run_stopped_before_its_first_step_is_resumed(make_model, make_records, task):
-    model, records, plan = make_model(), make_records(20), make_plan(steps=2, weight_averaging=0.9)
+    model, records, plan = make_model(), make_records(20), make_program(steps=2, weight_averaging=0.9)
     host = Host(stop_at_call=4)
     assert host.run(model, task, records, plan, speed=Speed(tokens=1)) == Outcome(0, "stopped")
     assert Host().run(make_model(), task, records, plan, checkpoint=host.saved[-1]) == Outcome(2, "finished")
@@ -289,7 +299,7 @@ def test_a_run_stopped_before_its_first_step_is_resumed(make_model, make_records
 def test_the_average_of_the_iterates_is_what_a_run_ends_with(make_model, make_records, task, steps):
     """Against its definition; without the bias of few steps, and the same for a run that was paid for no further."""
     records, decay, seen = make_records(20), 0.8, []
-    plan = make_plan(steps=20, weight_averaging=decay)
+    plan = make_program(steps=20, weight_averaging=decay)
     host = Host(grants=[1] * steps + [0])
     model = make_model()
     host.run(model, task, records, plan, streams=secret())
@@ -306,7 +316,7 @@ def test_the_average_of_the_iterates_is_what_a_run_ends_with(make_model, make_re
 
 def test_a_run_that_stops_keeps_the_last_iterate(make_model, make_records, task):
     """What is averaged goes on from the iterate, not from the average."""
-    model, host, plan = make_model(), Host(stop_at_call=20), make_plan(weight_averaging=0.9)
+    model, host, plan = make_model(), Host(stop_at_call=20), make_program(weight_averaging=0.9)
     assert host.run(model, task, make_records(20), plan, speed=Speed(tokens=10_000)).ended == "stopped"
     saved = loads(host.saved[-1])
     assert saved.step > 1
@@ -325,14 +335,14 @@ def test_the_noise_of_a_step_costs_what_was_priced(make_model, make_records, tas
     monkeypatch.setattr(loop, "noised_mean", noised)
     for clipping, sums in (("automatic", 1), ("flat", 1), ("per-layer", 1), ("adaptive", 2)):
         multipliers.clear()
-        Host().run(make_model(), task, make_records(20), make_plan(steps=1, clipping=clipping, noise_multiplier=0.7))
+        Host().run(make_model(), task, make_records(20), make_program(steps=1, clipping=clipping, noise_multiplier=0.7))
         assert len(multipliers) == sums
         assert sum(1 / m**2 for m in multipliers) == pytest.approx(1 / 0.7**2, rel=1e-12)
 
 
 def test_an_adaptive_clip_norm_is_noised_public_and_moves(make_model, make_records, task):
     """It differs between two runs on the same draws with other noise, and what is saved is the norm of the next step."""
-    records, plan = make_records(40), make_plan(steps=6, clipping="adaptive", clip_norm=5.0, noise_multiplier=3.0)
+    records, plan = make_records(40), make_program(steps=6, clipping="adaptive", clip_norm=5.0, noise_multiplier=3.0)
     norms = []
     for name in (b"one", b"two"):
         host = Host()
@@ -346,7 +356,7 @@ def test_an_adaptive_clip_norm_is_noised_public_and_moves(make_model, make_recor
 
 def test_an_adaptive_clip_norm_finds_the_gradients(make_model, make_records, task):
     """From a thousand times too large, with little noise; the divisor stays public while the norm moves."""
-    plan = make_plan(
+    plan = make_program(
         steps=60, sample_rate=1.0, expected_batch=40, clipping="adaptive", clip_norm=1e3, noise_multiplier=0.01
     )
     host = Host()
@@ -356,7 +366,7 @@ def test_an_adaptive_clip_norm_finds_the_gradients(make_model, make_records, tas
 
 def test_resumed_run_draws_afresh(make_model, make_records, task):
     """Two resumes of one checkpoint see other draws and other noise."""
-    records, plan = make_records(40), make_plan(steps=8)
+    records, plan = make_records(40), make_program(steps=8)
     host = Host(grants=[1, 1, 0])
     host.run(make_model(), task, records, plan)
     results = []
@@ -372,23 +382,23 @@ def test_same_seed_never_gives_the_same_adapter(make_model, make_records, task):
     results = []
     for _ in range(2):
         model = make_model()
-        Host().run(model, task, make_records(40), make_plan(seed=11))
+        Host().run(model, task, make_records(40), make_program(seed=11))
         results.append(trained(model))
     assert not any(torch.equal(results[0][n], results[1][n]) for n in results[0])
 
 
 def test_resume_refuses_another_plan_and_another_model(make_model, make_records, task):
     host = Host(grants=[1, 0])
-    host.run(make_model(), task, make_records(10), make_plan())
+    host.run(make_model(), task, make_records(10), make_program())
     model = make_model()
     before = trained(model)
     with pytest.raises(PlanMismatch):
-        Host().run(model, task, make_records(10), make_plan(noise_multiplier=0.4), checkpoint=host.saved[-1])
+        Host().run(model, task, make_records(10), make_program(noise_multiplier=0.4), checkpoint=host.saved[-1])
     with pytest.raises(PlanMismatch):
-        Host().run(make_model(r=3), task, make_records(10), make_plan(), checkpoint=host.saved[-1])
+        Host().run(make_model(r=3), task, make_records(10), make_program(), checkpoint=host.saved[-1])
     for other in ({"optimizer": "sgd"}, {"clipping": "adaptive"}, {"weight_averaging": 0.9}):
         with pytest.raises(PlanMismatch):
-            Host().run(model, task, make_records(10), make_plan(**other), checkpoint=host.saved[-1])
+            Host().run(model, task, make_records(10), make_program(**other), checkpoint=host.saved[-1])
     assert equal(before, trained(model))
     with pytest.raises(ValueError, match="not a checkpoint"):
         loads(b"\x10\0\0\0\0\0\0\0not json at all!")
@@ -405,7 +415,7 @@ def test_resume_refuses_another_plan_and_another_model(make_model, make_records,
     ],
 )
 def test_checkpoint_holds_noised_iterates_and_public_values_only(make_model, make_records, task, optimizer, kinds):
-    model, host, plan = make_model(), Host(grants=[1, 1, 0]), make_plan(optimizer=optimizer)
+    model, host, plan = make_model(), Host(grants=[1, 1, 0]), make_program(optimizer=optimizer)
     host.run(model, task, make_records(40), plan)
     data = host.saved[-1]
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
@@ -434,7 +444,7 @@ def test_every_step_draws_from_all_records_and_sums_only_its_draw(make_model, ma
 
     monkeypatch.setattr(loop, "poisson", draw)
     monkeypatch.setattr(task, "losses", losses)
-    plan = make_plan(sample_rate=0.5, steps=20)
+    plan = make_program(sample_rate=0.5, steps=20)
     Host().run(make_model(), task, make_records(40), plan, speed=Speed(tokens=32), streams=secret())
     assert [sorted(s) for s in seen] == [d.tolist() for d in drawn]
     assert len(set().union(*seen)) == 40
@@ -464,7 +474,7 @@ def test_users_gradients_are_summed_before_the_norm(
         means.append(torch.cat([flat(mean[name]) for name in names]))
 
     monkeypatch.setattr(loop.optimise, "step", keep)
-    plan = make_plan(
+    plan = make_program(
         unit="user", sample_rate=1.0, steps=1, clip_norm=clip_norm, clipping=clipping, noise_multiplier=1e-12
     )
     Host().run(model, task, records, plan, owners=owners, speed=Speed(tokens=32), streams=secret())
@@ -487,7 +497,9 @@ def test_a_user_is_drawn_with_all_records_or_none(make_model, make_records, task
 
     monkeypatch.setattr(task, "losses", losses)
     monkeypatch.setattr(loop, "poisson", draw)
-    Host().run(make_model(), task, make_records(40), make_plan(unit="user", sample_rate=0.5, steps=12), owners=owners)
+    Host().run(
+        make_model(), task, make_records(40), make_program(unit="user", sample_rate=0.5, steps=12), owners=owners
+    )
     assert len({len(step) for step in seen}) > 3
     for step in seen:
         users = set(owners[step])
@@ -498,7 +510,7 @@ def test_owners_come_with_a_plan_for_users_and_with_no_other(make_model, make_re
     records = make_records(10)
     for unit, owners in (("user", None), ("record", np.arange(10)), ("user", np.arange(9))):
         with pytest.raises(ValueError, match="owner of each record"):
-            Host().run(make_model(), task, records, make_plan(unit=unit), owners=owners)
+            Host().run(make_model(), task, records, make_program(unit=unit), owners=owners)
 
 
 def test_padded_length_of_a_record_depends_on_that_record_alone(make_model, make_records, task, monkeypatch):
@@ -511,7 +523,7 @@ def test_padded_length_of_a_record_depends_on_that_record_alone(make_model, make
         return original(model, records, indices, length)
 
     monkeypatch.setattr(task, "losses", losses)
-    Host().run(make_model(), task, records, make_plan(sample_rate=0.5), speed=Speed(lengths_per_doubling=1))
+    Host().run(make_model(), task, records, make_program(sample_rate=0.5), speed=Speed(lengths_per_doubling=1))
     powers = [1, 2, 4, 8, 16, 32, 64]
     for i, found in lengths.items():
         assert found == {min(next(p for p in powers if p >= records.lengths[i]), MAX_LENGTH)}

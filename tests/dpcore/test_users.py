@@ -7,9 +7,9 @@ import torch
 from dpcore import train as loop
 from dpcore.engine.per_user import CANCELLING, UserGradient, UserGradients
 from dpcore.mechanism.bounded_sum import ROUNDING_SLACK
-from dpcore.terms.plan import Speed
+from dpcore.terms.speed import Speed
 
-from .test_train import Host, make_plan, secret
+from .test_train import Host, make_program, secret
 
 OWNERS = np.array([0, 1, 2, 3] * 4 + [4] * 9)
 
@@ -22,7 +22,7 @@ def step(make_model, make_records, task, monkeypatch):
         seen, alone, original = [], [], UserGradient.gradients
         monkeypatch.setattr(loop.optimise, "step", lambda o, p, mean, **more: seen.append((mean, more["deviation"])))
         monkeypatch.setattr(UserGradient, "gradients", lambda self: alone.append(1) or original(self))
-        plan = make_plan(unit=unit, sample_rate=1.0, steps=1, expected_batch=5, noise_multiplier=1e-9)
+        plan = make_program(unit=unit, sample_rate=1.0, steps=1, expected_batch=5, noise_multiplier=1e-9)
         owners = OWNERS if unit == "user" else None
         model = make_model(dtype=torch.float64, awake=awake)
         Host().run(model, task, make_records(25), plan, owners=owners, speed=Speed(**speed), streams=secret())

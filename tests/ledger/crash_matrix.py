@@ -33,7 +33,6 @@ from domain.storage.blobs import Store, put_bytes
 from domain.storage.sealing import new_seal
 from dpcore.checkpoint import FORMAT, read_step
 from dpcore.terms import accounting
-from dpcore.terms.plan import Plan
 from dpcore.train import Outcome
 from ledger.budgets import balance
 from ledger.tables import phase, reservation

@@ -13,7 +13,6 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 
-from dpcore.terms.plan import Plan
 from tests.conftest import Database
 from tests.ledger.hostile_duties import Duties
 

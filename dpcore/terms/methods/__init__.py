@@ -1,13 +1,11 @@
-"""What can be said about each method without training. One module a method, found by its name.
-
-A method's module offers: `Options`, `Request`, `Hyperparameters`, `check` (a method that cannot train this kind of
-model on this task says so), `resolve`, `phases`, `plan`, `trainable`, `memory`. A value that does not fit raises
-FieldError, in `check` for an option and in `resolve` for a number.
-"""
+"""What can be said about each method without training. One module a method, found by its name, which keeps the Protocol
+`dpcore.terms.method.Method`; one that does not is refused."""
 
 import pkgutil
+from functools import cache
 from importlib import import_module
-from types import ModuleType
+
+from dpcore.terms.method import Method, keeping
 
 DEFAULT_METHOD = "lora"
 
@@ -21,8 +19,14 @@ def method_names() -> tuple[str, ...]:
     return tuple(sorted(m.name.replace("_", "-") for m in pkgutil.iter_modules(__path__)))
 
 
-def get_method(name: str) -> ModuleType:
-    """The module of a method. Raises UnknownMethod with the names that exist."""
+def get_method(name: str) -> Method:
+    """What is said about a method. Raises UnknownMethod with the names that exist, and HalfMade."""
     if name not in method_names():
         raise UnknownMethod(f"unknown method {name!r}; there are: {', '.join(method_names())}")
-    return import_module(f"{__name__}.{name.replace('-', '_')}")
+    return _read(f"{__name__}.{name.replace('-', '_')}")
+
+
+@cache
+def _read(module: str) -> Method:
+    # The Protocol's members are properties where a module has classes: mypy takes no type for a Protocol.
+    return keeping(import_module(module), Method)  # type: ignore[type-abstract]

@@ -2,18 +2,17 @@
 
 from dpcore.terms import memory as sizes
 from dpcore.terms.facts import ModelFacts
-from dpcore.terms.hyperparameters import Defaults, Hyperparameters, OnePhase, Request
+from dpcore.terms.hyperparameters import Defaults, OnePhase, Request
 from dpcore.terms.strict import StrictModel
 from dpcore.terms.tasks import TaskKind
 
-__all__ = ["Hyperparameters", "Options", "Request", "check", "memory", "phases", "plan", "resolve", "trainable"]
+__all__ = ["Options", "Request", "check", "memory", "phases", "resolve", "trainable"]
 
-_one = OnePhase(
-    "full",
-    classifier=Defaults(steps=100, batch_size=1024, learning_rate=2e-3),
-    causal_lm=Defaults(steps=40, batch_size=512, learning_rate=1e-3),
-)
-resolve, phases, plan = _one.resolve, _one.phases, _one.plan
+CLASSIFIER = Defaults(steps=100, batch_size=1024, learning_rate=2e-3)
+WRITER = Defaults(steps=40, batch_size=512, learning_rate=1e-3)
+
+_one = OnePhase("full", classifier=CLASSIFIER, causal_lm=WRITER)
+resolve, phases = _one.resolve, _one.phases
 
 
 class Options(StrictModel):

@@ -5,18 +5,18 @@ A frozen random projection also needs no saved input of full width, and no gradi
 
 from dpcore.terms import memory as sizes
 from dpcore.terms.facts import ModelFacts
-from dpcore.terms.hyperparameters import Defaults, Hyperparameters, OnePhase, Request
+from dpcore.terms.hyperparameters import Defaults, OnePhase, Request
 from dpcore.terms.methods.lora import Options, check, widths
 from dpcore.terms.tasks import TaskKind
 
-__all__ = ["Hyperparameters", "Options", "Request", "check", "memory", "phases", "plan", "resolve", "trainable"]
+__all__ = ["Options", "Request", "check", "memory", "phases", "resolve", "trainable"]
 
 _one = OnePhase(
     "lora-fa",
     classifier=Defaults(steps=200, batch_size=1024, learning_rate=1e-2),
     causal_lm=Defaults(steps=60, batch_size=512, learning_rate=5e-3),
 )
-resolve, phases, plan = _one.resolve, _one.phases, _one.plan
+resolve, phases = _one.resolve, _one.phases
 
 
 def trainable(options: Options, facts: ModelFacts, *, labels: int, task: TaskKind) -> int:

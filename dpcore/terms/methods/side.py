@@ -7,18 +7,18 @@ from pydantic import Field
 
 from dpcore.terms import memory as sizes
 from dpcore.terms.facts import ModelFacts
-from dpcore.terms.hyperparameters import Defaults, Hyperparameters, OnePhase, Request
+from dpcore.terms.hyperparameters import Defaults, OnePhase, Request
 from dpcore.terms.strict import StrictModel
 from dpcore.terms.tasks import TaskKind
 
-__all__ = ["Hyperparameters", "Options", "Request", "check", "memory", "phases", "plan", "resolve", "trainable"]
+__all__ = ["Options", "Request", "check", "memory", "phases", "resolve", "trainable"]
 
 _one = OnePhase(
     "side",
     classifier=Defaults(steps=200, batch_size=1024, learning_rate=3e-3),
     causal_lm=Defaults(steps=60, batch_size=512, learning_rate=3e-3),
 )
-resolve, phases, plan = _one.resolve, _one.phases, _one.plan
+resolve, phases = _one.resolve, _one.phases
 
 _MULTIPLE = 16
 """The network's attention heads are so wide."""

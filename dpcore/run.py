@@ -1,0 +1,121 @@
+"""A program from its first phase to its last: everything is rehearsed before anything is paid, and each phase goes on
+from what the one before it released."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from dpcore import checkpoint as checkpoints
+from dpcore.estimators import Setting
+from dpcore.estimators import make as make_estimator
+from dpcore.explicit_mask import explicit_masks
+from dpcore.mechanism.keystream import Streams
+from dpcore.terms.program import Phase, Program
+from dpcore.terms.speed import Speed
+from dpcore.train import Between, Ended, Iterate, PhaseRun
+
+Begin = Callable[[nn.Module, Phase, dict[str, Tensor]], None]
+"""Let train what a phase trains: begin(model, phase, kept), where `kept` is what the method kept between its steps."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. `step` counts all iterations of the model, those before a resume included; those that were paid
+    for and lost are none. used_up: at least one phase had fewer than it was planned with."""
+
+    step: int
+    ended: Ended
+
+
+def as_attached(model: nn.Module, phase: Phase, kept: dict[str, Tensor]) -> None:
+    """What trains is what trained when the method was attached."""
+
+
+def nothing(iterate: Iterate) -> bool:
+    """Nothing is done between steps."""
+    return False
+
+
+def run(
+    *,
+    model: nn.Module,
+    task: Any,
+    records: Any,
+    program: Program,
+    authorise: Callable[[int, int], int],
+    save: Callable[[bytes], None],
+    should_stop: Callable[[], bool],
+    checkpoint: bytes | None = None,
+    owners: np.ndarray | None = None,
+    speed: Speed | None = None,
+    streams: Streams | None = None,
+    begin: Begin = as_attached,
+    between: Between = nothing,
+) -> Outcome:
+    """Train `model` privately under `program`.
+
+    authorise(phase, n): called before every chunk of steps of a phase, numbered from 0; says how many of the n may run.
+    0: what the phase has reserved is used up. An indivisible phase is asked for once, whole.
+    save(data): called after every chunk, and at a stop, with a checkpoint, which nobody but another attempt may see.
+    should_stop(): asked before every step and micro-batch; the step it interrupts is thrown away, and stays paid for.
+    checkpoint: what an earlier attempt saved; sampling and noise are drawn afresh.
+    owners: the user of each record, numbered from 0: int64 [n]; needed when the program's unit is the user, and only
+    then. streams: for tests alone. Left out, the randomness comes from the operating system.
+    begin, between: what the method does at the start of a phase, and after each step.
+
+    When the run ends for good, the model holds what the last phase asks for: its last iterate, or the average of all. A
+    run that was stopped leaves the last iterate, and both in the checkpoint.
+
+    Raises PlanMismatch for a checkpoint of another program; NotTrainable before the first step when the model cannot be
+    trained exactly in any phase that is left; Interrupted; and whatever the callables raise.
+    """
+    _require_fitting(task, records, program, owners)
+    speed, streams = speed or Speed(), streams or Streams()
+    saved = None if checkpoint is None else checkpoints.loads(checkpoint)
+    first = 0 if saved is None else saved.phase
+    if saved is not None:
+        checkpoints.require_same(saved, program)
+    touched: dict[str, nn.Parameter] = {}
+    with explicit_masks():
+        settings = [Setting(model, task, records, owners, program.unit, p, speed, should_stop) for p in program.phases]
+        estimators = []
+        for index, setting in enumerate(settings):
+            begin(model, setting.phase, {})
+            if index < first:
+                touched |= trainable(model)
+                continue
+            estimators.append(make_estimator(setting))
+            # The weights are still the public ones, so that no refusal depends on what an earlier attempt has learnt.
+            estimators[-1].rehearse()
+            if index + 1 < len(settings):
+                estimators[-1].leave()
+        used_up, done = False, 0 if saved is None else saved.before
+        for index, estimator in enumerate(estimators, start=first):
+            setting = settings[index]
+            if len(settings) > 1:
+                begin(model, setting.phase, {})
+            now = PhaseRun(program, index, setting, estimator, touched=touched, before=done)
+            if saved is not None and index == first:
+                now.restore(saved, partial(begin, model, setting.phase))
+            ended = now.go_on(partial(authorise, index), save, should_stop, streams, between)
+            done, used_up = done + now.step, used_up or ended == "used_up"
+            if ended == "stopped":
+                return Outcome(done, "stopped")
+    return Outcome(done, "used_up" if used_up else "finished")
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that require a gradient, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _require_fitting(task: Any, records: Any, program: Program, owners: np.ndarray | None) -> None:
+    """Raises ValueError."""
+    if task.max_length != program.max_length:
+        raise ValueError(f"the task cuts at {task.max_length} tokens, the program says {program.max_length}")
+    if (owners is None) != (program.unit == "record") or (owners is not None and len(owners) != len(records)):
+        raise ValueError("a program whose unit is the user needs the owner of each record; another has none")
