@@ -31,7 +31,6 @@ if __name__ == "__main__":  # run as a file
 
 import numpy as np
 import torch
-from dpcore.terms.speed import Speed
 from torch import Tensor, nn
 from transformers.utils import logging
 
@@ -46,6 +45,7 @@ from dpcore.tasks import Task, make_task
 from dpcore.tasks.records import Records
 from dpcore.terms.facts import read_facts
 from dpcore.terms.methods import get_method, method_names
+from dpcore.terms.speed import Speed
 from dpcore.train import train
 from tests.dpcore import zoo
 

@@ -35,12 +35,12 @@ from cli.embedded import postgres
 from domain.kit import tables
 from domain.kit.database import make_engine
 from domain.kit.ids import new_id
-from ledger.reserve import Charge, Phase, reserve, settle
+from ledger.reserve import Charge, Priced, reserve, settle
 from migrations.roles import Login, Logins, statements
 
 NAME = "ledger"
-JOB = Phase(sample_rate=0.01, noise_multiplier=1.6595, steps=1000)
-SMALL = Phase(sample_rate=0.001, noise_multiplier=50.0, steps=10)
+JOB = Priced(sample_rate=0.01, noise_multiplier=1.6595, steps=1000)
+SMALL = Priced(sample_rate=0.001, noise_multiplier=50.0, steps=10)
 EPSILON, DELTA = 8.0, 1e-5
 FLAT = 1.5
 
@@ -105,7 +105,7 @@ def open_budget(engine: sa.Engine, site: Site) -> tuple[str, str]:
     return budget, file
 
 
-def submit(c: sa.Connection, site: Site, budget: str, file: str, phase: Phase) -> str:
+def submit(c: sa.Connection, site: Site, budget: str, file: str, phase: Priced) -> str:
     """What the API inserts for a job."""
     job = new_id("ftjob", "-")
     row = {"id": job, "tenant_id": site.tenant, "created_by": site.key, "model": "m", "seed": 0}
@@ -293,19 +293,18 @@ def noise_over_pld(names: Sequence[str]) -> list[Figure]:
         found = []
         for held in filters:
             with contextlib.suppress(accounting.DoesNotFit):
-                found.append(accounting.calibrate(epsilon, delta, held, rate, steps))
+                found.append(accounting.calibrate(epsilon, delta, held, (accounting.Part(rate, steps),)))
         return min(found)
 
     figures = []
     for name in names:
         epsilon, delta, rate, steps = FILLING[name]
-        ours = accounting.calibrate(
-            epsilon, delta, accounting.reference_filter(epsilon, delta, rate, steps), rate, steps
-        )
+        filter = accounting.reference_filter(epsilon, delta, rate, steps)
+        ours = accounting.calibrate(epsilon, delta, filter, (accounting.Part(rate, steps),))
         low, high = accounting.MIN_NOISE_MULTIPLIER, ours
         while high - low > 1e-4 * high:
             middle = (low + high) / 2
-            fits = accounting.pld_epsilon(middle, rate, steps, delta) <= epsilon
+            fits = accounting.pld_epsilon((accounting.Part(rate, steps, middle),), delta) <= epsilon
             low, high = (low, middle) if fits else (middle, high)
         first = [accounting.with_main(a, accounting.FIRST_ORDERS) for a in accounting.FIRST_ORDERS]
         every = accounting.Filter(accounting.MAIN_ORDERS, (Fraction(1),) * len(accounting.MAIN_ORDERS))

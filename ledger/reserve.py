@@ -13,8 +13,8 @@ Outcome = Literal["succeeded", "cancelled", "failed"]
 
 
 @dataclass(frozen=True)
-class Phase:
-    """One mechanism of a job: `steps` Poisson-subsampled Gaussian steps."""
+class Priced:
+    """A phase of a job as the ledger sees it: `steps` Poisson-subsampled Gaussian steps."""
 
     sample_rate: float
     noise_multiplier: float
@@ -30,7 +30,7 @@ class Charge:
     reservation_id: str
     file_id: str
     budget_id: str
-    phases: Sequence[Phase]
+    phases: Sequence[Priced]
 
 
 @dataclass(frozen=True)

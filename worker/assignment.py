@@ -11,7 +11,7 @@ from domain.kit.purposes import PUBLIC
 from domain.kit.tables import file, job, job_file
 from domain.storage.blobs import Store
 from domain.storage.sealing import Sealed
-from dpcore.terms.plan import Plan
+from dpcore.terms.program import Program
 from dpcore.terms.tasks import CAUSAL_LM, TaskKind
 from ledger.tables import phase, reservation
 from worker.errors import Refused
@@ -36,7 +36,7 @@ class Assignment:
     model_revision: str | None
     """sha256 of the weights that it was planned for; None for a job of an earlier version."""
     task: TaskKind
-    plan: Plan
+    program: Program
     privacy: dict[str, Any]
     budget_id: str
     labels: tuple[str, ...]
@@ -60,17 +60,17 @@ def read_assignment(connection: sa.Connection, store: Store, job_id: str) -> Ass
     if source.blob is None or (source.labels is None and source.task not in CAUSAL_LM):
         raise Refused("not_trainable", "The training file is gone or has no labels.")
     try:
-        plan = Plan.model_validate(row.plan)
+        program = Program.model_validate(row.plan)
     except ValidationError as error:
         raise Refused("plan_mismatch", "The job's plan is not one that this worker can run.") from error
-    _require_priced(connection, job_id, plan)
+    _require_priced(connection, job_id, program)
     return Assignment(
         job_id=job_id,
         tenant_id=row.tenant_id,
         model=row.model,
         model_revision=row.model_revision,
         task=source.task,
-        plan=plan,
+        program=program,
         privacy=row.privacy,
         budget_id=source.budget_id,
         labels=tuple(source.labels or ()),
@@ -87,17 +87,27 @@ def _opened(connection: sa.Connection, store: Store, source: sa.Row[Any], which:
         raise Refused(error.code, message) from error
 
 
-def _require_priced(connection: sa.Connection, job_id: str, plan: Plan) -> None:
-    """The plan is only a wish: what may run is the mechanism in the ledger, to the last bit."""
-    phases = connection.execute(
+def _require_priced(connection: sa.Connection, job_id: str, program: Program) -> None:
+    """The program is only a wish: what may run are the mechanisms in the ledger, to the last bit, all of them in every
+    budget."""
+    table = phase.c
+    priced: dict[str, list[tuple[Any, ...]]] = {}
+    for row in connection.execute(
         sa.select(
-            phase.c.ordinal, phase.c.sample_rate, phase.c.noise_multiplier, phase.c.steps_max, phase.c.indivisible
+            table.reservation_id,
+            *(table.ordinal, table.sample_rate, table.noise_multiplier, table.steps_max, table.indivisible),
+            table.curve_id,
         )
-        .join(reservation, reservation.c.id == phase.c.reservation_id)
+        .join(reservation, reservation.c.id == table.reservation_id)
         .where(reservation.c.job_id == job_id)
-    ).all()
-    wanted = (0, plan.sample_rate, plan.noise_multiplier, plan.steps, False)
-    if not phases or any(tuple(p) != wanted for p in phases):
+        .order_by(table.ordinal)
+    ):
+        priced.setdefault(row.reservation_id, []).append(tuple(row)[1:])
+    wanted = [
+        (ordinal, p.mechanism.sample_rate, p.mechanism.noise_multiplier, p.steps, p.mechanism.indivisible, None)
+        for ordinal, p in enumerate(program.phases)
+    ]
+    if not priced or any(found != wanted for found in priced.values()):
         raise Refused("plan_mismatch", "The job's plan is not the one that its reservation paid for.")
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,9 +19,11 @@ from domain.storage.rows import read_rows
 from dpcore.checkpoint import read_step
 from dpcore.engine.errors import NotTrainable
 from dpcore.machine.micro_batches import out_of_memory
+from dpcore.methods import get_trainer
+from dpcore.run import Outcome, run
 from dpcore.tasks.records import Records
+from dpcore.terms.program import Program
 from dpcore.terms.reasons import shown
-from dpcore.train import Outcome, train
 from ledger import work
 from ledger.errors import (
     AlreadySettled,
@@ -113,7 +116,7 @@ class _Attempt:
         with self._engine.connect() as connection, _needs_services():
             assignment = read_assignment(connection, self._store, self._lease.job_id)
             kept = checkpoints.newest_step(connection, self._lease.job_id)
-        if kept < assignment.plan.steps:
+        if kept < assignment.program.steps:
             self._require_time()  # before the first beat, which would end a process that is late
         else:
             self._heartbeat.lift_limit()
@@ -143,7 +146,7 @@ class _Attempt:
                 rows = read_rows(assignment.rows)
             records = built.task.encode(rows.columns, rows.labels or ())
             owners = None if rows.users is None else np.asarray(rows.users, dtype=np.int64)
-        if (assignment.plan.unit == "user") != (owners is not None):
+        if (assignment.program.unit == "user") != (owners is not None):
             raise Refused("plan_mismatch", "The training file's rows are not kept by the unit of its budget.")
         return records, owners
 
@@ -153,14 +156,17 @@ class _Attempt:
         self._require_wanted()
         step = 0 if checkpoint is None else read_step(checkpoint)
         self._room = _checkpoint_bytes(built.model) if checkpoint is None else len(checkpoint)
+        trainer = get_trainer(assignment.program.method)
         log.info("job %s: goes on from step %d under fence %d", self._lease.job_id, step, self._lease.fence)
         try:
-            return train(
+            return run(
                 model=built.model,
                 task=built.task,
                 records=records,
-                plan=assignment.plan,
-                authorise=lambda steps: self._authorise(steps, assignment.plan.steps),
+                program=assignment.program,
+                begin=partial(trainer.begin, task=assignment.task),
+                between=trainer.between,
+                authorise=partial(self._authorise, assignment.program),
                 save=self._save,
                 should_stop=self._should_stop,
                 checkpoint=checkpoint,
@@ -179,16 +185,17 @@ class _Attempt:
             log.error("job %s: rehearsal failed: %s", assignment.job_id, describe(error))
             raise Refused("not_trainable", _why_not(error)) from error
 
-    def _authorise(self, steps: int, total: int) -> int:
+    def _authorise(self, program: Program, phase: int, steps: int) -> int:
         """Charge before noise: committed before the first of these steps runs; and nothing is charged that could not be
         kept."""
         with _needs_services():
             require_room(self._store, self._room)
         with _needs_services(), self._engine.begin() as connection:
-            granted = work.authorise(connection, self._lease, 0, steps)
+            granted = work.authorise(connection, self._lease, phase, steps)
             if granted:
                 done = ends.steps_authorised(connection, self._lease.job_id)
-                message, data = f"Step {done} of {total}: authorised and charged.", {"step": done, "total_steps": total}
+                message = f"Step {done} of {program.steps}: authorised and charged."
+                data = {"step": done, "total_steps": program.steps, "phase": program.phases[phase].name}
                 append_event(connection, self._lease.job_id, "steps.authorised", message, data)
         self._begun = True
         if granted:

@@ -38,7 +38,7 @@ class Built:
 
 def build(settings: WorkerSettings, assignment: Assignment) -> Built:
     """Load the base model and attach the method. Raises Refused with a public reason: no row has been read."""
-    plan, name = assignment.plan, assignment.model
+    program, name = assignment.program, assignment.model
     known = find(settings, name)
     if known is None:
         raise Refused("model_unavailable", f"The base model {name!r} is not one of this worker's.")
@@ -48,11 +48,11 @@ def build(settings: WorkerSettings, assignment: Assignment) -> Built:
         message = f"The base model {name!r} has other weights than when the job was submitted: submit it again."
         raise Refused("model_unavailable", message)
     with _refusing(assignment, "model_unavailable", f"The base model {name!r} cannot be loaded"):
-        base = build_model(assignment.task, known.folder, assignment.labels, seed=plan.seed)
+        base = build_model(assignment.task, known.folder, assignment.labels, seed=program.seed)
         tokenizer = with_padding(load_tokenizer(known.folder), base)
-    with _refusing(assignment, "not_trainable", f"The method {plan.method!r}, this task and this model do not fit"):
-        task = make_task(assignment.task, tokenizer, labels=assignment.labels, max_length=plan.max_length)
-        model = get_trainer(plan.method).attach(base, plan.options, task=assignment.task, seed=plan.seed)
+    with _refusing(assignment, "not_trainable", f"The method {program.method!r}, this task and this model do not fit"):
+        task = make_task(assignment.task, tokenizer, labels=assignment.labels, max_length=program.max_length)
+        model = get_trainer(program.method).attach(base, program.options, task=assignment.task, seed=program.seed)
     try:
         model.to(pick_device(settings.device))
     except RuntimeError as error:

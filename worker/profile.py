@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -15,7 +16,6 @@ from typing import Any
 
 import sqlalchemy as sa
 import torch
-from dpcore.terms.plan import Plan
 
 from domain.kit.logs import describe
 from domain.models import profiles
@@ -25,9 +25,12 @@ from domain.models.reasons import of_files
 from dpcore.machine.micro_batches import out_of_memory
 from dpcore.methods import get_trainer
 from dpcore.models import build_model, load_tokenizer
+from dpcore.run import run
 from dpcore.tasks import make_task
+from dpcore.terms.facts import read_facts
+from dpcore.terms.methods import get_method
+from dpcore.terms.program import Program
 from dpcore.terms.tasks import CAUSAL_LM, TaskKind
-from dpcore.train import train
 from worker.build import pick_device
 from worker.log import log
 
@@ -128,25 +131,18 @@ def measure(
     tokenizer = load_tokenizer(folder)
     labels = () if task in CAUSAL_LM else ("a", "b")
     made_up = make_task(task, tokenizer, labels=labels, max_length=max_length)
-    model = get_trainer(method).attach(build_model(task, folder, labels, seed=0), {}, task=task, seed=0)
+    trainer, program = get_trainer(method), _usual(folder, method, task, max_length, records, steps)
+    model = trainer.attach(build_model(task, folder, labels, seed=0), program.options, task=task, seed=0)
     where = pick_device(device)
     model.to(where)
-    plan = Plan(
-        sample_rate=1.0,
-        noise_multiplier=1.0,
-        steps=20 * steps,
-        clip_norm=1.0,
-        expected_batch=records,
-        method=method,
-        learning_rate=1e-3,
-        max_length=max_length,
-    )
     watch = _Watch(steps)
-    train(
+    run(
         model=model,
         task=made_up,
         records=made_up.synthetic(records, max_length),
-        plan=plan,
+        program=program,
+        begin=partial(trainer.begin, task=task),
+        between=trainer.between,
         authorise=watch.authorise,
         save=watch.save,
         should_stop=lambda: False,
@@ -156,9 +152,21 @@ def measure(
         task=task,
         device=device_name(device),
         max_length=max_length,
-        tokens_per_second=steps * records * max_length / watch.seconds,
+        tokens_per_second=steps * records * max_length * program.phases[0].estimator.passes / watch.seconds,
         peak_bytes=_peak_bytes(where),
     )
+
+
+def _usual(folder: Path, method: str, task: TaskKind, max_length: int, records: int, steps: int) -> Program:
+    """The method's own phase with its defaults, of which so many steps are a chunk, on a file of `records` records that
+    are all drawn."""
+    spec = get_method(method)
+    options, request = spec.Options(), spec.Request(steps=20 * steps, batch_size=records)
+    numbers = spec.resolve(request, options, task=task, declared_size=records, epsilon=1.0, facts=read_facts(folder))
+    phases = spec.phases(options, numbers, declared_size=records)
+    if len(phases) != 1:
+        raise ValueError(f"{method} has several phases: each is measured as the method that trains the same alone")
+    return Program(method=method, options=options.model_dump(mode="json"), max_length=max_length, phases=phases)
 
 
 def device_name(device: str) -> str:
@@ -179,7 +187,7 @@ class _Watch:
         self._granted = [1, steps, 0]
         self._since = 0.0
 
-    def authorise(self, steps: int) -> int:
+    def authorise(self, phase: int, steps: int) -> int:
         self._since = time.perf_counter()
         return self._granted.pop(0)
 

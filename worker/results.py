@@ -30,14 +30,14 @@ def store_adapter(
     store: Store, lease: Lease, assignment: Assignment, built: Built, report: Mapping[str, Any]
 ) -> Result:
     """What the method exports, with a card that says what it cost, zipped, under this attempt's fence."""
-    plan, (repository, commit) = assignment.plan, _published(built.source)
+    program, (repository, commit) = assignment.program, _published(built.source)
     about = About(
         base_model=assignment.model,
         base_model_sha256=built.base_model_sha256,
-        method=plan.method,
+        method=program.method,
         task=assignment.task,
         labels=assignment.labels,
-        max_length=plan.max_length,
+        max_length=program.max_length,
         repository=repository,
         commit=commit,
     )
@@ -47,7 +47,7 @@ def store_adapter(
         declared_size=report["declared_size"],
     )
     with TemporaryDirectory(prefix="tacit-adapter-") as folder:
-        get_trainer(plan.method).export(built.model, folder, about, tokenizer=built.tokenizer)
+        get_trainer(program.method).export(built.model, folder, about, tokenizer=built.tokenizer)
         write_card(folder, built.folder, privacy)
         data = zipped(Path(folder))
     return _store(store, lease, "adapter", "adapter.zip", data)
@@ -63,19 +63,26 @@ def privacy_report(
     connection: sa.Connection, assignment: Assignment, base_model_sha256: str, metrics: dict[str, Any]
 ) -> dict[str, Any]:
     """What was promised, what was charged, and what both mean. Everything in it is public."""
-    plan = assignment.plan
-    row = connection.execute(
+    program = assignment.program
+    rows = connection.execute(
         sa.select(phase.c.steps_authorised, phase.c.steps_max, phase.c.step_cost)
         .join(reservation, reservation.c.id == phase.c.reservation_id)
-        .where(reservation.c.job_id == assignment.job_id, phase.c.ordinal == 0)
-    ).one()
+        .where(reservation.c.job_id == assignment.job_id)
+        .order_by(phase.c.ordinal)
+    ).all()
     declared_size = connection.scalar(
         sa.select(file.c.declared_size)
         .join(job_file, job_file.c.file_id == file.c.id)
         .where(job_file.c.job_id == assignment.job_id)
     )
     budget = balance(connection, assignment.budget_id)
-    epsilon = budget.epsilon_of([cost * row.steps_authorised for cost in row.step_cost])
+    costs = [accounting.cost(tuple(row.step_cost), row.steps_authorised) for row in rows]
+    charged = accounting.total(costs)
+    epsilon = budget.epsilon_of(charged)
+    ran = tuple(
+        accounting.Part(p.mechanism.sample_rate, row.steps_authorised, p.mechanism.noise_multiplier)
+        for p, row in zip(program.phases, rows, strict=True)
+    )
     return {
         "job": assignment.job_id,
         "base_model": assignment.model,
@@ -85,24 +92,35 @@ def privacy_report(
         "declared_size": declared_size,
         "privacy": {
             "budget": assignment.budget_id,
-            "unit": plan.unit,
-            "relation": plan.relation,
+            "unit": program.unit,
+            "relation": program.relation,
             "epsilon": assignment.privacy.get("epsilon"),
             "epsilon_charged": epsilon,
+            "share_charged": accounting.share_up(charged, budget.cap, budget.filter),
             # Either bounds this job alone; a distribution cut at its ends can be the looser.
-            "epsilon_pld_this_job_alone": min(
-                epsilon,
-                accounting.pld_epsilon(plan.noise_multiplier, plan.sample_rate, row.steps_authorised, budget.delta),
-            ),
+            "epsilon_pld_this_job_alone": min(epsilon, accounting.pld_epsilon(ran, budget.delta)),
             "delta": budget.delta,
-            "mechanism": "Poisson-subsampled Gaussian",
-            "noise_multiplier": plan.noise_multiplier,
-            "sample_rate": plan.sample_rate,
-            "steps_reserved": row.steps_max,
-            "steps_authorised": row.steps_authorised,
-            "guarantee": guarantee(epsilon, budget.delta, plan.unit),
+            "mechanism": "; then ".join(dict.fromkeys(p.mechanism.words for p in program.phases)),
+            "noise_multiplier": min(p.mechanism.noise_multiplier for p in program.phases),
+            "sample_rate": max(p.mechanism.sample_rate for p in program.phases),
+            "steps_reserved": sum(row.steps_max for row in rows),
+            "steps_authorised": sum(row.steps_authorised for row in rows),
+            "phases": [
+                {
+                    "name": p.name,
+                    "trains": p.trains,
+                    "mechanism": p.mechanism.words,
+                    "noise_multiplier": p.mechanism.noise_multiplier,
+                    "sample_rate": p.mechanism.sample_rate,
+                    "steps_reserved": row.steps_max,
+                    "steps_authorised": row.steps_authorised,
+                    "epsilon_alone": budget.epsilon_of(cost),
+                }
+                for p, row, cost in zip(program.phases, rows, costs, strict=True)
+            ],
+            "guarantee": guarantee(epsilon, budget.delta, program.unit),
         },
-        "plan": plan.model_dump(mode="json"),
+        "program": program.model_dump(mode="json"),
         "metrics": metrics,
     }
 

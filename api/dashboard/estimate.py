@@ -22,7 +22,7 @@ from api.jobs import endpoints as jobs_api
 from api.jobs.schemas import Estimate, NewJob
 from domain.kit.refusals import Refusal
 from dpcore.terms.methods import DEFAULT_METHOD, method_names
-from dpcore.terms.plan import Clipping, Optimizer
+from dpcore.terms.program import Clipping, Optimizer
 
 router = APIRouter()
 _require = allowed("analyst")

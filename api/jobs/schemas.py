@@ -1,6 +1,7 @@
 """Fine-tuning jobs as they go over the wire: OpenAI's fields, and what privacy adds."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
 import sqlalchemy as sa
@@ -113,19 +114,45 @@ class Finite(BaseModel):
     model_config = ConfigDict(allow_inf_nan=False)
 
 
+class JobPhase(Finite):
+    """A part of the job with one mechanism."""
+
+    name: str
+    trains: str = Field(description="what trains, by the name of the method that trains just that")
+    mechanism: str
+    indivisible: bool = Field(description="paid for whole when it begins; nothing but its end is released")
+    sample_rate: float
+    noise_multiplier: float
+    steps: int
+    steps_authorised: int
+    epsilon: float | None = Field(description="of this phase alone; epsilons do not add up")
+    share: float | None = Field(description="of the budget's cap at its main order; shares add up")
+
+
 class JobPrivacy(Finite):
-    """What the job promises and what of it has been used."""
+    """What the job promises and what of it has been used. Of several phases: the least noise, the largest rate, all
+    steps."""
 
     budget: str
     unit: str
     epsilon: float
+    share: float | None = Field(
+        default=None, description="of the budget's cap at its main order; null for a job of an earlier version"
+    )
+    share_used: float | None = Field(default=None, description="of the steps that were authorised")
+    main_order: bool | None = Field(
+        default=None, description="whether the main order had room for it; a job that only another had is outside it"
+    )
     delta: float
     noise_multiplier: float
     sample_rate: float
     steps_planned: int
     steps_authorised: int
+    phases: list[JobPhase]
     budget_left_before: float
     budget_left_after: float
+    share_left_before: float | None = None
+    share_left_after: float | None = None
     guarantee: str
 
 
@@ -285,7 +312,8 @@ def job_of(row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | Non
 
 
 def _whole(row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | None) -> Job:
-    plan, method, done = row.plan, row.method, int(row.steps_authorised)
+    method, done = row.method, [int(steps) for steps in row.steps_by_phase]
+    total = sum(phase["steps"] for phase in row.plan["phases"]) if "phases" in row.plan else row.plan["steps"]
     numbers = method[method["type"]]["hyperparameters"]
     succeeded = row.status == "succeeded"
     return Job(
@@ -310,18 +338,46 @@ def _whole(row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | Non
         seed=row.seed,
         metadata=row.metadata,
         error=None if row.error is None else _error_of(row.error),
-        privacy=JobPrivacy(**row.privacy, steps_authorised=done),
-        progress=Progress(step=done, total_steps=plan["steps"], fraction=round(done / plan["steps"], 4)),
+        privacy=_privacy(row.privacy, method["type"], done),
+        progress=Progress(step=sum(done), total_steps=total, fraction=round(sum(done) / total, 4)),
         receipt=Receipt(
             **row.receipt, signature=sign(key, row.receipt["budget"], row.receipt["seq"], row.receipt["hash"])
         ),
     )
 
 
+def _privacy(promised: Mapping[str, Any], method: str, done: Sequence[int]) -> JobPrivacy:
+    """What was promised, and what of it was authorised: steps of each phase."""
+    phases = promised.get("phases") or [_only_phase(promised, method)]
+    shares = [phase["share"] for phase in phases]
+    used = None
+    if None not in shares:
+        used = sum(share * steps / phase["steps"] for share, steps, phase in zip(shares, done, phases, strict=True))
+    parts = [JobPhase(**phase, steps_authorised=steps) for phase, steps in zip(phases, done, strict=True)]
+    promised = {**promised, "phases": parts, "share_used": used}
+    return JobPrivacy(**promised, steps_authorised=sum(done))
+
+
+def _only_phase(promised: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """Of a job of the first versions."""
+    return {
+        "name": "train",
+        "trains": method,
+        "mechanism": "poisson_gaussian",
+        "indivisible": False,
+        "sample_rate": promised["sample_rate"],
+        "noise_multiplier": promised["noise_multiplier"],
+        "steps": promised["steps_planned"],
+        "epsilon": promised["epsilon"],
+        "share": None,
+    }
+
+
 def _damaged(row: sa.Row[Any]) -> Job:
     """What is sure of a job whose row cannot be read; no number of it is believed."""
     what = "The row of this job in the database is damaged: tell the operator. Its charges stand in the ledger."
-    nothing = {"epsilon": 0, "delta": 0, "noise_multiplier": 0, "sample_rate": 0, "steps_planned": 0}
+    nothing: dict[str, Any] = {"epsilon": 0, "delta": 0, "noise_multiplier": 0, "sample_rate": 0, "steps_planned": 0}
+    nothing |= {"steps_authorised": 0, "phases": [], "budget_left_before": 0, "budget_left_after": 0}
     return Job(
         id=row.id,
         created_at=int(row.created_at.timestamp()),
@@ -343,7 +399,14 @@ def _damaged(row: sa.Row[Any]) -> Job:
         metadata={},
         error=_error_of({"code": "job_unreadable", "message": what}),
         privacy=JobPrivacy(
-            budget="", unit="", **nothing, steps_authorised=0, budget_left_before=0, budget_left_after=0, guarantee=what
+            budget="",
+            unit="",
+            **nothing,
+            steps_authorised=0,
+            phases=[],
+            budget_left_before=0,
+            budget_left_after=0,
+            guarantee=what,
         ),
         progress=Progress(step=0, total_steps=0, fraction=0),
         receipt=Receipt(budget="", seq=0, hash="", signature=""),
@@ -364,7 +427,7 @@ def estimate_of(planned: Planned) -> Estimate:
         training_file=planned.wanted.training_file,
         validation_file=planned.wanted.validation_file,
         method=planned.draft.method,
-        privacy=JobPrivacy(**planned.privacy(), steps_authorised=0),
+        privacy=_privacy(planned.privacy(), planned.draft.program.method, [0] * len(planned.draft.program.phases)),
         fits=planned.fits,
         jobs_that_fit=planned.jobs_that_fit,
         price_now=planned.price_now,

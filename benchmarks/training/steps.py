@@ -30,7 +30,6 @@ from dpcore.machine.token_budget import cpu_tokens
 from dpcore.mechanism.clipping import ClippedSum
 from dpcore.mechanism.keystream import Streams
 from dpcore.mechanism.noise import noised_mean
-from dpcore.terms.program import Program
 
 NONPRIVATE, OURS, HOOKS, GHOST, FASTDP = "nonprivate", "ours", "opacus-hooks", "opacus-ghost", "fastdp"
 SAME_LOSS = "nonprivate-same-loss"

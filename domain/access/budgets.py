@@ -58,9 +58,7 @@ def open_new(
                 reference=reference,
             )
     except accounting.DoesNotFit as error:
-        raise Invalid(
-            str(error), code="epsilon_too_small", param="epsilon", smallest_epsilon=error.smallest_epsilon
-        ) from error
+        raise Invalid(str(error), code="epsilon_too_small", param="epsilon", smallest_epsilon=error.smallest) from error
     return balance(connection, id)
 
 
@@ -142,7 +140,7 @@ def reference_jobs_left(held: Balance, reference: Mapping[str, Any]) -> int:
     rate, steps, sigma = reference["sample_rate"], reference["steps"], reference["noise_multiplier"]
     if sigma is None:
         try:
-            sigma = accounting.calibrate(held.epsilon, held.delta, held.filter, rate, steps)
+            sigma = accounting.calibrate(held.epsilon, held.delta, held.filter, (accounting.Part(rate, steps),))
         except accounting.DoesNotFit:  # under a limit that was lowered since
             return 0
     return accounting.how_many_fit(

@@ -11,8 +11,9 @@ def reference_job(
 ) -> Reference:
     """The default method's default job on a file of this size: what a budget made with the file is weighted for."""
     method = get_method(DEFAULT_METHOD)
+    options = method.Options()
     hyperparameters = method.resolve(
-        method.Request(), task=task, declared_size=declared_size, epsilon=epsilon, facts=facts
+        method.Request(), options, task=task, declared_size=declared_size, epsilon=epsilon, facts=facts
     )
-    (phase,) = method.phases(hyperparameters, declared_size=declared_size)
-    return Reference(phase.sample_rate, phase.steps)
+    (phase,) = method.phases(options, hyperparameters, declared_size=declared_size)
+    return Reference(phase.mechanism.sample_rate, phase.steps)

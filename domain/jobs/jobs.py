@@ -15,7 +15,18 @@ from domain.files.binding import require_bound
 from domain.jobs import approvals, pauses
 from domain.jobs.approvals import show_waiting
 from domain.jobs.events import append_event
-from domain.jobs.planning import Dataset, Draft, draft, fits, guarantee, largest_epsilon, rounded_up
+from domain.jobs.planning import (
+    Dataset,
+    Draft,
+    at_main_order,
+    draft,
+    fits,
+    guarantee,
+    largest_epsilon,
+    largest_share,
+    prices,
+    rounded_up,
+)
 from domain.jobs.releases import rounded_now
 from domain.jobs.twins import already_done, finished_twin
 from domain.kit.ids import new_id
@@ -52,6 +63,8 @@ class Wanted:
     seed: int | None
     suffix: str | None
     metadata: Mapping[str, str]
+    share: float | None = None
+    """Of the budget's cap at its main order, in place of an epsilon."""
     queue_days: int | None = None
     """Days in which a worker must begin, at most the budget's; None: the budget's."""
     allow_duplicate: bool = False
@@ -71,20 +84,20 @@ class Planned:
     approval_above: float | None
     """The lower threshold of the budget's and the grant's; a job above it waits for a steward."""
     finished_twin: str | None
-    profile: Profile | None = None
-    """What workers measured of this model and method; None before any did."""
+    profiles: tuple[Profile, ...] = ()
+    """What workers measured of this model and of what each phase trains; none before all were."""
     model_revision: str | None = None
     """sha256 of the base model's weights, which the worker holds the job to."""
 
     @property
     def seconds(self) -> float | None:
         """At most how long training takes, by what was measured."""
-        return None if self.profile is None else seconds(self.draft.plan, self.profile)
+        return seconds(self.draft.program, self.profiles) if self.profiles else None
 
     @property
     def memory(self) -> int:
         """Bytes that training needs, by formula or, where that was more, as measured."""
-        return max(self.draft.memory, 0 if self.profile is None else self.profile.peak_bytes)
+        return max(self.draft.memory, *(profile.peak_bytes for profile in self.profiles), 0)
 
     @property
     def accounts(self) -> list[Balance]:
@@ -99,6 +112,10 @@ class Planned:
     @property
     def largest_epsilon(self) -> float:
         return min(largest_epsilon(self.draft, a) for a in self.accounts)
+
+    @property
+    def largest_share(self) -> float:
+        return min(largest_share(self.draft, a) for a in self.accounts)
 
     @property
     def jobs_that_fit(self) -> int:
@@ -120,20 +137,28 @@ class Planned:
         return max(0.0, self.budget.epsilon_of(after) - self.budget.epsilon_of(self.budget.used))
 
     def privacy(self) -> dict[str, Any]:
-        """What is promised; budget_left is the epsilon that the budget's total stays below its limit."""
-        plan, budget = self.draft.plan, self.budget
+        """What is promised; budget_left is the epsilon that the budget's total stays below its limit.
+
+        Of several phases: the least noise, the largest rate, all steps."""
+        program, budget = self.draft.program, self.budget
+        mechanisms = [phase.mechanism for phase in program.phases]
         after = tuple(u + c for u, c in zip(budget.used, self.draft.cost, strict=True))
         return {
             "budget": budget.id,
             "unit": budget.unit,
             "epsilon": self.draft.epsilon,
+            "share": self.draft.share,
+            "main_order": at_main_order(self.draft, budget),
             "delta": budget.delta,
-            "noise_multiplier": plan.noise_multiplier,
-            "sample_rate": plan.sample_rate,
-            "steps_planned": plan.steps,
+            "noise_multiplier": min(m.noise_multiplier for m in mechanisms),
+            "sample_rate": max(m.sample_rate for m in mechanisms),
+            "steps_planned": program.steps,
+            "phases": prices(program, budget),
             "budget_left_before": budget_left(budget, budget.used),
             "budget_left_after": budget_left(budget, after),
-            "guarantee": guarantee(plan, budget, self.draft.epsilon),
+            "share_left_before": accounting.share_left(budget.cap, budget.used, budget.filter),
+            "share_left_after": accounting.share_left(budget.cap, after, budget.filter),
+            "guarantee": guarantee(program, budget, self.draft.epsilon),
         }
 
 
@@ -172,6 +197,7 @@ def plan_job(connection: sa.Connection, viewer: Viewer, models: Models, wanted: 
         options=wanted.options,
         hyperparameters=wanted.hyperparameters,
         epsilon=_default_epsilon(grant) if wanted.epsilon is None else wanted.epsilon,
+        share=wanted.share,
         delta=wanted.delta,
         seed=secrets.randbelow(2**31) if wanted.seed is None else wanted.seed,
         model=model,
@@ -190,8 +216,8 @@ def plan_job(connection: sa.Connection, viewer: Viewer, models: Models, wanted: 
         epsilon=made.epsilon,
     )
     above = _approval_above(budget, grant)
-    profile = found.expected(made.plan.method, training.task)
-    return Planned(wanted, tuple(sources), made, budget, grant, above, twin, profile, model.revision)
+    measured = found.of_program(made.program, training.task)
+    return Planned(wanted, tuple(sources), made, budget, grant, above, twin, measured, model.revision)
 
 
 def _model(models: Models, name: str) -> BaseModelFacts:
@@ -205,9 +231,9 @@ def _model(models: Models, name: str) -> BaseModelFacts:
 
 def _require_no_refusal(found: Known, made: Draft, task: TaskKind) -> None:
     """What workers tried is each method with its default options: others may still do."""
-    method = made.plan.method
+    method = made.program.method
     refusal = found.refusal(method, task)
-    if refusal is None or made.plan.options != get_method(method).Options().model_dump(mode="json"):
+    if refusal is None or made.program.options != get_method(method).Options().model_dump(mode="json"):
         return
     raise Invalid(
         f"a worker tried the method {method} on this model, on made-up text, and it cannot be trained so: {refusal}",
@@ -274,7 +300,7 @@ def submit(
 
 
 def _insert(connection: sa.Connection, planned: Planned, job_id: str, viewer: Viewer) -> None:
-    wanted, plan, privacy = planned.wanted, planned.draft.plan, planned.privacy()
+    wanted, program, privacy = planned.wanted, planned.draft.program, planned.privacy()
     connection.execute(
         job.insert().values(
             id=job_id,
@@ -284,9 +310,9 @@ def _insert(connection: sa.Connection, planned: Planned, job_id: str, viewer: Vi
             model_revision=planned.model_revision,
             validation_file=wanted.validation_file,
             method=planned.draft.method,
-            plan=plan.model_dump(mode="json"),
+            plan=program.model_dump(mode="json"),
             privacy=privacy,
-            seed=plan.seed,
+            seed=program.seed,
             suffix=wanted.suffix,
             metadata=dict(wanted.metadata),
         )
@@ -298,7 +324,10 @@ def _insert(connection: sa.Connection, planned: Planned, job_id: str, viewer: Vi
         reservation_id=new_id("reservation"),
         file_id=wanted.training_file,
         budget_id=planned.budget.id,
-        phases=[reserve.Phase(plan.sample_rate, plan.noise_multiplier, plan.steps)],
+        phases=[
+            reserve.Priced(p.mechanism.sample_rate, p.mechanism.noise_multiplier, p.steps, p.mechanism.indivisible)
+            for p in program.phases
+        ],
     )
     receipts = reserve.reserve(connection, job_id, [charge], queue_days=wanted.queue_days)
     append_event(
@@ -332,6 +361,7 @@ def _over_budget(planned: Planned, account: Balance, refused_by: str) -> OverBud
         budget_left=budget_left(planned.budget, planned.budget.used),
         **which,
         largest_epsilon=largest,
+        largest_share=planned.largest_share,
         refused_by=refused_by,
     )
 
@@ -366,7 +396,9 @@ def _seen_by(viewer: Viewer) -> sa.Select[Any]:
     # Correlated by hand: this one lies two levels deep, where SQLAlchemy would read the whole job table instead.
     own = sa.select(sa.func.min(reservation.c.id)).where(reservation.c.job_id == job.c.id).correlate(job)
     first = own.scalar_subquery()
-    steps = sa.select(sa.func.sum(phase.c.steps_authorised)).where(phase.c.reservation_id == first)
+    steps = sa.select(sa.func.array_agg(aggregate_order_by(phase.c.steps_authorised, phase.c.ordinal))).where(
+        phase.c.reservation_id == first
+    )
     charge = sa.select(
         sa.func.json_build_object(
             "budget", entry.c.budget_id, "seq", entry.c.seq, "hash", sa.func.encode(entry.c.hash, "hex")
@@ -387,7 +419,7 @@ def _seen_by(viewer: Viewer) -> sa.Select[Any]:
         job,
         training.scalar_subquery().label("training_file"),
         task.scalar_subquery().label("task"),
-        steps.scalar_subquery().label("steps_authorised"),
+        steps.scalar_subquery().label("steps_by_phase"),
         charge.scalar_subquery().label("receipt"),
         results.scalar_subquery().label("result_files"),
     ).where(job.c.tenant_id == viewer.tenant_id, sees_job(viewer, job.c.id))

@@ -12,7 +12,7 @@ from domain.models.allow_list import BaseModelFacts
 from dpcore.terms import accounting
 from dpcore.terms.errors import FieldError
 from dpcore.terms.methods import DEFAULT_METHOD, UnknownMethod, get_method
-from dpcore.terms.plan import Plan
+from dpcore.terms.program import Program, parts, scaled
 from dpcore.terms.strict import expected
 from dpcore.terms.tasks import TaskKind
 from ledger.budgets import Balance
@@ -36,9 +36,11 @@ class Draft:
 
     method: dict[str, Any]
     """{"type": name, name: {options, "hyperparameters": {...}}}"""
-    plan: Plan
+    program: Program
     epsilon: float
     """What this job alone would take of the empty budget: what was asked, or a hair less."""
+    share: float
+    """Of the budget's cap at its main order, rounded up."""
     cost: accounting.Curve
     memory: int
     """Bytes that training needs, by formula."""
@@ -50,13 +52,15 @@ def draft(
     options: Mapping[str, Any],
     hyperparameters: Mapping[str, Any],
     epsilon: float | None,
+    share: float | None = None,
     delta: float | None,
     seed: int,
     model: BaseModelFacts,
     dataset: Dataset,
     budget: Balance,
 ) -> Draft:
-    """Resolve every default and calibrate the noise with the budget's own rule. Raises Invalid, naming the field."""
+    """Resolve every default and calibrate the noise of all phases together with the budget's own rule: to an epsilon or
+    to a share. Raises Invalid, naming the field."""
     name = DEFAULT_METHOD if method == "supervised" else method
     try:
         spec = get_method(name)
@@ -72,7 +76,10 @@ def draft(
     except ValueError as error:
         raise Invalid(str(error), code="unsupported_method", param="method.type") from None
     size = dataset.declared_size
-    target = _epsilon(epsilon, budget)
+    if share is None:
+        target = _epsilon(epsilon, budget)
+    else:
+        target = accounting.epsilon_at_share(share, budget.cap, budget.delta, budget.filter)
     if delta is not None and delta < budget.delta:
         raise Invalid(
             f"this budget's guarantee has delta {budget.delta:g}, not one as small as {delta:g}; leave "
@@ -81,43 +88,61 @@ def draft(
             param="privacy.delta",
         )
     try:
-        resolved = spec.resolve(asked, task=dataset.task, declared_size=size, epsilon=target, facts=model.facts)
+        resolved = spec.resolve(asked, wanted, task=dataset.task, declared_size=size, epsilon=target, facts=model.facts)
     except FieldError as error:
         raise Invalid(str(error), code="invalid_request", param=f"method.{method}.{error.field}") from None
-    (phase,) = spec.phases(resolved, declared_size=size)
-    try:
-        sigma = accounting.calibrate(target, budget.delta, budget.filter, phase.sample_rate, phase.steps)
-    except accounting.DoesNotFit as error:
-        raise Invalid(
-            str(error), code="epsilon_too_small", param="privacy.epsilon", smallest_epsilon=error.smallest_epsilon
-        ) from None
+    phases = spec.phases(wanted, resolved, declared_size=size)
+    phases = scaled(phases, _noise(target, share, budget, parts(phases)))
     max_length = min(dataset.max_length, model.facts.max_positions)
-    cost = accounting.cost(accounting.curve(sigma, phase.sample_rate, budget.filter.orders), phase.steps)
     chosen = {**wanted.model_dump(mode="json"), "hyperparameters": resolved.model_dump(mode="json")}
-    plan = spec.plan(
-        wanted,
-        resolved,
-        declared_size=size,
-        noise_multiplier=sigma,
+    program = Program(
+        method=name,
+        options=wanted.model_dump(mode="json"),
+        unit="user" if budget.unit == "user" else "record",
         max_length=max_length,
         seed=seed,
-        unit=budget.unit,
+        phases=phases,
     )
+    cost = program.cost(budget.filter.orders)
     return Draft(
         method={"type": name, name: chosen},
-        plan=plan,
+        program=program,
         epsilon=accounting.epsilon_alone(cost, budget.delta, budget.filter),
+        share=accounting.share_up(cost, budget.cap, budget.filter),
         cost=cost,
         memory=spec.memory(wanted, model.facts, max_length=max_length, labels=dataset.labels, task=dataset.task),
     )
 
 
+def _noise(epsilon: float, share: float | None, budget: Balance, job: accounting.Parts) -> float:
+    """What the phases' noise is multiplied by. Raises Invalid with the smallest epsilon or share that works."""
+    try:
+        if share is not None:
+            return accounting.calibrate_share(share, budget.cap, budget.filter, job)
+        return accounting.calibrate(epsilon, budget.delta, budget.filter, job)
+    except accounting.DoesNotFit as error:
+        what = "epsilon" if share is None else "share"
+        smallest: dict[str, Any] = {f"smallest_{what}": error.smallest}
+        raise Invalid(str(error), code=f"{what}_too_small", param=f"privacy.{what}", **smallest) from None
+
+
 def largest_epsilon(draft: Draft, budget: Balance) -> float:
     """The largest epsilon at which a job of this shape would still fit, rounded down to 4 decimals; 0 if none does."""
     most = accounting.largest_epsilon_that_fits(
-        budget.cap, budget.used, budget.delta, budget.filter, draft.plan.sample_rate, draft.plan.steps
+        budget.cap, budget.used, budget.delta, budget.filter, parts(draft.program.phases)
     )
     return int(most * 1e4) / 1e4
+
+
+def largest_share(draft: Draft, budget: Balance) -> float:
+    """The largest share at which a job of this shape would still fit at the main order; 0 if none does."""
+    return accounting.largest_share_that_fits(budget.cap, budget.used, budget.filter, parts(draft.program.phases))
+
+
+def at_main_order(draft: Draft, budget: Balance) -> bool:
+    """Whether the main order has room for the job now, where shares add up."""
+    place = budget.filter.main
+    return budget.used[place] + draft.cost[place] <= budget.cap[place]
 
 
 def fits(draft: Draft, budget: Balance) -> bool:
@@ -125,14 +150,35 @@ def fits(draft: Draft, budget: Balance) -> bool:
     return accounting.fits(budget.cap, budget.used, draft.cost)
 
 
-def guarantee(plan: Plan, budget: Balance, epsilon: float) -> str:
+def guarantee(program: Program, budget: Balance, epsilon: float) -> str:
     """What the job promises, in a sentence."""
+    phases = "; then ".join(phase.mechanism.sentence(phase.steps) for phase in program.phases)
     return (
         f"({rounded_up(epsilon):g}, {budget.delta:g})-differentially private for each {budget.unit} (add or remove "
         f"one), within the budget's ({budget.epsilon:g}, {budget.delta:g}) for everything that all its jobs release "
-        f"together: at most {plan.steps} steps, each on a Poisson draw at rate {plan.sample_rate:.4g} with noise of "
-        f"{plan.noise_multiplier:.4g} times the clipping norm. Wall-clock time is outside the guarantee."
+        f"together: {phases}. Wall-clock time is outside the guarantee."
     )
+
+
+def prices(program: Program, budget: Balance) -> list[dict[str, Any]]:
+    """Each phase with its mechanism, its steps and what it would cost alone: epsilons do not add up, shares do."""
+    found = []
+    for phase in program.phases:
+        cost = phase.cost(budget.filter.orders)
+        found.append(
+            {
+                "name": phase.name,
+                "trains": phase.trains,
+                "mechanism": phase.mechanism.kind,
+                "indivisible": phase.mechanism.indivisible,
+                "sample_rate": phase.mechanism.sample_rate,
+                "noise_multiplier": phase.mechanism.noise_multiplier,
+                "steps": phase.steps,
+                "epsilon": accounting.epsilon_alone(cost, budget.delta, budget.filter),
+                "share": accounting.share_up(cost, budget.cap, budget.filter),
+            }
+        )
+    return found
 
 
 def rounded_up(epsilon: float) -> float:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from domain.kit.statuses import PAUSING
 from domain.models.allow_list import BaseModelFacts
 from domain.models.profiles import Known, Profile, known, seconds
-from dpcore.terms.plan import Plan
+from dpcore.terms.program import Program
 
 
 def estimated_finishes(
@@ -24,17 +24,19 @@ def estimated_finishes(
         if row.status != "running" or row.status_detail == PAUSING or row.model not in models:
             continue
         try:
-            plan = Plan.model_validate(row.plan)
+            program = Program.model_validate(row.plan)
             if row.model not in found:
                 found[row.model] = known(connection, models[row.model])
-            if (profile := found[row.model].expected(plan.method, row.task)) is not None:
-                finishes[row.id] = _finish(plan, int(row.steps_authorised), profile, datetime.now(UTC))
+            if profiles := found[row.model].of_program(program, row.task):
+                finishes[row.id] = _finish(program, row.steps_by_phase, profiles, datetime.now(UTC))
         except (TypeError, ValueError, OverflowError):
             continue  # no worker runs such a plan
     return finishes
 
 
-def _finish(plan: Plan, authorised: int, profile: Profile, now: datetime) -> int:
+def _finish(program: Program, authorised: Sequence[int], profiles: Sequence[Profile], now: datetime) -> int:
     """The chunk that was authorised last counts as not begun, so that the estimate is rather late than early."""
-    left = plan.steps - max(0, authorised - plan.chunk)
-    return ceil((now.timestamp() + seconds(plan, profile) * left / plan.steps) / 60) * 60
+    done = [int(steps) for steps in authorised]
+    at = max((place for place, steps in enumerate(done) if steps), default=0)
+    done[at] = max(0, done[at] - program.chunk)
+    return ceil((now.timestamp() + seconds(program, profiles, done)) / 60) * 60

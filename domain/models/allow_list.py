@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 
 from domain.kit.settings import HubModel, ModelSettings
 from domain.models import hub
 from domain.models.reasons import of_files
 from dpcore.terms.facts import ModelFacts, read_facts
 from dpcore.terms.folders import require_usable, weights
+from dpcore.terms.method import Method
 from dpcore.terms.methods import get_method, method_names
 from dpcore.terms.tasks import TaskKind
 
@@ -69,7 +69,7 @@ _Files = tuple[tuple[str, int, int], ...]
 """Name, size and time of each file of a folder: the same, and nothing needs to be read again."""
 
 
-def _fits(method: ModuleType, facts: ModelFacts, task: TaskKind) -> bool:
+def _fits(method: Method, facts: ModelFacts, task: TaskKind) -> bool:
     try:
         method.check(method.Options(), facts, task)
     except ValueError:

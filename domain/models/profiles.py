@@ -1,5 +1,6 @@
 """What workers found out about training the base models on synthetic input, and what that says about a job."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
@@ -8,7 +9,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 
 from domain.kit.tables import model_profile, model_trial
 from domain.models.allow_list import BaseModelFacts
-from dpcore.terms.plan import Plan
+from dpcore.terms.program import Program
 from dpcore.terms.tasks import CAUSAL_LM, TaskKind
 
 
@@ -24,7 +25,7 @@ class Measured:
     max_length: int
     """Tokens of each synthetic record."""
     tokens_per_second: float
-    """Of whole steps: gradients, clipping, noise and the optimiser."""
+    """Of whole steps: gradients or the losses along a direction, clipping, noise and the optimiser."""
     peak_bytes: int
     """Of the device's memory; on a processor, of the process."""
 
@@ -59,6 +60,11 @@ class Known:
         """What a job must reckon with: the slowest of the devices that were measured; None before any was."""
         fitting = [p for p in self.profiles if (p.method, p.task) == (method, measured_as(task))]
         return min(fitting, key=lambda p: p.tokens_per_second, default=None)
+
+    def of_program(self, program: Program, task: TaskKind) -> tuple[Profile, ...]:
+        """What each phase must reckon with; nothing before all of them were measured."""
+        found = [self.expected(phase.trains, task) for phase in program.phases]
+        return tuple(profile for profile in found if profile is not None) if None not in found else ()
 
     def refusal(self, method: str, task: TaskKind) -> str | None:
         """Why the method does not train the model with its default options; None where it does or was not tried."""
@@ -135,6 +141,12 @@ def known(connection: sa.Connection, model: BaseModelFacts) -> Known:
     )
 
 
-def seconds(plan: Plan, profile: Profile) -> float:
-    """Seconds of training if every record had the most tokens; from public values alone, start and waiting apart."""
-    return plan.steps * plan.expected_batch * plan.max_length / profile.tokens_per_second
+def seconds(program: Program, profiles: Sequence[Profile], authorised: Sequence[int] = ()) -> float:
+    """Seconds of training if every record had the most tokens, of the steps that are left after those authorised of
+    each phase; from public values alone, start and waiting apart."""
+    total = 0.0
+    done = authorised or [0] * len(program.phases)
+    for phase, profile, steps in zip(program.phases, profiles, done, strict=True):
+        tokens = phase.expected_batch * program.max_length * phase.estimator.passes
+        total += (phase.steps - steps) * tokens / profile.tokens_per_second
+    return total

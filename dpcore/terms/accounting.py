@@ -72,11 +72,11 @@ Parts = tuple[Part, ...]
 
 
 class DoesNotFit(ValueError):
-    """No noise multiplier in the allowed range makes the mechanism fit; `smallest_epsilon` is the least that would."""
+    """No noise in the allowed range makes the job fit; `smallest` is the least epsilon or share that would."""
 
-    def __init__(self, message: str, smallest_epsilon: float | None = None) -> None:
+    def __init__(self, message: str, smallest: float | None = None) -> None:
         super().__init__(message)
-        self.smallest_epsilon = smallest_epsilon
+        self.smallest = smallest
 
 
 @lru_cache(maxsize=4096)
@@ -141,14 +141,16 @@ def epsilon_alone(spent: Curve, delta: float, filter: Filter) -> float:
     return max(0.0, min(usable) + 4 / UNITS_PER_NAT)
 
 
-def pld_epsilon(noise_multiplier: float, sample_rate: float, steps: int, delta: float) -> float:
+def pld_epsilon(job: Parts, delta: float) -> float:
     """Epsilon of a job on its own by its privacy loss distribution: to be shown, never to be charged.
 
     Tighter than the filter's, and an upper bound too, but only for a job whose plan was fixed before any other result
     was seen: it does not add up over jobs. Takes up to seconds (Doroshenko, Ghazi, Kamath, Kumar and Manurangsi 2022).
     """
-    event = PoissonSampledDpEvent(sample_rate, GaussianDpEvent(noise_multiplier))
-    accountant = PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE, PLD_INTERVAL).compose(event, steps)
+    accountant = PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE, PLD_INTERVAL)
+    for part in job:
+        if part.steps:
+            accountant.compose(PoissonSampledDpEvent(part.sample_rate, GaussianDpEvent(part.noise)), part.steps)
     return max(0.0, float(accountant.get_epsilon(delta)))
 
 

@@ -12,6 +12,11 @@ class FirstOrder(StrictModel):
 
     kind: Literal["first_order"] = "first_order"
 
+    @property
+    def passes(self) -> int:
+        """Over each record of a draw."""
+        return 1
+
 
 class ZerothOrder(StrictModel):
     """What forward passes say of random directions: `directions` numbers a unit, clipped together, so that all
@@ -20,6 +25,11 @@ class ZerothOrder(StrictModel):
     kind: Literal["zeroth_order"] = "zeroth_order"
     directions: int = Field(ge=1, le=1024, description="K: random directions in each step")
     scale: float = Field(default=1e-3, gt=0, le=1, description="how far weights are moved along a direction")
+
+    @property
+    def passes(self) -> int:
+        """Over each record of a draw, of two forward passes each."""
+        return self.directions
 
 
 Estimator = Annotated[FirstOrder | ZerothOrder, Field(discriminator="kind")]

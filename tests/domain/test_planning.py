@@ -78,7 +78,7 @@ def test_what_cannot_work_is_refused_by_the_field_that_asks_for_it(facts, task, 
 @pytest.mark.parametrize("method", ["lora", "lora-fa", "full"])
 def test_a_language_model_with_a_template_fits_every_task(task, method):
     made = plan(CHATTER, task, method=method)
-    assert made.method["type"] == made.plan.method == method
+    assert made.method["type"] == made.program.method == method
     assert made.memory > 0
 
 
@@ -86,7 +86,7 @@ def test_what_is_done_with_gradients_changes_no_price():
     """Clipping, optimiser and averaging as asked for, at the same cost; the job says them all."""
     asked = {"clipping": "adaptive", "clip_norm": 0.5, "optimizer": "adam-bc", "weight_averaging": 0.99}
     made, usual = plan(READER, "classification", **asked), plan(READER, "classification")
-    assert asked.items() <= made.plan.model_dump().items()
+    assert asked.items() <= made.program.phases[0].model_dump().items()
     assert asked.items() <= made.method["lora"]["hyperparameters"].items()
     assert (made.cost, made.epsilon) == (usual.cost, usual.epsilon)
 
@@ -111,8 +111,9 @@ def test_numbers_that_cannot_be_are_refused_by_name(asked, says):
 def test_a_budget_for_users_is_planned_in_users():
     """The declared size counts users, so the rate is that of a user in a draw, at the same price."""
     by_user, by_record = plan(READER, "classification", unit="user"), plan(READER, "classification")
-    assert (by_user.plan.unit, by_record.plan.unit) == ("user", "record")
-    assert by_user.plan.sample_rate == by_user.plan.expected_batch / 1000
+    assert (by_user.program.unit, by_record.program.unit) == ("user", "record")
+    (phase,) = by_user.program.phases
+    assert phase.mechanism.sample_rate == phase.expected_batch / 1000
     assert by_user.cost == by_record.cost
 
 

@@ -12,7 +12,7 @@ from dpcore.tasks.sequence_classification import SequenceClassification
 from worker import attempt
 from worker.__main__ import main
 
-_encode, _train = SequenceClassification.encode, attempt.train
+_encode, _train = SequenceClassification.encode, attempt.run
 _rows: dict[str, Any] = {}
 
 
@@ -29,7 +29,7 @@ def encode(self: SequenceClassification, columns: Any, labels: Any) -> Any:
 
 def train(**arguments: Any) -> Any:
     if _how() in ("step", "abort"):
-        arguments["authorise"](1)
+        arguments["authorise"](0, 1)
         if _how() == "abort":
             os.abort()
         try:
@@ -40,7 +40,7 @@ def train(**arguments: Any) -> Any:
 
 
 SequenceClassification.encode = encode  # type: ignore[method-assign]
-attempt.train = train
+attempt.run = train
 
 if __name__ == "__main__":
     sys.exit(main())

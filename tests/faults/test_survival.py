@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from domain.kit.faults import fault
 from domain.kit.settings import WorkerSettings
 from domain.kit.tables import job
-from dpcore.train import Outcome
+from dpcore.run import Outcome
 from ledger import work
 from ledger.tables import work as work_table
 from tests.faults.injections import jump_database
@@ -38,14 +38,14 @@ def with_limit(office: Office, seconds: float) -> WorkerSettings:
 def test_a_job_past_its_time_limit_fails_at_the_price_of_a_failure_and_says_why(
     service: Service, office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train(*, authorise: Callable[[int], int], should_stop: Callable[[], bool], **_: Any) -> Outcome:
-        authorise(2)
+    def train(*, authorise: Callable[[int, int], int], should_stop: Callable[[], bool], **_: Any) -> Outcome:
+        authorise(0, 2)
         assert not should_stop()
         monkeypatch.setattr(Heartbeat, "overtime", 0.0)
         assert should_stop()
         return Outcome(2, "stopped")
 
-    monkeypatch.setattr(module, "train", train)
+    monkeypatch.setattr(module, "run", train)
     id = service.submit(hint=False)
     attempt(office.engine, with_limit(office, 1000.0), id)
     assert (service.status(id), error(service, id)["code"]) == ("failed", "time_limit")
@@ -111,13 +111,13 @@ def test_memory_that_runs_out_in_training_ends_the_attempt_and_not_the_job(
 ) -> None:
     """The rehearsal had room for the largest micro-batch, so that it is somebody else's doing and goes by."""
 
-    def train(*, authorise: Callable[[int], int], **_: Any) -> Outcome:
-        authorise(2)
+    def train(*, authorise: Callable[[int, int], int], **_: Any) -> Outcome:
+        authorise(0, 2)
         raise MemoryError
 
     id = service.submit(steps=20, hint=False)
     with monkeypatch.context() as patch:
-        patch.setattr(module, "train", train)
+        patch.setattr(module, "run", train)
         attempt(office.engine, office.settings, id)
     assert (service.status(id), service.authorised(id)) == ("running", 2)
     attempt(office.engine, office.settings, id)

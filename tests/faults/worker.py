@@ -58,11 +58,11 @@ def _stumble(**_: Any) -> None:
     """In a pool's process, while it has no job yet."""
     import torch
 
-    import dpcore.train
+    import dpcore.mechanism.output
     import worker.attempt
     from dpcore.tasks.sequence_classification import SequenceClassification
 
-    losses, noised_mean = SequenceClassification.losses, dpcore.train.noised_mean
+    losses, noised_mean = SequenceClassification.losses, dpcore.mechanism.output.noised_mean
     begin = worker.attempt._Attempt.run
     errors: dict[str, Exception] = {
         "gpu": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
@@ -98,7 +98,7 @@ def _stumble(**_: Any) -> None:
 
     worker.attempt._Attempt.run = run  # type: ignore[method-assign]
     SequenceClassification.losses = stumbling  # type: ignore[method-assign]
-    dpcore.train.noised_mean = noted
+    dpcore.mechanism.output.noised_mean = noted
 
 
 if __name__ == "__main__":

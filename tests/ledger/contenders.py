@@ -14,10 +14,10 @@ from domain.kit import tables
 from domain.kit.ids import new_id
 from domain.storage.sealing import new_seal
 from ledger import work
-from ledger.reserve import Charge, Phase, reserve, settle
+from ledger.reserve import Charge, Priced, reserve, settle
 
 
-def submit(c: sa.Connection, tenant: str, key: str, files: list[tuple[str, str]], phase: Phase) -> str:
+def submit(c: sa.Connection, tenant: str, key: str, files: list[tuple[str, str]], phase: Priced) -> str:
     """A job over (file, budget) pairs, as the API inserts it."""
     job = new_id("ftjob", "-")
     c.execute(
@@ -43,7 +43,7 @@ def submit_often(
     key: str,
     file: str,
     budget: str,
-    phase: Phase,
+    phase: Priced,
     count: int,
     start: Barrier,
     answers: "Queue[dict[str, int]]",

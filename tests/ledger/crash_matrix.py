@@ -33,6 +33,7 @@ from domain.storage.blobs import Store, put_bytes
 from domain.storage.sealing import new_seal
 from dpcore.checkpoint import FORMAT, read_step
 from dpcore.terms import accounting
+from dpcore.terms.program import Program
 from dpcore.train import Outcome
 from ledger.budgets import balance
 from ledger.tables import phase, reservation
@@ -41,15 +42,17 @@ from ledger.verify import verify_budget
 from tests.conftest import Database, blob_store
 from tests.ledger.worlds import World
 
-PLAN = Plan(
-    sample_rate=0.01,
-    noise_multiplier=1.0,
-    steps=40,
-    clip_norm=1.0,
-    expected_batch=10,
-    method="lora",
-    learning_rate=1e-3,
-    max_length=64,
+PLAN = Program.model_validate(
+    {
+        "sample_rate": 0.01,
+        "noise_multiplier": 1.0,
+        "steps": 40,
+        "clip_norm": 1.0,
+        "expected_batch": 10,
+        "method": "lora",
+        "learning_rate": 1e-3,
+        "max_length": 64,
+    }
 )
 CHUNK = 20
 Moment = Literal["before", "after"]
@@ -187,10 +190,10 @@ class Service:
     def submit(self) -> None:
         self.job = new_id("ftjob", "-")
         orders = self.world.balance(self.budget).filter.orders
-        cost = accounting.cost(accounting.curve(PLAN.noise_multiplier, PLAN.sample_rate, orders), PLAN.steps)
+        cost = PLAN.cost(orders)
         wanted = jobs.Wanted("m", self.file, None, "lora", {}, {}, 1.0, None, 0, None, {})
         with self.api.begin() as c:
-            draft = Draft({"type": "lora", "lora": {}}, PLAN, 1.0, cost, 0)
+            draft = Draft({"type": "lora", "lora": {}}, PLAN, 1.0, 0.1, cost, 0)
             sources = c.execute(sa.select(tables.file).where(tables.file.c.id == self.file)).all()
             planned = jobs.Planned(wanted, tuple(sources), draft, balance(c, self.budget), None, None, None)
             jobs.submit(c, planned, self.store, job_id=self.job, viewer=self.world.viewer, check_first=True)
@@ -265,7 +268,7 @@ class Service:
 
 def checkpoint_at(step: int) -> bytes:
     """What the loop would keep, without weights."""
-    header = {"format": FORMAT, "step": str(step), "plan": PLAN.model_dump_json()}
+    header = {"format": FORMAT, "phase": "0", "before": "0", "step": str(step), "program": PLAN.model_dump_json()}
     return safetensors.torch.save({}, metadata=header)
 
 

@@ -21,16 +21,16 @@ LOGINS = ("tacit_api", "tacit_worker")
 ORDERS, WEIGHTS, WHOLE = "{2,3,4,8}", "{1,1,7,1}", "10"
 """Few orders, so that a verification is fast."""
 
-PLAN = Plan(
-    sample_rate=0.01,
-    noise_multiplier=2.0,
-    steps=40,
-    clip_norm=1.0,
-    expected_batch=20,
-    method="lora",
-    learning_rate=1e-3,
-    max_length=64,
-).model_dump(mode="json")
+PLAN = {
+    "sample_rate": 0.01,
+    "noise_multiplier": 2.0,
+    "steps": 40,
+    "clip_norm": 1.0,
+    "expected_batch": 20,
+    "method": "lora",
+    "learning_rate": 1e-3,
+    "max_length": 64,
+}
 METHOD = {"type": "lora", "lora": {"r": 4, "hyperparameters": {"steps": 40, "batch_size": 20, "learning_rate": 1e-3}}}
 REFERENCE = {"sample_rate": 0.01, "steps": 40, "noise_multiplier": 2.0}
 

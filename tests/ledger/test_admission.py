@@ -13,7 +13,7 @@ from dpcore.terms import accounting
 from ledger import work
 from ledger.budgets import Reference
 from ledger.errors import AlreadySettled, BudgetExceeded, StaleFence, StepsExhausted, StopRequested
-from ledger.reserve import Charge, Phase, reserve, settle
+from ledger.reserve import Charge, Priced, reserve, settle
 from ledger.tables import authorisation, budget, entry, phase, reservation
 from tests.ledger.worlds import REFERENCE_JOB, World
 
@@ -23,7 +23,7 @@ def settled_steps(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Reserve `steps`, authorise some, settle; answers (spent, one step's cost)."""
     budget_id = world.budget()
-    job, _ = world.submit([(world.file(budget_id), budget_id, [Phase(0.01, 1.0, steps)])])
+    job, _ = world.submit([(world.file(budget_id), budget_id, [Priced(0.01, 1.0, steps)])])
     with world.worker.begin() as c:
         lease = work.claim(c, job, "w", 60)
         assert lease is not None
@@ -112,12 +112,12 @@ def test_reserve_and_cancel_changes_nothing_even_when_an_order_saturates(world: 
     """The saturation attacks: neither minting budget nor killing an order by a job that is cancelled with no step."""
     budget_id = world.budget()
     file = world.file(budget_id)
-    loud = Phase(0.5, 0.3, 50_000)  # saturates the high orders, affordable at none
+    loud = Priced(0.5, 0.3, 50_000)  # saturates the high orders, affordable at none
     before = world.balance(budget_id)
     with pytest.raises(BudgetExceeded):
         world.submit([(file, budget_id, [loud])])
     for _ in range(3):
-        job, _ = world.submit([(file, budget_id, [Phase(0.01, 0.7, 400)])])
+        job, _ = world.submit([(file, budget_id, [Priced(0.01, 0.7, 400)])])
         with world.api.begin() as c:
             settle(c, job, "cancelled")
     assert world.balance(budget_id) == before
@@ -128,7 +128,7 @@ def test_a_job_over_two_budgets_is_charged_to_both_or_to_none(world: World) -> N
     with pytest.raises(BudgetExceeded):
         world.submit([(world.file(roomy), roomy, [REFERENCE_JOB]), (world.file(tight), tight, [REFERENCE_JOB])])
     assert world.balance(roomy).used == world.nothing(roomy)
-    small = Phase(0.01, 20.0, 10)
+    small = Priced(0.01, 20.0, 10)
     job, receipts = world.submit([(world.file(roomy), roomy, [small]), (world.file(tight), tight, [small])])
     assert [r.budget_id for r in receipts] == sorted([roomy, tight])
     with world.worker.begin() as c:
@@ -145,7 +145,7 @@ def test_a_job_over_two_budgets_is_charged_to_both_or_to_none(world: World) -> N
 
 def test_a_late_worker_is_harmless(world: World) -> None:
     budget_id = world.budget()
-    job, _ = world.submit([(world.file(budget_id), budget_id, [Phase(0.01, 1.0, 100)])])
+    job, _ = world.submit([(world.file(budget_id), budget_id, [Priced(0.01, 1.0, 100)])])
     with world.worker.begin() as c:
         old = work.claim(c, job, "zombie", 0.05)
         assert old is not None
@@ -175,7 +175,7 @@ def test_a_late_worker_is_harmless(world: World) -> None:
 
 def test_a_stopped_or_settled_job_gets_no_more_steps(world: World) -> None:
     budget_id = world.budget()
-    job, _ = world.submit([(world.file(budget_id), budget_id, [Phase(0.01, 1.0, 100)])])
+    job, _ = world.submit([(world.file(budget_id), budget_id, [Priced(0.01, 1.0, 100)])])
     with world.worker.begin() as c:
         lease = work.claim(c, job, "w", 60)
         assert lease is not None
@@ -197,7 +197,7 @@ def test_what_the_service_logins_cannot_do(world: World) -> None:
     """Statements of a stolen login: each refused, balances untouched."""
     budget_id = world.budget()
     file = world.file(budget_id)
-    job, _ = world.submit([(file, budget_id, [Phase(0.01, 1.0, 100)])])
+    job, _ = world.submit([(file, budget_id, [Priced(0.01, 1.0, 100)])])
     before = world.balance(budget_id)
     with world.api.connect() as c:
         resv = c.execute(sa.select(reservation.c.id).where(reservation.c.job_id == job)).scalar_one()
@@ -260,7 +260,7 @@ def test_steps_beyond_the_reservation_are_refused_by_the_database(world: World) 
     from ledger.errors import translated
 
     budget_id = world.budget()
-    job, _ = world.submit([(world.file(budget_id), budget_id, [Phase(0.01, 1.0, 10)])])
+    job, _ = world.submit([(world.file(budget_id), budget_id, [Priced(0.01, 1.0, 10)])])
     with world.worker.begin() as c:
         lease = work.claim(c, job, "w", 60)
         assert lease is not None
@@ -273,7 +273,7 @@ def test_two_settlements_cannot_both_count(world: World) -> None:
     from ledger.errors import translated
 
     budget_id = world.budget()
-    job, _ = world.submit([(world.file(budget_id), budget_id, [Phase(0.01, 1.0, 10)])])
+    job, _ = world.submit([(world.file(budget_id), budget_id, [Priced(0.01, 1.0, 10)])])
     with world.api.connect() as c:
         resv = c.execute(sa.select(reservation.c.id).where(reservation.c.job_id == job)).scalar_one()
     with world.api.begin() as c:

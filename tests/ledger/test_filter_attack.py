@@ -8,7 +8,7 @@ import pytest
 
 from dpcore.terms import accounting
 from ledger.errors import BudgetExceeded
-from ledger.reserve import Phase, settle
+from ledger.reserve import Priced, settle
 from tests.ledger.worlds import World
 
 DELTA = 1e-5
@@ -102,18 +102,18 @@ def test_the_ledgers_caps_hold_against_the_choice_of_order(epsilon: float, mu: f
     assert 0.6 < overspend(epsilon, mu, accounting.with_main(best, known)) <= 1.0
 
 
-def price(world: World, budget: str, job: Phase) -> tuple[int, ...]:
+def price(world: World, budget: str, job: Priced) -> tuple[int, ...]:
     """What the database will hold for the job, saturated per order."""
     return accounting.cost(world.price(budget, job.noise_multiplier, job.sample_rate), job.steps)
 
 
-def how_many_fit(world: World, budget: str, job: Phase, beside: tuple[int, ...]) -> int:
+def how_many_fit(world: World, budget: str, job: Priced, beside: tuple[int, ...]) -> int:
     """By exact integers: how often the job fits beside what is held already."""
     cap, cost = world.balance(budget).cap, price(world, budget, job)
     return max((c - b) // k for c, b, k in zip(cap, beside, cost, strict=True))
 
 
-def submit_until_refused(world: World, budget: str, file: str, job: Phase) -> list[str]:
+def submit_until_refused(world: World, budget: str, file: str, job: Priced) -> list[str]:
     admitted = []
     while True:
         try:
@@ -127,9 +127,9 @@ def cancel(world: World, job: str) -> None:
         settle(c, job, "cancelled")
 
 
-JOB = Phase(1.0, 6.6, 10)
-LOUD = Phase(0.01, 0.7, 400)  # saturates order 64 and leaves room at order 4
-LOUDER = Phase(0.01, 0.7, 20)  # an eighth of saturation at order 64
+JOB = Priced(1.0, 6.6, 10)
+LOUD = Priced(0.01, 0.7, 400)  # saturates order 64 and leaves room at order 4
+LOUDER = Priced(0.01, 0.7, 20)  # an eighth of saturation at order 64
 
 
 def test_a_saturated_order_mints_no_budget(world: World) -> None:

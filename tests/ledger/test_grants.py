@@ -23,7 +23,7 @@ from ledger.errors import (
     ReservationExpired,
     WaitsForApproval,
 )
-from ledger.reserve import Phase, settle
+from ledger.reserve import Priced, settle
 from ledger.tables import budget_grant, phase, reservation
 from ledger.verify import verify_budget
 from tests.ledger import contenders
@@ -75,10 +75,10 @@ def sound(world: World, budget: str) -> None:
         assert verify_budget(c, budget) == []
 
 
-def job_of(world: World, budget: str, epsilon: float, steps: int = 100) -> Phase:
+def job_of(world: World, budget: str, epsilon: float, steps: int = 100) -> Priced:
     """A phase that alone takes at most this epsilon of the empty budget."""
     b = world.balance(budget)
-    return Phase(0.01, accounting.calibrate(epsilon, b.delta, b.filter, 0.01, steps), steps)
+    return Priced(0.01, accounting.calibrate(epsilon, b.delta, b.filter, (accounting.Part(0.01, steps),)), steps)
 
 
 def test_a_key_uses_a_budget_by_its_own_grant_before_its_projects_and_by_none_not_at_all(world: World) -> None:
@@ -177,7 +177,7 @@ def test_16_processes_on_one_sub_limit_get_exactly_what_fits(world: World) -> No
     steps = max(a // k for a, k in zip(cap, curve, strict=True)) // ROOM
     assert max(a // (k * steps) for a, k in zip(cap, curve, strict=True)) == ROOM
     start, answers = SPAWN.Barrier(PROCESSES), SPAWN.Queue()
-    job = Phase(0.01, 1.6595, steps)
+    job = Priced(0.01, 1.6595, steps)
     arguments = (world.database.api_url, world.tenant, ann.key, file, budget, job, EACH, start, answers)
     processes = [SPAWN.Process(target=contenders.submit_often, args=arguments) for _ in range(PROCESSES)]
     for process in processes:
@@ -225,7 +225,7 @@ def test_a_job_above_the_threshold_waits_for_somebody_elses_word(world: World) -
 
 def test_authorising_wants_the_approval_too(world: World) -> None:
     budget = world.budget()
-    job, _ = world.submit([(world.file(budget), budget, [Phase(0.01, 1.5, 10)])])
+    job, _ = world.submit([(world.file(budget), budget, [Priced(0.01, 1.5, 10)])])
     with world.worker.begin() as c:
         lease = work.claim(c, job, "w", 60)
         assert lease is not None
@@ -329,7 +329,7 @@ def test_tampering_with_rights_is_found(world: World, what: str) -> None:
     ann = analyst(world)
     grant = give(world, budget, "4", key=ann.key)
     for _ in range(2):
-        job, _ = ann.submit([(file, budget, [Phase(0.01, 1.5, 100)])])
+        job, _ = ann.submit([(file, budget, [Priced(0.01, 1.5, 100)])])
     with world.worker.begin() as c:
         lease = work.claim(c, job, "w", 60)
         assert lease is not None

@@ -10,13 +10,13 @@ import sqlalchemy as sa
 from domain.kit.database import UnsafeLogin, require_safe_login
 from ledger import work
 from ledger.guard import TamperedDatabase, require_intact
-from ledger.reserve import Phase
+from ledger.reserve import Priced
 from ledger.tables import phase, reservation
 from ledger.verify import verify_budget
 from tests.ledger.worlds import World
 
 SEARCH_PATH = "search_path=pg_catalog, ledger, pg_temp"
-JOB = Phase(0.01, 1.0, 200)
+JOB = Priced(0.01, 1.0, 200)
 FORGET = "UPDATE ledger.budget SET reserved = array_fill(0::numeric, ARRAY[cardinality(reserved)])"
 PAY_ONE = "UPDATE ledger.phase SET steps_authorised = 1"
 

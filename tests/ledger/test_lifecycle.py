@@ -10,14 +10,14 @@ from domain.kit.ids import new_id
 from dpcore.terms import accounting
 from ledger import policy, work
 from ledger.errors import BudgetExceeded, BudgetFrozen, ReservationExpired, translated
-from ledger.reserve import Phase, settle
+from ledger.reserve import Priced, settle
 from ledger.tables import curve, phase, reservation
 from tests.ledger.worlds import REFERENCE_JOB, World
 
 KEY = Ed25519PrivateKey.generate()
 
 
-def claimed(world: World, budget: str, *phases: Phase) -> work.Lease:
+def claimed(world: World, budget: str, *phases: Priced) -> work.Lease:
     job, _ = world.submit([(world.file(budget), budget, list(phases))])
     with world.worker.begin() as c:
         lease = work.claim(c, job, "w", 60)
@@ -27,13 +27,13 @@ def claimed(world: World, budget: str, *phases: Phase) -> work.Lease:
 
 def test_a_frozen_budget_neither_reserves_nor_authorises_but_still_settles(world: World) -> None:
     budget = world.budget()
-    lease = claimed(world, budget, Phase(0.01, 1.0, 10))
+    lease = claimed(world, budget, Priced(0.01, 1.0, 10))
     with world.worker.begin() as c:
         work.authorise(c, lease, 0, 4)
     with world.api.begin() as c:
         policy.freeze(c, budget, "a complaint")
     with pytest.raises(BudgetFrozen):
-        world.submit([(world.file(budget), budget, [Phase(0.01, 5.0, 1)])])
+        world.submit([(world.file(budget), budget, [Priced(0.01, 5.0, 1)])])
     with pytest.raises(BudgetFrozen), world.worker.begin() as c:
         work.authorise(c, lease, 0, 1)
     with world.worker.begin() as c:
@@ -61,7 +61,9 @@ def test_lowering_below_what_is_used_freezes_and_thawing_waits_for_room(world: W
 
 def test_lowering_restricts_later_jobs(world: World) -> None:
     budget = world.budget()
-    job = Phase(0.01, accounting.calibrate(4, 1e-5, world.balance(budget).filter, 0.01, 1000), 1000)
+    job = Priced(
+        0.01, accounting.calibrate(4, 1e-5, world.balance(budget).filter, (accounting.Part(0.01, 1000),)), 1000
+    )
     with world.api.begin() as c:
         policy.lower_limit(c, budget, Decimal("3.9"), "half")
     with pytest.raises(BudgetExceeded):
@@ -79,7 +81,7 @@ def test_a_correction_past_the_limit_is_visible_as_a_freeze(world: World) -> Non
 
 def test_an_indivisible_phase_is_paid_whole_when_it_begins(world: World) -> None:
     budget = world.budget()
-    job, _ = world.submit([(world.file(budget), budget, [Phase(0.01, 1.0, 50, indivisible=True)])])
+    job, _ = world.submit([(world.file(budget), budget, [Priced(0.01, 1.0, 50, indivisible=True)])])
     with world.worker.begin() as c:
         lease = work.claim(c, job, "w", 60)
         assert lease is not None
@@ -120,7 +122,7 @@ def test_a_phase_may_name_a_proven_curve_and_no_other(world: World) -> None:
 
 def test_a_reservation_past_its_age_gets_no_more_steps(world: World) -> None:
     budget = world.budget()
-    lease = claimed(world, budget, Phase(0.01, 1.0, 10))
+    lease = claimed(world, budget, Priced(0.01, 1.0, 10))
     with world.admin.begin() as c:
         c.execute(reservation.update().where(reservation.c.job_id == lease.job_id).values(expires_at=sa.func.now()))
     with pytest.raises(ReservationExpired), world.worker.begin() as c:
@@ -130,11 +132,11 @@ def test_a_reservation_past_its_age_gets_no_more_steps(world: World) -> None:
 def test_repricing_follows_the_pricing_function_over_all_history(world: World) -> None:
     """As after a corrected accountant: dearer by half, for settled and open reservations alike."""
     budget = world.budget()
-    lease = claimed(world, budget, Phase(0.01, 1.0, 100))
+    lease = claimed(world, budget, Priced(0.01, 1.0, 100))
     with world.worker.begin() as c:
         work.authorise(c, lease, 0, 40)
         settle(c, lease.job_id, "succeeded", lease.fence)
-    claimed(world, budget, Phase(0.01, 2.0, 30))
+    claimed(world, budget, Priced(0.01, 2.0, 30))
     before = world.balance(budget)
     with world.admin.connect() as c:
         transaction = c.begin()

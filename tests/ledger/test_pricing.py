@@ -121,7 +121,7 @@ def test_a_job_at_an_untouched_budgets_own_epsilon_always_fits(
     world: World, epsilon: object, exponent: int, batch: int, size: int, steps: int
 ) -> None:
     from ledger.budgets import Reference
-    from ledger.reserve import Phase
+    from ledger.reserve import Priced
 
     rate, delta = batch / size, f"1e-{exponent}"
     try:
@@ -129,6 +129,6 @@ def test_a_job_at_an_untouched_budgets_own_epsilon_always_fits(
     except accounting.DoesNotFit:
         return  # the caps of a tiny budget are negative; that such a refusal is right is tested with golden values
     held = world.balance(budget)
-    sigma = accounting.calibrate(held.epsilon, held.delta, held.filter, rate, steps)
-    world.submit([(world.file(budget), budget, [Phase(rate, sigma, steps)])])
+    sigma = accounting.calibrate(held.epsilon, held.delta, held.filter, (accounting.Part(rate, steps),))
+    world.submit([(world.file(budget), budget, [Priced(rate, sigma, steps)])])
     assert sum(held.filter.weights, Fraction(0)) == 1

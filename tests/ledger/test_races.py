@@ -26,7 +26,7 @@ from dpcore.terms import accounting
 from ledger import work
 from ledger.budgets import Balance
 from ledger.errors import BudgetExceeded
-from ledger.reserve import Phase, settle
+from ledger.reserve import Priced, settle
 from ledger.tables import entry, phase, reservation
 from ledger.verify import verify_budget
 from migrations import upgrade
@@ -40,12 +40,12 @@ SPAWN = multiprocessing.get_context("spawn")
 PROCESSES, EACH, ROOM = 16, 25, 100
 
 
-def steps_of_which_room_fits(world: World, budget: str, job: Phase) -> Phase:
+def steps_of_which_room_fits(world: World, budget: str, job: Priced) -> Priced:
     """The job with so many steps that exactly ROOM of it fit, by the ledger's own integers."""
     curve = world.price(budget, job.noise_multiplier, job.sample_rate)
     cap = world.balance(budget).cap
     most = max(c // k for c, k in zip(cap, curve, strict=True))
-    found = Phase(job.sample_rate, job.noise_multiplier, most // ROOM)
+    found = Priced(job.sample_rate, job.noise_multiplier, most // ROOM)
     assert max(c // (k * found.steps) for c, k in zip(cap, curve, strict=True)) == ROOM
     return found
 
@@ -53,7 +53,7 @@ def steps_of_which_room_fits(world: World, budget: str, job: Phase) -> Phase:
 def test_400_reservations_from_16_processes_against_room_for_100(world: World) -> None:
     budget = world.budget()
     file = world.file(budget)
-    job = steps_of_which_room_fits(world, budget, Phase(0.01, 1.6595, 1))
+    job = steps_of_which_room_fits(world, budget, Priced(0.01, 1.6595, 1))
     start, answers = SPAWN.Barrier(PROCESSES), SPAWN.Queue()
     arguments = (world.database.api_url, world.tenant, world.key, file, budget, job, EACH, start, answers)
     processes = [SPAWN.Process(target=contenders.submit_often, args=arguments) for _ in range(PROCESSES)]
@@ -80,7 +80,7 @@ def test_jobs_over_several_budgets_neither_deadlock_nor_half_commit(world: World
     files = {b: world.file(b) for b in budgets}
     api, worker = make_engine(world.database.api_url, 8), make_engine(world.database.worker_url, 8)
     orders = list(itertools.permutations(budgets))
-    job = Phase(0.01, 1.6595, 600)
+    job = Priced(0.01, 1.6595, 600)
 
     def one(number: int) -> str:
         named = [(files[b], b) for b in orders[number % len(orders)]]
@@ -157,7 +157,7 @@ def published(world: World, job: str) -> int:
 
 def test_a_worker_stopped_past_its_lease_publishes_nothing(world: World) -> None:
     budget = world.budget()
-    job, _ = world.submit([(world.file(budget), budget, [Phase(0.01, 1.0, 100)])])
+    job, _ = world.submit([(world.file(budget), budget, [Priced(0.01, 1.0, 100)])])
     with stopped_worker(world, job, "outside") as process:
         with world.worker.begin() as c:
             heir = work.claim(c, job, "heir", 300)
@@ -183,7 +183,7 @@ def test_a_worker_stopped_past_its_lease_publishes_nothing(world: World) -> None
 def test_a_worker_stopped_inside_its_publication_still_publishes_alone(world: World) -> None:
     """It holds the job's lock: nobody can claim past it, and what it commits is whole."""
     budget = world.budget()
-    job, _ = world.submit([(world.file(budget), budget, [Phase(0.01, 1.0, 100)])])
+    job, _ = world.submit([(world.file(budget), budget, [Priced(0.01, 1.0, 100)])])
     with stopped_worker(world, job, "inside") as process:
         with pytest.raises(sa.exc.OperationalError, match="lock timeout"), world.worker.begin() as c:
             c.exec_driver_sql("SET LOCAL lock_timeout = '300ms'")
@@ -234,7 +234,7 @@ def test_a_server_killed_in_mid_transaction_forgets_nothing_that_was_promised(du
     files = {b: world.file(b) for b in budgets}
     promised: dict[str, int] = {}  # steps that were authorised, by job; written only after the commit was answered
     settled: set[str] = set()
-    job = Phase(0.01, 1.6595, 100)
+    job = Priced(0.01, 1.6595, 100)
 
     def live(seed: int, ending: threading.Event) -> None:
         chance = random.Random(seed)

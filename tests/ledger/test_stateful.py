@@ -43,7 +43,7 @@ from ledger.errors import (
     StaleFence,
     StopRequested,
 )
-from ledger.reserve import Outcome, Phase, settle
+from ledger.reserve import Outcome, Priced, settle
 from ledger.tables import budget, entry, phase, reservation
 from ledger.tables import work as work_table
 from ledger.verify import verify_budget
@@ -124,7 +124,7 @@ class Job:
     """What a job should be: the same phases in each of its budgets."""
 
     accounts: list[Account]
-    phases: list[Phase]
+    phases: list[Priced]
     costs: dict[str, list[tuple[int, ...]]]
     """One step of each phase, for each budget at its own orders."""
     authorised: list[int] = field(init=False)
@@ -158,8 +158,8 @@ class Job:
         return left if self.phases[ordinal].indivisible else min(steps, left)
 
 
-def _phase(mechanism: tuple[float, float], steps: int, indivisible: bool) -> Phase:
-    return Phase(*mechanism, steps, indivisible)
+def _phase(mechanism: tuple[float, float], steps: int, indivisible: bool) -> Priced:
+    return Priced(*mechanism, steps, indivisible)
 
 
 phases = st.lists(
@@ -245,7 +245,7 @@ class LedgerLife(RuleBasedStateMachine):
     # -- jobs
 
     def reserve(
-        self, accounts: list[Account], phases: list[Phase], share: Fraction | None, backwards: bool = False
+        self, accounts: list[Account], phases: list[Priced], share: Fraction | None, backwards: bool = False
     ) -> None:
         """The last phase with this share of the steps that fit in all its budgets; None: one more than fit."""
         charged = sorted({a.id: a for a in accounts}.values(), key=lambda a: a.id)
@@ -272,7 +272,7 @@ class LedgerLife(RuleBasedStateMachine):
             account.entries += 1
         self.model[job_id] = job
 
-    first_jobs = initialize(accounts=in_one, phases=st.just([Phase(0.01, 2.0, 1)]), share=st.just(Fraction(1, 5)))(
+    first_jobs = initialize(accounts=in_one, phases=st.just([Priced(0.01, 2.0, 1)]), share=st.just(Fraction(1, 5)))(
         reserve
     )
     small_jobs = rule(accounts=in_some, phases=phases, share=st.just(Fraction(1, 9)))(reserve)

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 from dpcore.terms import accounting
 from ledger import grants, work
 from ledger.errors import AlreadyGranted, BudgetExceeded, GrantExceeded, LedgerError, NotGranted, NotWaiting
-from ledger.reserve import Phase, settle
+from ledger.reserve import Priced, settle
 from ledger.tables import budget_grant, reservation
 from ledger.verify import verify_budget
 from tests.conftest import Database
@@ -133,7 +133,7 @@ class GrantLife(RuleBasedStateMachine):
     @rule(name=who, epsilon=EPSILONS)
     def submit(self, name: str, epsilon: float) -> None:
         b = self.balance
-        job = Phase(0.01, accounting.calibrate(epsilon, b.delta, b.filter, 0.01, 50), 50)
+        job = Priced(0.01, accounting.calibrate(epsilon, b.delta, b.filter, (accounting.Part(0.01, 50),)), 50)
         step = self.world.price(self.budget, job.noise_multiplier, job.sample_rate)
         paid_by = self.of(name)
         more = [k * 50 for k in step]

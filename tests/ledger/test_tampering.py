@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from domain.kit.ids import new_id
 from ledger import grants, policy, work
-from ledger.reserve import Phase, settle
+from ledger.reserve import Priced, settle
 from ledger.tables import curve
 from ledger.verify import verify_budget
 from tests.conftest import Database
@@ -67,19 +67,19 @@ def whole_life(world: World) -> str:
     with world.api.begin() as c:
         grants.revoke(c, budget, own, world.key)
 
-    small = Phase(0.01, 1.5, 100)
+    small = Priced(0.01, 1.5, 100)
     asked, _ = ann.submit([(file, budget, [job_of(world, budget, 1.5)])])
     with world.api.begin() as c:
         grants.approve(c, asked, bob.key)
     ann.submit([(file, budget, [job_of(world, budget, 1.4)])])
-    run(world, world.submit([(file, budget, [small, Phase(1.0, 30.0, 1, indivisible=True)])])[0], "succeeded", 40)
+    run(world, world.submit([(file, budget, [small, Priced(1.0, 30.0, 1, indivisible=True)])])[0], "succeeded", 40)
     early = other_mechanisms(world, file, budget)
     with world.root.begin() as c:
         policy.reprice(c, KEY, budget, "accountant version 2")
     run(world, early, "failed", 2)
     run(world, world.submit([(file, budget, [small])])[0], None, 5)
     run(world, ann.submit([(file, budget, [small])])[0], "cancelled", 7)
-    world.submit([(file, budget, [small, Phase(1.0, 30.0, 1, indivisible=True)])])
+    world.submit([(file, budget, [small, Priced(1.0, 30.0, 1, indivisible=True)])])
     given_up, _ = world.submit([(file, budget, [small])])
     with world.api.begin() as c:
         settle(c, given_up, "cancelled")

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from dpcore.terms import accounting
 from ledger import policy, work
 from ledger.guard import TamperedDatabase, require_intact
-from ledger.reserve import Phase, settle
+from ledger.reserve import Priced, settle
 from ledger.tables import budget as budgets
 from ledger.tables import phase, reservation
 from ledger.verify import verify_budget
@@ -26,14 +26,14 @@ def lived_in(world: World) -> str:
     file = world.file(budget)
     world.marks(budget, "record", "user", "record")
     for outcome, steps in (("succeeded", 40), ("failed", 1), (None, 5)):
-        job, _ = world.submit([(file, budget, [Phase(0.01, 1.5, 100), Phase(1.0, 30.0, 1, indivisible=True)])])
+        job, _ = world.submit([(file, budget, [Priced(0.01, 1.5, 100), Priced(1.0, 30.0, 1, indivisible=True)])])
         with world.worker.begin() as c:
             lease = work.claim(c, job, "w", 60)
             assert lease is not None
             work.authorise(c, lease, 0, steps)
             if outcome:
                 settle(c, job, outcome, lease.fence)  # type: ignore[arg-type]
-    job, _ = world.submit([(file, budget, [Phase(0.01, 1.5, 100)])])
+    job, _ = world.submit([(file, budget, [Priced(0.01, 1.5, 100)])])
     with world.api.begin() as c:
         settle(c, job, "cancelled")
         policy.lower_limit(c, budget, Decimal("6"), "fewer jobs this year")
@@ -244,7 +244,7 @@ def test_why_a_budget_is_frozen_is_replayed(world: World, what: str) -> None:
 
 def test_a_repricing_freezes_with_its_reason(world: World) -> None:
     budget = world.budget()
-    world.submit([(world.file(budget), budget, [Phase(0.01, 1.5, 1000)])])
+    world.submit([(world.file(budget), budget, [Priced(0.01, 1.5, 1000)])])
     cheap = sa.select(reservation.c.id).where(reservation.c.budget_id == budget)
     past_the_triggers(world, sa.update(phase).where(phase.c.reservation_id.in_(cheap)).values(noise_multiplier=0.5))
     with world.admin.begin() as c:
@@ -263,8 +263,8 @@ def test_a_charge_that_was_let_in_behind_the_triggers_is_found(world: World) -> 
     cap = world.balance(full).cap
     past_the_triggers(world, sa.update(budgets).where(budgets.c.id == frozen).values(frozen_reason=None))
     past_the_triggers(world, sa.update(budgets).where(budgets.c.id == full).values(cap=[2**53 - 1] * len(cap)))
-    world.submit([(files[frozen], frozen, [Phase(0.01, 1.5, 10)])])
-    world.submit([(files[full], full, [Phase(0.5, 0.5, 1000)])])
+    world.submit([(files[frozen], frozen, [Priced(0.01, 1.5, 10)])])
+    world.submit([(files[full], full, [Priced(0.5, 0.5, 1000)])])
     past_the_triggers(world, sa.update(budgets).where(budgets.c.id == frozen).values(frozen_reason="a complaint"))
     with world.root.begin() as c:
         c.exec_driver_sql("SET session_replication_role = replica")

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ledger import chains, losses, policy
 from ledger.canonical import packed
 from ledger.errors import LedgerIncomplete, translated
-from ledger.reserve import Phase, settle
+from ledger.reserve import Priced, settle
 from ledger.tables import budget, entry, lost_budget
 from ledger.witness import BrokenWitness, ForeignWitness, Head, Line, Origin, Place, opened, sealed
 from ledger.witness_file import WitnessFile
@@ -43,7 +43,7 @@ def charge(world: World, budget_id: str, times: int = 1) -> None:
     """Two entries more, each time."""
     file = world.file(budget_id)
     for _ in range(times):
-        job, _ = world.submit([(file, budget_id, [Phase(0.01, 2.0, 10)])])
+        job, _ = world.submit([(file, budget_id, [Priced(0.01, 2.0, 10)])])
         with world.api.begin() as connection:
             settle(connection, job, "cancelled")
 

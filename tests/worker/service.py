@@ -21,9 +21,11 @@ from domain.kit.ids import new_id
 from domain.kit.tables import api_key, checkpoint, file, job, job_file, release, tenant
 from domain.storage.blobs import put_file
 from domain.storage.rows import RowWriter
+from dpcore.terms.facts import read_facts
 from dpcore.terms.methods import get_method
+from dpcore.terms.program import Phase, Program, scaled
 from ledger.budgets import Reference, open_budget
-from ledger.reserve import Charge, Phase, reserve
+from ledger.reserve import Charge, Priced, reserve
 from ledger.tables import entry, phase, reservation, work
 from tests.conftest import MASTER_KEY, Database, blob_store
 from tests.worker import tiny
@@ -98,19 +100,29 @@ class Service:
         options: dict[str, Any] | None = None,
         reserved_sigma: float | None = None,
         hint: bool = True,
+        method: str = "lora",
+        phases: Callable[[Phase], tuple[Phase, ...]] = lambda phase: (phase,),
     ) -> str:
-        """A queued job with its reservation."""
-        method = get_method("lora")
-        request = method.Request(steps=steps, batch_size=batch, learning_rate=0.02)
-        # epsilon and facts steer defaults alone, and nothing is left to them here
-        chosen = method.Hyperparameters(steps=steps, batch_size=batch, learning_rate=request.learning_rate)
-        plan = method.plan(
-            method.Options(**(options or {})),
-            chosen,
+        """A queued job with its reservation. phases: what becomes of the last phase that the method makes."""
+        spec = get_method(method)
+        wanted = spec.Options(**(options or {}))
+        request = spec.Request(steps=steps, batch_size=batch, learning_rate=0.02)
+        # epsilon steers defaults alone, and nothing is left to it here
+        chosen = spec.resolve(
+            request,
+            wanted,
+            task="classification",
             declared_size=DECLARED,
-            noise_multiplier=sigma,
+            epsilon=1.0,
+            facts=read_facts(self.model),
+        )
+        *first, last = scaled(spec.phases(wanted, chosen, declared_size=DECLARED), sigma)
+        program = Program(
+            method=method,
+            options=wanted.model_dump(mode="json"),
             max_length=MAX_LENGTH,
             seed=7,
+            phases=(*first, *phases(last)),
         )
         id, source = new_id("ftjob", "-"), train_file or self.train_file
         with self.api.begin() as c:
@@ -122,15 +134,18 @@ class Service:
                     model=model,
                     model_revision=model_revision,
                     validation_file=self.eval_file,
-                    method={"type": "lora"},
-                    plan=plan.model_dump(mode="json"),
+                    method={"type": method},
+                    plan=program.model_dump(mode="json"),
                     privacy={"epsilon": 5.0, "delta": 1e-5},
                     seed=7,
                 )
             )
             c.execute(job_file.insert().values(job_id=id, file_id=source, budget_id="budget_a"))
-            phases = [Phase(plan.sample_rate, reserved_sigma or sigma, steps)]
-            reserve(c, id, [Charge(new_id("reservation"), source, "budget_a", phases)])
+            priced = [
+                Priced(p.mechanism.sample_rate, reserved_sigma or sigma, p.steps, p.mechanism.indivisible)
+                for p in program.phases
+            ]
+            reserve(c, id, [Charge(new_id("reservation"), source, "budget_a", priced)])
         if hint:
             with self.api.begin() as c:
                 c.execute(sa.update(job).where(job.c.id == id).values(hinted_at=sa.func.now()))

@@ -11,7 +11,7 @@ from domain.jobs.releases import publish
 from domain.kit.settings import WorkerSettings
 from domain.kit.tables import checkpoint, job, job_event
 from dpcore.engine.errors import UnseenParameter
-from dpcore.train import Outcome
+from dpcore.run import Outcome
 from ledger.errors import StaleFence
 from ledger.work import authorise, claim, drop, request_stop
 from tests.worker import tiny
@@ -23,7 +23,7 @@ SECRET = "Erika Mustermann, diabetes"
 
 
 def trains_like(monkeypatch: pytest.MonkeyPatch, train: Callable[..., Outcome]) -> None:
-    monkeypatch.setattr(module, "train", train)
+    monkeypatch.setattr(module, "run", train)
 
 
 def test_what_the_reservation_did_not_pay_for_is_not_run(
@@ -61,8 +61,8 @@ def test_a_failure_in_training_costs_everything_and_shows_no_cause(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def train(*, authorise: Callable[[int], int], **_: Any) -> Outcome:
-        authorise(2)
+    def train(*, authorise: Callable[[int, int], int], **_: Any) -> Outcome:
+        authorise(0, 2)
         assert service.authorised(id) == 2  # charged for everyone to see before a step runs
         raise RuntimeError(SECRET) from ValueError(SECRET)
 
@@ -159,10 +159,10 @@ def test_an_authorisation_without_an_answer_is_charged_and_its_steps_do_not_run(
 ) -> None:
     ran = []
 
-    def train(*, authorise: Callable[[int], int], **_: Any) -> Outcome:
+    def train(*, authorise: Callable[[int, int], int], **_: Any) -> Outcome:
         with monkeypatch.context() as patch:
             patch.setattr(engine.dialect, "do_commit", commit_without_an_answer)
-            ran.append(authorise(2))
+            ran.append(authorise(0, 2))
         return Outcome(2, "finished")
 
     def commit_without_an_answer(connection: Any) -> None:

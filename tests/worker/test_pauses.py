@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from domain.jobs import pauses
 from domain.kit.settings import WorkerSettings
 from domain.kit.tables import job, job_event
-from dpcore.train import Outcome
+from dpcore.run import Outcome
 from ledger import policy, work
 from ledger.errors import PauseRequested, translated
 from ledger.tables import authorisation, entry, reservation
@@ -132,14 +132,14 @@ def test_the_database_itself_refuses_to_claim_or_authorise(service: Service, off
 def trains(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], None]) -> None:
     """A run that authorises 2 steps, then something happens, then it goes on until it is stopped."""
 
-    def train(*, authorise: Callable[[int], int], should_stop: Callable[[], bool], **_: Any) -> Outcome:
-        authorise(2)
+    def train(*, authorise: Callable[[int, int], int], should_stop: Callable[[], bool], **_: Any) -> Outcome:
+        authorise(0, 2)
         meanwhile()
         if not should_stop():
-            authorise(2)
+            authorise(0, 2)
         return Outcome(2, "stopped")
 
-    monkeypatch.setattr(module, "train", train)
+    monkeypatch.setattr(module, "run", train)
 
 
 def test_a_budget_that_freezes_while_pausing(service: Service, office: Office, monkeypatch: pytest.MonkeyPatch) -> None:

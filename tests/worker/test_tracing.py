@@ -10,7 +10,7 @@ from opentelemetry.trace import StatusCode
 
 from domain.kit.settings import WorkerSettings
 from domain.kit.tracing import exporting
-from dpcore.train import Outcome
+from dpcore.run import Outcome
 from ledger.work import request_stop
 from tests.spans import COLLECTOR, MINUTE, attributes, require_bare, sent
 from tests.worker import tiny
@@ -58,12 +58,12 @@ def test_a_failure_of_the_data_phase_is_a_code(
     sent: InMemorySpanExporter,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def train(*, authorise: Callable[[int], int], **_: Any) -> Outcome:
-        authorise(2)
+    def train(*, authorise: Callable[[int, int], int], **_: Any) -> Outcome:
+        authorise(0, 2)
         raise RuntimeError(SECRET) from ValueError(SECRET)
 
     unreadable = service.add_file([SECRET, "iron"], [len(tiny.LABELS), 1], private=True)
-    monkeypatch.setattr(module, "train", train)
+    monkeypatch.setattr(module, "run", train)
     traced(engine, settings, service.submit(train_file=unreadable, hint=False), service.submit(hint=False))
     spans = sent.get_finished_spans()
     require_bare(spans, SECRET, "RuntimeError", "ValueError", "DataPhaseFailed")

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from domain.kit import tables
 from ledger import grants, policy, work
 from ledger.errors import AlreadySettled
-from ledger.reserve import Charge, Phase, reserve, settle
+from ledger.reserve import Charge, Priced, reserve, settle
 from tests.ledger.isolation.sessions import Act, Login, Names, sql
 
 STEPS = 100
@@ -39,7 +39,7 @@ def submission(
         for b in budgets:
             place = {"file_id": names[f"file_{b}"], "budget_id": names[f"budget_{b}"]}
             c.execute(tables.job_file.insert().values(job_id=names[job], **place))
-        phases = [Phase(0.01, 1.0, steps, indivisible)]
+        phases = [Priced(0.01, 1.0, steps, indivisible)]
         charges = [Charge(names[f"{job}_{b}"], names[f"file_{b}"], names[f"budget_{b}"], phases) for b in budgets]
         return len(reserve(c, names[job], charges))
 
