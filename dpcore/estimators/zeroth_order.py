@@ -34,6 +34,8 @@ from dpcore.terms.estimators import ZerothOrder as Terms
 
 _COPIED = 1 / 16
 """Weights that are at most such a share of the model's are copied before they are moved, and come back to the bit."""
+_IN_A_DRAW = 16
+"""Micro-batches in an expected draw, about: each has its full size, and one of each length has room to spare."""
 _CHECKED_TOKENS = 32
 _MOVE = 0.1
 """How far weights are moved for the rehearsal, of their size."""
@@ -70,6 +72,7 @@ class ZerothOrder:
             recompute=lambda: False,
             should_stop=setting.should_stop,
         )
+        self._micro_batches.limit(max(1, self._phase.expected_batch // _IN_A_DRAW))
 
     def rehearse(self) -> None:
         """Every padded length, the largest micro-batch, moved weights; records that meet are refused."""
