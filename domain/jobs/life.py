@@ -172,7 +172,8 @@ def failed(connection: sa.Connection, job_id: str, code: str, message: str) -> b
 
 
 def succeeded(connection: sa.Connection, job_id: str) -> None:
-    """Settled, its results released. Raises AlreadySettled where the row says that it has ended; the releases must then be rolled back."""
+    """Settled, its results released. Raises AlreadySettled where the row says that it has ended; the releases must
+    then be rolled back."""
     if not _move(connection, job_id, "succeeded", "The job has been completed: the adapter is released."):
         raise AlreadySettled(f"job {job_id} has ended")
 
