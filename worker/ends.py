@@ -1,14 +1,9 @@
 """Ends of a job other than success, settled and shown in one transaction; and letting go of one that has not ended."""
 
-from typing import Literal
-
 import sqlalchemy as sa
 
-from domain.jobs.events import append_event
+from domain.jobs import life
 from domain.jobs.pauses import show_paused
-from domain.jobs.releases import rounded_now
-from domain.kit.statuses import EXPIRED
-from domain.kit.tables import job
 from ledger import work
 from ledger.errors import PauseRequested, StopRequested
 from ledger.reserve import settle
@@ -24,16 +19,13 @@ TRAINING_FAILED = Refused(
 def cancel(connection: sa.Connection, job_id: str, fence: int | None) -> None:
     """Settle what was authorised, give the rest back. Without a fence: only while nobody holds the lease."""
     settle(connection, job_id, "cancelled", fence=fence)
-    _finish(connection, job_id, "cancelled")
-    append_event(connection, job_id, "job.cancelled", "The job was cancelled.")
+    life.cancelled(connection, job_id)
 
 
 def expire(connection: sa.Connection, job_id: str, fence: int) -> None:
     """Settle as cancelled, because the reservation is past its age."""
     settle(connection, job_id, "cancelled", fence=fence)
-    _finish(connection, job_id, "cancelled", detail=EXPIRED)
-    message = "Expired: the job was not finished before its reservation ran out. Authorised steps stay charged."
-    append_event(connection, job_id, "job.expired", message, {"code": "not_finished"})
+    life.expired(connection, job_id, "not_finished")
 
 
 def let_go(engine: sa.Engine, lease: Lease) -> bool:
@@ -54,8 +46,7 @@ def fail(connection: sa.Connection, job_id: str, fence: int | None, reason: Refu
     may_be_said = isinstance(reason, OutOfTime) or not steps_authorised(connection, job_id)
     shown = reason if may_be_said else TRAINING_FAILED
     settle(connection, job_id, "failed", fence=fence)
-    _finish(connection, job_id, "failed", error={"code": shown.code, "message": shown.message, "param": None})
-    append_event(connection, job_id, "job.failed", shown.message, {"code": shown.code})
+    life.failed(connection, job_id, shown.code, shown.message)
 
 
 def fail_privately(engine: sa.Engine, lease: Lease) -> bool:
@@ -84,18 +75,3 @@ def steps_authorised(connection: sa.Connection, job_id: str) -> int:
         .subquery()
     )
     return int(connection.execute(sa.select(sa.func.coalesce(sa.func.min(totals.c.steps), 0))).scalar_one())
-
-
-def _finish(
-    connection: sa.Connection,
-    job_id: str,
-    status: Literal["cancelled", "failed"],
-    *,
-    detail: str | None = None,
-    error: dict[str, str | None] | None = None,
-) -> None:
-    connection.execute(
-        sa.update(job)
-        .where(job.c.id == job_id)
-        .values(status=status, status_detail=detail, error=error, finished_at=rounded_now())
-    )

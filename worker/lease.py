@@ -10,8 +10,7 @@ from types import TracebackType
 
 import sqlalchemy as sa
 
-from domain.jobs.events import append_event
-from domain.jobs.releases import rounded_now
+from domain.jobs import life
 from domain.kit.tables import job
 from ledger import work
 from ledger.errors import StaleFence
@@ -36,7 +35,7 @@ def worth_claiming(connection: sa.Connection, job_id: str) -> bool:
             .join(work_table, work_table.c.job_id == job.c.id)
             .where(
                 job.c.id == job_id,
-                job.c.status.in_(["queued", "running"]),
+                job.c.status.in_(life.LIVE),
                 work_table.c.paused_at.is_(None),
                 ~work_table.c.stop_requested,  # the reconciler ends it
                 ~sa.exists().where(reservation.c.job_id == job.c.id, reservation.c.waits),
@@ -49,17 +48,13 @@ def worth_claiming(connection: sa.Connection, job_id: str) -> bool:
 
 
 def claim(connection: sa.Connection, job_id: str, seconds: float) -> Lease | None:
-    """Take the lease and show the job as running; None when somebody else has it or there is nothing left to do."""
+    """Take the lease and show the job as running; None when somebody else has it or there is nothing left to do.
+
+    Raises AlreadySettled when the job's row forbids what the ledger allows; the lease must then be rolled back."""
     lease = work.claim(connection, job_id, f"{socket.gethostname()}:{os.getpid()}", seconds)
     if lease is None:
         return None
-    mine = sa.update(job).where(job.c.id == job_id)
-    if connection.execute(
-        mine.where(job.c.started_at.is_(None)).values(status="running", started_at=rounded_now())
-    ).rowcount:
-        append_event(connection, job_id, "job.started", "Started: a worker has the job.")
-    else:  # that it is not the first attempt is nobody's business but the operator's
-        connection.execute(mine.values(status="running"))
+    life.started(connection, job_id)
     return lease
 
 

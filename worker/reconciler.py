@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
+from domain.jobs import life
 from domain.jobs.expiry import end_expired
 from domain.jobs.hints import HINT_ERRORS, send_hint, waiting
 from domain.jobs.pauses import show_paused
 from domain.kit.logs import describe
 from domain.kit.settings import WorkerSettings
-from domain.kit.statuses import PAUSING
 from domain.kit.tables import checkpoint, job
 from domain.storage.blobs import Store
 from ledger.errors import LedgerError
@@ -32,7 +32,7 @@ GAVE_UP = Refused("worker_lost", "The job could not be started: its worker was l
 _now = sa.func.clock_timestamp()
 _unleased = sa.or_(work.c.lease_until.is_(None), work.c.lease_until <= _now)
 _waits = sa.exists().where(reservation.c.job_id == job.c.id, reservation.c.waits)
-_open = job.c.status.in_(["queued", "running"])
+_open = job.c.status.in_(life.LIVE)
 _paused = work.c.paused_at.is_not(None)
 
 
@@ -67,7 +67,7 @@ def reconcile(engine: sa.Engine, store: Store, settings: WorkerSettings) -> None
     _forget_times_ahead(engine)
     for job_id in _open_jobs(engine, work.c.stop_requested):
         _end(engine, job_id, lambda c, job_id: ends.cancel(c, job_id, None))
-    for job_id in _open_jobs(engine, _paused, job.c.status_detail == PAUSING):  # its worker died before it let go
+    for job_id in _open_jobs(engine, _paused, job.c.status_detail == life.PAUSING):  # its worker died before it let go
         _end(engine, job_id, show_paused)
     end_expired(engine)
     for job_id in _open_jobs(engine, _fruitless >= settings.max_attempts, ~_paused):
@@ -83,13 +83,13 @@ def _forget_times_ahead(engine: sa.Engine) -> None:
     with engine.begin() as connection:
         ahead = work.c.lease_until > _now + sa.cast(LONGEST_LEASE, sa.Interval)
         connection.execute(sa.update(work).where(ahead).values(lease_until=_now))
-        connection.execute(sa.update(job).where(_open, job.c.hinted_at > _now).values(hinted_at=None))
+        life.forget_hints(connection, job.c.hinted_at > _now)
 
 
 def _forget_hints_for_frozen(engine: sa.Engine) -> None:
     """They are dropped, so that others are due as soon as the budget thaws."""
     with engine.begin() as connection:
-        connection.execute(sa.update(job).where(_open, job.c.hinted_at.is_not(None), FROZEN).values(hinted_at=None))
+        life.forget_hints(connection, FROZEN)
 
 
 def _end(engine: sa.Engine, job_id: str, end: Callable[[sa.Connection, str], None]) -> None:
@@ -138,14 +138,14 @@ def _hint(engine: sa.Engine, settings: WorkerSettings) -> None:
         wanted = _select(_unleased, ~work.c.stop_requested, ~FROZEN, ~_waits, ~_paused, missing)
         wanted = wanted.with_for_update(of=job, skip_locked=True)
         jobs = connection.execute(wanted).scalars().all()
-        connection.execute(sa.update(job).where(job.c.id.in_(jobs)).values(hinted_at=_now))
+        life.hinted(connection, jobs)
     for i, job_id in enumerate(jobs):
         try:
             send_hint(broker, job_id)
         except HINT_ERRORS as error:
             log.warning("the broker is away: %s", type(error).__name__)
             with engine.begin() as connection:
-                connection.execute(sa.update(job).where(job.c.id.in_(jobs[i:])).values(hinted_at=None))
+                life.forget_hints(connection, job.c.id.in_(jobs[i:]))
             return
 
 

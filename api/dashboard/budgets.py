@@ -24,7 +24,7 @@ from api.grants import endpoints as grants_api
 from api.grants.schemas import NewGrant
 from api.jobs.schemas import Job, job_of
 from api.pages import After, fetch
-from domain.jobs import jobs
+from domain.jobs import reading
 from domain.keeping.keeper import Keeper
 from domain.kit.tables import job, job_file
 
@@ -132,7 +132,7 @@ def private_files(caller: Caller, connection: sa.Connection) -> list[File]:
 def jobs_of(budget_id: str, caller: Caller, service: Resources, connection: sa.Connection) -> list[Job]:
     """The budget's newest jobs."""
     charged = sa.select(job_file.c.job_id).where(job_file.c.budget_id == budget_id)
-    scoped = jobs.page_of_tenant(caller).where(job.c.id.in_(charged))
+    scoped = reading.page_of_tenant(caller).where(job.c.id.in_(charged))
     rows, _ = fetch(connection, scoped, job, after=None, limit=LINES)
     return [job_of(row, service.signer) for row in rows]
 

@@ -23,9 +23,10 @@ from api.jobs.schemas import Approval, Event, Job, Rejection, event_of
 from api.jobs.stream import fetch_events
 from api.ledger import endpoints as ledger_api
 from api.pages import After
+from domain.jobs.life import PAUSED, PAUSING, WAITING
 from domain.jobs.planning import rounded_up
 from domain.kit.purposes import RESULT
-from domain.kit.statuses import OPEN, PAUSED, PAUSING, WAITING
+from domain.kit.statuses import OPEN
 from dpcore.terms.methods import get_method, method_names
 
 router = APIRouter(prefix="/jobs")

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from api.fields import Body, Epsilon, Project, Reason, Reference
 from domain.access.grants import account_of
-from domain.jobs.jobs import budget_left
+from domain.jobs.resolving import budget_left
 from ledger.budgets import Balance
 
 

@@ -27,11 +27,12 @@ from api.jobs.stream import STREAM_ANSWERS, event_stream, fetch_events
 from api.pages import After, Limit, Order, Page, fetch, page, unknown_cursor
 from domain.access import quotas
 from domain.files.binding import open_file
-from domain.jobs import jobs
+from domain.jobs import acting, life, reading
 from domain.jobs.hints import HINT_ERRORS, send_hint
 from domain.jobs.progress import estimated_finishes
+from domain.jobs.resolving import plan_job
+from domain.jobs.submit import submit
 from domain.kit.ids import new_id
-from domain.kit.statuses import WAITING
 from domain.kit.tables import job
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ IdempotencyKey = Annotated[
 @router.post("/estimate")
 def estimate(body: NewJob, caller: Analyst, service: Service, connection: Transaction) -> Estimate:
     """The plan and its price. Free: nothing is charged, and only public values are read."""
-    return estimate_of(jobs.plan_job(connection, caller, service.models, body.wanted()))
+    return estimate_of(plan_job(connection, caller, service.models, body.wanted()))
 
 
 @router.post("", status_code=201)
@@ -67,8 +68,8 @@ def create(
             response.headers["idempotent-replayed"] = "true"
             return _shown(connection, caller, service, known)
     quotas.require_few_jobs(connection, caller.tenant_id, service.settings.job_quota)
-    planned = jobs.plan_job(connection, caller, service.models, body.wanted())
-    jobs.submit(
+    planned = plan_job(connection, caller, service.models, body.wanted())
+    submit(
         connection,
         planned,
         service.store,
@@ -78,7 +79,7 @@ def create(
     )
     made = _shown(connection, caller, service, job_id)
     after_commit.add_task(service.keeper.tell_witness)
-    if made.status_detail != WAITING:
+    if made.status_detail != life.WAITING:
         after_commit.add_task(_hint, service, job_id)
     return made.model_copy(update={"finished_twin": planned.finished_twin})
 
@@ -95,7 +96,7 @@ def index(
 ) -> Page[Job]:
     """The jobs that the caller may see, newest first; `metadata[key]=value` keeps those with it, `metadata=null` those
     with none."""
-    scoped = jobs.page_of_tenant(caller)
+    scoped = reading.page_of_tenant(caller)
     wanted = {
         name.removeprefix("metadata[").removesuffix("]"): value
         for name, value in request.query_params.items()
@@ -119,7 +120,7 @@ def show(job_id: Id, caller: StewardOrAnalyst, service: Service, connection: Tra
 @router.post("/{job_id}/cancel")
 def cancel(job_id: Id, caller: StewardOrAnalyst, service: Service, connection: Transaction) -> Job:
     """Stop a job: steps that were authorised stay charged, the rest goes back to the budget."""
-    jobs.cancel(connection, caller, job_id)
+    acting.cancel(connection, caller, job_id)
     return _shown(connection, caller, service, job_id)
 
 
@@ -128,7 +129,7 @@ def pause(job_id: Id, caller: StewardOrAnalyst, service: Service, connection: Tr
     """Hold a job. Its worker keeps a checkpoint and lets go; nothing is settled, and what is reserved stays reserved,
     for 7 days at most: then the job is cancelled. `status` is `queued` and `status_detail` `paused`; `pausing` while a
     worker still has it."""
-    jobs.pause(connection, caller, job_id)
+    acting.pause(connection, caller, job_id)
     return _shown(connection, caller, service, job_id)
 
 
@@ -137,7 +138,7 @@ def resume(
     job_id: Id, caller: StewardOrAnalyst, service: Service, connection: Transaction, after_commit: BackgroundTasks
 ) -> Job:
     """Queue a paused job again: it goes on from its checkpoint, with fresh draws, within what it has reserved."""
-    if jobs.resume(connection, caller, job_id):
+    if acting.resume(connection, caller, job_id):
         after_commit.add_task(_hint, service, job_id)
     return _shown(connection, caller, service, job_id)
 
@@ -152,7 +153,7 @@ def approve(
     body: Approval | None = None,
 ) -> Job:
     """Release a job that waits for approval to the workers. Not by the key that submitted it."""
-    jobs.approve(connection, caller, job_id, None if body is None else body.reason)
+    acting.approve(connection, caller, job_id, None if body is None else body.reason)
     after_commit.add_task(service.keeper.tell_witness)
     after_commit.add_task(_hint, service, job_id)
     return _shown(connection, caller, service, job_id)
@@ -161,7 +162,7 @@ def approve(
 @router.post("/{job_id}/reject")
 def reject(job_id: Id, body: Rejection, caller: Steward, service: Service, connection: Transaction) -> Job:
     """Cancel a job that waits for approval; all that it reserved goes back."""
-    jobs.reject(connection, caller, job_id, body.reason)
+    acting.reject(connection, caller, job_id, body.reason)
     return _shown(connection, caller, service, job_id)
 
 
@@ -180,7 +181,7 @@ def list_events(
 ) -> Page[Event] | Response:
     """What has happened to a job, newest first. As a stream: oldest first, from the beginning or right after
     `Last-Event-ID` (or `after`), each event as it happens, until the job has ended; then 204 for whoever asks again."""
-    job = jobs.require(connection, caller, job_id)
+    job = reading.require(connection, caller, job_id)
     if stream or "text/event-stream" in accept:
         return event_stream(connection, service, caller, job, last_event_id or after)
     rows, more = fetch_events(connection, job_id, after=after, limit=limit, order=order)
@@ -192,7 +193,7 @@ def checkpoints(
     job_id: Id, caller: StewardOrAnalyst, connection: Transaction, after: After = None, limit: Limit = 20
 ) -> Page[Checkpoint]:
     """Always empty: only a finished job releases weights."""
-    jobs.require(connection, caller, job_id)
+    reading.require(connection, caller, job_id)
     if after is not None:
         raise unknown_cursor()
     return page([], False)
@@ -204,14 +205,14 @@ def adapter(
     job_id: Id, caller: StewardOrAnalyst, request: Request, service: Service, connection: Transaction
 ) -> Response:
     """The adapter as a ZIP of its PEFT folder; `x-content-sha256` is the sha256 of the whole."""
-    row = jobs.adapter(connection, caller, job_id)
+    row = reading.adapter(connection, caller, job_id)
     blob = open_file(connection, service.store, row)
     return send_blob(request, blob, sha256=row.sha256, filename=f"{job_id}.zip", media_type="application/zip")
 
 
 def _shown(connection: sa.Connection, caller: Caller, service: Resources, job_id: str) -> Job:
     """The job as it is now. Raises NotFound."""
-    row = jobs.require(connection, caller, job_id)
+    row = reading.require(connection, caller, job_id)
     return job_of(row, service.signer, estimated_finishes(connection, service.models.usable, [row]).get(job_id))
 
 
@@ -223,4 +224,4 @@ def _hint(service: Resources, job_id: str) -> None:
         logger.warning("no hint was sent for %s: %s", job_id, type(error).__name__)
         return
     with service.engine.begin() as connection:
-        connection.execute(sa.update(job).where(job.c.id == job_id).values(hinted_at=sa.func.now()))
+        life.hinted(connection, [job_id])

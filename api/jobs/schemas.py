@@ -11,10 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from api.fields import Body, Delta, Epsilon, Name, Reason, Reference
 from domain.access.grants import Grant
 from domain.jobs.events import Name as EventName
-from domain.jobs.jobs import Planned, Wanted, budget_left
+from domain.jobs.life import Detail
+from domain.jobs.resolving import Planned, Wanted, budget_left
 from domain.kit.faults import fault
 from domain.kit.logs import type_name
-from domain.kit.statuses import Detail
+from domain.kit.statuses import Status
 from ledger.receipts import sign
 
 logger = logging.getLogger(__name__)
@@ -241,7 +242,7 @@ class Job(BaseModel):
         description="unix seconds, a whole minute, of a running job: by the steps still to be authorised and what the "
         "slowest worker measured on synthetic input, as if every record were as long as can be; null before that"
     )
-    status: Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
+    status: Status
     status_detail: Detail | None = Field(
         description="what the six statuses leave open: waiting_for_approval and paused (queued, nobody begins it), "
         "pausing and cancelling (running, until its worker lets go), rejected and expired (cancelled)"
@@ -303,7 +304,7 @@ class Checkpoint(BaseModel):
 
 
 def job_of(row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | None = None) -> Job:
-    """A row of domain.jobs.jobs.of_tenant. One that makes no job is shown as such, so that no list ends at it."""
+    """A row of domain.jobs.reading.of_tenant. One that makes no job is shown as such, so that no list ends at it."""
     try:
         return _whole(row, key, estimated_finish)
     except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:

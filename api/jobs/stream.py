@@ -16,7 +16,7 @@ from api.deps import Resources
 from api.errors import ApiError, problem
 from api.jobs.schemas import Event, event_of, event_prefix
 from api.pages import fetch_numbered
-from domain.jobs import events, jobs
+from domain.jobs import events, reading
 from domain.kit.refusals import Refusal
 from domain.kit.statuses import ENDED
 from domain.kit.tables import api_key
@@ -114,6 +114,6 @@ def _look(service: Resources, caller: Caller, job_id: str, after: str | None) ->
     """The events after `after`, and whether they are the last that there will be."""
     find_caller(service, api_key.c.id == caller.key_id)
     with service.engine.begin() as connection:
-        status = jobs.require(connection, caller, job_id).status
+        status = reading.require(connection, caller, job_id).status
         rows, more = fetch_events(connection, job_id, after=after, limit=AT_ONCE, order="asc")
     return [event_of(row) for row in rows], status in ENDED and not more

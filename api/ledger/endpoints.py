@@ -10,7 +10,7 @@ from api.errors import ApiError
 from api.fields import Id
 from api.ledger.schemas import Freeze, Keys, Limit, Problem, Verification
 from domain.access import budgets
-from domain.jobs import jobs
+from domain.jobs import reading
 from domain.keeping import keeper
 from ledger import policy
 from ledger.receipts import Receipt, issue
@@ -73,7 +73,7 @@ def entry_receipt(
 @router.get("/fine_tuning/jobs/{job_id}/receipts")
 def job_receipts(job_id: Id, caller: StewardOrAnalyst, service: Service, connection: Transaction) -> list[Receipt]:
     """The receipts of a job's charge and of its settlement, to be kept and checked without this service."""
-    jobs.require(connection, caller, job_id)
+    reading.require(connection, caller, job_id)
     charged = connection.execute(
         sa.select(entry.c.budget_id, entry.c.seq)
         .join(reservation, reservation.c.id == entry.c.reservation_id)

@@ -1,24 +1,14 @@
-"""Jobs that wait for a steward: shown as such, approved, rejected. That nobody works on them before is the database's
-doing."""
+"""Jobs that wait for a steward: approved or rejected. That nobody works on them before is the database's doing."""
 
 import sqlalchemy as sa
 
-from domain.jobs.events import append_event
-from domain.jobs.releases import rounded_now
+from domain.jobs import life
+from domain.jobs.life import WAITING
 from domain.kit.refusals import Conflict, Forbidden
-from domain.kit.statuses import REJECTED, WAITING
-from domain.kit.tables import job
 from ledger import grants, reserve
 from ledger.errors import AlreadySettled, NotWaiting, ReservationExpired
 
 _NOT_WAITING = Conflict("the job does not wait for approval", code="not_waiting")
-
-
-def show_waiting(connection: sa.Connection, job_id: str) -> None:
-    """Say so of a new job that the database made wait."""
-    connection.execute(sa.update(job).where(job.c.id == job_id).values(status_detail=WAITING))
-    message = "Waiting: a job of this epsilon needs the approval of a steward."
-    append_event(connection, job_id, "job.waiting", message, new=True)
 
 
 def approve(connection: sa.Connection, row: sa.Row[tuple[object, ...]], by: str, reason: str | None) -> None:
@@ -33,8 +23,7 @@ def approve(connection: sa.Connection, row: sa.Row[tuple[object, ...]], by: str,
             grants.approve(connection, row.id, by, reason)
     except (NotWaiting, AlreadySettled, ReservationExpired) as error:
         raise _NOT_WAITING from error
-    connection.execute(sa.update(job).where(job.c.id == row.id).values(status_detail=None))
-    append_event(connection, row.id, "job.approved", "Approved by a steward.")
+    life.approved(connection, row.id)
 
 
 def reject(connection: sa.Connection, row: sa.Row[tuple[object, ...]], by: str, reason: str) -> None:
@@ -46,6 +35,4 @@ def reject(connection: sa.Connection, row: sa.Row[tuple[object, ...]], by: str, 
             reserve.settle(connection, row.id, "cancelled", detail={"by": by, "reason": reason})
     except AlreadySettled as error:
         raise _NOT_WAITING from error
-    ended = {"status": "cancelled", "status_detail": REJECTED, "finished_at": rounded_now()}
-    connection.execute(sa.update(job).where(job.c.id == row.id).values(**ended))
-    append_event(connection, row.id, "job.rejected", f"Rejected by a steward: {reason}")
+    life.rejected(connection, row.id, reason)

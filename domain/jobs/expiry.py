@@ -6,10 +6,8 @@ import logging
 
 import sqlalchemy as sa
 
-from domain.jobs.events import append_event
-from domain.jobs.pauses import LONGEST
-from domain.jobs.releases import rounded_now
-from domain.kit.statuses import EXPIRED, OPEN
+from domain.jobs import life
+from domain.jobs.life import LONGEST_PAUSE, Limit
 from domain.kit.tables import job
 from ledger.errors import LedgerError
 from ledger.reserve import settle
@@ -18,7 +16,7 @@ from ledger.tables import reservation, work
 _AT_ONCE = 100  # jobs in one look
 _now = sa.func.clock_timestamp()
 _unstarted = sa.and_(work.c.fence == 0, reservation.c.starts_by <= _now)
-_paused_long = sa.and_(work.c.paused_at.is_not(None), work.c.paused_at <= _now - LONGEST)
+_paused_long = sa.and_(work.c.paused_at.is_not(None), work.c.paused_at <= _now - LONGEST_PAUSE)
 logger = logging.getLogger(__name__)
 
 
@@ -46,7 +44,7 @@ def end_expired(engine: sa.Engine) -> list[str]:
     for row in found:
         try:
             with engine.begin() as connection:
-                _end(connection, row.id, *_why(row.fence, row.waits, row.paused))
+                _end(connection, row.id, _why(row.fence, row.waits, row.paused))
         except LedgerError as error:  # claimed or settled in the meantime
             logger.info("job %s: left alone: %s", row.id, type(error).__name__)
         else:
@@ -54,23 +52,14 @@ def end_expired(engine: sa.Engine) -> list[str]:
     return ended
 
 
-def _why(fence: int, waits: bool, paused: bool) -> tuple[str, str]:
-    """A code for programs, and the words."""
+def _why(fence: int, waits: bool, paused: bool) -> Limit:
     if waits:
-        return "not_approved", "no steward approved the job in time. Everything that it reserved went back."
+        return "not_approved"
     if paused:
-        return "paused_too_long", f"the job was paused for {LONGEST.days} days. Authorised steps stay charged."
-    if fence == 0:
-        return "not_started", "no worker began the job in time. Everything that it reserved went back."
-    return "not_finished", "the job was not finished before its reservation ran out. Authorised steps stay charged."
+        return "paused_too_long"
+    return "not_started" if fence == 0 else "not_finished"
 
 
-def _end(connection: sa.Connection, job_id: str, code: str, message: str) -> None:
-    if not settle(connection, job_id, "cancelled"):
-        return
-    connection.execute(
-        sa.update(job)
-        .where(job.c.id == job_id, job.c.status.in_(OPEN))  # whatever its row says, what it reserved goes back
-        .values(status="cancelled", status_detail=EXPIRED, finished_at=rounded_now())
-    )
-    append_event(connection, job_id, "job.expired", f"Expired: {message}", {"code": code})
+def _end(connection: sa.Connection, job_id: str, limit: Limit) -> None:
+    if settle(connection, job_id, "cancelled"):
+        life.expired(connection, job_id, limit)  # whatever its row says, what it reserved goes back

@@ -3,18 +3,14 @@
 A pause settles nothing: authorised steps stay charged and the reservation stays held, for a week at most.
 """
 
-from datetime import timedelta
-
 import sqlalchemy as sa
 
-from domain.jobs.events import append_event
+from domain.jobs import life
+from domain.jobs.life import CANCELLING, PAUSED, PAUSING, WAITING
 from domain.kit.refusals import Conflict
-from domain.kit.statuses import CANCELLING, ENDED, OPEN, PAUSED, PAUSING, WAITING
+from domain.kit.statuses import ENDED
 from domain.kit.tables import job
 from ledger import work
-
-LONGEST = timedelta(days=7)
-"""After which a paused job is cancelled: what it holds of a budget is nobody else's meanwhile."""
 
 
 def pause(connection: sa.Connection, job_id: str) -> None:
@@ -24,41 +20,20 @@ def pause(connection: sa.Connection, job_id: str) -> None:
     must then be rolled back.
     """
     leased = work.pause(connection, job_id)
-    detail = _require_open(connection, job_id, "pause")
-    if detail == WAITING:
+    if _require_open(connection, job_id, "pause") == WAITING:
         raise Conflict(
             "the job waits for a steward's approval, so that nobody works on it anyway", code="waiting_for_approval"
         )
-    if not leased:
+    if leased:
+        life.pausing(connection, job_id)
+    else:
         show_paused(connection, job_id)
-    elif detail != PAUSING:
-        connection.execute(sa.update(job).where(job.c.id == job_id).values(status_detail=PAUSING))
-        append_event(
-            connection, job_id, "job.pausing", "Pausing: the worker keeps a checkpoint and lets go. Nothing is settled."
-        )
 
 
 def show_paused(connection: sa.Connection, job_id: str) -> None:
     """Say that nobody works on a paused job any more, unless it was resumed meanwhile or is being cancelled."""
-    if not work.paused(connection, job_id):
-        return
-    held = (
-        sa.update(job)
-        .where(
-            job.c.id == job_id,
-            job.c.status.in_(OPEN),
-            sa.func.coalesce(job.c.status_detail, "").not_in([PAUSED, CANCELLING]),
-        )
-        .values(status="queued", status_detail=PAUSED)
-    )
-    if connection.execute(held).rowcount:
-        append_event(
-            connection,
-            job_id,
-            "job.paused",
-            "Paused. Authorised steps stay charged and the rest stays reserved; "
-            f"without a resume the job is cancelled after {LONGEST.days} days.",
-        )
+    if work.paused(connection, job_id):
+        life.paused(connection, job_id)
 
 
 def resume(connection: sa.Connection, job_id: str) -> bool:
@@ -69,11 +44,7 @@ def resume(connection: sa.Connection, job_id: str) -> bool:
     leased = work.resume(connection, job_id)
     if _require_open(connection, job_id, "resume") not in (PAUSED, PAUSING):
         return False
-    # Without a time of its last hint the reconciler sends one, should the caller's be lost.
-    shown = {} if leased else {"status": "queued"}
-    connection.execute(sa.update(job).where(job.c.id == job_id).values(status_detail=None, hinted_at=None, **shown))
-    append_event(connection, job_id, "job.resumed", "Resumed: it goes on from its checkpoint, with fresh draws.")
-    return True
+    return life.resumed(connection, job_id, in_hand=leased)
 
 
 def _require_open(connection: sa.Connection, job_id: str, what: str) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from domain.kit.statuses import PAUSING
+from domain.jobs.life import PAUSING
 from domain.models.allow_list import BaseModelFacts
 from domain.models.profiles import Known, Profile, known, seconds
 from dpcore.terms.program import Program

@@ -7,10 +7,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from domain.files.binding import bind
-from domain.jobs.events import append_event
+from domain.jobs import life
 from domain.kit.ids import new_id
 from domain.kit.purposes import RESULT
-from domain.kit.tables import file, job, release
+from domain.kit.tables import file, release
 from domain.storage.sealing import Seal
 from ledger.reserve import Receipt, settle
 from ledger.work import Lease
@@ -50,15 +50,5 @@ def publish(connection: sa.Connection, lease: Lease, tenant_id: str, results: Se
                 id=new_id("release"), job_id=lease.job_id, file_id=values["id"], kind=result.kind, fence=lease.fence
             )
         )
-    connection.execute(
-        sa.update(job)
-        .where(job.c.id == lease.job_id)
-        .values(status="succeeded", status_detail=None, finished_at=rounded_now())
-    )
-    append_event(connection, lease.job_id, "job.succeeded", "The job has been completed: the adapter is released.")
+    life.succeeded(connection, lease.job_id)
     return receipts
-
-
-def rounded_now() -> sa.ColumnElement[object]:
-    """The minute, but never before the job was made: exact times would tell how long the work on private rows took."""
-    return sa.func.greatest(job.c.created_at, sa.func.date_trunc("minute", sa.func.now()))

@@ -1,23 +1,9 @@
-"""Where a job stands. The six public statuses are OpenAI's; what they leave open is said in `status_detail`."""
+"""The six public statuses of a job, which are OpenAI's. What they leave open, and what moves a job from one to another,
+stands in `domain.jobs.life`."""
 
 from typing import Literal
 
-ENDED = ("succeeded", "failed", "cancelled")
-OPEN = ("validating_files", "queued", "running")
+Status = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
 
-WAITING = "waiting_for_approval"
-"""Queued; a steward must agree before any worker begins."""
-PAUSED = "paused"
-"""Queued; nobody works on it until it is resumed."""
-PAUSING = "pausing"
-"""Running; its worker was asked to let go."""
-CANCELLING = "cancelling"
-"""Running; its worker was asked to stop and to settle."""
-REJECTED = "rejected"
-"""Cancelled, by a steward."""
-EXPIRED = "expired"
-"""Cancelled, by a time limit."""
-
-Detail = Literal["waiting_for_approval", "paused", "pausing", "cancelling", "rejected", "expired"]
-HELD = (WAITING, PAUSED)
-"""Queued, but not in line."""
+ENDED: tuple[Status, ...] = ("succeeded", "failed", "cancelled")
+OPEN: tuple[Status, ...] = ("validating_files", "queued", "running")

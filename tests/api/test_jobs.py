@@ -10,8 +10,9 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from api.app import create_app
-from domain.jobs import jobs
 from domain.jobs.releases import Result, publish
+from domain.jobs.resolving import Wanted, plan_job
+from domain.jobs.submit import submit
 from domain.kit.refusals import OverBudget
 from domain.kit.tables import job
 from domain.models.allow_list import base_models
@@ -99,13 +100,13 @@ def test_the_database_refuses_when_the_service_does_not(world: World, training: 
         refused = client.post(JOBS, json=body, headers=headers)
     assert (refused.status_code, refused.json()["refused_by"]) == (403, "database")
     assert refused.json()["largest_epsilon"] < 6
-    wanted = jobs.Wanted("minilm-l6", training["id"], None, "lora", {}, {}, 6.0, None, None, None, {})
+    wanted = Wanted("minilm-l6", training["id"], None, "lora", {}, {}, 6.0, None, None, None, {})
     store = open_store(world.settings, world.engine("api"))
     with world.engine("api").connect() as connection:
         viewer = world.viewer("steward")
-        planned = jobs.plan_job(connection, viewer, base_models(world.settings), wanted)
+        planned = plan_job(connection, viewer, base_models(world.settings), wanted)
         with pytest.raises(OverBudget) as caught:
-            jobs.submit(connection, planned, store, job_id="ftjob-x", viewer=viewer, check_first=False)
+            submit(connection, planned, store, job_id="ftjob-x", viewer=viewer, check_first=False)
         cause = caught.value.__cause__.__cause__.orig  # type: ignore[union-attr]
         assert (cause.sqlstate, cause.diag.constraint_name) == ("23514", "never_overspent")
         assert connection.execute(sa.select(job.c.id).where(job.c.id == "ftjob-x")).first() is None

@@ -22,9 +22,11 @@ import worker.attempt
 import worker.lease
 import worker.reconciler
 from domain.files.binding import bind
-from domain.jobs import jobs
+from domain.jobs import acting
 from domain.jobs.planning import Draft
 from domain.jobs.releases import Result
+from domain.jobs.resolving import Planned, Wanted
+from domain.jobs.submit import submit
 from domain.kit import tables
 from domain.kit.database import make_engine
 from domain.kit.ids import new_id
@@ -191,16 +193,16 @@ class Service:
         self.job = new_id("ftjob", "-")
         orders = self.world.balance(self.budget).filter.orders
         cost = PLAN.cost(orders)
-        wanted = jobs.Wanted("m", self.file, None, "lora", {}, {}, 1.0, None, 0, None, {})
+        wanted = Wanted("m", self.file, None, "lora", {}, {}, 1.0, None, 0, None, {})
         with self.api.begin() as c:
             draft = Draft({"type": "lora", "lora": {}}, PLAN, 1.0, 0.1, cost, 0)
             sources = c.execute(sa.select(tables.file).where(tables.file.c.id == self.file)).all()
-            planned = jobs.Planned(wanted, tuple(sources), draft, balance(c, self.budget), None, None, None)
-            jobs.submit(c, planned, self.store, job_id=self.job, viewer=self.world.viewer, check_first=True)
+            planned = Planned(wanted, tuple(sources), draft, balance(c, self.budget), None, None, None)
+            submit(c, planned, self.store, job_id=self.job, viewer=self.world.viewer, check_first=True)
 
     def cancel(self) -> None:
         with self.api.begin() as c, contextlib.suppress(Conflict):
-            jobs.cancel(c, self.world.viewer, self.job)
+            acting.cancel(c, self.world.viewer, self.job)
 
     def attempt(self) -> None:
         with contextlib.ExitStack() as stack:

@@ -21,7 +21,7 @@ from domain.access import budgets, grants
 from domain.access.grants import Viewer
 from domain.files import files, upload_reports
 from domain.files.questions import open_questions
-from domain.jobs import events, jobs
+from domain.jobs import events, reading
 from domain.jobs.progress import estimated_finishes
 from domain.kit.tables import api_key, audit, idempotency, keeper_watch
 from domain.models import profiles
@@ -65,7 +65,7 @@ def _grants(c: sa.Connection) -> None:
 
 def _jobs(c: sa.Connection) -> None:
     for viewer in VIEWERS:
-        rows = c.execute(jobs.page_of_tenant(viewer)).all()
+        rows = c.execute(reading.page_of_tenant(viewer)).all()
         finishes = estimated_finishes(c, MODELS, rows)
         _shown(*(job_of(row, SIGNER, finishes.get(row.id)) for row in rows))
 

@@ -1,0 +1,254 @@
+"""A request for a job with everything resolved: its files, its plan, and what it would take of its budget."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from domain.access.grants import Grant, Viewer, used_by
+from domain.files import files
+from domain.jobs.planning import (
+    Dataset,
+    Draft,
+    at_main_order,
+    draft,
+    fits,
+    guarantee,
+    largest_epsilon,
+    largest_share,
+    prices,
+)
+from domain.jobs.twins import finished_twin
+from domain.kit.purposes import PRIVATE, PUBLIC
+from domain.kit.refusals import Conflict, Invalid, NotFound
+from domain.kit.tables import file
+from domain.models.allow_list import BaseModelFacts, Models
+from domain.models.profiles import Known, Profile, known, seconds
+from dpcore.terms import accounting
+from dpcore.terms.methods import get_method
+from dpcore.terms.tasks import TaskKind
+from ledger.budgets import Balance, balance
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a caller asks for; None and missing values are left to the service."""
+
+    model: str
+    training_file: str
+    validation_file: str | None
+    method: str
+    options: Mapping[str, Any]
+    hyperparameters: Mapping[str, Any]
+    epsilon: float | None
+    delta: float | None
+    seed: int | None
+    suffix: str | None
+    metadata: Mapping[str, str]
+    share: float | None = None
+    """Of the budget's cap at its main order, in place of an epsilon."""
+    queue_days: int | None = None
+    """Days in which a worker must begin, at most the budget's; None: the budget's."""
+    allow_duplicate: bool = False
+    """Pay again for a job that has succeeded already."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A job with every number resolved, and the budget as it was when it was planned."""
+
+    wanted: Wanted
+    sources: tuple[sa.Row[Any], ...]
+    """The files that the job would open: whole rows of `file`."""
+    draft: Draft
+    budget: Balance
+    grant: Grant | None
+    approval_above: float | None
+    """The lower threshold of the budget's and the grant's; a job above it waits for a steward."""
+    finished_twin: str | None
+    profiles: tuple[Profile, ...] = ()
+    """What workers measured of this model and of what each phase trains; none before all were."""
+    model_revision: str | None = None
+    """sha256 of the base model's weights, which the worker holds the job to."""
+
+    @property
+    def seconds(self) -> float | None:
+        """At most how long training takes, by what was measured."""
+        return seconds(self.draft.program, self.profiles) if self.profiles else None
+
+    @property
+    def memory(self) -> int:
+        """Bytes that training needs, by formula or, where that was more, as measured."""
+        return max(self.draft.memory, *(profile.peak_bytes for profile in self.profiles), 0)
+
+    @property
+    def accounts(self) -> list[Balance]:
+        """What must have room: the budget, and the grant's sub-limit where there is one."""
+        sub = None if self.grant is None else self.grant.account
+        return [self.budget] if sub is None else [self.budget, sub]
+
+    @property
+    def fits(self) -> bool:
+        return self.budget.frozen_reason is None and all(fits(self.draft, a) for a in self.accounts)
+
+    @property
+    def largest_epsilon(self) -> float:
+        return min(largest_epsilon(self.draft, a) for a in self.accounts)
+
+    @property
+    def largest_share(self) -> float:
+        return min(largest_share(self.draft, a) for a in self.accounts)
+
+    @property
+    def jobs_that_fit(self) -> int:
+        """How many jobs like this one still fit, this one among them."""
+        return min(accounting.how_many_fit(a.cap, a.used, self.draft.cost) for a in self.accounts)
+
+    @property
+    def needs_approval(self) -> bool:
+        """Whether a steward must agree; the database decides the same in its own integers."""
+        if self.approval_above is None:
+            return False
+        cap = accounting.caps(self.approval_above, self.budget.delta, self.budget.filter)
+        return not accounting.fits(cap, self.budget.filter.nothing, self.draft.cost)
+
+    @property
+    def price_now(self) -> float:
+        """What the budget's epsilon so far would grow by: less than the job's own epsilon, because noise composes."""
+        after = tuple(u + c for u, c in zip(self.budget.used, self.draft.cost, strict=True))
+        return max(0.0, self.budget.epsilon_of(after) - self.budget.epsilon_of(self.budget.used))
+
+    def privacy(self) -> dict[str, Any]:
+        """What is promised; budget_left is the epsilon that the budget's total stays below its limit.
+
+        Of several phases: the least noise, the largest rate, all steps."""
+        program, budget = self.draft.program, self.budget
+        mechanisms = [phase.mechanism for phase in program.phases]
+        after = tuple(u + c for u, c in zip(budget.used, self.draft.cost, strict=True))
+        return {
+            "budget": budget.id,
+            "unit": budget.unit,
+            "epsilon": self.draft.epsilon,
+            "share": self.draft.share,
+            "main_order": at_main_order(self.draft, budget),
+            "delta": budget.delta,
+            "noise_multiplier": min(m.noise_multiplier for m in mechanisms),
+            "sample_rate": max(m.sample_rate for m in mechanisms),
+            "steps_planned": program.steps,
+            "phases": prices(program, budget),
+            "budget_left_before": budget_left(budget, budget.used),
+            "budget_left_after": budget_left(budget, after),
+            "share_left_before": accounting.share_left(budget.cap, budget.used, budget.filter),
+            "share_left_after": accounting.share_left(budget.cap, after, budget.filter),
+            "guarantee": guarantee(program, budget, self.draft.epsilon),
+        }
+
+
+def budget_left(budget: Balance, used: tuple[int, ...]) -> float:
+    """For display: the limit less what `used` alone would take of the empty budget."""
+    return max(0.0, budget.epsilon - budget.epsilon_of(used))
+
+
+def plan_job(connection: sa.Connection, viewer: Viewer, models: Models, wanted: Wanted) -> Planned:
+    """Resolve a request; the files it names cannot be deleted until the caller's transaction ends.
+
+    Raises Invalid or NotFound, naming the field.
+    """
+    model = _model(models, wanted.model)
+    training = _usable(connection, viewer, wanted.training_file, "training_file", PRIVATE)
+    sources = [training]
+    if wanted.validation_file is not None:
+        validation = _usable(connection, viewer, wanted.validation_file, "validation_file", PUBLIC)
+        if validation.task != training.task:
+            raise Invalid(
+                f"the evaluation set is for the task {validation.task}, the training file for {training.task}",
+                code="tasks_differ",
+                param="validation_file",
+            )
+        if not set(validation.labels or ()) <= set(training.labels or ()):
+            raise Invalid(
+                "the evaluation set has labels that the training file has not",
+                code="labels_differ",
+                param="validation_file",
+            )
+        sources.append(validation)
+    budget = balance(connection, training.budget_id)
+    grant = used_by(connection, viewer, budget)
+    made = draft(
+        method=wanted.method,
+        options=wanted.options,
+        hyperparameters=wanted.hyperparameters,
+        epsilon=_default_epsilon(grant) if wanted.epsilon is None else wanted.epsilon,
+        share=wanted.share,
+        delta=wanted.delta,
+        seed=secrets.randbelow(2**31) if wanted.seed is None else wanted.seed,
+        model=model,
+        dataset=Dataset(training.task, training.declared_size, len(training.labels or ()), training.max_length),
+        budget=budget,
+    )
+    found = known(connection, model)
+    _require_no_refusal(found, made, training.task)
+    twin = finished_twin(
+        connection,
+        viewer,
+        model=wanted.model,
+        model_revision=model.revision,
+        training_file=training.id,
+        method=made.method,
+        epsilon=made.epsilon,
+    )
+    above = _approval_above(budget, grant)
+    measured = found.of_program(made.program, training.task)
+    return Planned(wanted, tuple(sources), made, budget, grant, above, twin, measured, model.revision)
+
+
+def _model(models: Models, name: str) -> BaseModelFacts:
+    if name in models.unusable:
+        because = models.unusable[name].because
+        raise Conflict(f"the model {name} cannot be used now: {because}", code="model_unavailable", param="model")
+    if name not in models.usable:
+        raise Invalid(f"unknown model; there are: {', '.join(models.usable)}", code="unknown_model", param="model")
+    return models.usable[name]
+
+
+def _require_no_refusal(found: Known, made: Draft, task: TaskKind) -> None:
+    """What workers tried is each method with its default options: others may still do."""
+    method = made.program.method
+    refusal = found.refusal(method, task)
+    if refusal is None or made.program.options != get_method(method).Options().model_dump(mode="json"):
+        return
+    raise Invalid(
+        f"a worker tried the method {method} on this model, on made-up text, and it cannot be trained so: {refusal}",
+        code="unsupported_method",
+        param="method.type",
+    )
+
+
+def _default_epsilon(grant: Grant | None) -> float | None:
+    """All of a sub-limit that nothing has touched; without one the plan takes its default from the budget."""
+    if grant is None or grant.account is None or any(grant.account.used):
+        return None
+    return grant.account.epsilon
+
+
+def _approval_above(budget: Balance, grant: Grant | None) -> float | None:
+    both = (budget.approval_above, None if grant is None else grant.approval_above)
+    return min((float(above) for above in both if above is not None), default=None)
+
+
+def _usable(connection: sa.Connection, viewer: Viewer, file_id: str, param: str, purpose: str) -> sa.Row[Any]:
+    row = connection.execute(
+        files.of_tenant(viewer).where(file.c.id == file_id).with_for_update(read=True, of=file)
+    ).one_or_none()
+    if row is None:
+        raise NotFound("file", param)
+    if row.purpose != purpose:
+        needed = "a private file (purpose fine-tune)" if purpose == PRIVATE else "a public file (purpose evals)"
+        raise Invalid(
+            f"{param} must be {needed}; this one has purpose {row.purpose}", code="wrong_purpose", param=param
+        )
+    if row.status != "processed":
+        raise Invalid(f"{param} has status {row.status}; it cannot be used", code="file_not_processed", param=param)
+    return row

@@ -1,0 +1,109 @@
+"""Submitting: a job, its reservation and the ledger's entry in one transaction, or none of them."""
+
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from domain.access.grants import Viewer, used_by
+from domain.files.binding import require_bound
+from domain.jobs import life
+from domain.jobs.planning import fits, rounded_up
+from domain.jobs.resolving import Planned, budget_left
+from domain.jobs.twins import already_done
+from domain.kit.ids import new_id
+from domain.kit.refusals import NotFound, OverBudget
+from domain.kit.tables import job_file
+from domain.storage.blobs import Store
+from ledger import reserve
+from ledger.budgets import Balance, balance
+from ledger.errors import BudgetExceeded, GrantExceeded, NotGranted
+
+
+def submit(
+    connection: sa.Connection, planned: Planned, store: Store, *, job_id: str, viewer: Viewer, check_first: bool
+) -> None:
+    """Insert the job, its reservation and the ledger entry; the caller commits, then sends a hint.
+
+    Raises Conflict when the same job has succeeded already and nobody asked to pay again, or when a file is not tied to
+    its rows, of which none is read; OverBudget, by the service's own check or, with `check_first` false or after losing
+    a race, because the database refused (its error is then the cause); NotFound when the grant was revoked meanwhile;
+    ledger.errors.BudgetFrozen.
+    """
+    if planned.finished_twin is not None and not planned.wanted.allow_duplicate:
+        raise already_done(planned.finished_twin)
+    if check_first:
+        for account in planned.accounts:
+            if not fits(planned.draft, account):
+                raise _over_budget(planned, account, "service")
+    units = {planned.budget.id: (planned.budget.unit, planned.budget.max_records_per_user)}
+    require_bound(connection, store, planned.sources, units)
+    try:
+        with connection.begin_nested():
+            _insert(connection, planned, job_id, viewer)
+    except NotGranted as error:
+        raise NotFound("file", "training_file") from error
+    except (BudgetExceeded, GrantExceeded) as error:
+        budget = balance(connection, planned.budget.id)
+        now = replace(planned, budget=budget, grant=used_by(connection, viewer, budget))
+        raise _over_budget(now, now.accounts[-1 if isinstance(error, GrantExceeded) else 0], "database") from error
+
+
+def _insert(connection: sa.Connection, planned: Planned, job_id: str, viewer: Viewer) -> None:
+    wanted, program = planned.wanted, planned.draft.program
+    life.queued(
+        connection,
+        job_id,
+        rounded_up(planned.draft.epsilon),
+        tenant_id=viewer.tenant_id,
+        created_by=viewer.key_id,
+        model=wanted.model,
+        model_revision=planned.model_revision,
+        validation_file=wanted.validation_file,
+        method=planned.draft.method,
+        plan=program.model_dump(mode="json"),
+        privacy=planned.privacy(),
+        seed=program.seed,
+        suffix=wanted.suffix,
+        metadata=dict(wanted.metadata),
+    )
+    connection.execute(
+        job_file.insert().values(job_id=job_id, file_id=wanted.training_file, budget_id=planned.budget.id)
+    )
+    charge = reserve.Charge(
+        reservation_id=new_id("reservation"),
+        file_id=wanted.training_file,
+        budget_id=planned.budget.id,
+        phases=[
+            reserve.Priced(p.mechanism.sample_rate, p.mechanism.noise_multiplier, p.steps, p.mechanism.indivisible)
+            for p in program.phases
+        ],
+    )
+    receipts = reserve.reserve(connection, job_id, [charge], queue_days=wanted.queue_days)
+    if any(receipt.waits for receipt in receipts):
+        life.waiting(connection, job_id)
+
+
+def _over_budget(planned: Planned, account: Balance, refused_by: str) -> OverBudget:
+    """`account`: the budget, or the grant's sub-limit."""
+    largest = planned.largest_epsilon
+    advice = (
+        f"the largest epsilon at which this job fits is {largest:g}"
+        if largest > 0
+        else "no job of this shape fits any more"
+    )
+    of_grant = account is not planned.budget
+    limit = "the grant's sub-limit" if of_grant else "the privacy budget"
+    which: dict[str, Any] = {"grant": account.id, "grant_left": budget_left(account, account.used)} if of_grant else {}
+    return OverBudget(
+        f"{limit} of {account.epsilon:g} has no room for epsilon "
+        f"{rounded_up(planned.draft.epsilon):g} beside what is spent and reserved; {advice}",
+        code="grant_limit_exceeded" if of_grant else "privacy_budget_exceeded",
+        param="privacy.epsilon",
+        budget=planned.budget.id,
+        budget_left=budget_left(planned.budget, planned.budget.used),
+        **which,
+        largest_epsilon=largest,
+        largest_share=planned.largest_share,
+        refused_by=refused_by,
+    )
