@@ -34,9 +34,10 @@ from domain.kit.refusals import Conflict
 from domain.storage.blobs import Store, put_bytes
 from domain.storage.sealing import new_seal
 from dpcore.checkpoint import FORMAT, read_step
+from dpcore.run import Outcome
 from dpcore.terms import accounting
-from dpcore.terms.program import Program
-from dpcore.train import Outcome
+from dpcore.terms.mechanisms import PoissonGaussian
+from dpcore.terms.program import Phase, Program
 from ledger.budgets import balance
 from ledger.tables import phase, reservation
 from ledger.tables import work as work_table
@@ -44,19 +45,18 @@ from ledger.verify import verify_budget
 from tests.conftest import Database, blob_store
 from tests.ledger.worlds import World
 
-PLAN = Program.model_validate(
-    {
-        "sample_rate": 0.01,
-        "noise_multiplier": 1.0,
-        "steps": 40,
-        "clip_norm": 1.0,
-        "expected_batch": 10,
-        "method": "lora",
-        "learning_rate": 1e-3,
-        "max_length": 64,
-    }
-)
 CHUNK = 20
+_PHASE = Phase(
+    name="first",
+    trains="lora",
+    mechanism=PoissonGaussian(sample_rate=0.01, noise_multiplier=1.0),
+    steps=CHUNK,
+    clip_norm=1.0,
+    expected_batch=10,
+    learning_rate=1e-3,
+)
+PROGRAM = Program(method="lora", max_length=64, phases=(_PHASE, _PHASE.model_copy(update={"name": "second"})))
+"""Two phases of a chunk each: every crash falls into one of them, or between them."""
 Moment = Literal["before", "after"]
 Victim = Literal["connection", "process"]
 
@@ -192,10 +192,10 @@ class Service:
     def submit(self) -> None:
         self.job = new_id("ftjob", "-")
         orders = self.world.balance(self.budget).filter.orders
-        cost = PLAN.cost(orders)
+        cost = PROGRAM.cost(orders)
         wanted = Wanted("m", self.file, None, "lora", {}, {}, 1.0, None, 0, None, {})
         with self.api.begin() as c:
-            draft = Draft({"type": "lora", "lora": {}}, PLAN, 1.0, 0.1, cost, 0)
+            draft = Draft({"type": "lora", "lora": {}}, PROGRAM, 1.0, 0.1, cost, 0)
             sources = c.execute(sa.select(tables.file).where(tables.file.c.id == self.file)).all()
             planned = Planned(wanted, tuple(sources), draft, balance(c, self.budget), None, None, None)
             submit(c, planned, self.store, job_id=self.job, viewer=self.world.viewer, check_first=True)
@@ -207,7 +207,7 @@ class Service:
     def attempt(self) -> None:
         with contextlib.ExitStack() as stack:
             for target, name, stand_in in (
-                (worker.attempt, "train", self._train),
+                (worker.attempt, "run", self._run),
                 (
                     worker.attempt,
                     "build",
@@ -221,28 +221,27 @@ class Service:
                 stack.enter_context(mock.patch.object(target, name, stand_in))
             worker.attempt.attempt(self.worker, self.settings, self.job)
 
-    def _train(
+    def _run(
         self,
         *,
-        authorise: Callable[[int], int],
+        authorise: Callable[[int, int], int],
         save: Callable[[bytes], None],
         checkpoint: bytes | None,
         **_: object,
     ) -> Outcome:
-        step = 0 if checkpoint is None else read_step(checkpoint)
-        while step < PLAN.steps:
+        step, lost = 0 if checkpoint is None else read_step(checkpoint), 0
+        while step < PROGRAM.steps:
             if self.noise_first:
                 self.executed[self.job] += CHUNK
-                granted = authorise(CHUNK)
+                granted = authorise(step // CHUNK, CHUNK)
             else:
-                granted = authorise(CHUNK)
+                granted = authorise(step // CHUNK, CHUNK)
                 self.executed[self.job] += granted
-            if granted == 0:
-                return Outcome(step, "used_up")
-            step += granted
+            lost += CHUNK - granted  # what is used up in the first phase leaves the second its own
+            step += CHUNK
             save(checkpoint_at(step))
             self.during(step)
-        return Outcome(step, "finished")
+        return Outcome(step - lost, "used_up" if lost else "finished")
 
     def _adapter(self, _store: object, lease: Any, *_: object) -> Result:
         return Result("adapter", "adapter.zip", 1, "00" * 32, new_seal(bytes(32), f"{lease.job_id}/{lease.fence}", 1))
@@ -270,7 +269,9 @@ class Service:
 
 def checkpoint_at(step: int) -> bytes:
     """What the loop would keep, without weights."""
-    header = {"format": FORMAT, "phase": "0", "before": "0", "step": str(step), "program": PLAN.model_dump_json()}
+    at = min(step // CHUNK, len(PROGRAM.phases) - 1)
+    header = {"format": FORMAT, "phase": str(at), "before": str(at * CHUNK), "step": str(step - at * CHUNK)}
+    header["program"] = PROGRAM.model_dump_json()
     return safetensors.torch.save({}, metadata=header)
 
 
@@ -304,7 +305,7 @@ def _failure(service: Service) -> None:
 
 
 SCENARIOS: dict[str, tuple[Callable[[Service], None], str, int]] = {
-    "success": (_success, "succeeded", PLAN.steps),
+    "success": (_success, "succeeded", PROGRAM.steps),
     "cancelled in the queue": (_cancelled_in_the_queue, "cancelled", 0),
     "cancelled at work": (_cancelled_at_work, "cancelled", CHUNK),
     "failure": (_failure, "failed", CHUNK),
@@ -386,10 +387,16 @@ def _judge(service: Service, row: Row, crash: str) -> None:
     with service.world.api.connect() as c:
         held = balance(c, service.budget)
         booked = c.execute(
-            sa.select(phase, reservation.c.state, tables.job.c.status)
+            sa.select(
+                sa.func.sum(phase.c.steps_authorised).label("steps_authorised"),
+                sa.func.max(phase.c.step_cost).label("step_cost"),  # the same in both
+                reservation.c.state,
+                tables.job.c.status,
+            )
             .join(reservation, reservation.c.id == phase.c.reservation_id)
             .join(tables.job, tables.job.c.id == reservation.c.job_id)
             .where(reservation.c.budget_id == service.budget)
+            .group_by(reservation.c.state, tables.job.c.status)
         ).one()
         published = c.execute(
             sa.select(sa.func.count()).select_from(tables.release).where(tables.release.c.job_id == service.job)
@@ -400,7 +407,7 @@ def _judge(service: Service, row: Row, crash: str) -> None:
     charged = all(s >= ran * k for s, k in zip(held.spent, booked.step_cost, strict=True))
     row.ends[booked.status] += 1
     for count, wrong in (
-        ("overspends", bool(findings) or not fits or booked.steps_authorised > PLAN.steps),
+        ("overspends", bool(findings) or not fits or booked.steps_authorised > PROGRAM.steps),
         ("lost_charges", ran > booked.steps_authorised or not charged),
         ("stuck", booked.state != "settled" or any(held.reserved) or booked.status in ("queued", "running")),
         ("half_published", published != (2 if booked.status == "succeeded" else 0)),
