@@ -184,7 +184,7 @@ def test_chats_need_a_template(tokenizer):
     [("a:", "b", "\n"), ("a: ", "b", ""), ("a:\n", "b", ""), ("a:", " b", ""), ("", "b", ""), ("a:", "", "\n")],
 )
 def test_no_word_of_a_prompt_runs_into_the_completion(prompt, completion, between):
-    from dpcore.tasks.causal_lm import boundary
+    from dpcore.tasks.completion import boundary
 
     assert boundary(prompt, completion) == between
 
