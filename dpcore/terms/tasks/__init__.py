@@ -1,7 +1,7 @@
 """The kinds of task: what a record of a file holds, and what a model learns from it. One module a kind, found by name.
 
-A kind's module offers `KIND`, what is said of it; `dpcore/tasks/<name>.py` is its torch side. Whatever is half made is
-refused when this package is loaded, before any file or job.
+A kind's module offers `KIND`, what is said of it; half of one is refused when this package is loaded, before any file or
+job. `dpcore/tasks/<name>.py` is its torch side, and a migration adds its name to the database's CHECKs of `task`.
 """
 
 import pkgutil
