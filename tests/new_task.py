@@ -18,14 +18,14 @@ from domain.ingest.check import Request, check
 from domain.models.allow_list import describe
 from domain.storage.rows import parse_rows
 from dpcore.export import About, Privacy, write_card
-from dpcore.methods import get_method
+from dpcore.methods import get_trainer
 from dpcore.models import build_model, load_tokenizer
 from dpcore.tasks import make_task
 from dpcore.terms.kind import LABEL
 from dpcore.terms.tasks import KINDS, get_kind
 from tests.domain.test_planning import CHATTER, plan
 from tests.dpcore import zoo
-from tests.dpcore.test_train import Host, make_plan
+from tests.dpcore.test_train import Host, make_program
 from tests.sample_rows import row_of
 
 PRIVACY = Privacy(2.5, 1e-5, "record", "add_or_remove_one", "Poisson-subsampled Gaussian", "The promise.", 400)
@@ -55,12 +55,12 @@ def walk(name: str, stand: str, architecture: str, folder: Path) -> dict[str, An
     base = zoo.save(architecture, stand, folder / "base")
     tokenizer = load_tokenizer(base)
     task = make_task(name, tokenizer, labels=labels, max_length=16)
-    model = get_method("lora").attach(build_model(name, base, labels, seed=0), {}, task=name, seed=0)
+    model = get_trainer("lora").attach(build_model(name, base, labels, seed=0), {}, task=name, seed=0)
     host, records = Host(), task.encode(kept.columns, kept.labels or [])
-    host.run(model, task, records, make_plan(steps=2))
+    host.run(model, task, records, make_program(steps=2))
     about = About("tiny", describe("tiny", base).revision, "lora", name, labels, 16)
     export = folder / "export"
-    get_method("lora").export(model, export, about, tokenizer=tokenizer)
+    get_trainer("lora").export(model, export, about, tokenizer=tokenizer)
     write_card(export, base, PRIVACY)
     named = [word for field, theirs in own.items() if field != LABEL for word in (f"--{field}", theirs)]
     tried = tacit("try", export, source, "--base", base, "--max-new-tokens", 2, *named)
@@ -71,7 +71,7 @@ def walk(name: str, stand: str, architecture: str, folder: Path) -> dict[str, An
         "kept": [kept.columns == {field: [row[field] for row in said] for field in kind.texts}, kept.labels],
         "records": len(records),
         "steps": len(host.saved),
-        "planned": plan(CHATTER, name).plan.expected_batch,
+        "planned": plan(CHATTER, name).memory > 0,
         "card": kind.example.replace("{max_length}", "16") in (export / "README.md").read_text(),
         "answers": [tried.exit_code, len(tried.stdout.splitlines())],
         "help": all(f"--{field}" in tacit("files", "upload", "--help").stdout for field in own),

@@ -80,7 +80,7 @@ def test_two_files_are_a_kind_of_task(tmp_path: Path) -> None:
             "kept": [True, labels],
             "records": 30,
             "steps": 2,
-            "planned": 50,
+            "planned": True,
             "card": True,
             "answers": [0, 30],
             "help": True,

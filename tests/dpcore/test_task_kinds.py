@@ -11,7 +11,8 @@ import dpcore.terms.tasks as tasks
 from dpcore.export import About
 from dpcore.export.snippets import snippet
 from dpcore.tasks import make_task
-from dpcore.terms.tasks import KINDS, HalfMadeKind, UnknownKind, get_kind, told_by
+from dpcore.terms.errors import HalfMade
+from dpcore.terms.tasks import KINDS, UnknownKind, get_kind, told_by
 
 from .conftest import LABELS, MAX_LENGTH
 
@@ -80,16 +81,14 @@ def test_another_file_is_another_kind(half):
 def test_a_half_made_kind_is_refused_by_its_name(half, whole, half_made, words):
     assert whole in WHOLE
     half(WHOLE.replace(whole, half_made))
-    with pytest.raises(HalfMadeKind, match=f"^kind of task 'half': .*{re.escape(words)}"):
+    with pytest.raises(HalfMade, match=f"^kind of task 'half': .*{re.escape(words)}"):
         tasks.load()
 
 
 def test_a_kind_without_a_torch_side_is_refused_by_its_module(monkeypatch, writer_tokenizer):
-    for name in ("half", "records"):  # there is a module of that name, which is of no kind
+    for name, words in (("half", "missing"), ("records", "half-made: make is missing")):  # shared code is of no kind
         monkeypatch.setitem(tasks.KINDS, name, get_kind("text"))
-        with pytest.raises(
-            HalfMadeKind, match=rf"kind of task '{name}': no function `make` in .*dpcore\.tasks\.{name}$"
-        ):
+        with pytest.raises(HalfMade, match=rf"^dpcore\.tasks\.{name} is {words}"):
             make_task(name, writer_tokenizer, max_length=MAX_LENGTH)
 
 
