@@ -15,28 +15,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from cli import demo_data, options, output
+from cli import columns, demo_data, options, output
 from cli.client import ApiError, Client
 from cli.commands import adapters, jobs
 from cli.embedded import lock
 from cli.embedded.errors import StackError
+from dpcore.terms.kind import LABEL, TEXT
 from dpcore.terms.methods import method_names
-
-if TYPE_CHECKING:
-    from dpcore.terms.tasks import TaskKind
+from dpcore.terms.tasks import DEFAULT_KIND, KINDS, TaskKind, get_kind, told_by
 
 ROWS, EVALUATED = 6000, 600  # of the made-up data
 STEPS, BATCH = 40, 256
 LEARNT = 0.15  # how far above chance the made-up task must be learnt
 START = 180.0  # seconds for the stack to come up, migrations included
 LEDGER = ["seq", "kind", "outcome", "epsilon_after", "at", "hash"]
+CAUSAL = "causal-lm"
 STOCK = Path(__file__).with_name("demo_predict.py")
 console = output.console
 
@@ -47,7 +47,7 @@ class Task:
 
     train: Path
     evaluation: Path
-    kind: "TaskKind"
+    kind: TaskKind
     columns: dict[str, str]
     """Of the files: the service's name for each, and theirs."""
     labels: str | None
@@ -62,21 +62,19 @@ class Task:
 
 
 @options.explained
+@options.sharing(columns.named())
 def demo(
+    named: columns.Named,
     data: Annotated[Path | None, typer.Option(help="Keep everything in this folder, or use the stack on it.")] = None,
     train: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Private rows of your own.")] = None,
     evaluation: Annotated[
         Path | None, typer.Option("--eval", exists=True, dir_okay=False, help="Public rows of your own to measure on.")
     ] = None,
     task: Annotated[
-        str, typer.Option(help="classification, pair, or causal-lm: completions, chats or texts, by the columns named.")
-    ] = "classification",
-    text: Annotated[str, typer.Option(help="The column with the text.")] = "text",
-    text_pair: Annotated[str, typer.Option(help="The column with a pair's second text.")] = "text_pair",
-    label: Annotated[str, typer.Option(help="The column with the label.")] = "label",
-    prompt: Annotated[str | None, typer.Option(help="causal-lm: the column with the prompt.")] = None,
-    completion: Annotated[str | None, typer.Option(help="causal-lm: the column with what follows it.")] = None,
-    messages: Annotated[str | None, typer.Option(help="causal-lm: the column with a chat's messages.")] = None,
+        str,
+        typer.Option(help=f"{', '.join(KINDS)}; or {CAUSAL}: what a language model learns from the columns named."),
+    ] = DEFAULT_KIND,
+    label: Annotated[str, typer.Option(help="The column with the label.")] = LABEL,
     max_length: Annotated[int | None, typer.Option(min=4, help="Tokens of a record; the rest is cut.")] = None,
     epsilon: Annotated[float, typer.Option(help="The budget, and the price of the one job that fills it.")] = 8.0,
     delta: Annotated[float, typer.Option(help="Below 1 / the number of rows.")] = 1e-5,
@@ -97,10 +95,8 @@ def demo(
     tacit demo --task causal-lm --train e2e.csv --eval dev.csv --prompt mr --completion ref --model gpt2=/models/gpt2
     ```
     """
-    kind, columns = _kind(
-        task, text=text, text_pair=text_pair, label=label, prompt=prompt, completion=completion, messages=messages
-    )
-    if kind != "classification" and train is None:
+    kind, names = _kind(task, {**named, LABEL: label})
+    if kind != DEFAULT_KIND and train is None:
         options.fail("the made-up rows are texts with labels; for another task give your own: --train and --eval")
     model = _known_as(model)
     if (train is None) != (evaluation is None):
@@ -114,12 +110,12 @@ def demo(
             labels: str | None = ",".join(demo_data.LABELS)
             steps, batch_size, made_up = steps or STEPS, batch_size or BATCH, True
         else:
-            labels, made_up = "publish" if "label" in columns else None, False
+            labels, made_up = "publish" if LABEL in names else None, False
         wanted = Task(
             train,
             evaluation,
             kind,
-            columns,
+            names,
             labels,
             epsilon,
             delta,
@@ -142,16 +138,15 @@ def demo(
         options.fail("the model has not learnt the task")
 
 
-def _kind(task: str, **names: str | None) -> tuple["TaskKind", dict[str, str]]:
+def _kind(task: str, names: columns.Named) -> tuple[TaskKind, dict[str, str]]:
     """The service's task and its columns; a causal LM's follows from the columns that were named."""
-    from domain.storage.rows import LABELLED, TASK_COLUMNS
-
-    if task == "causal-lm":
-        task = "completion" if names["prompt"] or names["completion"] else "chat" if names["messages"] else "text"
-    if task not in TASK_COLUMNS:
-        options.fail(f"--task {task!r} is none of causal-lm, {', '.join(TASK_COLUMNS)}")
-    wanted = (*TASK_COLUMNS[task], *(("label",) if task in LABELLED else ()))
-    return cast("TaskKind", task), {name: names[name] or name for name in wanted}
+    if task == CAUSAL:
+        task = told_by([name for name, theirs in names.items() if theirs])
+        if get_kind(task).labelled:
+            task = next(name for name, kind in KINDS.items() if kind.causal_lm and kind.columns == (TEXT,))
+    if task not in KINDS:
+        options.fail(f"--task {task!r} is none of {CAUSAL}, {', '.join(KINDS)}")
+    return task, {name: names[name] or name for name in get_kind(task).fields}
 
 
 def _known_as(model: str) -> str:
@@ -327,10 +322,11 @@ def _stock(task: Task, private: dict[str, Any], adapter: Path, scratch: Path) ->
     console.print("Loaded by stock libraries, in a process that imports nothing of Tacit:")
     base, labels = _base_model(task.model).folder, private["labels"] or []
     max_length = int(private.get("max_length") or 128)
-    about = {"labels": labels, "max_length": max_length, "causal": not labels}
+    kind = get_kind(task.kind)
+    about = {"labels": labels, "max_length": max_length, "causal": kind.causal_lm, "texts": kind.texts}
     rows = scratch / "evaluation.jsonl"
     with rows.open("w", encoding="utf-8") as file:
-        for row in _tokens(task, base, max_length) if not labels else _records(task, task.evaluation):
+        for row in _tokens(task, base, max_length) if kind.causal_lm else _records(task, task.evaluation):
             file.write(json.dumps(row) + "\n")
     command = [sys.executable, "-I", str(STOCK), str(base), str(adapter), str(rows), json.dumps(about)]
     waiting = (SpinnerColumn(), TextColumn("measuring"), TimeElapsedColumn())
@@ -446,7 +442,7 @@ def _records(task: Task, path: Path) -> Iterator[dict[str, str]]:
         for record in records(source, SUFFIXES[path.suffix.lower()], tuple(task.columns.values()), Problems()):
             values = (v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in record.values)
             yield {
-                name: value.strip() if name == "label" else value
+                name: value.strip() if name == LABEL else value
                 for name, value in zip(task.columns, values, strict=True)
             }
 

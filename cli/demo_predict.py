@@ -2,7 +2,7 @@
 
     python demo_predict.py BASE ADAPTER ROWS ABOUT
 
-ABOUT is {"labels": [...], "max_length": n, "causal": false}. ROWS is JSONL: text, perhaps text_pair, and label; or, for
+ABOUT is {"labels": [...], "max_length": n, "causal": false, "texts": ["text"]}. ROWS is JSONL: texts and label; or, for
 a language model, ids and which of them are targets. Prints one JSON object.
 """
 
@@ -31,13 +31,13 @@ def main(base: str, adapter: Path, rows: list[dict[str, Any]], about: dict[str, 
         count = sum(sum(row["targets"][1:]) for row in rows)
         untrained, trained = (perplexity(load(base, adapter, about, new), rows, count) for new in (True, False))
         return {"perplexity": trained, "perplexity_untrained": untrained, "evaluated": count}
-    rows.sort(key=lambda row: len(row["text"]))
+    rows.sort(key=lambda row: len(row[about["texts"][0]]))
     wanted = torch.tensor([about["labels"].index(row["label"]) for row in rows])
     tokenizer = AutoTokenizer.from_pretrained(adapter)
     about["padding"] = tokenizer.pad_token_id
 
     def accuracy(model: Any) -> float:
-        return right(model, tokenizer, rows, wanted, about["max_length"]) / len(rows)
+        return right(model, tokenizer, rows, wanted, about) / len(rows)
 
     untrained = sum(accuracy(load(base, adapter, about, True, seed)) for seed in range(FRESH_HEADS)) / FRESH_HEADS
     trained = accuracy(load(base, adapter, about, False))
@@ -63,12 +63,12 @@ def load(base: str, adapter: Path, about: dict[str, Any], untrained: bool, seed:
 
 
 @torch.no_grad()
-def right(model: Any, tokenizer: Any, rows: list[dict[str, Any]], wanted: torch.Tensor, max_length: int) -> int:
+def right(model: Any, tokenizer: Any, rows: list[dict[str, Any]], wanted: torch.Tensor, about: dict[str, Any]) -> int:
     total = 0
     for start in range(0, len(rows), BATCH):
         some = rows[start : start + BATCH]
-        texts = [[row[name] for row in some] for name in ("text", "text_pair") if name in some[0]]
-        inputs = tokenizer(*texts, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+        texts = [[row[name] for row in some] for name in about["texts"]]
+        inputs = tokenizer(*texts, padding=True, truncation=True, max_length=about["max_length"], return_tensors="pt")
         total += int((model(**inputs).logits.argmax(-1) == wanted[start : start + BATCH]).sum())
     return total
 

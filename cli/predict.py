@@ -1,6 +1,5 @@
 """An exported adapter on its base model, and what it says about rows."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from dpcore.export import About
 from dpcore.methods import load_export
 from dpcore.models import load_tokenizer
 from dpcore.tasks import make_task
+from dpcore.terms.tasks import get_kind
 
 
 @dataclass(frozen=True)
@@ -64,20 +64,11 @@ def completion(loaded: Loaded, row: Mapping[str, str], max_new_tokens: int) -> s
 
 def _beginning(loaded: Loaded, row: Mapping[str, str]) -> list[int]:
     """The tokens that stand before what is to be written, as they stood in training. Raises StackError for none."""
-    if loaded.about.task == "chat":
-        try:
-            ids = loaded.tokenizer.apply_chat_template(
-                json.loads(row["messages"]), add_generation_prompt=True, tokenize=True, return_dict=False
-            )
-        except Exception as error:  # noqa: BLE001  (a template is a program and refuses as it likes)
-            raise StackError(f"The chat template does not take these messages: {error}") from None
-    else:
-        columns = {name: [value] for name, value in row.items()}
-        if loaded.about.task == "completion":
-            columns["completion"] = [""]
-        ids = [int(token) for token in loaded.task.encode(columns).tokens]
-        if ids and ids[-1] == loaded.tokenizer.eos_token_id:
-            ids = ids[:-1]  # training ends a record with it; here the record goes on
+    unwritten = dict.fromkeys(get_kind(loaded.about.task).written, "")
+    try:
+        ids: list[int] = loaded.task.beginning({**row, **unwritten})
+    except ValueError as error:
+        raise StackError(str(error)) from None
     if not ids:
         raise StackError("A row is empty: there is nothing to go on from.")
-    return list(ids)
+    return ids

@@ -12,36 +12,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cli import options, output
+from cli import columns, options, output
 from cli.embedded.errors import StackError
+from dpcore.terms.tasks import KINDS, get_kind
 
 if TYPE_CHECKING:
     from dpcore.export import About
 
 AT_ONCE = 64  # rows between two moves of the progress bar
 SHOWN = 20  # rows of a table
-COLUMNS = {
-    "classification": ("text",),
-    "pair": ("text", "text_pair"),
-    "completion": ("prompt",),
-    "chat": ("messages",),
-    "text": ("text",),
-}
-"""What a row must have; a text is written on."""
 
 
 @options.explained
+@options.sharing(columns.named(dict.fromkeys(name for kind in KINDS.values() for name in kind.asked)))
 def try_(
+    named: columns.Named,
     adapter: Annotated[Path, typer.Argument(exists=True, help="A downloaded adapter: its ZIP or its folder.")],
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Rows as CSV, TSV, JSONL or Parquet.")],
     base: Annotated[
         str | None,
         typer.Option(help="The base model: its folder or its name. Default: as the adapter says."),
     ] = None,
-    text: Annotated[str | None, typer.Option(help="The column with the text, if not `text`.")] = None,
-    text_pair: Annotated[str | None, typer.Option(help="The column with a pair's second text.")] = None,
-    prompt: Annotated[str | None, typer.Option(help="The column with the prompt.")] = None,
-    messages: Annotated[str | None, typer.Option(help="The column with a chat's messages.")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", dir_okay=False, help="Write the answers here: .csv or .jsonl.")
     ] = None,
@@ -61,8 +52,7 @@ def try_(
         options.fail(f"{out}: the answers are written as .csv or .jsonl")
     with _folder(adapter) as folder:
         about = _about(folder)
-        given = {"text": text, "text_pair": text_pair, "prompt": prompt, "messages": messages}
-        names = {name: given[name] or name for name in COLUMNS[about.task]}
+        names = {name: named[name] or name for name in get_kind(about.task).asked}
         rows = _rows(file, names)
         answers = list(_shown(_answers(folder, about, base, rows, max_new_tokens), len(rows)))
     if out is None:

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import PurePath
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import sqlalchemy as sa
 from fastapi.exceptions import RequestValidationError
@@ -12,6 +12,7 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    create_model,
     field_validator,
 )
 
@@ -27,7 +28,8 @@ from domain.ingest.report import UploadReport
 from domain.ingest.values import LONGEST_LABEL, label_of
 from domain.kit import strict_json
 from domain.kit.purposes import PRIVATE, PUBLIC, RESULT
-from domain.storage.rows import LABELLED, TASK_COLUMNS
+from dpcore.terms.kind import USER
+from dpcore.terms.tasks import COLUMNS, DEFAULT_KIND, KINDS, TaskKind, get_kind, told_by
 
 LARGEST = 10**9
 DEFAULT_MAX_LENGTH = 128
@@ -47,33 +49,25 @@ class InlineBudget(Body):
     name: Name | None = None
 
 
-Task = Literal["classification", "pair", "completion", "chat", "text"]
-
-
-class Columns(Body):
-    """Names of the columns in the file, where they differ: `columns[text]`, `columns[label]` and so on; `columns[user]`
-    for the user's id, where there is one."""
-
-    text: Name | None = None
-    text_pair: Name | None = None
+class _Columns(Body):
     label: Name | None = None
-    prompt: Name | None = None
-    completion: Name | None = None
-    messages: Name | None = None
     user: Name | None = None
 
     @property
     def sent(self) -> set[str]:
         return {name for name, value in self if value is not None}
 
-    @property
-    def task(self) -> Task:
-        """What the columns that were named tell, where the task was not."""
-        if self.text_pair is not None:
-            return "pair"
-        if self.prompt is not None or self.completion is not None:
-            return "completion"
-        return "chat" if self.messages is not None else "classification"
+
+if TYPE_CHECKING:
+    Columns = _Columns
+else:
+    Columns = create_model(
+        "Columns",
+        __base__=_Columns,
+        __doc__="Names of the columns in the file, where they differ: `columns[text]`, `columns[label]` and so on; "
+        "`columns[user]`\nfor the user's id, where there is one.",
+        **dict.fromkeys(COLUMNS, (Name | None, None)),
+    )
 
 
 def _label_list(value: Any) -> Any:
@@ -101,10 +95,11 @@ class NewFile(Body):
     declared_size: Literal["count"] | Annotated[int, Field(ge=1, le=LARGEST)] | None = Field(
         default=None, description="public; at least the number of units; `count` publishes that number"
     )
-    task: Task | None = Field(
+    task: TaskKind | None = Field(
         default=None,
         description="what the rows are for: it says which columns they have; default: what the names in columns[...] "
-        "tell, otherwise classification",
+        f"tell, otherwise {DEFAULT_KIND}. "
+        + " ".join(f"`{name}` ({', '.join(kind.fields)}): {kind.about}" for name, kind in KINDS.items()),
     )
     labels: Annotated[
         Literal["publish"] | Annotated[list[Label], Field(min_length=1, max_length=MOST_LABELS)] | None,
@@ -142,9 +137,9 @@ class NewFile(Body):
         return labels
 
     @property
-    def kind(self) -> Task:
+    def kind(self) -> TaskKind:
         """The task, sent or told by the columns."""
-        return self.task or self.columns.task
+        return self.task or told_by(self.columns.sent)
 
     @property
     def decision(self) -> Decision | None:
@@ -154,23 +149,18 @@ class NewFile(Body):
     @property
     def names(self) -> dict[str, str]:
         """The file's name for each column of the task, and for `user` where users are told."""
-        fields = columns_of(self.kind)
-        told = [*fields, "user"] if self.columns.user is not None else fields
+        fields = get_kind(self.kind).fields
+        told = (*fields, USER) if self.columns.user is not None else fields
         return {field: getattr(self.columns, field) or field for field in told}
-
-
-def columns_of(task: Task) -> list[str]:
-    """The columns that rows of this task have, in their order."""
-    return [*TASK_COLUMNS[task], *(["label"] if task in LABELLED else [])]
 
 
 def _require_whole(form: NewFile) -> None:
     """What one field says of another. Raises RequestValidationError."""
-    fields = columns_of(form.kind)
-    for name in sorted(form.columns.sent - {*fields, "user"}):
-        wanted = ", ".join(fields)
+    kind = get_kind(form.kind)
+    for name in sorted(form.columns.sent - {*kind.fields, USER}):
+        wanted = ", ".join(kind.fields)
         raise wrong_field(f"columns.{name}", f"columns[{name}]: a file of task {form.kind} has the columns {wanted}")
-    if form.kind not in LABELLED and form.labels is not None:
+    if not kind.labelled and form.labels is not None:
         raise wrong_field("labels", f"labels: a file of task {form.kind} has no labels")
     if form.purpose == PUBLIC:
         for name in ("budget", "privacy_budget", "declared_size", "overlap", "overlap_reason"):
@@ -188,7 +178,7 @@ def _require_whole(form: NewFile) -> None:
     if form.declared_size is None:
         message = "declared_size is needed: a public number, at least that of the file's units; `count` publishes it"
         raise wrong_field("declared_size", message)
-    if form.kind in LABELLED:
+    if kind.labelled:
         if form.labels is None:
             raise wrong_field(
                 "labels", "labels is needed: the public list of labels; `publish` publishes those in the file"
@@ -249,7 +239,7 @@ class File(BaseModel):
     expires_at: int | None = None
     filename: str
     purpose: str
-    task: Task | None
+    task: TaskKind | None
     """None for a result."""
     status: Literal["uploaded", "processed", "error"]
     status_details: str | None = None

@@ -11,16 +11,20 @@ from api.fields import Id
 from domain.kit.refusals import NotFound
 from domain.models import profiles
 from domain.models.allow_list import BaseModelFacts, Unusable
-from dpcore.terms.tasks import TaskKind
+from dpcore.terms.tasks import KINDS, TaskKind
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
+_STANDS = {
+    stand: " and ".join(name for name, kind in KINDS.items() if kind.measured_as == stand != name) for stand in KINDS
+}
+_MEASURED = "; ".join(f"{stand} stands for {others} too" for stand, others in _STANDS.items() if others)
 
 
 class Profile(BaseModel):
     """What a worker of this installation measured on synthetic input."""
 
     method: str
-    task: TaskKind = Field(description="classification stands for pair too, completion for chat and text")
+    task: TaskKind = Field(description=_MEASURED)
     device: str
     max_length: int = Field(description="tokens of each record")
     tokens_per_second: float
@@ -32,7 +36,7 @@ class Refused(BaseModel):
     """A method that does not train the model with its default options, as a worker found on made-up text."""
 
     method: str
-    task: TaskKind = Field(description="classification stands for pair too, completion for chat and text")
+    task: TaskKind = Field(description=_MEASURED)
     because: str
     tried_at: int
 

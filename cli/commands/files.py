@@ -5,16 +5,20 @@ from typing import Annotated
 
 import typer
 
-from cli import options, output, upload_report
+from cli import columns, options, output, upload_report
 from cli.client import connect
+from dpcore.terms.tasks import KINDS
 
 app = options.group("Datasets: private ones that belong to a budget, and public ones.")
+_KINDS = ", ".join(f"{name} ({', '.join(kind.fields)})" for name, kind in KINDS.items())
 COLUMNS = ["id", "filename", "purpose", "task", "status", "budget", "declared_size", "created_at"]
 
 
 @app.command()
 @options.explained
+@options.sharing(columns.named())
 def upload(
+    named: columns.Named,
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True)],
     budget: Annotated[str | None, typer.Option(help="The budget that the rows belong to, for ever.")] = None,
     public: Annotated[bool, typer.Option("--public", help="A public evaluation set, without protection.")] = False,
@@ -31,17 +35,9 @@ def upload(
     max_length: Annotated[int | None, typer.Option(help="Tokens of a record; the rest is cut.")] = None,
     task: Annotated[
         str | None,
-        typer.Option(
-            help="What the rows are for: classification (text, label), pair (text, text_pair, label), completion "
-            "(prompt, completion), chat (messages), text. Default: what the columns named here tell."
-        ),
+        typer.Option(help=f"What the rows are for: {_KINDS}. Default: what the columns named here tell."),
     ] = None,
-    text: Annotated[str | None, typer.Option(help="The column with the text, if not `text`.")] = None,
-    text_pair: Annotated[str | None, typer.Option(help="The column with a pair's second text.")] = None,
     label: Annotated[str | None, typer.Option(help="The column with the label, if not `label`.")] = None,
-    prompt: Annotated[str | None, typer.Option(help="The column with the prompt.")] = None,
-    completion: Annotated[str | None, typer.Option(help="The column with what is to be written after it.")] = None,
-    messages: Annotated[str | None, typer.Option(help="The column with a chat's messages.")] = None,
     user_column: Annotated[str | None, typer.Option(help="The column with the user's id, where there is one.")] = None,
     quotes: Annotated[
         str | None,
@@ -90,12 +86,8 @@ def upload(
         "labels": labels,
         "max_length": max_length,
         "task": task,
-        "columns[text]": text,
-        "columns[text_pair]": text_pair,
+        **{f"columns[{name}]": theirs for name, theirs in named.items()},
         "columns[label]": label,
-        "columns[prompt]": prompt,
-        "columns[completion]": completion,
-        "columns[messages]": messages,
         "columns[user]": user_column,
         "quotes": quotes,
         "overlap": overlap,

@@ -2,13 +2,11 @@
 
 from dpcore.terms.facts import ModelFacts
 from dpcore.terms.methods import DEFAULT_METHOD, get_method
-from dpcore.terms.tasks import TaskKind
+from dpcore.terms.tasks import DEFAULT_KIND, TaskKind
 from ledger.budgets import Reference
 
 
-def reference_job(
-    declared_size: int, epsilon: float, facts: ModelFacts, task: TaskKind = "classification"
-) -> Reference:
+def reference_job(declared_size: int, epsilon: float, facts: ModelFacts, task: TaskKind = DEFAULT_KIND) -> Reference:
     """The default method's default job on a file of this size: what a budget made with the file is weighted for."""
     method = get_method(DEFAULT_METHOD)
     options = method.Options()

@@ -20,7 +20,7 @@ from domain.kit.refusals import Refusal
 from domain.kit.tables import file, identity
 from domain.storage import blobs
 from domain.storage.blobs import Store
-from domain.storage.rows import LABELLED, TASK_COLUMNS
+from dpcore.terms.tasks import get_kind
 from ledger.errors import LedgerError
 from ledger.tables import budget, entry
 
@@ -85,14 +85,13 @@ def _again(engine: sa.Engine, store: Store, key: bytes, row: sa.Row[Any]) -> boo
             with engine.connect() as connection, blobs.as_file(binding.open_file(connection, store, row)) as source:
                 shutil.copyfileobj(source, part.file)
             part.file.flush()
-            columns = [*TASK_COLUMNS[row.task], *(["label"] if row.task in LABELLED else [])]
             report = run_check(
                 Request(
                     source=part.path,
                     target=part.rows,
                     format="parquet",
                     task=row.task,
-                    columns={name: name for name in columns},
+                    columns={name: name for name in get_kind(row.task).fields},
                     labels=[str(place) for place in range(len(row.labels or ()))],
                     declared_size=None,
                     key=tenant_key(key, row.tenant_id).hex(),

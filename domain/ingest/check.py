@@ -22,7 +22,9 @@ from domain.ingest.spooled_texts import SpooledTexts
 from domain.ingest.tally import Tally
 from domain.ingest.texts import texts_of
 from domain.ingest.values import in_order, is_text, label_of
-from domain.storage.rows import LABELLED, RowWriter, drop_rows
+from domain.storage.rows import RowWriter, drop_rows
+from dpcore.terms.kind import LABEL, USER
+from dpcore.terms.tasks import COLUMNS, DEFAULT_KIND, TaskKind, get_kind
 
 MOST_LABELS = 1000
 
@@ -37,7 +39,7 @@ class Request(BaseModel):
     format: str
     quotes: Quotes | None = None
     """What those of a TSV file are; None: what they look like."""
-    task: str = "classification"
+    task: TaskKind = DEFAULT_KIND
     columns: dict[str, str]
     """The file's names for the task's columns in their order, for `label` where it has labels, and for `user`."""
     labels: list[str] | None = None
@@ -81,11 +83,10 @@ def check(request: Request) -> Report:
         with request.source.open("rb") as source:
             quotes = read_quotes(source, problems)
     options = _Options(
-        numbers=frozenset(v for k, v in request.columns.items() if k in ("label", "user")), quotes=quotes or "text"
+        numbers=frozenset(v for k, v in request.columns.items() if k in (LABEL, USER)), quotes=quotes or "text"
     )
-    labelled = request.task in LABELLED
     labels = request.labels
-    if labelled and labels is None:
+    if get_kind(request.task).labelled and labels is None:
         with request.source.open("rb") as source:
             labels = _found_labels(source, request, options)
     reader = _Reader(request.columns, labels)
@@ -95,6 +96,7 @@ def check(request: Request) -> Report:
     writer = RowWriter(request.target, request.task, users=by_user is not None)
     tally = Tally(
         folder,
+        request.task,
         request.columns,
         labels,
         request.max_length,
@@ -161,14 +163,14 @@ class _Reader:
         texts: list[str] = []
         place, user = None, None
         for (field, name), value in zip(self._columns.items(), values, strict=True):
-            if field == "label":
+            if field == LABEL:
                 place = self._place(name, value)
-            elif field == "user":
+            elif field == USER:
                 user = spelled(value)
                 if user is None:
                     raise _BadValue("bad_user", f"'{name}' is neither a short text nor a whole number that is exact")
             else:
-                texts.append(_messages(name, value) if field == "messages" else _text(name, value))
+                texts.append(_messages(name, value) if COLUMNS[field].conversation else _text(name, value))
         return tuple(texts), place, user
 
     def _place(self, name: str, value: Any) -> int:
@@ -226,7 +228,7 @@ class _Keep:
 def _found_labels(source: IO[bytes], request: Request, options: "_Options") -> list[str]:
     """All labels in the file in their own order, which tells nothing about the order of the rows."""
     found: set[str] = set()
-    for record in records(source, request.format, (request.columns["label"],), Problems(), **options):
+    for record in records(source, request.format, (request.columns[LABEL],), Problems(), **options):
         name = label_of(record.values[0])
         if name is not None and len(found) <= MOST_LABELS:
             found.add(name)

@@ -1,6 +1,5 @@
 """Counting for an upload's report as its rows stream by: memory does not grow with the file."""
 
-import json
 import math
 import re
 from collections import Counter
@@ -11,6 +10,9 @@ from domain.ingest import questions
 from domain.ingest.columns import Columns
 from domain.ingest.report import ClassCount, Conflicts, Lengths, UploadReport, shown
 from domain.ingest.spooled_labels import KEY, SpooledLabels, SpooledPairs
+from domain.ingest.texts import texts_of
+from dpcore.terms.kind import USER
+from dpcore.terms.tasks import TaskKind
 
 _PIECE = re.compile(r"\w+|[^\w\s]")
 """Words and punctuation marks."""
@@ -22,12 +24,14 @@ NO_LABEL = -1
 class Tally:
     """Counts the rows of one file.
 
-    `columns`: the request's; `by_user`: whether the user is the unit; `private`: whether repeated records are dropped.
+    `task`, `columns`: the request's; `by_user`: whether the user is the unit; `private`: whether repeated records are
+    dropped.
     """
 
     def __init__(
         self,
         folder: Path,
+        task: TaskKind,
         columns: Mapping[str, str],
         labels: Sequence[str] | None,
         max_length: int | None,
@@ -35,9 +39,9 @@ class Tally:
         private: bool,
         by_user: bool,
     ) -> None:
-        self._labels, self._max_length, self._private, self._chat = labels, max_length, private, "messages" in columns
-        used = [name for field, name in columns.items() if field != "user"]
-        self.columns = Columns(folder, used, columns.get("user"), follow=private and not by_user)
+        self._task, self._labels, self._max_length, self._private = task, labels, max_length, private
+        used = [name for field, name in columns.items() if field != USER]
+        self.columns = Columns(folder, used, columns.get(USER), follow=private and not by_user)
         self._marks = SpooledLabels(folder)
         self._pairs = SpooledPairs(folder) if by_user else None
         self._read: Counter[int] = Counter()
@@ -52,7 +56,7 @@ class Tally:
         self._marks.add(record[:KEY], place)
         if self._pairs is not None and user is not None:
             self._pairs.add(user, record)
-        said = " ".join([message["content"] for message in json.loads(texts[0])] if self._chat else texts)
+        said = " ".join(texts_of(self._task, texts))
         words = len(said.split())
         self._words[words] += 1
         if self._max_length is not None and len(said) > self._max_length:

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Sequence
 
+from dpcore.terms.tasks import TaskKind, get_kind
+
 COMMON_RECORDS = 20
 COMMON_SHARE = 100
 """A text in more than so many records, and in more than one in so many of a file, is a template: it identifies
@@ -11,11 +13,13 @@ SHORT_CHARACTERS = 6
 """Up to so many of a form of `fingerprint.form_of`, as `yes` or `thanks`, a text beside others identifies nobody."""
 
 
-def texts_of(task: str, columns: Sequence[str]) -> list[str]:
-    """The texts in a row's columns: the columns themselves, or the contents of its messages."""
-    if task == "chat":
-        return [message["content"] for message in json.loads(columns[0])]
-    return list(columns)
+def texts_of(task: TaskKind, columns: Sequence[str]) -> list[str]:
+    """The texts in a row's columns: the columns themselves, and the contents of a conversation's messages."""
+    return [
+        text
+        for column, value in zip(get_kind(task).columns, columns, strict=True)
+        for text in ([message["content"] for message in json.loads(value)] if column.conversation else [value])
+    ]
 
 
 def is_short(form: str) -> bool:

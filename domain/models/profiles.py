@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from domain.kit.tables import model_profile, model_trial
 from domain.models.allow_list import BaseModelFacts
 from dpcore.terms.program import Program
-from dpcore.terms.tasks import CAUSAL_LM, TaskKind
+from dpcore.terms.tasks import TaskKind, get_kind
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Measured:
 
     method: str
     task: TaskKind
-    """classification, or completion where the model writes: what `measured_as` makes of a task."""
+    """What `measured_as` makes of a task."""
     device: str
     """The processor or GPU by name."""
     max_length: int
@@ -76,8 +76,8 @@ class Known:
 
 
 def measured_as(task: TaskKind) -> TaskKind:
-    """The task that stands for this one: what is computed differs between labels and text alone."""
-    return "completion" if task in CAUSAL_LM else "classification"
+    """The task that stands for this one: what is computed does not differ."""
+    return get_kind(task).measured_as
 
 
 def record(connection: sa.Connection, model: BaseModelFacts, measured: Measured) -> None:

@@ -1,6 +1,6 @@
-"""The checked rows of a file: Parquet with the text columns of the file's task; `label`, a place in its public labels,
-where the task has labels; and, under a budget whose unit is the user, `user`: the rows of one user have one number,
-from 0."""
+"""The checked rows of a file: Parquet with the text columns of the file's task, a conversation as its canonical JSON
+text; `label`, a place in its public labels, where the task has labels; and, under a budget whose unit is the user,
+`user`: the rows of one user have one number, from 0."""
 
 import json
 import shutil
@@ -15,18 +15,9 @@ import pyarrow.parquet as pq
 
 from domain.storage.blobs import as_file
 from domain.storage.sealing import Sealed
+from dpcore.terms.kind import LABEL, USER
+from dpcore.terms.tasks import COLUMNS, DEFAULT_KIND, TaskKind, get_kind
 
-TASK_COLUMNS: dict[str, tuple[str, ...]] = {
-    "classification": ("text",),
-    "pair": ("text", "text_pair"),
-    "completion": ("prompt", "completion"),
-    "chat": ("messages",),
-    "text": ("text",),
-}
-"""The tasks that a file can be for, and their columns of text. `messages` is the canonical JSON text of a list of
-{"role", "content"}."""
-LABELLED = frozenset({"classification", "pair"})
-"""The tasks whose rows have a label."""
 BATCH = 8192
 """Rows held at a time while a file is written."""
 SENT = 64
@@ -52,10 +43,11 @@ class Rows:
 class RowWriter:
     """Writes rows in batches, so that memory does not grow with the file."""
 
-    def __init__(self, path: Path, task: str = "classification", *, users: bool = False) -> None:
-        fields = [pa.field(name, pa.string()) for name in TASK_COLUMNS[task]]
-        fields += [pa.field("label", pa.int32())] if task in LABELLED else []
-        fields += [pa.field("user", pa.int32())] if users else []
+    def __init__(self, path: Path, task: TaskKind = DEFAULT_KIND, *, users: bool = False) -> None:
+        kind = get_kind(task)
+        fields = [pa.field(name, pa.string()) for name in kind.texts]
+        fields += [pa.field(LABEL, pa.int32())] if kind.labelled else []
+        fields += [pa.field(USER, pa.int32())] if users else []
         self._schema = pa.schema(fields)
         # Texts differ, so a dictionary of them is a second copy; small pages are what a reader holds beside its rows.
         self._writer = pq.ParquetWriter(
@@ -108,12 +100,12 @@ def parse_rows(source: IO[bytes] | Path) -> Rows:
     """All rows of a Parquet file as RowWriter writes it."""
     table = pq.ParquetFile(source).read()
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
-    labels, users = columns.pop("label", None), columns.pop("user", None)
+    labels, users = columns.pop(LABEL, None), columns.pop(USER, None)
     return Rows(columns, labels, users)
 
 
 def stream_jsonl(blob: Sealed, labels: Sequence[str] | None) -> Iterator[bytes]:
-    """The rows as JSON Lines in pieces, with the columns of the task and the label as keys; `messages` is a list."""
+    """The rows as JSON Lines in pieces, with the columns of the task and the label as keys; conversations are lists."""
     with as_file(blob) as source, pq.ParquetFile(source, buffer_size=2**16, pre_buffer=False) as parquet:
         for batch in parquet.iter_batches(SENT, use_threads=False):
             lines = (json.dumps(_as_uploaded(row, labels or ()), ensure_ascii=False) for row in batch.to_pylist())
@@ -121,9 +113,8 @@ def stream_jsonl(blob: Sealed, labels: Sequence[str] | None) -> Iterator[bytes]:
 
 
 def _as_uploaded(row: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
-    row.pop("user", None)
-    if "label" in row:
-        row["label"] = labels[row["label"]]
-    if "messages" in row:
-        row["messages"] = json.loads(row["messages"])
-    return row
+    row.pop(USER, None)
+    if LABEL in row:
+        row[LABEL] = labels[row[LABEL]]
+    conversations = (name for name in row if name in COLUMNS and COLUMNS[name].conversation)
+    return row | {name: json.loads(row[name]) for name in conversations}

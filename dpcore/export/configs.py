@@ -8,7 +8,7 @@ from peft import LoraConfig
 from transformers import PreTrainedTokenizerBase
 
 from dpcore.export.versions import LORA_FIELDS
-from dpcore.tasks.chat import Chat
+from dpcore.tasks.chat_template import Chat
 
 GENERATION = "generation_config.json"
 

@@ -15,7 +15,7 @@ from dpcore.export.about import ABOUT, About, write_about
 from dpcore.export.configs import GENERATION, tidy_adapter_config, write_generation_config, write_older_names
 from dpcore.export.tokenizer import copy_tokenizer
 from dpcore.models import build_model, load_model
-from dpcore.terms.tasks import CAUSAL_LM
+from dpcore.terms.tasks import get_kind
 
 TRAINED = "trained.safetensors"
 
@@ -89,13 +89,13 @@ def _complete(model: Any, folder: Path, about: About, tokenizer: PreTrainedToken
     """tacit.json, the tokenizer and where to stop, and one mode for all files."""
     write_about(folder, about)
     if tokenizer is not None:
-        padding = tokenizer.pad_token_id
+        kind, padding = get_kind(about.task), tokenizer.pad_token_id
         if padding is None:  # a classifier's own, as in training; a language model's needs one to be asked in batches
-            padding = tokenizer.eos_token_id if about.task in CAUSAL_LM else model.config.pad_token_id
+            padding = tokenizer.eos_token_id if kind.causal_lm else model.config.pad_token_id
         copy_tokenizer(tokenizer, folder, padding=padding)
-        if about.task in CAUSAL_LM:
+        if kind.causal_lm:
             base = Path(tokenizer.name_or_path)
-            write_generation_config(folder, base, tokenizer, padding=padding, chat=about.task == "chat")
+            write_generation_config(folder, base, tokenizer, padding=padding, chat=kind.chat_template)
     for weights in folder.glob("*.safetensors"):
         # safetensors writes for the owner alone; its siblings follow the umask.
         shutil.copymode(folder / ABOUT, weights)

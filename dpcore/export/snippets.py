@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from dpcore.export.about import About
-from dpcore.terms.tasks import CAUSAL_LM
+from dpcore.terms.tasks import get_kind
 
 Layout = Literal["peft", "trained", "whole"]
 
@@ -29,16 +29,6 @@ model = PeftModel.from_pretrained(model, adapter).eval()
 model.generation_config = GenerationConfig.from_pretrained(adapter)  # which tokens end an answer
 """,
 }
-_ASKED = {
-    "classification": 'print(classify(["a text", "another text"], truncation=True, max_length={max_length}))\n',
-    "pair": 'pair = {{"text": "a text", "text_pair": "its pair"}}\n'
-    "print(classify([pair], truncation=True, max_length={max_length}))\n",
-    "completion": "# A prompt that does not end with white space got a line break in training.\n"
-    'asked = tokenizer("a prompt\\n", return_tensors="pt")\n',
-    "text": 'asked = tokenizer("a beginning", return_tensors="pt")\n',
-    "chat": 'asked = tokenizer.apply_chat_template(\n    [{{"role": "user", "content": "a question"}}],\n'
-    '    add_generation_prompt=True,\n    return_tensors="pt",\n    return_dict=True,\n)\n',
-}
 _WRITES = """written = model.generate(asked["input_ids"], attention_mask=asked["attention_mask"], max_new_tokens=64)
 print(tokenizer.decode(written[0, asked["input_ids"].shape[1] :], skip_special_tokens=True))
 """
@@ -53,7 +43,8 @@ def layout_of(folder: Path) -> Layout:
 
 def snippet(layout: Layout, about: About) -> str:
     """A program that loads an export and asks it something."""
-    writes = about.task in CAUSAL_LM
+    kind = get_kind(about.task)
+    writes = kind.causal_lm
     auto = "AutoModelForCausalLM" if writes else "AutoModelForSequenceClassification"
     names = ["AutoTokenizer", *([auto] if layout != "trained" else []), *([] if writes else ["pipeline"])]
     if writes and layout == "peft":
@@ -72,20 +63,20 @@ def snippet(layout: Layout, about: About) -> str:
         lines += f"model = {auto}.from_pretrained(adapter, torch_dtype=torch.float32).eval()\n"
     if not writes:
         lines += 'classify = pipeline("text-classification", model=model, tokenizer=tokenizer)\n'
-    return lines + _ASKED[about.task].format(max_length=about.max_length) + (_WRITES if writes else "")
+    return lines + kind.example.replace("{max_length}", str(about.max_length)) + (_WRITES if writes else "")
 
 
 def notes(layout: Layout, about: About) -> str:
     """What else works, and what does not, in words."""
-    said = []
+    said, writes = [], get_kind(about.task).causal_lm
     if layout == "peft" and not about.repository:
         said.append(
             f"`{about.base_model}` is no name of the hub's: `AutoPeftModel...` and pipelines that are given this "
             "folder's name alone do not find the base model. Load it as above."
         )
     elif layout == "peft":
-        auto = "CausalLM" if about.task in CAUSAL_LM else "SequenceClassification"
-        given = "torch_dtype=torch.float32" if about.task in CAUSAL_LM else "**settings"
+        auto = "CausalLM" if writes else "SequenceClassification"
+        given = "torch_dtype=torch.float32" if writes else "**settings"
         said.append(f"`AutoPeftModelFor{auto}.from_pretrained(adapter, {given})` finds the base model by itself.")
     if layout == "peft" and about.labels:
         said.append(
@@ -96,6 +87,6 @@ def notes(layout: Layout, about: About) -> str:
         said.append("`model.merge_and_unload()` gives the base model with the adapter in it, with the same scores.")
     if layout == "trained":
         said.append("It is no adapter of PEFT's: PEFT and pipelines that are given the folder's name cannot load it.")
-    if about.method == "side" and about.task in CAUSAL_LM:
+    if about.method == "side" and writes:
         said.append("It keeps no keys and values of earlier tokens, so that each new token reads the whole text again.")
     return "\n\n".join(said)

@@ -1,9 +1,9 @@
 """Causal language models: a record teaches how its own target tokens follow from the tokens before them."""
 
-import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from math import exp
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +12,6 @@ from transformers import PreTrainedTokenizerBase
 
 from dpcore.engine.errors import LooksAhead
 from dpcore.engine.rehearsal import evaluating
-from dpcore.tasks import chat, in_context
 from dpcore.tasks.frozen_head import target_losses
 from dpcore.tasks.records import Batch, Records, Row, by_length, device_of, joined, padded
 from dpcore.tasks.stand_ins import StandIns
@@ -23,76 +22,60 @@ _LOOKED_AT = 8
 _PAD = 0
 """Any token: padding stands on the right, is masked, and nothing looks at it."""
 
+Columns = Mapping[str, Sequence[str]]
+Pieces = Sequence[tuple[str, bool]]
+"""The texts of a record one after the other, each with whether its tokens are targets."""
 
-class CausalLM:
-    """Encoding, loss and perplexity of records of one kind. Holds public values only: the tokenizer, the length cap.
 
-    A record's marks are 1 on its targets: the completion; the assistant's turns of a chat; all of a plain text. A
-    completion and a text end with the tokenizer's end token, a target too, so that the model learns to stop.
-    """
+class CausalLM(ABC):
+    """Encoding, loss and perplexity of records of one kind, which says what their tokens are (`rows`). Holds public
+    values only: the tokenizer, the length cap. A record's marks are 1 on its targets."""
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, max_length: int, *, kind: Literal["completion", "chat", "text"]
-    ) -> None:
-        """Raises ValueError for chats with a tokenizer that has no chat template."""
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         self.max_length = max_length
         self._tokenizer = tokenizer
-        self._rows = {"completion": self._completions, "text": self._texts, "chat": self._chats}[kind]
-        self._chat = chat.Chat(tokenizer) if kind == "chat" else None
-        self._template: dict[str, np.ndarray] = {}
         # What this tokenizer puts before any text of its own accord: Llama's start token; nothing for GPT-2.
         first = tokenizer("", add_special_tokens=True)["input_ids"][:1]
-        self._start = _array(first if first == [tokenizer.bos_token_id] else [])
-        self._end = _array([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])
+        self._start = array(first if first == [tokenizer.bos_token_id] else [])
+        self._end = array([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])
         self._stand_ins = StandIns.of(tokenizer, before=self._start.tolist(), after=[])
 
-    def encode(self, columns: Mapping[str, Sequence[str]], labels: Sequence[int] | None = None) -> Records:
-        """Tokenise and cut on the right at the length cap; what is cut away teaches nothing. There are no labels.
-
-        columns: `prompt` and `completion`; or `text`; or `messages`, each a chat as JSON.
-        """
-        rows = [(ids[: self.max_length], marks[: self.max_length]) for ids, marks in self._rows(columns)]
+    def encode(self, columns: Columns, labels: Sequence[int] | None = None) -> Records:
+        """Tokenise and cut on the right at the length cap; what is cut away teaches nothing. There are no labels."""
+        rows = [(ids[: self.max_length], marks[: self.max_length]) for ids, marks in self.rows(columns)]
         return joined(rows, np.zeros(len(rows), dtype=np.int64), filler=_PAD)
 
-    def _texts(self, columns: Mapping[str, Sequence[str]]) -> list[Row]:
-        return [_row([(self._start, False), (ids, True), (self._end, True)]) for ids in self._ids(columns["text"])]
+    @abstractmethod
+    def rows(self, columns: Columns) -> list[Row]:
+        """Tokens and marks of each record, uncut, by that record alone."""
 
-    def _completions(self, columns: Mapping[str, Sequence[str]]) -> list[Row]:
-        pairs = list(zip(columns["prompt"], columns["completion"], strict=True))
-        # Each side is tokenised alone, because whoever uses the model has the prompt alone.
-        prompts = self._ids([prompt + boundary(prompt, completion) for prompt, completion in pairs])
-        completions = self._ids([completion for _, completion in pairs])
+    def apart(self, records: Sequence[Pieces]) -> list[Row]:
+        """Rows of records whose texts are tokenised alone. A record ends with the tokenizer's end token, a target too,
+        so that the model learns to stop."""
+        ids = iter(self.ids([text for record in records for text, _ in record]))
         return [
-            _row([(self._start, False), (prompt, False), (completion, True), (self._end, True)])
-            for prompt, completion in zip(prompts, completions, strict=True)
+            row_of([(self._start, False), *((next(ids), target) for _, target in record), (self._end, True)])
+            for record in records
         ]
 
-    def _chats(self, columns: Mapping[str, Sequence[str]]) -> list[Row]:
-        assert self._chat is not None
-        chats = [chat.read(messages) for messages in columns["messages"]]
-        parts = [self._chat.parts(turns) for turns in chats]
-        rows = in_context.encode(self._tokenizer, parts)
-        return [self._apart(cut) if row is None else row for row, cut in zip(rows, parts, strict=True)]
+    def beginning(self, row: Mapping[str, str]) -> list[int]:
+        """The tokens that stand before what the model is to write, as they stood in training. What it writes is empty
+        in the row."""
+        ids = [int(token) for token in self.encode({name: [value] for name, value in row.items()}).tokens]
+        # Training ends a record with it; here the record goes on.
+        return ids[:-1] if ids and ids[-1] == self._tokenizer.eos_token_id else ids
 
-    def _apart(self, parts: Sequence[in_context.Part]) -> Row:
-        """A chat whose messages are tokenised alone, because one of them spells a special token."""
-        foreign = iter(self._ids([part.text for part in parts if part.foreign]))
-        return _row([(next(foreign) if part.foreign else self._own_text(part.text), part.target) for part in parts])
+    def beside_texts(self) -> list[int]:
+        """Tokens that a record has beside those of its texts."""
+        return [int(token) for token in self._end]
 
-    def _own_text(self, text: str) -> np.ndarray:
-        """The template's text: what looks like a special token in it is one."""
-        if text not in self._template:
-            encoded = self._tokenizer(text, add_special_tokens=False, split_special_tokens=False)
-            self._template[text] = _array(encoded["input_ids"])
-        return self._template[text]
-
-    def _ids(self, texts: Sequence[str]) -> list[np.ndarray]:
+    def ids(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Tokens of texts out of records: what looks like a special token in them is text."""
         out: list[np.ndarray] = []
         for start in range(0, len(texts), _ENCODE_AT_ONCE):
             some = list(texts[start : start + _ENCODE_AT_ONCE])
             encoded = self._tokenizer(some, add_special_tokens=False, split_special_tokens=True)
-            out.extend(_array(ids) for ids in encoded["input_ids"])
+            out.extend(array(ids) for ids in encoded["input_ids"])
         return out
 
     @property
@@ -114,7 +97,7 @@ class CausalLM:
     def require_fit(self, model: nn.Module) -> None:
         """Raises OutsideTable for a model that lacks a token which records may hold, and LooksAhead for one whose
         scores at a place depend on what comes after it, such as an encoder."""
-        self._stand_ins.require_in_table(model, padding=_PAD, written=[*self._end, *self._of_template()])
+        self._stand_ins.require_in_table(model, padding=_PAD, written=self.beside_texts())
         one = self.synthetic(1, min(_LOOKED_AT, self.max_length))
         ids = torch.from_numpy(one.tokens).to(device_of(model), torch.int64).unsqueeze(0)
         other = ids.clone()
@@ -129,13 +112,6 @@ class CausalLM:
                 "causal language model"
             )
 
-    def _of_template(self) -> list[int]:
-        """Tokens that a chat has beside its messages."""
-        if self._chat is None:
-            return []
-        turns = [{"role": role, "content": "a"} for role in ("user", "assistant")]
-        return [int(token) for token in self.encode({"messages": [json.dumps(turns)]}).tokens]
-
     def losses(self, model: nn.Module, records: Records, indices: np.ndarray, length: int) -> Tensor:
         """Mean over each record's own targets: float [m], exactly zero, with a zero gradient, where it has none."""
         sums, counts = summed_losses(model, padded(records, indices, length, pad=_PAD, device=device_of(model)))
@@ -145,7 +121,7 @@ class CausalLM:
     def metrics(
         self,
         model: nn.Module,
-        columns: Mapping[str, Sequence[str]],
+        columns: Columns,
         labels: Sequence[int] | None = None,
         *,
         tokens: int = 4096,
@@ -163,19 +139,14 @@ class CausalLM:
         return {"loss": loss, "perplexity": exp(min(loss, 700.0)), "tokens": float(count)}
 
 
-def boundary(prompt: str, completion: str) -> str:
-    """What is put between the two so that no word runs into another: a newline, unless there is white space already."""
-    return "" if not prompt or prompt[-1].isspace() or completion[:1].isspace() else "\n"
-
-
-def _array(ids: Sequence[int]) -> np.ndarray:
+def array(ids: Sequence[int]) -> np.ndarray:
     return np.asarray(ids, dtype=np.int32)
 
 
-def _row(pieces: Sequence[tuple[np.ndarray, bool]]) -> Row:
+def row_of(pieces: Sequence[tuple[np.ndarray, bool]]) -> Row:
     """Pieces of a record, each with whether its tokens are targets, one after the other."""
     if not pieces:
-        return _array([]), np.zeros(0, dtype=np.int8)
+        return array([]), np.zeros(0, dtype=np.int8)
     return (
         np.concatenate([ids for ids, _ in pieces]),
         np.concatenate([np.full(len(ids), target, dtype=np.int8) for ids, target in pieces]),

@@ -1,115 +1,60 @@
-"""Chats as the tokenizer's own template writes them, cut so that no message can spell a token of the template.
-
-The template is rendered with a place-holder for every message, so that what is its own text is known. A chat is then
-tokenised as a whole; where a message spells a special token, the pieces are tokenised alone, the messages without any
-special token, and put side by side.
-"""
+"""A conversation, of which the assistant's turns are to be written."""
 
 import json
-import re
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from dpcore.tasks.in_context import Part
-
-ROLES = ("system", "user", "assistant")
-_SPACE = "\u2003"
-"""White space that no template writes itself: where it is gone, the template strips the messages."""
-_PLACE = re.compile(f"({_SPACE}?)\ue000([0-9]+)\ue001({_SPACE}?)")
+from dpcore.tasks import chat_template, in_context
+from dpcore.tasks.causal_lm import CausalLM, Columns, array, row_of
+from dpcore.tasks.records import Row
 
 
-@dataclass(frozen=True)
-class Piece:
-    """A part of a rendered chat: the content of a turn, or, where `turn` is None, the template's own text."""
-
-    turn: int | None
-    text: str
-    target: bool
-    stripped: bool = False
-    """Whether the template takes the white space around this turn's content away."""
-
-    def of(self, turns: "Turns") -> str:
-        """Its text in a chat."""
-        if self.turn is None:
-            return self.text
-        content = turns.contents[self.turn]
-        return content.strip() if self.stripped else content
+def make(tokenizer: PreTrainedTokenizerBase, *, labels: Sequence[str], max_length: int) -> "Chats":
+    """There are no labels. Raises ValueError for a tokenizer that has no chat template."""
+    return Chats(tokenizer, max_length)
 
 
-@dataclass(frozen=True)
-class Turns:
-    """A chat: role and content of each message."""
+class Chats(CausalLM):
+    """Conversations as the tokenizer's template writes them: targets are the assistant's turns, and what ends them."""
 
-    roles: tuple[str, ...]
-    contents: tuple[str, ...]
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        self._chat = chat_template.Chat(tokenizer)
+        self._template: dict[str, np.ndarray] = {}
+        super().__init__(tokenizer, max_length)
 
+    def rows(self, columns: Columns) -> list[Row]:
+        """columns: `messages`, each a chat as JSON."""
+        chats = [chat_template.read(messages) for messages in columns["messages"]]
+        parts = [self._chat.parts(turns) for turns in chats]
+        rows = in_context.encode(self._tokenizer, parts)
+        return [self._in_parts(cut) if row is None else row for row, cut in zip(rows, parts, strict=True)]
 
-def read(messages: str) -> Turns:
-    """A chat from its JSON; an empty one for what is not a list of messages with known roles."""
-    try:
-        turns: Any = json.loads(messages)
-        roles, contents = tuple(turn["role"] for turn in turns), tuple(turn["content"] for turn in turns)
-    except (ValueError, TypeError, KeyError):
-        return Turns((), ())
-    if not all(role in ROLES for role in roles) or not all(isinstance(content, str) for content in contents):
-        return Turns((), ())
-    return Turns(roles, contents)
+    def beginning(self, row: Mapping[str, str]) -> list[int]:
+        """Up to the assistant's turn. Raises ValueError for messages that the template does not take."""
+        try:
+            ids: list[int] = self._tokenizer.apply_chat_template(
+                json.loads(row["messages"]), add_generation_prompt=True, tokenize=True, return_dict=False
+            )
+        except Exception as error:  # noqa: BLE001  (a template is a program and refuses as it likes)
+            raise ValueError(f"The chat template does not take these messages: {error}") from None
+        return list(ids)
 
+    def beside_texts(self) -> list[int]:
+        """The template's own tokens too."""
+        turns = [{"role": role, "content": "a"} for role in ("user", "assistant")]
+        whole = self.encode({"messages": [json.dumps(turns)]}).tokens
+        return [*super().beside_texts(), *(int(token) for token in whole)]
 
-class Chat:
-    """A tokenizer's chat template, read once for each sequence of roles."""
+    def _in_parts(self, parts: Sequence[in_context.Part]) -> Row:
+        """A chat whose messages are tokenised alone, because one of them spells a special token."""
+        foreign = iter(self.ids([part.text for part in parts if part.foreign]))
+        return row_of([(next(foreign) if part.foreign else self._own_text(part.text), part.target) for part in parts])
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Raises ValueError for a tokenizer without a template."""
-        if not tokenizer.chat_template:
-            raise ValueError("the tokenizer has no chat template")
-        self._tokenizer = tokenizer
-        self._known: dict[tuple[str, ...], tuple[Piece, ...]] = {}
-
-    def pieces(self, roles: tuple[str, ...]) -> tuple[Piece, ...]:
-        """A chat with these roles in pieces; none for one that the template does not take."""
-        if not roles:
-            return ()
-        if roles not in self._known:
-            try:
-                self._known[roles] = self._cut(roles)
-            # A template is a program and refuses as it likes; outside, nobody may see that it refused a record.
-            except Exception:  # noqa: BLE001
-                self._known[roles] = ()
-        return self._known[roles]
-
-    def parts(self, turns: Turns) -> list[Part]:
-        """A chat's text, cut; empty for one that the template does not take."""
-        pieces = self.pieces(turns.roles)
-        return [Part(piece.of(turns), piece.turn is not None, piece.target) for piece in pieces]
-
-    def ends(self) -> list[int]:
-        """The special token with which the template ends a turn of the assistant's; nothing where it has none."""
-        pieces = self.pieces(("user", "assistant"))
-        end = next((piece.text for piece in reversed(pieces) if piece.target and piece.turn is None), "")
-        ids = self._tokenizer(end, add_special_tokens=False)["input_ids"]
-        added = self._tokenizer.added_tokens_decoder
-        return [number for number in ids if number in added and added[number].special][:1]
-
-    def _cut(self, roles: tuple[str, ...]) -> tuple[Piece, ...]:
-        # Place-holders cut the text in turns: own text, then space, number of a turn, space, own text, again and again.
-        parts = _PLACE.split(self._rendered(roles))
-        pieces = [Piece(None, parts[0], False)]
-        for before, number, after, text in zip(*(parts[i::4] for i in (1, 2, 3, 4)), strict=True):
-            turn, stripped = int(number), not before and not after
-            target = roles[turn] == "assistant"
-            # What the template writes after this very turn ends it; what comes then belongs to the next.
-            tail = _PLACE.split(self._rendered(roles[: turn + 1]))[-1] if target else ""
-            end = tail if text.startswith(tail) else ""
-            pieces += [
-                Piece(turn, "", target, stripped),
-                Piece(None, end, target),
-                Piece(None, text[len(end) :], False),
-            ]
-        return tuple(piece for piece in pieces if piece.turn is not None or piece.text)
-
-    def _rendered(self, roles: tuple[str, ...]) -> str:
-        turns = [{"role": role, "content": f"{_SPACE}\ue000{i}\ue001{_SPACE}"} for i, role in enumerate(roles)]
-        return str(self._tokenizer.apply_chat_template(turns, tokenize=False))
+    def _own_text(self, text: str) -> np.ndarray:
+        """The template's text: what looks like a special token in it is one."""
+        if text not in self._template:
+            encoded = self._tokenizer(text, add_special_tokens=False, split_special_tokens=False)
+            self._template[text] = array(encoded["input_ids"])
+        return self._template[text]

@@ -21,26 +21,31 @@ class SequenceClassification:
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], max_length: int, *, pair: bool = False
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: Sequence[str],
+        max_length: int,
+        *,
+        columns: tuple[str] | tuple[str, str] = ("text",),
     ) -> None:
-        """Raises ValueError for a repeated label, or fewer than two."""
+        """columns: of the text, or of the two of a pair. Raises ValueError for a repeated label, or fewer than two."""
         if len(labels) < 2 or len(set(labels)) != len(labels):
             raise ValueError("the label set must have at least two labels, each once")
         self.labels = tuple(labels)
         self.max_length = max_length
-        self._columns = ("text", "text_pair") if pair else ("text",)
+        self._columns = columns
         self._tokenizer = tokenizer
         self._segments = "token_type_ids" in tokenizer.model_input_names
         special = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
         self._pad = next(int(token) for token in special if token is not None)
-        before, after = around(tokenizer, pair=pair)
+        before, after = around(tokenizer, pair=len(columns) > 1)
         self._stand_ins = StandIns.of(tokenizer, before=before, after=after)
 
     def encode(self, columns: Mapping[str, Sequence[str]], labels: Sequence[int]) -> Records:
         """Tokenise and cut at the length cap, the longer text of a pair first.
 
-        columns: `text`, and `text_pair` for pairs. labels: positions in the public label set. Raises ValueError for
-        one outside it, without naming it: it may be private.
+        labels: positions in the public label set. Raises ValueError for one outside it, without naming it: it may be
+        private.
         """
         targets = np.asarray(labels, dtype=np.int64)
         if ((targets < 0) | (targets >= len(self.labels))).any():
@@ -106,7 +111,7 @@ class SequenceClassification:
     @torch.no_grad()
     def logits(self, model: nn.Module, columns: Mapping[str, Sequence[str]], *, tokens: int = 4096) -> Tensor:
         """Logits [n, labels] in the order of the records; about `tokens` padded tokens at a time."""
-        records = self.encode(columns, [0] * len(columns["text"]))
+        records = self.encode(columns, [0] * len(columns[self._columns[0]]))
         out = torch.empty(len(records), len(self.labels))
         for now, length in by_length(records, tokens=tokens):
             out[torch.from_numpy(now)] = self._forward(model, records, now, length).float().cpu()

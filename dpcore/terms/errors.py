@@ -1,4 +1,8 @@
-"""What is wrong with a request, and where."""
+"""What is wrong with a request, or with a file that is found by its name, and where."""
+
+
+class HalfMade(TypeError):
+    """A module that lacks a part of what its room asks of it."""
 
 
 class FieldError(ValueError):

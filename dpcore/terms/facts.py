@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from dpcore.terms.folders import read_header, weights_found
-from dpcore.terms.tasks import TaskKind
+from dpcore.terms.tasks import KINDS, TaskKind
 
 
 class ModelFacts(BaseModel):
@@ -34,8 +34,11 @@ class ModelFacts(BaseModel):
     @property
     def tasks(self) -> tuple[TaskKind, ...]:
         """The kinds of task that the model can be trained for: any model gets a classifier's head."""
-        writes: tuple[TaskKind, ...] = ("completion", "chat", "text") if self.chat_template else ("completion", "text")
-        return ("classification", "pair", *(writes if self.causal_lm else ()))
+        return tuple(
+            name
+            for name, kind in KINDS.items()
+            if (self.causal_lm or not kind.causal_lm) and (self.chat_template or not kind.chat_template)
+        )
 
     @property
     def parameters(self) -> int:

@@ -4,15 +4,12 @@ import inspect
 from types import ModuleType
 from typing import Any, Protocol, TypeVar, cast
 
+from dpcore.terms.errors import HalfMade
 from dpcore.terms.facts import ModelFacts
 from dpcore.terms.hyperparameters import Hyperparameters, Request
 from dpcore.terms.program import Phase
 from dpcore.terms.strict import StrictModel
 from dpcore.terms.tasks import TaskKind
-
-
-class HalfMade(TypeError):
-    """A module that does not keep its Protocol."""
 
 
 class Method(Protocol):

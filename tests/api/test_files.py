@@ -19,8 +19,10 @@ from domain.files import scratch
 from domain.kit.settings import ApiSettings
 from domain.kit.tables import file
 from domain.storage.blobs import open_store
+from dpcore.terms.tasks import KINDS, get_kind
 from tests.api.conftest import CSV, JOBS, PRIVATE, ROWS, World, free_port, wait_for
 from tests.conftest import MASTER_KEY
+from tests.sample_rows import row_of
 
 CANARY = "canary-51c0"
 USER = {"privacy_budget[unit]": "user", "privacy_budget[max_records_per_user]": "2", "columns[user]": "who"}
@@ -61,35 +63,27 @@ def test_evaluation_sets_are_public(world: World) -> None:
     assert made["id"] not in world.get("/v1/files", params={"purpose": "fine-tune"}).text
 
 
-TURNS = [{"role": "user", "content": "why?"}, {"role": "assistant", "content": "so."}]
-OF_TASK: list[tuple[str, dict[str, str], dict[str, object]]] = [
-    ("pair", {"columns[text_pair]": "other", "labels": "0,1"}, {"text": "a", "other": "b", "label": 1}),
-    ("completion", {"columns[prompt]": "question"}, {"question": "a", "completion": "b"}),
-    ("chat", {"columns[messages]": "messages"}, {"messages": TURNS}),
-    ("text", {"task": "text"}, {"text": "a"}),
-]
-
-
-@pytest.mark.parametrize(("task", "form", "row"), OF_TASK)
+@pytest.mark.parametrize("task", KINDS)
 @pytest.mark.parametrize("purpose", ["fine-tune", "evals"])
 @pytest.mark.parametrize("format", ["jsonl", "parquet"])
-def test_files_of_every_task(
-    world: World, quick_checks: None, task: str, form: dict[str, str], row: dict[str, object], purpose: str, format: str
-) -> None:
-    tag = f" of {purpose} as {format}"  # private rows that nobody has sent before
-    row = json.loads(json.dumps(row).replace('"a"', f'"a{tag}"').replace('"why?"', f'"why{tag}?"'))
+def test_files_of_every_task(world: World, quick_checks: None, task: str, purpose: str, format: str) -> None:
+    """The task is told by the name of a column where one tells it."""
+    kind, kept = get_kind(task), row_of(task, f"of {purpose} as {format}", 1)
+    own = {name: f"own {name}" for name in kind.tells[:1]}
+    form = {f"columns[{name}]": theirs for name, theirs in own.items()} or {"task": task}
+    row = {own.get(name, name): value for name, value in kept.items()}
     base = {k: v for k, v in PRIVATE.items() if k != "labels"} if purpose == "fine-tune" else {"purpose": purpose}
+    labels = {"labels": "0,1"} if kind.labelled else {}
     content = io.BytesIO(json.dumps(row).encode())
     if format == "parquet":
         pq.write_table(pa.Table.from_pylist([row]), content)
-    answer = world.upload(content.getvalue(), base | form, f"rows.{format}")
+    answer = world.upload(content.getvalue(), base | form | labels, f"rows.{format}")
     assert answer.status_code == 201, answer.text
     made = answer.json()
-    assert (made["task"], made["labels"]) == (task, ["0", "1"] if task == "pair" else None)
+    assert (made["task"], made["labels"]) == (task, ["0", "1"] if kind.labelled else None)
     assert world.get(f"/v1/files/{made['id']}").json()["task"] == task
-    names = {"other": "text_pair", "question": "prompt"}
-    kept = {names.get(name, name): str(value) if name == "label" else value for name, value in row.items()}
-    assert world.get(f"/v1/files/{made['id']}/content", "steward").json() == kept
+    said = kept | ({"label": "1"} if kind.labelled else {})
+    assert world.get(f"/v1/files/{made['id']}/content", "steward").json() == said
 
 
 def test_a_bad_row_of_a_parquet_file_is_named_by_its_number(world: World, quick_checks: None) -> None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dpcore.terms.tasks import get_kind
 from tests.api.conftest import PRIVATE, World
 
 ROWS = 24
@@ -91,7 +92,7 @@ def each(change: Callable[[str], str]) -> Callable[[list[str]], Made]:
 
 
 def lines(task: str, row: Callable[[str], dict[str, object]]) -> Callable[[list[str]], Made]:
-    form = {"task": task} if task in ("classification", "pair") else {"task": task, "labels": ""}
+    form = {"task": task} if get_kind(task).labelled else {"task": task, "labels": ""}
     return lambda texts: ("rows.jsonl", "".join(json.dumps(row(t)) + "\n" for t in texts).encode(), form)
 
 

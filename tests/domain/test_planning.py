@@ -1,7 +1,7 @@
 """From a request and public values to a plan: what cannot work is refused before anything is charged."""
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
@@ -11,7 +11,7 @@ from domain.kit.refusals import Invalid
 from domain.models.allow_list import BaseModelFacts
 from dpcore.terms import accounting
 from dpcore.terms.facts import ModelFacts
-from dpcore.terms.tasks import TaskKind
+from dpcore.terms.tasks import KINDS, TaskKind, get_kind
 from ledger.budgets import Balance
 
 SHAPE = {
@@ -42,7 +42,7 @@ def plan(facts: ModelFacts, task: TaskKind, *, method: str = "lora", unit: str =
         reserved=FILTER.nothing,
         frozen_reason=None,
     )
-    labels = 2 if task in ("classification", "pair") else 0
+    labels = 2 if get_kind(task).labelled else 0
     asked: dict[str, Any] = {"steps": 100, "batch_size": 50, **numbers}
     return draft(
         method=method,
@@ -74,7 +74,7 @@ def test_what_cannot_work_is_refused_by_the_field_that_asks_for_it(facts, task, 
     assert (caught.value.code, caught.value.param) == (code, param)
 
 
-@pytest.mark.parametrize("task", get_args(TaskKind))
+@pytest.mark.parametrize("task", KINDS)
 @pytest.mark.parametrize("method", ["lora", "lora-fa", "full"])
 def test_a_language_model_with_a_template_fits_every_task(task, method):
     made = plan(CHATTER, task, method=method)

@@ -8,8 +8,10 @@ import pytest
 
 from domain.ingest.check import Report, Request, check
 from domain.ingest.fingerprint import SIZE
-from domain.storage.rows import LABELLED, TASK_COLUMNS, Rows, parse_rows
+from domain.storage.rows import Rows, parse_rows
+from dpcore.terms.tasks import KINDS, get_kind
 from tests.domain.marks import marks_in
+from tests.sample_rows import row_of
 
 CANARY = "canary-1d4e"
 KEY = "33" * 32
@@ -20,7 +22,7 @@ ANSWER = {"role": "assistant", "content": "so."}
 def run(folder: Path, task: str, rows: list[dict[str, Any]], **more: Any) -> tuple[Report, Rows]:
     source = folder / "source"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    names = [*TASK_COLUMNS[task], *(["label"] if task in LABELLED else []), *more.pop("also", [])]
+    names = [*get_kind(task).fields, *more.pop("also", [])]
     report = check(
         Request(
             source=source,
@@ -28,7 +30,7 @@ def run(folder: Path, task: str, rows: list[dict[str, Any]], **more: Any) -> tup
             format="jsonl",
             task=task,
             columns={name: name for name in names},
-            labels=["no", "yes"] if task in LABELLED else None,
+            labels=["no", "yes"] if get_kind(task).labelled else None,
             declared_size=None,
             key=KEY,
             marks=marks_in(folder),
@@ -38,30 +40,24 @@ def run(folder: Path, task: str, rows: list[dict[str, Any]], **more: Any) -> tup
     return report, parse_rows(folder / "rows")
 
 
-SAMPLES: dict[str, list[dict[str, Any]]] = {
-    "classification": [{"text": "a", "label": "no"}, {"text": "b", "label": "yes"}],
-    "pair": [{"text": "a", "text_pair": "b", "label": "no"}, {"text": "a b", "text_pair": "c", "label": "yes"}],
-    "completion": [{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": "c"}],
-    "chat": [{"messages": [USER, ANSWER]}, {"messages": [{"role": "system", "content": "s"}, USER, ANSWER]}],
-    "text": [{"text": "a"}, {"text": "b"}],
-}
+SAMPLES = {task: [row_of(task, "a", "no"), row_of(task, "b", "yes")] for task in KINDS}
 
 
-@pytest.mark.parametrize("task", TASK_COLUMNS)
+@pytest.mark.parametrize("task", KINDS)
 def test_rows_of_a_task(tmp_path: Path, task: str) -> None:
     rows = SAMPLES[task]
     report, kept = run(tmp_path, task, [*rows, *rows])
-    assert (report.problems, report.units, report.labels) == ([], 2, ["no", "yes"] if task in LABELLED else None)
-    assert list(kept.columns) == list(TASK_COLUMNS[task])
-    if task == "chat":
-        assert [json.loads(messages) for messages in kept.columns["messages"]] == [row["messages"] for row in rows]
-    else:
-        assert kept.columns == {name: [row[name] for row in rows] for name in TASK_COLUMNS[task]}
-    assert kept.labels == ([0, 1] if task in LABELLED else None)
+    kind = get_kind(task)
+    assert (report.problems, report.units, report.labels) == ([], 2, ["no", "yes"] if kind.labelled else None)
+    assert tuple(kept.columns) == kind.texts
+    for column in kind.columns:
+        values = kept.columns[column.name]
+        assert [json.loads(v) if column.conversation else v for v in values] == [row[column.name] for row in rows]
+    assert kept.labels == ([0, 1] if kind.labelled else None)
     assert (tmp_path / "old_records").stat().st_size == 2 * SIZE
 
 
-@pytest.mark.parametrize("task", TASK_COLUMNS)
+@pytest.mark.parametrize("task", KINDS)
 def test_users_of_a_task(tmp_path: Path, task: str) -> None:
     rows = [{**row, "user": who} for row in SAMPLES[task] for who in ("Ann", "Bob", " ann ")]
     report, kept = run(tmp_path, task, rows, also=["user"], max_records_per_user=1)

@@ -8,7 +8,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from dpcore.tasks import chat, make_task
+from dpcore.tasks import chat_template, make_task
 
 CORPUS = [
     "the old pear and a new apple",
@@ -91,7 +91,7 @@ def test_a_chat_has_the_tokens_of_the_stock_template(kind: str, template: str) -
     records = make_task("chat", made, max_length=200).encode({"messages": [json.dumps(turns)]})
     assert records.tokens.tolist() == made.apply_chat_template(turns, tokenize=True, return_dict=False)
     ends = "</s>" if template == "words" else "<|end|>"
-    assert chat.Chat(made).ends() == [made.convert_tokens_to_ids(ends)]
+    assert chat_template.Chat(made).ends() == [made.convert_tokens_to_ids(ends)]
     # What is learnt is each of the assistant's turns and its end; the tokens before are what a prompt has at use time.
     taught = "".join(made.convert_ids_to_tokens(records.tokens[records.marks == 1])).lower()
     assert re.sub("[▁ġċ\n]|##", "", taught) == f"ironisametal{ends}so!{ends}"

@@ -8,6 +8,7 @@ import torch
 
 from dpcore.tasks import make_task
 from dpcore.tasks.sequence_classification import SequenceClassification
+from dpcore.terms.tasks import KINDS, get_kind
 
 from .conftest import LABELS, MAX_LENGTH
 
@@ -98,16 +99,15 @@ def test_a_pair_is_read_as_transformers_reads_it(make_model, tokenizer):
 
 
 @pytest.mark.parametrize("name", ["gpt2-lm", "llama-lm"])
-@pytest.mark.parametrize("kind", ["completion", "text", "chat"])
+@pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.causal_lm])
 def test_loss_of_one_record_is_transformers_own(make_model, writer_tokenizer, name, kind):
     """Mean over the record's own targets, whatever stands beside it and however far it is padded."""
     model = make_model(name, dtype=torch.float64)
     task = make_task(kind, writer_tokenizer, max_length=MAX_LENGTH)
-    columns = {
-        "completion": {"prompt": ["w1 w2", "", "w3"], "completion": ["w4 w5", "w6", "w7 " * 30]},
-        "text": {"text": ["w1 w2 w3", "w4", "w7 " * 30]},
-        "chat": {"messages": [chat(*CHAT), chat(*CHAT[1:3]), chat(("user", "w1"), ("assistant", "w7 " * 30))]},
-    }[kind]
+    texts, *before = get_kind(kind).columns[::-1]
+    chats = [chat(*CHAT), chat(*CHAT[1:3]), chat(("user", "w1"), ("assistant", "w7 " * 30))]
+    columns = {texts.name: chats if texts.conversation else ["w4 w5", "w6", "w7 " * 30]}
+    columns |= {column.name: ["w1 w2", "", "w3"] for column in before}
     records = task.encode(columns)
     losses = task.losses(model, records, np.arange(3), MAX_LENGTH)
     for i in range(3):
@@ -184,7 +184,7 @@ def test_chats_need_a_template(tokenizer):
     [("a:", "b", "\n"), ("a: ", "b", ""), ("a:\n", "b", ""), ("a:", " b", ""), ("", "b", ""), ("a:", "", "\n")],
 )
 def test_no_word_of_a_prompt_runs_into_the_completion(prompt, completion, between):
-    from dpcore.tasks.causal_lm import boundary
+    from dpcore.tasks.completion import boundary
 
     assert boundary(prompt, completion) == between
 
