@@ -17,7 +17,7 @@ from pydantic import (
 
 from api.auth import Caller
 from api.budgets.schemas import MOST_RECORDS
-from api.fields import Body, Delta, Epsilon, Name, Reference
+from api.fields import Body, Delta, Epsilon, IdInBody, Name
 from api.files.upload import Form, wrong_field
 from api.form_text import from_text
 from domain.files.whereabouts import Decision
@@ -28,13 +28,14 @@ from domain.ingest.values import LONGEST_LABEL, label_of
 from domain.kit import strict_json
 from domain.kit.purposes import PRIVATE, PUBLIC, RESULT
 from domain.storage.rows import LABELLED, TASK_COLUMNS
+from dpcore.terms.tasks import TaskKind
 
 LARGEST = 10**9
 DEFAULT_MAX_LENGTH = 128
 _BRACKETS = re.compile(r"(\w+)\[(\w*)\]")
 
 
-class InlineBudget(Body):
+class PrivacyBudget(Body):
     """A budget opened with the file: `privacy_budget[epsilon]` and so on."""
 
     epsilon: Epsilon
@@ -47,10 +48,7 @@ class InlineBudget(Body):
     name: Name | None = None
 
 
-Task = Literal["classification", "pair", "completion", "chat", "text"]
-
-
-class Columns(Body):
+class ColumnNames(Body):
     """Names of the columns in the file, where they differ: `columns[text]`, `columns[label]` and so on; `columns[user]`
     for the user's id, where there is one."""
 
@@ -67,7 +65,7 @@ class Columns(Body):
         return {name for name, value in self if value is not None}
 
     @property
-    def task(self) -> Task:
+    def task(self) -> TaskKind:
         """What the columns that were named tell, where the task was not."""
         if self.text_pair is not None:
             return "pair"
@@ -96,12 +94,12 @@ class NewFile(Body):
     """The form beside the file itself."""
 
     purpose: Literal["fine-tune", "evals"] = Field(description="`fine-tune`: private rows; `evals`: a public set")
-    budget: Reference | None = Field(default=None, description="the budget that the rows belong to, for ever")
-    privacy_budget: InlineBudget | None = None
+    budget: IdInBody | None = Field(default=None, description="the budget that the rows belong to, for ever")
+    privacy_budget: PrivacyBudget | None = None
     declared_size: Literal["count"] | Annotated[int, Field(ge=1, le=LARGEST)] | None = Field(
         default=None, description="public; at least the number of units; `count` publishes that number"
     )
-    task: Task | None = Field(
+    task: TaskKind | None = Field(
         default=None,
         description="what the rows are for: it says which columns they have; default: what the names in columns[...] "
         "tell, otherwise classification",
@@ -115,7 +113,7 @@ class NewFile(Body):
     max_length: int = Field(
         default=DEFAULT_MAX_LENGTH, ge=4, le=8192, description="tokens of a record; the rest is cut"
     )
-    columns: Columns = Columns()
+    columns: ColumnNames = ColumnNames()
     quotes: Literal["text", "marks"] | None = Field(
         default=None,
         description="what the quotes of a TSV file are: part of its texts, or put around fields by a program that "
@@ -142,7 +140,7 @@ class NewFile(Body):
         return labels
 
     @property
-    def kind(self) -> Task:
+    def kind(self) -> TaskKind:
         """The task, sent or told by the columns."""
         return self.task or self.columns.task
 
@@ -159,7 +157,7 @@ class NewFile(Body):
         return {field: getattr(self.columns, field) or field for field in told}
 
 
-def columns_of(task: Task) -> list[str]:
+def columns_of(task: TaskKind) -> list[str]:
     """The columns that rows of this task have, in their order."""
     return [*TASK_COLUMNS[task], *(["label"] if task in LABELLED else [])]
 
@@ -249,7 +247,7 @@ class File(BaseModel):
     expires_at: int | None = None
     filename: str
     purpose: str
-    task: Task | None
+    task: TaskKind | None
     """None for a result."""
     status: Literal["uploaded", "processed", "error"]
     status_details: str | None = None
@@ -268,7 +266,7 @@ class Resembled(BaseModel):
     files: list[str] = Field(description="those files of the budget that they resemble")
 
 
-class Question(BaseModel):
+class FileQuestion(BaseModel):
     """What only a steward can say: whether people are in two budgets, or whether private texts may be public."""
 
     id: str = Field(description="of the file")
@@ -289,7 +287,7 @@ class NewlyUploaded(File):
     budget_inherited: bool = Field(
         description="no budget was opened: that of the answer holds some of the file's records or users already"
     )
-    question: Question | None = Field(
+    question: FileQuestion | None = Field(
         default=None, description="the file waits for the answer; until then nobody else sees it, and no job may use it"
     )
     public_overlap: dict[str, int] = Field(

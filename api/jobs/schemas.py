@@ -8,9 +8,9 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from api.fields import Body, Delta, Epsilon, Name, Reason, Reference
-from domain.access.grants import Grant
-from domain.jobs.events import Name as EventName
+from api.fields import Body, Delta, Epsilon, Name, Reason, IdInBody
+from domain.access.grants import HeldGrant
+from domain.jobs.events import EventName
 from domain.jobs.jobs import Planned, Wanted, budget_left
 from domain.kit.faults import fault
 from domain.kit.logs import type_name
@@ -56,9 +56,9 @@ class Privacy(Body):
 class NewJob(Body):
     """A request for a job; everything but model and training file has a default made of public values."""
 
-    model: Reference
-    training_file: Reference
-    validation_file: Reference | None = Field(default=None, description="a public evaluation set")
+    model: IdInBody
+    training_file: IdInBody
+    validation_file: IdInBody | None = Field(default=None, description="a public evaluation set")
     method: Method = Method()
     hyperparameters: dict[str, Any] | None = Field(default=None, description="as in method; kept for older clients")
     privacy: Privacy = Privacy()
@@ -190,7 +190,7 @@ class Estimate(BaseModel):
     )
 
 
-class Hyperparameters(Finite):
+class JobHyperparameters(Finite):
     """OpenAI's three, and the two that this service trains with."""
 
     n_epochs: None = None
@@ -218,7 +218,7 @@ class JobError(BaseModel):
     hint: str
 
 
-class Receipt(BaseModel):
+class ChargeReceipt(BaseModel):
     """Where the job's charge stands in its budget's ledger, with the service's Ed25519 signature in hexadecimal.
 
     The whole receipt, to be checked without the service: `GET .../receipts`.
@@ -258,14 +258,14 @@ class Job(BaseModel):
     result_files: list[str]
     trained_tokens: int | None = None
     method: dict[str, Any]
-    hyperparameters: Hyperparameters
+    hyperparameters: JobHyperparameters
     seed: int
     metadata: dict[str, str]
     integrations: list[Any] | None = None
     error: JobError | None
     privacy: JobPrivacy
     progress: Progress
-    receipt: Receipt
+    receipt: ChargeReceipt
     finished_twin: str | None = Field(
         default=None, description="when submitted: a job that had succeeded with the same numbers already"
     )
@@ -296,7 +296,7 @@ class Event(BaseModel):
     data: dict[str, Any] | None
 
 
-class Checkpoint(BaseModel):
+class ReleasedCheckpoint(BaseModel):
     """A checkpoint in OpenAI's sense. None are released: what a job releases is its adapter."""
 
     id: str
@@ -332,7 +332,7 @@ def _whole(row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | Non
         validation_file=row.validation_file,
         result_files=row.result_files or [],
         method=method,
-        hyperparameters=Hyperparameters(
+        hyperparameters=JobHyperparameters(
             batch_size=numbers["batch_size"], steps=numbers["steps"], learning_rate=numbers["learning_rate"]
         ),
         seed=row.seed,
@@ -340,7 +340,7 @@ def _whole(row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | Non
         error=None if row.error is None else _error_of(row.error),
         privacy=_privacy(row.privacy, method["type"], done),
         progress=Progress(step=sum(done), total_steps=total, fraction=round(sum(done) / total, 4)),
-        receipt=Receipt(
+        receipt=ChargeReceipt(
             **row.receipt, signature=sign(key, row.receipt["budget"], row.receipt["seq"], row.receipt["hash"])
         ),
     )
@@ -394,7 +394,7 @@ def _damaged(row: sa.Row[Any]) -> Job:
         validation_file=row.validation_file,
         result_files=row.result_files or [],
         method={"type": "unreadable", "unreadable": {}},
-        hyperparameters=Hyperparameters(batch_size=0, steps=0, learning_rate=0),
+        hyperparameters=JobHyperparameters(batch_size=0, steps=0, learning_rate=0),
         seed=0,
         metadata={},
         error=_error_of({"code": "job_unreadable", "message": what}),
@@ -409,7 +409,7 @@ def _damaged(row: sa.Row[Any]) -> Job:
             guarantee=what,
         ),
         progress=Progress(step=0, total_steps=0, fraction=0),
-        receipt=Receipt(budget="", seq=0, hash="", signature=""),
+        receipt=ChargeReceipt(budget="", seq=0, hash="", signature=""),
     )
 
 
@@ -440,7 +440,7 @@ def estimate_of(planned: Planned) -> Estimate:
     )
 
 
-def _grant_use(grant: Grant | None) -> GrantUse | None:
+def _grant_use(grant: HeldGrant | None) -> GrantUse | None:
     if grant is None:
         return None
     if grant.account is None:

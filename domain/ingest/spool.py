@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from domain.ingest.fingerprint import SIZE
-from domain.ingest.users import Row, RowsByUser
+from domain.ingest.users import RowsByUser, TextRow
 
 PARTS = 64
 NUMBER = 5
@@ -72,12 +72,12 @@ class SpooledUsers:
         self.count = 0
         """Users, once all have been gone through."""
 
-    def add(self, user: bytes, record: bytes, row: Row) -> None:
+    def add(self, user: bytes, record: bytes, row: TextRow) -> None:
         """A row of this user; both are known by their fingerprints."""
         line = json.dumps([user.hex(), record.hex(), *row], ensure_ascii=False)
         self._parts.add(user, line.encode() + b"\n")
 
-    def __iter__(self) -> Iterator[tuple[int, Row]]:
+    def __iter__(self) -> Iterator[tuple[int, TextRow]]:
         """Users as numbers from 0, each with its rows, all in the order of fingerprints; once."""
         for part in self._parts:
             rows = RowsByUser(self._most)

@@ -8,12 +8,12 @@ from dpcore.tasks.causal_lm import CausalLM
 from dpcore.tasks.sequence_classification import SequenceClassification
 from dpcore.terms.tasks import TaskKind
 
-Task = SequenceClassification | CausalLM
+TextTask = SequenceClassification | CausalLM
 
 
 def make_task(
     kind: TaskKind, tokenizer: PreTrainedTokenizerBase, *, labels: Sequence[str] = (), max_length: int
-) -> Task:
+) -> TextTask:
     """The task of a kind. Raises ValueError, with a public reason, when labels or tokenizer do not fit it."""
     if kind == "classification" or kind == "pair":
         return SequenceClassification(tokenizer, labels, max_length, pair=kind == "pair")
