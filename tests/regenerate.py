@@ -40,7 +40,7 @@ _BETWEEN = re.compile(r"\n\n(?=(GRANT|REVOKE|CREATE TRIGGER|CREATE (UNIQUE )?IND
 
 def schema(url: str) -> str:
     """The schema of a database in pg_dump's order, by kind and name, without what depends on when and where it was made."""
-    command = [postgres.programs()[MAJOR] / "pg_dump", "--schema-only", "--no-owner", "--dbname", _plain(url)]
+    command = [str(postgres.programs()[MAJOR] / "pg_dump"), "--schema-only", "--no-owner", "--dbname", _plain(url)]
     dumped = subprocess.run(command, check=True, capture_output=True, text=True, env=postgres.ENVIRONMENT).stdout
     body = _SESSION.sub("", _HEADINGS.sub("", dumped))
     return HEAD + "\n" + _BETWEEN.sub("\n", re.sub(r"\n{3,}", "\n\n", body)).strip() + "\n"
