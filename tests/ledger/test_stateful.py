@@ -367,10 +367,10 @@ class LedgerLife(RuleBasedStateMachine):
                 expected = StaleFence
             elif job.stop:
                 expected = StopRequested
+            elif not job.open and not job.accounts[0].frozen:  # budgets are asked in the order of their ids
+                expected = AlreadySettled
             elif any(a.frozen for a in job.accounts):
                 expected = BudgetFrozen
-            elif not job.open:
-                expected = AlreadySettled
 
         def act(c: sa.Connection) -> None:
             assert work.authorise(c, lease, ordinal, steps) == granted
