@@ -7,9 +7,16 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 ROOMS = ("api", "worker", "dpcore", "ledger", "domain", "cli", "migrations")
 SHARED = {
-    "Options": "every method's own: the Method protocol asks for it under this name",
-    "Records": "the training loop's protocol, and the texts that fulfil it",
-    "Phase": "what a plan says of one phase, and what the ledger charges for it",
+    # Every method's own, asked for by the Protocol under these names.
+    "Options": "what a caller may choose",
+    "Request": "the numbers that a caller may ask for",
+    "Hyperparameters": "the same, resolved",
+    # Two sides of one thing: what dpcore.terms says of it, and what computes it.
+    "Estimator": "any of the two below, and the protocol of both",
+    "FirstOrder": "clipped gradients",
+    "ZerothOrder": "clipped scalars of forward passes",
+    "Records": "what an estimator asks of a file's records, and the texts that answer it",
+    "Phase": "what a program says of one phase, and what the ledger charges for it",
 }
 
 

@@ -24,7 +24,7 @@ NoteText = Annotated[str, StringConstraints(max_length=512)]
 _OURS = {"n_epochs": "steps", "learning_rate_multiplier": "learning_rate"}
 
 
-class Method(Body):
+class MethodChoice(Body):
     """`{"type": "lora", "lora": {"r": 8, "hyperparameters": {"steps": 200}}}`; `supervised` is the default method."""
 
     model_config = ConfigDict(extra="allow")
@@ -32,7 +32,7 @@ class Method(Body):
     type: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,40}$")] = "supervised"
 
     @model_validator(mode="after")
-    def _one_block(self) -> "Method":
+    def _one_block(self) -> "MethodChoice":
         for name, block in (self.model_extra or {}).items():
             if name != self.type and block is not None:
                 raise ValueError(f"the options of method {self.type!r} belong in a field of that name")
@@ -59,7 +59,7 @@ class NewJob(Body):
     model: IdInBody
     training_file: IdInBody
     validation_file: IdInBody | None = Field(default=None, description="a public evaluation set")
-    method: Method = Method()
+    method: MethodChoice = MethodChoice()
     hyperparameters: dict[str, Any] | None = Field(default=None, description="as in method; kept for older clients")
     privacy: Privacy = Privacy()
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(

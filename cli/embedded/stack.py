@@ -28,7 +28,7 @@ LOG_LIMIT = 16 * 2**20  # bytes, checked at each start
 Say = Callable[[str], None]
 
 
-class Interrupted(BaseException):
+class StopSignal(BaseException):
     """A signal asked to stop."""
 
 
@@ -60,7 +60,7 @@ class Stack:
             try:
                 ready(self._start())
                 keep(self.kept.values(), self.say)
-            except Interrupted:
+            except StopSignal:
                 self.say("Stopping: api, worker, broker, database. Ctrl-C again does not wait for the job.")
             finally:
                 self._ignore_or_hurry()
@@ -68,7 +68,7 @@ class Stack:
 
     def _asked(self, number: int, frame: FrameType | None) -> None:
         self._ignore_or_hurry()
-        raise Interrupted
+        raise StopSignal
 
     def _ignore_or_hurry(self) -> None:
         """From now on a signal only shortens the waiting."""

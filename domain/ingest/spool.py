@@ -19,7 +19,7 @@ NUMBER = 5
 """Bytes of a row's number."""
 
 
-class Parts:
+class FingerprintParts:
     """Records by their fingerprints, to be read one part after the other."""
 
     def __init__(self, folder: Path) -> None:
@@ -41,7 +41,7 @@ class SpooledMarks:
     """The fingerprints of all rows, in the order of the rows."""
 
     def __init__(self, folder: Path) -> None:
-        self._parts, self._count = Parts(folder), 0
+        self._parts, self._count = FingerprintParts(folder), 0
 
     def add(self, mark: bytes) -> None:
         """The fingerprint of the next row."""
@@ -68,7 +68,7 @@ class SpooledUsers:
     """Rows by user: what `RowsByUser` keeps, for one part of the users after the other."""
 
     def __init__(self, folder: Path, most: int) -> None:
-        self._parts, self._most = Parts(folder), most
+        self._parts, self._most = FingerprintParts(folder), most
         self.count = 0
         """Users, once all have been gone through."""
 

@@ -74,7 +74,7 @@ class CausalLM:
         rows = in_context.encode(self._tokenizer, parts)
         return [self._apart(cut) if row is None else row for row, cut in zip(rows, parts, strict=True)]
 
-    def _apart(self, parts: Sequence[in_context.Part]) -> Row:
+    def _apart(self, parts: Sequence[in_context.TextPart]) -> Row:
         """A chat whose messages are tokenised alone, because one of them spells a special token."""
         foreign = iter(self._ids([part.text for part in parts if part.foreign]))
         return _row([(next(foreign) if part.foreign else self._own_text(part.text), part.target) for part in parts])
