@@ -16,7 +16,6 @@ SHARED = {
     "FirstOrder": "clipped gradients",
     "ZerothOrder": "clipped scalars of forward passes",
     "Records": "what an estimator asks of a file's records, and the texts that answer it",
-    "Phase": "what a program says of one phase, and what the ledger charges for it",
 }
 
 

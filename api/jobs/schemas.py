@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from api.fields import Body, Delta, Epsilon, Name, Reason, IdInBody
+from api.fields import Body, Delta, Epsilon, IdInBody, Name, Reason
 from domain.access.grants import HeldGrant
 from domain.jobs.events import EventName
 from domain.jobs.jobs import Planned, Wanted, budget_left
