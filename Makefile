@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test lint serve bench verify clean
+.PHONY: help install demo test lint schema serve bench verify clean
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
 
@@ -27,6 +27,9 @@ lint: $(STAMP) ## ruff, mypy and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+schema: $(STAMP) ## after a change of a migration: schema.sql and the manifest of what the guard checks
+	$(BIN)/python -m tests.regenerate
 
 test: lint ## lint and the tests, a fixed sample of the big matrices
 	$(BIN)/pytest -n 2 --dist loadfile -m 'not verify'

@@ -92,7 +92,7 @@ def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
         telemetry=FRAMEWORK,
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
-        responses={"4XX": {"model": errors.Problem}, "5XX": {"model": errors.Problem}},
+        responses={"4XX": {"model": errors.ProblemDetails}, "5XX": {"model": errors.ProblemDetails}},
     )
     errors.install(app)
     requests = RequestMetrics()

@@ -9,7 +9,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.deps import Resources, Service
-from api.errors import ApiError
+from api.errors import HttpError
 from domain.access.grants import Viewer
 from domain.access.keys import is_sealed, key_mac, well_formed
 from domain.kit.settings import secret_bytes
@@ -41,7 +41,7 @@ def authenticated(
 
 
 def find_caller(service: Resources, which: sa.ColumnElement[bool]) -> Caller:
-    """The caller behind the one key that this is true of. Raises ApiError unless the key is alive."""
+    """The caller behind the one key that this is true of. Raises HttpError unless the key is alive."""
     expired = api_key.c.expires_at <= sa.func.now()
     with service.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:  # one statement
         row = connection.execute(
@@ -60,20 +60,20 @@ def find_caller(service: Resources, which: sa.ColumnElement[bool]) -> Caller:
 
 
 def require_patience(service: Resources, caller: Caller) -> None:
-    """Raises ApiError while the key has asked too often. It counts this key's requests alone."""
+    """Raises HttpError while the key has asked too often. It counts this key's requests alone."""
     wait = service.rate.take(caller.key_id)
     if wait:
         message = f"this key may ask {service.settings.rate_limit} times a minute; try again in {wait} seconds"
-        raise ApiError(429, "rate_limit_exceeded", message, headers={"retry-after": str(wait)})
+        raise HttpError(429, "rate_limit_exceeded", message, headers={"retry-after": str(wait)})
 
 
 def allowed(*scopes: str) -> Callable[[Caller], Caller]:
-    """Lets in callers with any of these scopes, and administrators; raises ApiError for others."""
+    """Lets in callers with any of these scopes, and administrators; raises HttpError for others."""
 
     def check(caller: Caller) -> Caller:
         if not any(caller.may(scope) for scope in scopes):
             needed = " or ".join(scopes)
-            raise ApiError(403, "missing_scope", f"this needs a key with the scope {needed}")
+            raise HttpError(403, "missing_scope", f"this needs a key with the scope {needed}")
         return caller
 
     return check
@@ -89,8 +89,8 @@ def _with(*scopes: str) -> Callable[[Caller], Awaitable[Caller]]:
     return dependency
 
 
-def _unauthorised(code: str, message: str) -> ApiError:
-    return ApiError(401, code, message, headers=_CHALLENGE)
+def _unauthorised(code: str, message: str) -> HttpError:
+    return HttpError(401, code, message, headers=_CHALLENGE)
 
 
 AnyKey = Annotated[Caller, Depends(authenticated)]

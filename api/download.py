@@ -7,7 +7,7 @@ from urllib.parse import quote
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
-from api.errors import ApiError
+from api.errors import HttpError
 from domain.storage.sealing import Sealed
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
@@ -50,7 +50,7 @@ def _wanted(headers: Mapping[str, str], size: int, etag: str) -> tuple[int, int]
     else:
         start, end = int(found[1]), size if found[2] == "" else min(size, int(found[2]) + 1)
     if start >= size or (found[1] and found[2] and int(found[2]) < start):
-        raise ApiError(
+        raise HttpError(
             416,
             "range_not_satisfiable",
             f"the range lies outside the {size} bytes that there are",

@@ -32,7 +32,7 @@ _TYPES_OF_VALUES = {"int", "float", "str", "bool"}
 _RETRY_HELPS = {408, 429, 503}
 
 
-class ApiError(HTTPException):
+class HttpError(HTTPException):
     """A refusal that only HTTP knows: a key, a scope, a header."""
 
     def __init__(
@@ -59,7 +59,7 @@ class ErrorObject(BaseModel):
     code: str
 
 
-class Problem(BaseModel):
+class ProblemDetails(BaseModel):
     """The body of every answer that is not a success."""
 
     model_config = ConfigDict(extra="allow")
@@ -123,8 +123,8 @@ def install(app: FastAPI) -> None:
             **error.extra,
         )
 
-    @app.exception_handler(ApiError)
-    def api_error(request: Request, error: ApiError) -> JSONResponse:
+    @app.exception_handler(HttpError)
+    def api_error(request: Request, error: HttpError) -> JSONResponse:
         return problem(request, error.status_code, error.code, error.message, param=error.param, headers=error.headers)
 
     @app.exception_handler(RequestValidationError)

@@ -9,7 +9,7 @@ from dpcore.terms.strict import StrictModel
 
 ID_PATTERN = r"^[A-Za-z0-9_-]{1,80}$"
 Id = Annotated[str, Path(pattern=ID_PATTERN)]
-Reference = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
+IdInBody = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 """An id inside a body."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 """A line of text for people."""

@@ -27,7 +27,7 @@ def number(text: str) -> int | float | str:
         return text
     try:
         return strict_json.integer(text) if text.lstrip("-").isdecimal() else strict_json.finite(text)
-    except strict_json.Unusable:
+    except strict_json.UnusableJson:
         return text
 
 

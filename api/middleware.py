@@ -6,7 +6,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import ApiError, internal_error, problem
+from api.errors import HttpError, internal_error, problem
 
 JSON_LIMIT = 2**20
 """Bytes of a request body outside uploads."""
@@ -90,8 +90,8 @@ class BodyLimit:
         await self.app(scope, receive_limited, send)
 
 
-def too_large(limit: int) -> ApiError:
+def too_large(limit: int) -> HttpError:
     """413; the connection is closed, since the rest of the body is not read."""
-    return ApiError(
+    return HttpError(
         413, "request_too_large", f"the request body is larger than {limit} bytes", headers={"connection": "close"}
     )

@@ -12,7 +12,7 @@ from domain.kit.refusals import Invalid
 Item = TypeVar("Item", bound=BaseModel)
 
 After = Annotated[str | None, Query(description="the id of the last item of the page before", max_length=200)]
-Limit = Annotated[int, Query(ge=1, le=100, description="most items in the page")]
+PageSize = Annotated[int, Query(ge=1, le=100, description="most items in the page")]
 Order = Annotated[Literal["asc", "desc"], Query(description="by time of creation")]
 
 

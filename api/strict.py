@@ -4,7 +4,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import ApiError, problem
+from api.errors import HttpError, problem
 from domain.kit import strict_json
 
 DEEPEST = 32
@@ -24,7 +24,7 @@ class StrictJson:
         try:
             body = await request.body()
             _require_bounds(body)
-        except ApiError as error:
+        except HttpError as error:
             refusal = problem(request, error.status_code, error.code, error.message, headers=error.headers)
             return await refusal(scope, receive, send)
         except ClientDisconnect:
@@ -47,13 +47,13 @@ def _is_json(content_type: str) -> bool:
 
 
 def _require_bounds(body: bytes) -> None:
-    """Raises ApiError. An empty body is no JSON, and some clients send one with this type."""
+    """Raises HttpError. An empty body is no JSON, and some clients send one with this type."""
     try:
         if body:
             strict_json.require_depth(strict_json.loads(body.decode("utf-8")), DEEPEST)
-    except strict_json.Unusable as error:
-        raise ApiError(400, "invalid_request", f"the body is not usable JSON: {error}") from None
+    except strict_json.UnusableJson as error:
+        raise HttpError(400, "invalid_request", f"the body is not usable JSON: {error}") from None
     except RecursionError:
-        raise ApiError(400, "invalid_request", "the body is not usable JSON: it is nested too deeply") from None
+        raise HttpError(400, "invalid_request", "the body is not usable JSON: it is nested too deeply") from None
     except ValueError:
-        raise ApiError(400, "invalid_request", "the body is not valid JSON") from None
+        raise HttpError(400, "invalid_request", "the body is not valid JSON") from None

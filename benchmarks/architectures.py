@@ -41,7 +41,7 @@ from dpcore.engine.per_example import PerExample
 from dpcore.mechanism.clipping import AUTOMATIC_OFFSET, ClippedSum
 from dpcore.methods import get_trainer
 from dpcore.models import build_model, load_tokenizer
-from dpcore.tasks import Task, make_task
+from dpcore.tasks import TextTask, make_task
 from dpcore.tasks.records import Records
 from dpcore.terms.facts import read_facts
 from dpcore.terms.methods import get_method, method_names
@@ -156,7 +156,7 @@ def _run(case: _Case, kind: zoo.Kind, method: str, folder: Path, dtype: torch.dt
     return "fast" if fast else "one by one", largest
 
 
-def _records(task: Task, kind: zoo.Kind) -> Records:
+def _records(task: TextTask, kind: zoo.Kind) -> Records:
     """Made-up records of mixed lengths."""
     rng = np.random.default_rng(0)
     texts = [" ".join(rng.choice(zoo.WORDS, size=length)) for length in WORDS]
@@ -173,7 +173,7 @@ def _move(model: nn.Module) -> None:
             parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
 
 
-def _error(model: nn.Module, task: Task, records: Records, *, fast: bool, thin_side: int) -> float:
+def _error(model: nn.Module, task: TextTask, records: Records, *, fast: bool, thin_side: int) -> float:
     """Relative error of two sums of all records' gradients, the short ones in one micro-batch: scaled to about one,
     and as they are, where a common factor would show."""
     short = records.lengths <= SHORT

@@ -97,7 +97,7 @@ def serving(**settings: str) -> Iterator[Served]:
 def working(served: Served) -> Iterator[Process]:
     """A worker beside the API; it may still be starting."""
     environment = stack.worker_environment(served.data)
-    process = services.Service("worker", "worker", (), environment, served.data / "logs" / "worker.log").start()
+    process = services.ServiceProcess("worker", "worker", (), environment, served.data / "logs" / "worker.log").start()
     try:
         yield process
     finally:
@@ -125,7 +125,7 @@ def _api(data: Path, settings: dict[str, str]) -> Iterator[tuple[Process, str, d
     environment = stack.api_environment(data) | settings
     log = data / "logs" / "api.log"
     address = ("--host", "127.0.0.1", "--port", str(port))
-    process = services.Service("api", "api", address, environment, log).start()
+    process = services.ServiceProcess("api", "api", address, environment, log).start()
     url = f"http://127.0.0.1:{port}"
     try:
         _wait(process, url, log)

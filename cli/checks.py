@@ -30,7 +30,7 @@ ROOM = 2 * 2**30
 """Bytes that a small installation needs before it is worth starting."""
 SKEW = 5.0
 """Seconds between two clocks that leases and expiry still tolerate."""
-Word = Literal["ok", "warning", "wrong"]
+Verdict = Literal["ok", "warning", "wrong"]
 
 
 @dataclass
@@ -39,32 +39,32 @@ class Unwell(Exception):
 
     what: str
     fix: str
-    word: Word = "wrong"
+    word: Verdict = "wrong"
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """What a check found; `fix` is empty where all is well."""
 
     check: str
-    word: Word
+    word: Verdict
     what: str
     fix: str = ""
 
 
-def examine(name: str, look: Callable[[], str], fix: str) -> Finding:
+def examine(name: str, look: Callable[[], str], fix: str) -> CheckResult:
     """Run a check; `fix` is for errors that name none."""
     try:
-        return Finding(name, "ok", look())
+        return CheckResult(name, "ok", look())
     except Unwell as found:
-        return Finding(name, found.word, found.what, found.fix)
+        return CheckResult(name, found.word, found.what, found.fix)
     except Exception as error:  # noqa: BLE001  whatever it was, it is the finding
         # Only our own words and the system's: a driver's may quote a password.
         known = isinstance(error, OSError | StackError | ValueError | RuntimeError)
-        return Finding(name, "wrong", f"{type(error).__name__}{f': {error}' if known else ''}".splitlines()[0], fix)
+        return CheckResult(name, "wrong", f"{type(error).__name__}{f': {error}' if known else ''}".splitlines()[0], fix)
 
 
-def of_machine(data: Path, host: str, port: int) -> Iterator[Finding]:
+def of_machine(data: Path, host: str, port: int) -> Iterator[CheckResult]:
     """What `tacit up` needs of this machine."""
     yield examine("python", _python, "")
     yield examine("postgres", _postgres, "")
@@ -76,7 +76,7 @@ def of_machine(data: Path, host: str, port: int) -> Iterator[Finding]:
         yield examine("secrets", lambda: _closed(sorted((data / "secrets").iterdir())), f"restore {data / 'secrets'}")
 
 
-def of_service(settings: ApiSettings, admin_url: str | None) -> Iterator[Finding]:
+def of_service(settings: ApiSettings, admin_url: str | None) -> Iterator[CheckResult]:
     """What a service with these settings needs of the others. `admin_url`: of the operator, where it is known."""
     engine = make_engine(settings.database_url.get_secret_value(), pool_size=1)
     try:

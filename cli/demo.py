@@ -42,7 +42,7 @@ console = output.console
 
 
 @dataclass(frozen=True)
-class Task:
+class DemoTask:
     """What is learnt, and the numbers asked for; None is left to the service."""
 
     train: Path
@@ -111,7 +111,7 @@ def demo(
             steps, batch_size, made_up = steps or STEPS, batch_size or BATCH, True
         else:
             labels, made_up = "publish" if LABEL in names else None, False
-        wanted = Task(
+        wanted = DemoTask(
             train,
             evaluation,
             kind,
@@ -178,7 +178,7 @@ def _make_data(scratch: Path) -> tuple[Path, Path]:
     return train, evaluation
 
 
-def _run(task: Task, data: Path, scratch: Path) -> dict[str, Any]:
+def _run(task: DemoTask, data: Path, scratch: Path) -> dict[str, Any]:
     watch = _Watch()
     console.rule("The service")
     with _stack(data, scratch) as (url, admin_key):
@@ -232,7 +232,7 @@ def _run(task: Task, data: Path, scratch: Path) -> dict[str, Any]:
     return figures
 
 
-def _steward(steward: Client, task: Task) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def _steward(steward: Client, task: DemoTask) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Open a budget and put the files under it. Returns the budget, the private and the public file."""
     console.rule("The steward opens a budget and uploads the rows")
     rows = sum(1 for _ in _records(task, task.train))
@@ -276,7 +276,7 @@ def _steward(steward: Client, task: Task) -> tuple[dict[str, Any], dict[str, Any
 
 
 def _analyst(
-    analyst: Client, task: Task, private: dict[str, Any], public: dict[str, Any], watch: "_Watch"
+    analyst: Client, task: DemoTask, private: dict[str, Any], public: dict[str, Any], watch: "_Watch"
 ) -> dict[str, Any]:
     """Ask the price, submit, and wait. Returns the finished job."""
     console.rule("The analyst asks for the price: free, and no row is looked at")
@@ -317,7 +317,7 @@ def _download(analyst: Client, job: str, adapter: Path) -> None:
     console.print("Files: " + ", ".join(sorted(path.name for path in adapter.iterdir())))
 
 
-def _stock(task: Task, private: dict[str, Any], adapter: Path, scratch: Path) -> dict[str, Any]:
+def _stock(task: DemoTask, private: dict[str, Any], adapter: Path, scratch: Path) -> dict[str, Any]:
     """Measure in a process that has only stock libraries."""
     console.print("Loaded by stock libraries, in a process that imports nothing of Tacit:")
     base, labels = _base_model(task.model).folder, private["labels"] or []
@@ -356,7 +356,7 @@ def _stock(task: Task, private: dict[str, Any], adapter: Path, scratch: Path) ->
     return measured
 
 
-def _tokens(task: Task, base: Path, max_length: int) -> Iterator[dict[str, Any]]:
+def _tokens(task: DemoTask, base: Path, max_length: int) -> Iterator[dict[str, Any]]:
     """Public rows as a model reads them: tokens, and which of them are to be predicted."""
     from dpcore.models import load_tokenizer
     from dpcore.tasks import make_task
@@ -368,7 +368,7 @@ def _tokens(task: Task, base: Path, max_length: int) -> Iterator[dict[str, Any]]
         yield {"ids": records.tokens[start:end].tolist(), "targets": records.marks[start:end].tolist()}
 
 
-def _refused(analyst: Client, task: Task, private: str) -> ApiError:
+def _refused(analyst: Client, task: DemoTask, private: str) -> ApiError:
     """Ask for the same once more: the answer is the finished job, and there is nothing left to spend."""
     console.rule("The analyst asks for a second job")
     request = _request(task, private)
@@ -405,12 +405,12 @@ def _summary(figures: dict[str, Any]) -> None:
     )
 
 
-def _request(task: Task, private: str) -> dict[str, Any]:
+def _request(task: DemoTask, private: str) -> dict[str, Any]:
     asked = {"steps": task.steps, "batch_size": task.batch_size, "learning_rate": task.learning_rate}
     return jobs.request(task.model, private, None, task.method, {}, asked, task.epsilon)
 
 
-def _reference(task: Task, rows: int) -> dict[str, Any]:
+def _reference(task: DemoTask, rows: int) -> dict[str, Any]:
     """The public job that the budget is made for: this one."""
     from domain.access.reference import reference_job
 
@@ -431,7 +431,7 @@ def _base_model(name: str) -> Any:
     return known.usable[name]
 
 
-def _records(task: Task, path: Path) -> Iterator[dict[str, str]]:
+def _records(task: DemoTask, path: Path) -> Iterator[dict[str, str]]:
     """The rows of a file as the service reads them, by the service's names."""
     from domain.ingest.formats import SUFFIXES, records
     from domain.ingest.problems import Problems

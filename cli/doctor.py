@@ -41,7 +41,7 @@ def doctor(
     elif deployed:
         found += checks.of_service(options.settings(ApiSettings), os.environ.get("TACIT_ADMIN_DATABASE_URL"))
     else:
-        found.append(checks.Finding("stack", "warning", f"nothing runs on {data}", f"tacit up --data {data}"))
+        found.append(checks.CheckResult("stack", "warning", f"nothing runs on {data}", f"tacit up --data {data}"))
     if as_json:
         output.print_json([asdict(one) for one in found])
     else:

@@ -33,7 +33,7 @@ def logs(
         fail(f"no service {', '.join(sorted(unknown))}; there are {', '.join(SERVICES)}")
     if not (data / "logs").is_dir():
         fail(f"{data} holds no logs. Name the folder that `tacit up` was started with: --data")
-    followed = [Followed(name, data / "logs" / f"{name}.log") for name in wanted]
+    followed = [LogTail(name, data / "logs" / f"{name}.log") for name in wanted]
     for each in followed:
         for line in each.last(lines):
             typer.echo(line)
@@ -44,7 +44,7 @@ def logs(
         time.sleep(PAUSE)
 
 
-class Followed:
+class LogTail:
     """One log that grows, is put aside and begun anew."""
 
     def __init__(self, name: str, path: Path) -> None:

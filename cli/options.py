@@ -24,7 +24,7 @@ Key = Annotated[
     typer.Option(envvar="TACIT_API_KEY", help="The API key. Default: the one in ./tacit-data."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the service's answer as JSON.")]
-Limit = Annotated[int, typer.Option(min=1, help="At most so many, newest first.")]
+Most = Annotated[int, typer.Option(min=1, help="At most so many, newest first.")]
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -8,10 +8,10 @@ from rich.table import Table
 
 from cli.output import console
 
-Report = Mapping[str, Any]
+UploadFacts = Mapping[str, Any]
 
 
-def show_short(report: Report) -> None:
+def show_short(report: UploadFacts) -> None:
     """What was kept, and what to look at again."""
     console.print(f"[bold]{report['kept']:,} of {report['read']:,} records kept[/]")
     for line in _left_out(report):
@@ -21,7 +21,7 @@ def show_short(report: Report) -> None:
     _ask(report)
 
 
-def show_whole(report: Report) -> None:
+def show_whole(report: UploadFacts) -> None:
     """All of it."""
     show_short(report)
     length = ", ".join(f"{name} {words:,}" for name, words in report["length"].items())
@@ -36,7 +36,7 @@ def show_whole(report: Report) -> None:
         console.print(table)
 
 
-def _left_out(report: Report) -> list[str]:
+def _left_out(report: UploadFacts) -> list[str]:
     conflicts = report["conflicts"]
     told = [
         (report["repeated"], "the same as an earlier one"),
@@ -47,7 +47,7 @@ def _left_out(report: Report) -> list[str]:
     return [f"{count:,} {what}" for count, what in told if count]
 
 
-def _ask(report: Report) -> None:
+def _ask(report: UploadFacts) -> None:
     if report["questions"]:
         console.print("\n[bold yellow]Is this meant so?[/]")
     for question in report["questions"]:

@@ -34,7 +34,7 @@ class Dispute:
 
 
 @dataclass
-class Known:
+class KnownHeads:
     """Every budget that a witness or an earlier look at the database has shown, and what the database made of it since.
 
     It holds a few heads of each budget, however many lines the witnesses have.
@@ -102,7 +102,7 @@ def freezes(connection: sa.Connection) -> dict[str, Freezes]:
 
 def take_in(
     connection: sa.Connection,
-    known: Known,
+    known: KnownHeads,
     lines: Sequence[Head],
     thaws: dict[str, Head],
     said: Mapping[str, Freezes],
@@ -145,7 +145,7 @@ def look(connection: sa.Connection) -> Look:
     return Look(str(rows[0].database), [row for row in rows if row.id is not None])
 
 
-def take_stock(connection: sa.Connection, known: Known, seen: Look | None = None) -> Stock:
+def take_stock(connection: sa.Connection, known: KnownHeads, seen: Look | None = None) -> Stock:
     """Look at the database's heads, and whether all that is known is still in its chains."""
     rows = (seen or look(connection)).rows
     said = freezes(connection)
@@ -197,13 +197,13 @@ def reason(dispute: Dispute, present: Head) -> str:
     )
 
 
-def unaccepted_losses(connection: sa.Connection, known: Known) -> list[str]:
+def unaccepted_losses(connection: sa.Connection, known: KnownHeads) -> list[str]:
     """The lost budgets that the operator has not accepted."""
     done = sa.select(lost_budget.c.budget_id).where(lost_budget.c.accepted_at.is_not(None))
     return sorted(known.lost.keys() - set(connection.execute(done).scalars()))
 
 
-def _dispute(known: Known, head: Head, said: Mapping[str, Freezes]) -> None:
+def _dispute(known: KnownHeads, head: Head, said: Mapping[str, Freezes]) -> None:
     dispute = known.disputed.setdefault(head.budget_id, Dispute(head))
     dispute.head = _further(dispute.head, head)
     _answer(dispute, head, said)

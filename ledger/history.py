@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 
-from ledger.reading import Curve
+from dpcore.terms.accounting import Curve
 
-Problem = tuple[int | None, str]
+Violation = tuple[int | None, str]
 """Where it shows (an entry's number, if at one), and what does not hold. It may become the reason of a freeze, which
 analysts see: ids and names, never a count or a text of a row."""
-Problems = Iterator[Problem]
+Violations = Iterator[Violation]
 SAYINGS = (
     *("reason", "epsilon", "grant", "key", "project", "approval_above"),
     *("by", "waits", "queue_days", "whole", "digest"),
@@ -53,7 +53,7 @@ class Account:
 
 
 @dataclass(frozen=True)
-class Line:
+class EntryRow:
     """A row of ledger.entry. Amounts that cannot be read are nothing, and a problem."""
 
     seq: int
@@ -151,7 +151,7 @@ class History:
     """A budget and all that hangs on it."""
 
     account: Account
-    lines: Sequence[Line]
+    lines: Sequence[EntryRow]
     """The chain, in the order of its numbers."""
     bookings: Mapping[str, Booking]
     passes: Mapping[str, Pass]
@@ -161,10 +161,10 @@ class History:
     fingerprints: Counts
     populations: Counts
     """What the database counted when the fingerprints came."""
-    problems: Sequence[Problem]
+    problems: Sequence[Violation]
     """What cannot be read."""
 
-    def first(self, kind: str) -> dict[str, Line]:
+    def first(self, kind: str) -> dict[str, EntryRow]:
         """By reservation, its first entry of this kind."""
         return {e.reservation_id: e for e in reversed(self.lines) if e.kind == kind and e.reservation_id is not None}
 

@@ -9,8 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import BIT, array
 
 from dpcore.terms import accounting
-from ledger.history import SAYINGS, Account, Booking, Counts, History, Line, Pass, Permits, Problem, Stage, Work
-from ledger.reading import Curve, columns, curve, exact, flag, orders, whole
+from dpcore.terms.accounting import Curve
+from ledger.history import SAYINGS, Account, Booking, Counts, EntryRow, History, Pass, Permits, Stage, Violation, Work
+from ledger.reading import columns, curve, exact, flag, orders, whole
 from ledger.tables import authorisation, budget, budget_grant, entry, phase, population, reservation, work
 from ledger.tables import curve as curves
 
@@ -25,7 +26,7 @@ def read(connection: sa.Connection, budget_id: str) -> History | None:
     rows = connection.execute(sa.select(*columns(budget)).where(budget.c.id == budget_id)).all()
     if not rows:
         return None
-    problems: list[Problem] = [] if len(rows) == 1 else [(None, "there is more than one budget with this id")]
+    problems: list[Violation] = [] if len(rows) == 1 else [(None, "there is more than one budget with this id")]
     account = _account(rows[0])
     if not account.orders:
         problems.append((None, "the orders cannot be read"))
@@ -85,7 +86,7 @@ def _at_orders(account: Account, known: str | None, step_cost: str | None) -> Cu
     return tuple(costs[a] for a in account.orders) if costs.keys() >= set(account.orders) else None
 
 
-def _lines(connection: sa.Connection, account: Account, problems: list[Problem]) -> list[Line]:
+def _lines(connection: sa.Connection, account: Account, problems: list[Violation]) -> list[EntryRow]:
     hashed_at: sa.ColumnElement[str] = sa.literal_column(
         """to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
     )
@@ -104,7 +105,7 @@ def _lines(connection: sa.Connection, account: Account, problems: list[Problem])
         if spent is None or reserved is None:
             problems.append((seq, "the amounts of the entry cannot be read"))
         found.append(
-            Line(
+            EntryRow(
                 seq=seq,
                 kind=r.kind,
                 reservation_id=r.reservation_id,
@@ -127,7 +128,7 @@ def _lines(connection: sa.Connection, account: Account, problems: list[Problem])
     return found
 
 
-def _bookings(connection: sa.Connection, account: Account, problems: list[Problem]) -> dict[str, Booking]:
+def _bookings(connection: sa.Connection, account: Account, problems: list[Violation]) -> dict[str, Booking]:
     stages, permits, works = _stages(connection, account), _permits(connection, account), _works(connection, account)
     has_job = sa.exists().where(_job.c.id == reservation.c.job_id, _job.c.tenant_id == account.tenant_id)
     named = [_job_file.c[key] == reservation.c[key] for key in ("job_id", "file_id", "budget_id")]
@@ -201,7 +202,7 @@ def _works(connection: sa.Connection, account: Account) -> dict[str, Work]:
     }
 
 
-def _passes(connection: sa.Connection, account: Account, problems: list[Problem]) -> dict[str, Pass]:
+def _passes(connection: sa.Connection, account: Account, problems: list[Violation]) -> dict[str, Pass]:
     found: dict[str, Pass] = {}
     for r in connection.execute(sa.select(*columns(budget_grant)).where(budget_grant.c.budget_id == account.id)):
         if r.id in found:

@@ -12,8 +12,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-Curve = tuple[int, ...]
-"""One integer for each order."""
+from dpcore.terms.accounting import Curve
+
 MOST_ORDERS = 64
 _WHOLE = re.compile(r"-?\d{1,40}", re.ASCII)
 _LIST = re.compile(r"\{-?\d{1,40}(,-?\d{1,40})*\}", re.ASCII)

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from ledger.errors import translated
 from ledger.tables import entry, phase, reservation, work
 
-Outcome = Literal["succeeded", "cancelled", "failed"]
+JobOutcome = Literal["succeeded", "cancelled", "failed"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Charge:
 
 
 @dataclass(frozen=True)
-class Receipt:
+class Admission:
     """Where a charge stands in its budget's chain of entries."""
 
     budget_id: str
@@ -46,7 +46,7 @@ class Receipt:
 
 def reserve(
     connection: sa.Connection, job_id: str, charges: Sequence[Charge], queue_days: int | None = None
-) -> list[Receipt]:
+) -> list[Admission]:
     """Reserve on every budget or on none; the caller commits. The job and its job_file rows exist already.
 
     The database finds the grants that the job's key uses the budgets by, charges them too, and makes the job wait where
@@ -84,10 +84,10 @@ def reserve(
 def settle(
     connection: sa.Connection,
     job_id: str,
-    outcome: Outcome,
+    outcome: JobOutcome,
     fence: int | None = None,
     detail: Mapping[str, str] | None = None,
-) -> list[Receipt]:
+) -> list[Admission]:
     """Settle every open reservation of a job: authorised steps are spent, the rest is given back; a failure after the
     first authorised step spends everything reserved. With a fence it must be the current one; without one nobody may
     hold the lease. `detail` says who decided and why, for the entry. Raises StaleFence or AlreadySettled."""
@@ -105,10 +105,10 @@ def _post(
     budget_id: str,
     kind: str,
     reservation_id: str,
-    outcome: Outcome | None = None,
+    outcome: JobOutcome | None = None,
     fence: int | None = None,
     detail: Mapping[str, str] | None = None,
-) -> Receipt:
+) -> Admission:
     values: dict[str, object] = {"budget_id": budget_id, "kind": kind, "reservation_id": reservation_id}
     # A login may name only the columns it was granted: the API has no fence to name.
     if outcome is not None:
@@ -119,4 +119,4 @@ def _post(
         values["detail"] = dict(detail)
     adding = entry.insert().values(**values).returning(entry.c.seq, entry.c.hash, entry.c.detail)
     row = connection.execute(adding).one()
-    return Receipt(budget_id, row.seq, row.hash.hex(), "waits" in (row.detail or {}))
+    return Admission(budget_id, row.seq, row.hash.hex(), "waits" in (row.detail or {}))

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from dpcore.terms import accounting
 from ledger import policy
 from ledger.canonical import entry_hash, packed
-from ledger.history import Account, History, Line, Problems
+from ledger.history import Account, EntryRow, History, Violations
 from ledger.read_history import read
 from ledger.reading import exact, structure
 from ledger.verify_records import records
@@ -72,7 +72,7 @@ def verify_budget(connection: sa.Connection, budget_id: str, policy_key: str | N
     return [Finding(budget_id, seq, what[:LONGEST]) for seq, what in found]
 
 
-def _chain(history: History) -> Problems:
+def _chain(history: History) -> Violations:
     previous = _genesis(history.account)
     for expected, e in enumerate(history.lines, 1):
         if e.seq != expected:
@@ -96,13 +96,13 @@ def _genesis(account: Account) -> str | None:
     return hashlib.sha256(packed(fields)).hexdigest()
 
 
-def _hash(e: Line) -> str | None:
+def _hash(e: EntryRow) -> str | None:
     if e.prev_hash is None or None in e.fields:
         return None
     return entry_hash(bytes.fromhex(e.prev_hash), list(map(str, e.fields))).hex()
 
 
-def _words(history: History) -> Problems:
+def _words(history: History) -> Violations:
     """What an entry of its kind must say, and may not move."""
     for e in history.lines:
         if e.kind is None or e.kind not in _MUST_SAY:
@@ -134,7 +134,7 @@ def _is_a_job(reference: object) -> bool:
     return 0 < rate <= 1 and type(steps) is int and steps > 0 and (noise is None or noise > 0)
 
 
-def _replay(history: History, policy_key: str | None) -> Problems:
+def _replay(history: History, policy_key: str | None) -> Violations:
     account = history.account
     spent, reserved = account.nothing, account.nothing
     limit = claim = account.epsilon_opened
@@ -185,6 +185,6 @@ def _replay(history: History, policy_key: str | None) -> Problems:
         yield None, "the budget is overspent"
 
 
-def _signed(e: Line, budget_id: str, policy_key: str) -> bool:
+def _signed(e: EntryRow, budget_id: str, policy_key: str) -> bool:
     detail = structure(e.detail)
     return isinstance(detail, dict) and policy.signature_holds(budget_id, e.seq, str(e.kind), detail, policy_key)

@@ -3,10 +3,10 @@
 import hashlib
 
 from ledger.canonical import packed
-from ledger.history import Counts, History, Problems
+from ledger.history import Counts, History, Violations
 
 
-def records(history: History) -> Problems:
+def records(history: History) -> Violations:
     """By what the database counted as they came, and by the newest entry that sealed it: a budget from before there
     were such entries has none until its next file."""
     if history.fingerprints != history.populations:

@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 
 from dpcore.terms import accounting
-from ledger.history import Booking, History, Line, Problems, Stage
-from ledger.reading import Curve, structure
+from dpcore.terms.accounting import Curve
+from ledger.history import Booking, EntryRow, History, Stage, Violations
+from ledger.reading import structure
 
 DAY = 86400.0
 LONGEST_AGE = 91 * DAY
 """Of a reservation: a day more than the database allows, whose days may have 25 hours."""
 
 
-def reservations(history: History) -> Problems:
+def reservations(history: History) -> Violations:
     """What is wrong with the reservations of a budget, their phases, authorisations and work."""
     yield from _charges(history)
     charged, settled = history.first("reserve"), history.first("settle")
@@ -51,7 +52,7 @@ def _sum(amounts: Sequence[Curve | None]) -> Curve | None:
     return tuple(map(sum, zip(*known, strict=True))) if known and len(known) == len(amounts) else None
 
 
-def _charges(history: History) -> Problems:
+def _charges(history: History) -> Violations:
     charged: set[str | None] = set()
     settled: set[str | None] = set()
     for e in history.lines:
@@ -72,7 +73,7 @@ def _charges(history: History) -> Problems:
         yield None, f"job {job} uses a file of the budget without a reservation"
 
 
-def _booking(booking: Booking, charge: Line, end: Line | None) -> Problems:
+def _booking(booking: Booking, charge: EntryRow, end: EntryRow | None) -> Violations:
     name = f"reservation {booking.id}"
     if booking.state != ("reserved" if end is None else "settled"):
         yield None, f"{name} is in another state than its entries say"
@@ -88,7 +89,7 @@ def _booking(booking: Booking, charge: Line, end: Line | None) -> Problems:
         yield charge.seq, f"{name} has a phase that was indivisible when it was charged"
 
 
-def _work(booking: Booking, end: Line | None) -> Problems:
+def _work(booking: Booking, end: EntryRow | None) -> Violations:
     name = f"reservation {booking.id}"
     work = booking.work
     if work is None or work.fence is None:
@@ -106,7 +107,7 @@ def _work(booking: Booking, end: Line | None) -> Problems:
         yield end.seq, f"the job of {name} is being worked on after its settlement"
 
 
-def _prices(history: History, booking: Booking, charge: Line, end: Line | None) -> Problems:
+def _prices(history: History, booking: Booking, charge: EntryRow, end: EntryRow | None) -> Violations:
     full = held(booking)
     if full is None:
         yield charge.seq, f"reservation {booking.id} has no phases, or some that cannot be read"
@@ -120,7 +121,7 @@ def _prices(history: History, booking: Booking, charge: Line, end: Line | None) 
             yield end.seq, "the settlement does not give back what was reserved"
 
 
-def _stages(history: History, booking: Booking) -> Problems:
+def _stages(history: History, booking: Booking) -> Violations:
     ordinals = [stage.ordinal for stage in booking.stages]
     if ordinals != list(range(len(ordinals))):
         yield None, f"the phases of reservation {booking.id} are not numbered from 0"
@@ -160,7 +161,7 @@ def _priced(history: History, stage: Stage, step_cost: Curve) -> bool:
     return all(c <= o <= c * (1 + 1e-8) + 2 for c, o in zip(step_cost, ours, strict=True))
 
 
-def _repriced(history: History) -> Problems:
+def _repriced(history: History) -> Violations:
     """What the newest re-pricing left must be what everything booked before it costs today, and the corrections."""
     last, nothing = history.last_reprice, history.account.nothing
     settled = history.first("settle")

@@ -6,19 +6,20 @@ from collections.abc import Sequence
 from decimal import Decimal, localcontext
 
 from dpcore.terms import accounting
-from ledger.history import Account, History, Line, Pass, Problems
-from ledger.reading import Curve, exact, whole
+from dpcore.terms.accounting import Curve
+from ledger.history import Account, EntryRow, History, Pass, Violations
+from ledger.reading import exact, whole
 from ledger.verify_reservations import held, owed
 
 
-def rights(history: History) -> Problems:
+def rights(history: History) -> Violations:
     """What is wrong with the rules, grants and approvals of a budget."""
     yield from _rules(history)
     yield from _charged_grants(history)
     yield from _grants(history)
 
 
-def _rules(history: History) -> Problems:
+def _rules(history: History) -> Violations:
     said = next((e.said for e in reversed(history.lines) if e.kind == "rules"), {"queue_days": "7"})
     days = whole(history.account.queue_days)
     if (
@@ -29,7 +30,7 @@ def _rules(history: History) -> Problems:
         yield None, "the rules are not those that the entries set"
 
 
-def _charged_grants(history: History) -> Problems:
+def _charged_grants(history: History) -> Violations:
     charged, approved = history.first("reserve"), history.first("approve")
     for booking in history.bookings.values():
         said = charged[booking.id].said if booking.id in charged else {}
@@ -39,7 +40,7 @@ def _charged_grants(history: History) -> Problems:
             yield None, f"reservation {booking.id} has an approval that the entries do not have"
 
 
-def _grants(history: History) -> Problems:
+def _grants(history: History) -> Violations:
     given = {id: e for e in history.lines if e.kind == "grant" and (id := e.said["grant"]) is not None}
     revoked = {e.said["grant"] for e in history.lines if e.kind == "revoke"}
     amounts = _amounts(history)
@@ -53,8 +54,8 @@ def _grants(history: History) -> Problems:
 
 
 def _pass(
-    history: History, g: Pass, given: Line, revoked: bool, spent: Curve | None, reserved: Curve | None
-) -> Problems:
+    history: History, g: Pass, given: EntryRow, revoked: bool, spent: Curve | None, reserved: Curve | None
+) -> Violations:
     said, nothing = given.said, history.account.nothing
     spent, reserved = spent or nothing, reserved or nothing
     numbers = _agree(g.epsilon, said["epsilon"]) and _agree(g.approval_above, said["approval_above"])

@@ -40,7 +40,7 @@ class Origin:
     database_id: str
 
 
-Line = Head | Origin
+WitnessLine = Head | Origin
 
 
 class BrokenWitness(ValueError):
@@ -81,7 +81,7 @@ class Place(Protocol):
         ...
 
 
-def sealed(key: Ed25519PrivateKey, line: Line) -> bytes:
+def sealed(key: Ed25519PrivateKey, line: WitnessLine) -> bytes:
     """A line as it is kept: JSON with its signature, and a line break."""
     said: dict[str, Any]
     if isinstance(line, Origin):
@@ -92,12 +92,12 @@ def sealed(key: Ed25519PrivateKey, line: Line) -> bytes:
     return json.dumps(said | {"signature": key.sign(_signed(line)).hex()}).encode() + b"\n"
 
 
-def opened(public_key: Ed25519PublicKey, kept: bytes, place: str) -> Line:
+def opened(public_key: Ed25519PublicKey, kept: bytes, place: str) -> WitnessLine:
     """A kept line, with or without its line break. Raises BrokenWitness naming the place."""
     try:
         raw = json.loads(kept)
         if "database" in raw:
-            line: Line = Origin(raw["database"])
+            line: WitnessLine = Origin(raw["database"])
         else:
             line = Head(raw["budget"], raw["seq"], raw["hash"], raw.get("supersedes") is True)
         public_key.verify(bytes.fromhex(raw["signature"]), _signed(line))
@@ -106,7 +106,7 @@ def opened(public_key: Ed25519PublicKey, kept: bytes, place: str) -> Line:
     return line
 
 
-def _signed(line: Line) -> bytes:
+def _signed(line: WitnessLine) -> bytes:
     if isinstance(line, Origin):
         return packed(["tacit.witness.database.v1", line.database_id])
     kind = "tacit.witness.supersedes.v1" if line.supersedes else "tacit.witness.v1"

@@ -12,10 +12,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy.dialects.postgresql import insert
 
 from ledger import chains, policy
-from ledger.chains import Known, Stock
+from ledger.chains import KnownHeads, Stock
 from ledger.errors import LedgerError
 from ledger.tables import lost_budget
-from ledger.witness import BrokenWitness, ForeignWitness, Head, Line, Origin, Place, opened, sealed
+from ledger.witness import BrokenWitness, ForeignWitness, Head, Origin, Place, WitnessLine, opened, sealed
 
 UNCONFIRMED = "nothing"
 """In place of a head: what a budget was frozen for when the witness was gone."""
@@ -73,7 +73,7 @@ class Witnesses:
     ) -> None:
         self.books = [Book(place) for place in places]
         self._engine, self._key, self._policy_key = engine, key, policy_key
-        self._known, self._comparing = Known(), threading.Lock()
+        self._known, self._comparing = KnownHeads(), threading.Lock()
         self._database: str | None = None
         self._gone = False
         self._unconfirmed = set[str]()
@@ -190,7 +190,7 @@ class Witnesses:
                 "TACIT_SECOND_WITNESS), or restore the database that it belongs to"
             )
 
-    def _settle(self, book: Book) -> list[Line]:
+    def _settle(self, book: Book) -> list[WitnessLine]:
         """Freeze or record everything that the database lacks; answers what the book does not know."""
         with self._comparing:
             for _ in range(2):  # once more after a freeze, so that the witness hears of it at once
@@ -204,8 +204,8 @@ class Witnesses:
                     break
             return self._unsaid(book, stock)
 
-    def _unsaid(self, book: Book, stock: Stock) -> list[Line]:
-        known, lines = self._known, list[Line]()
+    def _unsaid(self, book: Book, stock: Stock) -> list[WitnessLine]:
+        known, lines = self._known, list[WitnessLine]()
         if not book.bound and self._database is not None:
             lines.append(Origin(self._database))
         lines += [replace(thaw, supersedes=True) for id, thaw in known.superseded.items() if book.thaws.get(id) != thaw]
@@ -275,7 +275,7 @@ class Witnesses:
     def _note_unconfirmed(self) -> None:
         """The first witness is gone: whatever has a history that no other one confirms is to be frozen."""
         with self._engine.connect() as connection:
-            present = chains.take_stock(connection, Known()).heads
+            present = chains.take_stock(connection, KnownHeads()).heads
         self._gone = False
         others = self.books[1:]
         for id, head in present.items():

@@ -14,7 +14,7 @@ import dpcore
 from api.files.schemas import NewFile, parse_form
 from api.files.upload import Form
 from cli.main import app
-from domain.ingest.check import Request, check
+from domain.ingest.check import CheckRequest, check
 from domain.models.allow_list import describe
 from domain.storage.rows import parse_rows
 from dpcore.export import About, Privacy, write_card
@@ -50,7 +50,7 @@ def walk(name: str, stand: str, architecture: str, folder: Path) -> dict[str, An
     said = [row_of(name, f"w{i}", zoo.LABELS[i % 3]) for i in range(30)]
     source.write_text("".join(json.dumps({own[field]: row[field] for field in own}) + "\n" for row in said))
     asked = {"task": wanted.kind, "columns": wanted.names, "labels": list(labels) or None}
-    made = check(Request(source=source, target=rows, format="jsonl", declared_size=None, key="33" * 32, **asked))
+    made = check(CheckRequest(source=source, target=rows, format="jsonl", declared_size=None, key="33" * 32, **asked))
     kept = parse_rows(rows)
     base = zoo.save(architecture, stand, folder / "base")
     tokenizer = load_tokenizer(base)

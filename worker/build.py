@@ -11,12 +11,12 @@ from transformers import PreTrainedTokenizerBase
 
 from domain.kit.logs import describe
 from domain.kit.settings import WorkerSettings
-from domain.models.allow_list import Unusable, find
+from domain.models.allow_list import UnusableModel, find
 from domain.models.reasons import of_files
 from dpcore.machine.micro_batches import out_of_memory
 from dpcore.methods import get_trainer
 from dpcore.models import build_model, load_tokenizer, with_padding
-from dpcore.tasks import Task, make_task
+from dpcore.tasks import TextTask, make_task
 from worker.assignment import Assignment
 from worker.errors import Refused
 from worker.log import log
@@ -27,7 +27,7 @@ class Built:
     """A model ready to be trained, on the device that it is trained on."""
 
     model: nn.Module
-    task: Task
+    task: TextTask
     tokenizer: PreTrainedTokenizerBase
     base_model_sha256: str
     source: str
@@ -42,7 +42,7 @@ def build(settings: WorkerSettings, assignment: Assignment) -> Built:
     known = find(settings, name)
     if known is None:
         raise Refused("model_unavailable", f"The base model {name!r} is not one of this worker's.")
-    if isinstance(known, Unusable):
+    if isinstance(known, UnusableModel):
         raise Refused("model_unavailable", f"The base model {name!r} cannot be used by this worker: {known.because}.")
     if assignment.model_revision not in (None, known.revision):
         message = f"The base model {name!r} has other weights than when the job was submitted: submit it again."

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from domain.jobs.releases import Result
 from domain.kit.tables import file, job_file
 from domain.storage.blobs import Store, put_bytes
-from dpcore.export import About, Privacy, write_card
+from dpcore.export import About, PrivacyClaim, write_card
 from dpcore.methods import get_trainer
 from dpcore.terms import accounting
 from ledger.budgets import balance
@@ -41,7 +41,7 @@ def store_adapter(
         repository=repository,
         commit=commit,
     )
-    privacy = Privacy(
+    privacy = PrivacyClaim(
         epsilon=report["privacy"]["epsilon_charged"],
         **{name: report["privacy"][name] for name in ("delta", "unit", "relation", "mechanism", "guarantee")},
         declared_size=report["declared_size"],

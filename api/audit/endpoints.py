@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 from api.auth import Auditor
 from api.deps import Transaction
-from api.pages import After, Limit, Order, Page, fetch, page
+from api.pages import After, Order, Page, PageSize, fetch, page
 from domain.kit.tables import audit
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"])
@@ -27,7 +27,7 @@ class AuditRow(BaseModel):
 
 @router.get("")
 def index(
-    caller: Auditor, connection: Transaction, after: After = None, limit: Limit = 20, order: Order = "desc"
+    caller: Auditor, connection: Transaction, after: After = None, limit: PageSize = 20, order: Order = "desc"
 ) -> Page[AuditRow]:
     """Who did what, newest first. Rows are added and never changed or removed."""
     scoped = sa.select(audit).where(audit.c.tenant_id == caller.tenant_id)

@@ -6,7 +6,7 @@ from api.auth import AnyKey, Steward, StewardOrAuditor
 from api.budgets.schemas import Budget, Entry, NewBudget, Recognised, Rules, budget_of, entry_of, exact
 from api.deps import Service, Transaction
 from api.fields import Id
-from api.pages import After, Limit, Order, Page, fetch, fetch_numbered, page
+from api.pages import After, Order, Page, PageSize, fetch, fetch_numbered, page
 from domain.access import budgets
 from domain.files import recognise
 from domain.kit.settings import secret_bytes
@@ -33,7 +33,7 @@ def create(body: NewBudget, caller: Steward, connection: Transaction) -> Budget:
 
 @router.get("")
 def index(
-    caller: AnyKey, connection: Transaction, after: After = None, limit: Limit = 20, order: Order = "desc"
+    caller: AnyKey, connection: Transaction, after: After = None, limit: PageSize = 20, order: Order = "desc"
 ) -> Page[Budget]:
     """The budgets that the caller may read."""
     rows, more = fetch(connection, budgets.of_tenant(caller), tables.budget, after=after, limit=limit, order=order)
@@ -73,7 +73,7 @@ def entries(
     caller: StewardOrAuditor,
     connection: Transaction,
     after: After = None,
-    limit: Limit = 20,
+    limit: PageSize = 20,
     order: Order = "asc",
 ) -> Page[Entry]:
     """The budget's ledger, oldest line first."""

@@ -12,7 +12,7 @@ from api import errors
 from api.dashboard import budgets, estimate, files, jobs, login, models, questions
 from api.dashboard.render import FILES, page
 from api.dashboard.session import PATH, LoggedOut, login_url
-from api.errors import ApiError
+from api.errors import HttpError
 from api.metrics import FRAMEWORK
 
 
@@ -36,7 +36,7 @@ def make_dashboard() -> FastAPI:
     @app.get("/static/{place:path}")
     def static(place: str) -> Response:
         if place not in FILES:
-            raise ApiError(404, "not_found", "no such file")
+            raise HttpError(404, "not_found", "no such file")
         content, kind = FILES[place]
         return Response(content, media_type=kind, headers={"cache-control": "public, max-age=31536000, immutable"})
 

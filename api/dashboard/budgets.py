@@ -36,7 +36,7 @@ FILES = 1000
 
 
 @dataclass(frozen=True)
-class Line:
+class EntryLine:
     """A ledger entry and how far it moved the total; None for the oldest shown, when older ones are not."""
 
     entry: Entry
@@ -137,16 +137,16 @@ def jobs_of(budget_id: str, caller: Caller, service: Resources, connection: sa.C
     return [job_of(row, service.signer) for row in rows]
 
 
-def _lines(budget_id: str, caller: Caller, connection: sa.Connection) -> list[Line]:
+def _lines(budget_id: str, caller: Caller, connection: sa.Connection) -> list[EntryLine]:
     """The ledger's newest entries, newest first."""
     found = budgets_api.entries(budget_id, caller, connection, limit=LINES, order="desc")
-    lines = [Line(new, new.epsilon_after - old.epsilon_after) for new, old in pairwise(found.data)]
+    lines = [EntryLine(new, new.epsilon_after - old.epsilon_after) for new, old in pairwise(found.data)]
     if found.data:
-        lines.append(Line(found.data[-1], None if found.has_more else found.data[-1].epsilon_after))
+        lines.append(EntryLine(found.data[-1], None if found.has_more else found.data[-1].epsilon_after))
     return lines
 
 
-def _history(budget: Budget, lines: list[Line] | None, submitted: list[Job]) -> list[charts.Point]:
+def _history(budget: Budget, lines: list[EntryLine] | None, submitted: list[Job]) -> list[charts.Point]:
     """What was used over time: by the ledger, or, for who may not read it, as it was told with each job."""
     if lines is not None:
         return [charts.Point(line.at, line.entry.epsilon_after) for line in reversed(lines)]

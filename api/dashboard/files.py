@@ -6,7 +6,7 @@ from api.auth import allowed
 from api.dashboard.render import page
 from api.dashboard.session import Visit
 from api.deps import Transaction
-from api.errors import ApiError
+from api.errors import HttpError
 from api.fields import Id
 from api.files import endpoints as files_api
 from api.files.schemas import File
@@ -23,7 +23,7 @@ def show(file_id: Id, request: Request, visit: Visit, connection: Transaction) -
     file = files_api.show(file_id, visit.caller, connection)
     try:
         report = files_api.report(file_id, visit.caller, connection)
-    except ApiError as none:
+    except HttpError as none:
         return page(request, "file.html", file=file, report=None, why=none.message, counts=[])
     return page(request, "file.html", file=file, report=report, why="", counts=_counts(file, report))
 

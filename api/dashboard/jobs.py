@@ -15,7 +15,7 @@ from api.dashboard.render import origin, page
 from api.dashboard.session import PATH, Posted, Visit
 from api.deps import Service, Transaction
 from api.download import attachment
-from api.errors import ApiError
+from api.errors import HttpError
 from api.fields import Id
 from api.files import endpoints as files_api
 from api.jobs import endpoints as jobs_api
@@ -147,7 +147,7 @@ def result(
     _require(visit.caller)
     job = jobs_api.show(job_id, visit.caller, service, connection)
     if file_id not in job.result_files:
-        raise ApiError(404, "not_found", f"no such {RESULT} file")
+        raise HttpError(404, "not_found", f"no such {RESULT} file")
     return files_api.content(file_id, visit.caller, request, service, connection)
 
 

@@ -23,7 +23,7 @@ from api.dashboard.session import (
     set_cookie,
 )
 from api.deps import Service
-from api.errors import ApiError
+from api.errors import HttpError
 
 router = APIRouter()
 BEFORE = "tacit_login"
@@ -48,7 +48,7 @@ async def log_in(request: Request, service: Service) -> Response:
     target = fields.get("next", "")
     try:
         caller = await to_thread.run_sync(authenticated, request, service, credentials)
-    except ApiError as error:
+    except HttpError as error:
         if error.status_code == 429:
             raise
         await _slow_down(request.app.state.wrong_keys)
@@ -70,7 +70,7 @@ def log_out(request: Request, visit: Visit, posted: Posted) -> Response:
 
 async def _slow_down(turn: anyio.Semaphore) -> None:
     if turn.statistics().tasks_waiting >= MOST_WAITING:
-        raise ApiError(429, "too_many_attempts", "too many wrong keys at once; try again in a minute")
+        raise HttpError(429, "too_many_attempts", "too many wrong keys at once; try again in a minute")
     async with turn:
         await anyio.sleep(PAUSE)
 

@@ -16,7 +16,7 @@ from fastapi import Depends, Request, Response
 
 from api.auth import Caller, find_caller, require_patience
 from api.deps import Resources, Service
-from api.errors import ApiError
+from api.errors import HttpError
 from domain.kit.settings import secret_bytes
 from domain.kit.tables import api_key
 
@@ -90,10 +90,10 @@ def form_token(session: Session, service: Resources) -> str:
 
 
 def require_token(form: Mapping[str, str], session: Session | None, service: Resources) -> None:
-    """Raises ApiError unless the form was made for this session."""
+    """Raises HttpError unless the form was made for this session."""
     sent = form.get("token", "")
     if session is None or not hmac.compare_digest(sent.encode(), form_token(session, service).encode()):
-        raise ApiError(403, "form_expired", "this form is not from your session; load its page again and resend it")
+        raise HttpError(403, "form_expired", "this form is not from your session; load its page again and resend it")
 
 
 def visitor(request: Request, service: Service) -> Visitor:
@@ -103,7 +103,7 @@ def visitor(request: Request, service: Service) -> Visitor:
         raise LoggedOut(ended=False)
     try:
         caller = find_caller(service, api_key.c.id == session.key_id)
-    except ApiError:
+    except HttpError:
         raise LoggedOut(ended=True) from None
     require_patience(service, caller)
     request.scope["caller"] = caller  # for the audit log
@@ -122,7 +122,7 @@ async def read_form(request: Request) -> dict[str, str]:
 
 
 async def posted(request: Request, visit: Visit, service: Service) -> dict[str, str]:
-    """The fields of a form that this session sent. Raises ApiError for any other."""
+    """The fields of a form that this session sent. Raises HttpError for any other."""
     form = await read_form(request)
     require_token(form, visit.session, service)
     return form

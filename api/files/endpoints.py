@@ -11,11 +11,11 @@ from api.auth import Caller, Steward, StewardOrAnalyst
 from api.budgets.schemas import exact
 from api.deps import Resources, Service, Transaction
 from api.download import attachment, send_blob
-from api.errors import ApiError
+from api.errors import HttpError
 from api.fields import Id
 from api.files.questions import question_of, waiting_file
 from api.files.schemas import (
-    Columns,
+    ColumnNames,
     DeletedFile,
     File,
     NewFile,
@@ -33,10 +33,9 @@ from domain.files import files, fingerprints, questions, resemblance, scratch, u
 from domain.files.binding import open_file
 from domain.files.fingerprints import mark_of
 from domain.files.resemblance import Resemblance
-from domain.files.scratch import Part
+from domain.files.scratch import OpenUpload
 from domain.files.whereabouts import Ask
-from domain.ingest.check import Report
-from domain.ingest.check import Request as CheckRequest
+from domain.ingest.check import CheckReport, CheckRequest
 from domain.ingest.fingerprint import tenant_key
 from domain.ingest.report import UploadReport
 from domain.ingest.run import run_check
@@ -62,7 +61,7 @@ def _form_schema() -> dict[str, Any]:
         del properties[nested]
     for name in ("epsilon", "delta", "unit", "max_records_per_user", "name"):
         properties[f"privacy_budget[{name}]"] = text
-    for name in Columns.model_fields:
+    for name in ColumnNames.model_fields:
         properties[f"columns[{name}]"] = text
     properties["file"] = {
         "type": "string",
@@ -131,7 +130,7 @@ def report(file_id: Id, caller: Steward, connection: Transaction) -> UploadRepor
         return questions.report_of(waiting)
     found = upload_reports.of_file(connection, files.require(connection, caller, file_id).id)
     if found is None:
-        raise ApiError(404, "no_report", "this file has no report: it is a result, or older than reports are")
+        raise HttpError(404, "no_report", "this file has no report: it is a result, or older than reports are")
     return found
 
 
@@ -156,7 +155,7 @@ def content(
     """A result as it was released; the checked rows of a dataset as JSON Lines. Private rows: for the steward alone."""
     row = files.require(connection, caller, file_id)
     if row.purpose == PRIVATE and not caller.may("steward"):
-        raise ApiError(403, "missing_scope", "the rows of a private file are for its steward alone")
+        raise HttpError(403, "missing_scope", "the rows of a private file are for its steward alone")
     if row.status != "processed":
         raise Conflict(f"the file has status {row.status}", code="file_not_processed")
     blob = open_file(connection, service.store, row)
@@ -201,7 +200,7 @@ def _require_budget(service: Resources, caller: Caller, wanted: NewFile) -> int 
 
 
 def _check_request(
-    service: Resources, caller: Caller, wanted: NewFile, form: Form, part: Part, max_records_per_user: int | None
+    service: Resources, caller: Caller, wanted: NewFile, form: Form, part: OpenUpload, max_records_per_user: int | None
 ) -> CheckRequest:
     return CheckRequest(
         source=part.path,
@@ -220,7 +219,7 @@ def _check_request(
     )
 
 
-def _unusable(report: Report, form: Form) -> Invalid:
+def _unusable(report: CheckReport, form: Form) -> Invalid:
     first = report.problems[0]
     unit = "row" if form_format(form.filename or "") == "parquet" else "line"
     place = "the file" if first.line is None else f"{unit} {first.line}"
@@ -235,7 +234,7 @@ def _unusable(report: Report, form: Form) -> Invalid:
 
 
 def _keep(
-    service: Resources, caller: Caller, file_id: str, wanted: NewFile, form: Form, report: Report, part: Part
+    service: Resources, caller: Caller, file_id: str, wanted: NewFile, form: Form, report: CheckReport, part: OpenUpload
 ) -> NewlyUploaded:
     """Store the rows, then let the commit make the file visible; `part` is the note of it until then."""
     found = report.report

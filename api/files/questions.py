@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from api.auth import Steward
 from api.deps import Service, Transaction
 from api.fields import Body, Id, Reason
-from api.files.schemas import File, NewlyUploaded, Question, Resembled, file_of
+from api.files.schemas import File, FileQuestion, NewlyUploaded, Resembled, file_of
 from api.pages import Page, page
 from domain.files import files, questions, resemblance, upload_reports
 from domain.files.fingerprints import mark_of
@@ -46,7 +46,7 @@ class Answer(Body):
 
 
 @router.get("/questions")
-def index(caller: Steward, connection: Transaction) -> Page[Question]:
+def index(caller: Steward, connection: Transaction) -> Page[FileQuestion]:
     """The files that wait for an answer, the oldest first."""
     rows = connection.execute(
         questions.open_questions(caller.tenant_id).order_by(question.c.created_at).limit(MOST)
@@ -54,7 +54,7 @@ def index(caller: Steward, connection: Transaction) -> Page[Question]:
     return page(readable(rows), False)
 
 
-def readable(rows: Sequence[sa.Row[Any]]) -> list[Question]:
+def readable(rows: Sequence[sa.Row[Any]]) -> list[FileQuestion]:
     """Questions; a row that makes none is left out, so that the list does not end at it."""
     found = []
     for row in rows:
@@ -122,11 +122,11 @@ def waiting_file(row: sa.Row[Any]) -> File:
     )
 
 
-def question_of(row: sa.Row[Any]) -> Question:
+def question_of(row: sa.Row[Any]) -> FileQuestion:
     """A row of question."""
     upload, _ = questions.asked_for(row)
     budgets = [Resembled(budget=id, **found) for id, found in sorted(row.found["budgets"].items())]
-    return Question(
+    return FileQuestion(
         id=row.file_id,
         filename=upload.filename,
         purpose=upload.purpose,

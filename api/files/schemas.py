@@ -18,7 +18,7 @@ from pydantic import (
 
 from api.auth import Caller
 from api.budgets.schemas import MOST_RECORDS
-from api.fields import Body, Delta, Epsilon, Name, Reference
+from api.fields import Body, Delta, Epsilon, IdInBody, Name
 from api.files.upload import Form, wrong_field
 from api.form_text import from_text
 from domain.files.whereabouts import Decision
@@ -36,7 +36,7 @@ DEFAULT_MAX_LENGTH = 128
 _BRACKETS = re.compile(r"(\w+)\[(\w*)\]")
 
 
-class InlineBudget(Body):
+class PrivacyBudget(Body):
     """A budget opened with the file: `privacy_budget[epsilon]` and so on."""
 
     epsilon: Epsilon
@@ -59,9 +59,9 @@ class _Columns(Body):
 
 
 if TYPE_CHECKING:
-    Columns = _Columns
+    ColumnNames = _Columns
 else:
-    Columns = create_model(
+    ColumnNames = create_model(
         "Columns",
         __base__=_Columns,
         __doc__="Names of the columns in the file, where they differ: `columns[text]`, `columns[label]` and so on; "
@@ -90,8 +90,8 @@ class NewFile(Body):
     """The form beside the file itself."""
 
     purpose: Literal["fine-tune", "evals"] = Field(description="`fine-tune`: private rows; `evals`: a public set")
-    budget: Reference | None = Field(default=None, description="the budget that the rows belong to, for ever")
-    privacy_budget: InlineBudget | None = None
+    budget: IdInBody | None = Field(default=None, description="the budget that the rows belong to, for ever")
+    privacy_budget: PrivacyBudget | None = None
     declared_size: Literal["count"] | Annotated[int, Field(ge=1, le=LARGEST)] | None = Field(
         default=None, description="public; at least the number of units; `count` publishes that number"
     )
@@ -110,7 +110,7 @@ class NewFile(Body):
     max_length: int = Field(
         default=DEFAULT_MAX_LENGTH, ge=4, le=8192, description="tokens of a record; the rest is cut"
     )
-    columns: Columns = Columns()
+    columns: ColumnNames = ColumnNames()
     quotes: Literal["text", "marks"] | None = Field(
         default=None,
         description="what the quotes of a TSV file are: part of its texts, or put around fields by a program that "
@@ -258,7 +258,7 @@ class Resembled(BaseModel):
     files: list[str] = Field(description="those files of the budget that they resemble")
 
 
-class Question(BaseModel):
+class FileQuestion(BaseModel):
     """What only a steward can say: whether people are in two budgets, or whether private texts may be public."""
 
     id: str = Field(description="of the file")
@@ -279,7 +279,7 @@ class NewlyUploaded(File):
     budget_inherited: bool = Field(
         description="no budget was opened: that of the answer holds some of the file's records or users already"
     )
-    question: Question | None = Field(
+    question: FileQuestion | None = Field(
         default=None, description="the file waits for the answer; until then nobody else sees it, and no job may use it"
     )
     public_overlap: dict[str, int] = Field(

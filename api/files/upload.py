@@ -12,7 +12,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 from starlette.requests import ClientDisconnect
 
-from api.errors import ApiError
+from api.errors import HttpError
 from api.middleware import too_large
 
 if TYPE_CHECKING:
@@ -98,10 +98,10 @@ class Form:
 
 
 async def receive(request: Request, target: IO[bytes], limit: int) -> Form:
-    """Read the whole body. Raises ApiError for a form that is malformed, cut off or too large."""
+    """Read the whole body. Raises HttpError for a form that is malformed, cut off or too large."""
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != b"multipart/form-data" or b"boundary" not in options:
-        raise ApiError(415, "unsupported_media_type", "send a multipart/form-data body")
+        raise HttpError(415, "unsupported_media_type", "send a multipart/form-data body")
     form = Form(target, limit)
     try:
         parser = MultipartParser(options[b"boundary"], form.callbacks())
@@ -125,8 +125,8 @@ def _text(data: bytes) -> str:
         raise _bad_form("the form's fields are not UTF-8") from None
 
 
-def _bad_form(message: str) -> ApiError:
-    return ApiError(400, "invalid_form", message)
+def _bad_form(message: str) -> HttpError:
+    return HttpError(400, "invalid_form", message)
 
 
 def wrong_field(name: str, message: str) -> RequestValidationError:

@@ -7,7 +7,7 @@ from api.budgets.schemas import exact
 from api.deps import Transaction
 from api.fields import Id
 from api.grants.schemas import Grant, NewGrant, grant_of
-from api.pages import After, Limit, Order, Page, fetch, page
+from api.pages import After, Order, Page, PageSize, fetch, page
 from domain.access import budgets, grants
 from ledger.budgets import for_display
 from ledger.tables import budget_grant
@@ -37,7 +37,7 @@ def index(
     caller: AnyKey,
     connection: Transaction,
     after: After = None,
-    limit: Limit = 20,
+    limit: PageSize = 20,
     order: Order = "desc",
 ) -> Page[Grant]:
     """The budget's grants; to an analyst: those that let it in."""

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from pydantic import BaseModel, Field
 
-from api.fields import Body, Epsilon, Project, Reason, Reference
+from api.fields import Body, Epsilon, IdInBody, Project, Reason
 from domain.access.grants import account_of
 from domain.jobs.resolving import budget_left
 from ledger.budgets import Balance
@@ -14,7 +14,7 @@ from ledger.budgets import Balance
 class NewGrant(Body):
     """A request to let one key, or all keys of one project, use a budget."""
 
-    key: Reference | None = Field(default=None, description="the id of a key; send this or project")
+    key: IdInBody | None = Field(default=None, description="the id of a key; send this or project")
     project: Project | None = None
     epsilon: Epsilon | None = Field(
         default=None, description="the most that its jobs together may cost; default: the budget's limit"

@@ -13,18 +13,18 @@ from api.fields import Id
 from api.jobs import idempotency
 from api.jobs.schemas import (
     Approval,
-    Checkpoint,
     Estimate,
     Event,
     Job,
     NewJob,
     Rejection,
+    ReleasedCheckpoint,
     estimate_of,
     event_of,
     job_of,
 )
 from api.jobs.stream import STREAM_ANSWERS, event_stream, fetch_events
-from api.pages import After, Limit, Order, Page, fetch, page, unknown_cursor
+from api.pages import After, Order, Page, PageSize, fetch, page, unknown_cursor
 from domain.access import quotas
 from domain.files.binding import open_file
 from domain.jobs import acting, life, reading
@@ -91,7 +91,7 @@ def index(
     service: Service,
     connection: Transaction,
     after: After = None,
-    limit: Limit = 20,
+    limit: PageSize = 20,
     order: Order = "desc",
 ) -> Page[Job]:
     """The jobs that the caller may see, newest first; `metadata[key]=value` keeps those with it, `metadata=null` those
@@ -173,7 +173,7 @@ def list_events(
     service: Service,
     connection: Transaction,
     after: After = None,
-    limit: Limit = 20,
+    limit: PageSize = 20,
     order: Order = "desc",
     stream: Annotated[bool, Query(description="the same as `Accept: text/event-stream`")] = False,
     accept: Annotated[str, Header(include_in_schema=False)] = "",
@@ -190,8 +190,8 @@ def list_events(
 
 @router.get("/{job_id}/checkpoints")
 def checkpoints(
-    job_id: Id, caller: StewardOrAnalyst, connection: Transaction, after: After = None, limit: Limit = 20
-) -> Page[Checkpoint]:
+    job_id: Id, caller: StewardOrAnalyst, connection: Transaction, after: After = None, limit: PageSize = 20
+) -> Page[ReleasedCheckpoint]:
     """Always empty: only a finished job releases weights."""
     reading.require(connection, caller, job_id)
     if after is not None:

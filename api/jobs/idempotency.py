@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from api.auth import Caller
-from api.errors import ApiError
+from api.errors import HttpError
 from api.jobs.schemas import NewJob
 from domain.keeping.retention import IDEMPOTENCY_KEPT
 from domain.kit.tables import idempotency
@@ -15,7 +15,7 @@ from domain.kit.tables import idempotency
 def claim(connection: sa.Connection, caller: Caller, key: str, body: NewJob, job_id: str) -> str | None:
     """Take the key for this job, or return the job that has it. Waits for a request that holds it right now.
 
-    Raises ApiError when the key came with another request.
+    Raises HttpError when the key came with another request.
     """
     own = f"{caller.key_id}:{key}"
     digest = hashlib.sha256(body.model_dump_json().encode()).digest()
@@ -36,7 +36,7 @@ def claim(connection: sa.Connection, caller: Caller, key: str, body: NewJob, job
         sa.select(idempotency).where(idempotency.c.tenant_id == caller.tenant_id, idempotency.c.key == own)
     ).one()
     if known.request_digest != digest:
-        raise ApiError(
+        raise HttpError(
             422, "idempotency_key_reused", "this Idempotency-Key was used for another request; take a new one"
         )
     job: str = known.response["job"]

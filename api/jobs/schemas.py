@@ -8,9 +8,9 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from api.fields import Body, Delta, Epsilon, Name, Reason, Reference
-from domain.access.grants import Grant
-from domain.jobs.events import Name as EventName
+from api.fields import Body, Delta, Epsilon, IdInBody, Name, Reason
+from domain.access.grants import HeldGrant
+from domain.jobs.events import EventName
 from domain.jobs.life import Detail
 from domain.jobs.resolving import Planned, Wanted, budget_left
 from domain.kit.faults import fault
@@ -25,7 +25,7 @@ NoteText = Annotated[str, StringConstraints(max_length=512)]
 _OURS = {"n_epochs": "steps", "learning_rate_multiplier": "learning_rate"}
 
 
-class Method(Body):
+class MethodChoice(Body):
     """`{"type": "lora", "lora": {"r": 8, "hyperparameters": {"steps": 200}}}`; `supervised` is the default method."""
 
     model_config = ConfigDict(extra="allow")
@@ -33,7 +33,7 @@ class Method(Body):
     type: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,40}$")] = "supervised"
 
     @model_validator(mode="after")
-    def _one_block(self) -> "Method":
+    def _one_block(self) -> "MethodChoice":
         for name, block in (self.model_extra or {}).items():
             if name != self.type and block is not None:
                 raise ValueError(f"the options of method {self.type!r} belong in a field of that name")
@@ -57,10 +57,10 @@ class Privacy(Body):
 class NewJob(Body):
     """A request for a job; everything but model and training file has a default made of public values."""
 
-    model: Reference
-    training_file: Reference
-    validation_file: Reference | None = Field(default=None, description="a public evaluation set")
-    method: Method = Method()
+    model: IdInBody
+    training_file: IdInBody
+    validation_file: IdInBody | None = Field(default=None, description="a public evaluation set")
+    method: MethodChoice = MethodChoice()
     hyperparameters: dict[str, Any] | None = Field(default=None, description="as in method; kept for older clients")
     privacy: Privacy = Privacy()
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(
@@ -191,7 +191,7 @@ class Estimate(BaseModel):
     )
 
 
-class Hyperparameters(Finite):
+class JobHyperparameters(Finite):
     """OpenAI's three, and the two that this service trains with."""
 
     n_epochs: None = None
@@ -219,7 +219,7 @@ class JobError(BaseModel):
     hint: str
 
 
-class Receipt(BaseModel):
+class ChargeReceipt(BaseModel):
     """Where the job's charge stands in its budget's ledger, with the service's Ed25519 signature in hexadecimal.
 
     The whole receipt, to be checked without the service: `GET .../receipts`.
@@ -259,14 +259,14 @@ class Job(BaseModel):
     result_files: list[str]
     trained_tokens: int | None = None
     method: dict[str, Any]
-    hyperparameters: Hyperparameters
+    hyperparameters: JobHyperparameters
     seed: int
     metadata: dict[str, str]
     integrations: list[Any] | None = None
     error: JobError | None
     privacy: JobPrivacy
     progress: Progress
-    receipt: Receipt
+    receipt: ChargeReceipt
     finished_twin: str | None = Field(
         default=None, description="when submitted: a job that had succeeded with the same numbers already"
     )
@@ -297,7 +297,7 @@ class Event(BaseModel):
     data: dict[str, Any] | None
 
 
-class Checkpoint(BaseModel):
+class ReleasedCheckpoint(BaseModel):
     """A checkpoint in OpenAI's sense. None are released: what a job releases is its adapter."""
 
     id: str
@@ -333,7 +333,7 @@ def _whole(row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | Non
         validation_file=row.validation_file,
         result_files=row.result_files or [],
         method=method,
-        hyperparameters=Hyperparameters(
+        hyperparameters=JobHyperparameters(
             batch_size=numbers["batch_size"], steps=numbers["steps"], learning_rate=numbers["learning_rate"]
         ),
         seed=row.seed,
@@ -341,7 +341,7 @@ def _whole(row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | Non
         error=None if row.error is None else _error_of(row.error),
         privacy=_privacy(row.privacy, method["type"], done),
         progress=Progress(step=sum(done), total_steps=total, fraction=round(sum(done) / total, 4)),
-        receipt=Receipt(
+        receipt=ChargeReceipt(
             **row.receipt, signature=sign(key, row.receipt["budget"], row.receipt["seq"], row.receipt["hash"])
         ),
     )
@@ -395,7 +395,7 @@ def _damaged(row: sa.Row[Any]) -> Job:
         validation_file=row.validation_file,
         result_files=row.result_files or [],
         method={"type": "unreadable", "unreadable": {}},
-        hyperparameters=Hyperparameters(batch_size=0, steps=0, learning_rate=0),
+        hyperparameters=JobHyperparameters(batch_size=0, steps=0, learning_rate=0),
         seed=0,
         metadata={},
         error=_error_of({"code": "job_unreadable", "message": what}),
@@ -410,7 +410,7 @@ def _damaged(row: sa.Row[Any]) -> Job:
             guarantee=what,
         ),
         progress=Progress(step=0, total_steps=0, fraction=0),
-        receipt=Receipt(budget="", seq=0, hash="", signature=""),
+        receipt=ChargeReceipt(budget="", seq=0, hash="", signature=""),
     )
 
 
@@ -441,7 +441,7 @@ def estimate_of(planned: Planned) -> Estimate:
     )
 
 
-def _grant_use(grant: Grant | None) -> GrantUse | None:
+def _grant_use(grant: HeldGrant | None) -> GrantUse | None:
     if grant is None:
         return None
     if grant.account is None:

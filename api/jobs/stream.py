@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.auth import Caller, find_caller
 from api.deps import Resources
-from api.errors import ApiError, problem
+from api.errors import HttpError, problem
 from api.jobs.schemas import Event, event_of, event_prefix
 from api.pages import fetch_numbered
 from domain.jobs import events, reading
@@ -96,7 +96,7 @@ async def _events(service: Resources, caller: Caller, job_id: str, after: str | 
         try:
             async with service.slots:
                 found, over = await to_thread.run_sync(_look, service, caller, job_id, after)
-        except (ApiError, Refusal, sa.exc.SQLAlchemyError):
+        except (HttpError, Refusal, sa.exc.SQLAlchemyError):
             return
         for event in found:
             yield format_sse_event(data_str=event.model_dump_json(), id=event.id)

@@ -8,8 +8,8 @@ from fastapi import APIRouter
 from api.auth import Admin
 from api.deps import Service, Transaction
 from api.fields import Id
-from api.keys.schemas import CreatedKey, Key, NewKey, Rotation, key_of
-from api.pages import After, Limit, Order, Page, fetch, page
+from api.keys.schemas import ApiKey, CreatedKey, NewKey, Rotation, key_of
+from api.pages import After, Order, Page, PageSize, fetch, page
 from domain.access.keys import is_sealed, key_seal, new_key
 from domain.kit.refusals import Conflict, NotFound
 from domain.kit.settings import secret_bytes
@@ -83,8 +83,8 @@ def rotate(key_id: Id, body: Rotation, caller: Admin, service: Service, connecti
 
 @router.get("")
 def index(
-    caller: Admin, connection: Transaction, after: After = None, limit: Limit = 20, order: Order = "desc"
-) -> Page[Key]:
+    caller: Admin, connection: Transaction, after: After = None, limit: PageSize = 20, order: Order = "desc"
+) -> Page[ApiKey]:
     """The tenant's keys, without their secrets."""
     scoped = sa.select(api_key).where(api_key.c.tenant_id == caller.tenant_id)
     rows, more = fetch(connection, scoped, api_key, after=after, limit=limit, order=order)
@@ -92,7 +92,7 @@ def index(
 
 
 @router.delete("/{key_id}")
-def revoke(key_id: Id, caller: Admin, connection: Transaction) -> Key:
+def revoke(key_id: Id, caller: Admin, connection: Transaction) -> ApiKey:
     """Make a key useless, at once and for good."""
     if key_id == caller.key_id:
         raise Conflict("a key cannot revoke itself; use another administrator's key", code="own_key")

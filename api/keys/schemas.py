@@ -25,7 +25,7 @@ class Rotation(Body):
     overlap_hours: int = Field(default=24, ge=0, le=720)
 
 
-class Key(BaseModel):
+class ApiKey(BaseModel):
     """A key without its secret."""
 
     id: str
@@ -40,15 +40,15 @@ class Key(BaseModel):
     previous_until: int | None = Field(description="until when the secret before the last rotation still works")
 
 
-class CreatedKey(Key):
+class CreatedKey(ApiKey):
     """A new key, with its secret: shown this once and not kept."""
 
     key: str
 
 
-def key_of(row: sa.Row[Any]) -> Key:
+def key_of(row: sa.Row[Any]) -> ApiKey:
     """A row of api_key."""
-    return Key(
+    return ApiKey(
         id=row.id,
         name=row.name,
         prefix=row.prefix,

@@ -6,9 +6,9 @@ from fastapi import APIRouter
 from api.auth import AnyKey, Steward, StewardOrAnalyst, StewardOrAuditor
 from api.budgets.schemas import Budget, budget_of, exact
 from api.deps import Service, Transaction
-from api.errors import ApiError
+from api.errors import HttpError
 from api.fields import Id
-from api.ledger.schemas import Freeze, Keys, Limit, Problem, Verification
+from api.ledger.schemas import Freeze, Keys, LedgerProblem, LowerLimit, Verification
 from domain.access import budgets
 from domain.jobs import reading
 from domain.keeping import keeper
@@ -27,7 +27,7 @@ def verify(budget_id: Id, caller: StewardOrAuditor, service: Service, connection
     return Verification(
         budget=budget_id,
         ok=not problems,
-        problems=[Problem(seq=p.seq, what=p.what) for p in problems],
+        problems=[LedgerProblem(seq=p.seq, what=p.what) for p in problems],
         seq=row.head_seq,
         hash=row.head_hash.hex(),
     )
@@ -44,11 +44,11 @@ def freeze(budget_id: Id, body: Freeze, caller: Steward, connection: Transaction
 
 
 @router.post("/budgets/{budget_id}/limit")
-def limit(budget_id: Id, body: Limit, caller: Steward, connection: Transaction) -> Budget:
+def limit(budget_id: Id, body: LowerLimit, caller: Steward, connection: Transaction) -> Budget:
     """Lower the limit for later jobs; a budget that is past the new one is frozen."""
     row = budgets.require(connection, caller, budget_id)
     if exact(body.epsilon) > row.epsilon:
-        raise ApiError(
+        raise HttpError(
             403,
             "limit_only_falls",
             f"the limit is {float(row.epsilon):g}; only the operator raises one (`tacit ledger raise`), and the "
@@ -66,7 +66,7 @@ def entry_receipt(
     """The receipt of one entry: its canonical text, its hash, and the service's signature."""
     row = budgets.require(connection, caller, budget_id)
     if not 1 <= seq <= row.head_seq:
-        raise ApiError(404, "not_found", f"the budget's ledger has the entries 1 to {row.head_seq}", param="seq")
+        raise HttpError(404, "not_found", f"the budget's ledger has the entries 1 to {row.head_seq}", param="seq")
     return issue(connection, service.signer, budget_id, seq)
 
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 from api.fields import Body, Epsilon, Reason
 
 
-class Problem(BaseModel):
+class LedgerProblem(BaseModel):
     """Something in a budget's history that does not hold."""
 
     seq: int | None = Field(description="of the entry where it shows, if it shows at one")
@@ -20,7 +20,7 @@ class Verification(BaseModel):
     object: Literal["budget.verification"] = "budget.verification"
     budget: str
     ok: bool
-    problems: list[Problem]
+    problems: list[LedgerProblem]
     seq: int = Field(description="entries that were checked")
     hash: str
 
@@ -31,7 +31,7 @@ class Freeze(Body):
     reason: Reason
 
 
-class Limit(Body):
+class LowerLimit(Body):
     """A lower limit for later jobs."""
 
     epsilon: Epsilon

@@ -10,7 +10,7 @@ from api.deps import Service, Transaction
 from api.fields import Id
 from domain.kit.refusals import NotFound
 from domain.models import profiles
-from domain.models.allow_list import BaseModelFacts, Unusable
+from domain.models.allow_list import BaseModelFacts, UnusableModel
 from dpcore.terms.tasks import KINDS, TaskKind
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -20,7 +20,7 @@ _STANDS = {
 _MEASURED = "; ".join(f"{stand} stands for {others} too" for stand, others in _STANDS.items() if others)
 
 
-class Profile(BaseModel):
+class ModelProfile(BaseModel):
     """What a worker of this installation measured on synthetic input."""
 
     method: str
@@ -32,7 +32,7 @@ class Profile(BaseModel):
     measured_at: int
 
 
-class Refused(BaseModel):
+class RefusedMethod(BaseModel):
     """A method that does not train the model with its default options, as a worker found on made-up text."""
 
     method: str
@@ -58,11 +58,11 @@ class Model(BaseModel):
     layers: int | None
     max_length: int | None
     methods: list[str] = Field(description="that can train it on at least one of its tasks")
-    refused: list[Refused] = Field(description="methods that were tried on it and cannot train it")
-    profile: list[Profile] = Field(description="empty until a worker has been idle for long enough to measure")
+    refused: list[RefusedMethod] = Field(description="methods that were tried on it and cannot train it")
+    profile: list[ModelProfile] = Field(description="empty until a worker has been idle for long enough to measure")
 
 
-class Models(BaseModel):
+class ModelList(BaseModel):
     """All base models; the list is short and has no pages."""
 
     object: Literal["list"] = "list"
@@ -70,12 +70,12 @@ class Models(BaseModel):
 
 
 @router.get("")
-def index(caller: AnyKey, service: Service, connection: Transaction) -> Models:
+def index(caller: AnyKey, service: Service, connection: Transaction) -> ModelList:
     """The allow-list, those that cannot be used now included."""
     now = service.models
     made = [model_of(model, profiles.known(connection, model)) for model in now.usable.values()]
     made += [unusable_of(model) for model in now.unusable.values()]
-    return Models(data=sorted(made, key=lambda model: model.id))
+    return ModelList(data=sorted(made, key=lambda model: model.id))
 
 
 @router.get("/{model_id}")
@@ -90,7 +90,7 @@ def show(model_id: Id, caller: AnyKey, service: Service, connection: Transaction
     return model_of(model, profiles.known(connection, model))
 
 
-def model_of(model: BaseModelFacts, known: profiles.Known) -> Model:
+def model_of(model: BaseModelFacts, known: profiles.Measurements) -> Model:
     """A base model as it goes over the wire."""
     return Model(
         id=model.name,
@@ -110,7 +110,7 @@ def model_of(model: BaseModelFacts, known: profiles.Known) -> Model:
     )
 
 
-def unusable_of(model: Unusable) -> Model:
+def unusable_of(model: UnusableModel) -> Model:
     """A base model that cannot be used, as it goes over the wire."""
     return Model(
         id=model.name,
@@ -130,9 +130,9 @@ def unusable_of(model: Unusable) -> Model:
     )
 
 
-def refused_of(trial: profiles.Trial) -> Refused:
+def refused_of(trial: profiles.Trial) -> RefusedMethod:
     """A trial that went wrong, as it goes over the wire."""
-    return Refused(
+    return RefusedMethod(
         method=trial.method,
         task=trial.task,
         because=trial.refusal or "",
@@ -140,9 +140,9 @@ def refused_of(trial: profiles.Trial) -> Refused:
     )
 
 
-def profile_of(one: profiles.Profile) -> Profile:
+def profile_of(one: profiles.Profile) -> ModelProfile:
     """A measurement as it goes over the wire."""
-    return Profile(
+    return ModelProfile(
         method=one.method,
         task=one.task,
         device=one.device,

@@ -20,7 +20,7 @@ from benchmarks.training.models import Size, attach, make_model
 from benchmarks.training.processes import Commands, Timed, clock
 from benchmarks.training.steps import Opacus, adamw, make_program, without_conv1d
 from dpcore import checkpoint
-from dpcore.tasks import Task
+from dpcore.tasks import TextTask
 from dpcore.tasks.records import Records
 from dpcore.terms.speed import Speed
 from dpcore.train import train
@@ -49,7 +49,7 @@ class Counted:
     wrap: what the model is put into first.
     """
 
-    task: Task
+    task: TextTask
     wrap: Callable[[nn.Module], nn.Module]
     max_length: int = 0
     real: int = 0

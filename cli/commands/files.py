@@ -140,7 +140,7 @@ def answer(
 @app.command("list")
 @options.explained
 def list_files(
-    limit: options.Limit = 100, url: options.Url = None, key: options.Key = None, as_json: options.Json = False
+    limit: options.Most = 100, url: options.Url = None, key: options.Key = None, as_json: options.Json = False
 ) -> None:
     """The files that you may see."""
     output.show_list(connect(url, key).pages("/v1/files", limit), COLUMNS, as_json)

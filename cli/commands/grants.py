@@ -53,7 +53,7 @@ def add(
 @options.explained
 def list_grants(
     budget: str,
-    limit: options.Limit = 100,
+    limit: options.Most = 100,
     url: options.Url = None,
     key: options.Key = None,
     as_json: options.Json = False,

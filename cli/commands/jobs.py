@@ -156,7 +156,7 @@ def watch(job: str, url: options.Url = None, key: options.Key = None, as_json: o
 @app.command("list")
 @options.explained
 def list_jobs(
-    limit: options.Limit = 20, url: options.Url = None, key: options.Key = None, as_json: options.Json = False
+    limit: options.Most = 20, url: options.Url = None, key: options.Key = None, as_json: options.Json = False
 ) -> None:
     """Jobs, newest first."""
     output.show_list(connect(url, key).pages(PATH, limit), COLUMNS, as_json)
@@ -227,7 +227,7 @@ def reject(
 @options.explained
 def events(
     job: str,
-    limit: options.Limit = 100,
+    limit: options.Most = 100,
     url: options.Url = None,
     key: options.Key = None,
     as_json: options.Json = False,

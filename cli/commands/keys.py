@@ -39,7 +39,7 @@ def create(
 @app.command("list")
 @options.explained
 def list_keys(
-    limit: options.Limit = 100, url: options.Url = None, key: options.Key = None, as_json: options.Json = False
+    limit: options.Most = 100, url: options.Url = None, key: options.Key = None, as_json: options.Json = False
 ) -> None:
     """Keys, without their secrets."""
     output.show_list(connect(url, key).pages("/v1/keys", limit), COLUMNS, as_json)

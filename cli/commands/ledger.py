@@ -13,7 +13,7 @@ from cli.client import ApiError, connect
 from cli.embedded.errors import StackError
 
 app = options.group("The ledger: verification, receipts, freezing, limits and corrections.")
-Reason = Annotated[str, typer.Option(help="Why; it becomes part of the ledger.")]
+ReasonOption = Annotated[str, typer.Option(help="Why; it becomes part of the ledger.")]
 AdminUrl = Annotated[
     str | None,
     typer.Option(
@@ -117,7 +117,7 @@ def keys(url: options.Url = None, key: options.Key = None, as_json: options.Json
 @app.command()
 @options.explained
 def freeze(
-    budget: str, reason: Reason, url: options.Url = None, key: options.Key = None, as_json: options.Json = False
+    budget: str, reason: ReasonOption, url: options.Url = None, key: options.Key = None, as_json: options.Json = False
 ) -> None:
     """Nothing more is reserved or authorised in this budget."""
     output.show(connect(url, key).post(f"/v1/budgets/{budget}/freeze", {"reason": reason}), as_json)
@@ -128,7 +128,7 @@ def freeze(
 def lower(
     budget: str,
     epsilon: Annotated[float, typer.Option(help="The new, lower limit.")],
-    reason: Reason,
+    reason: ReasonOption,
     url: options.Url = None,
     key: options.Key = None,
     as_json: options.Json = False,
@@ -143,7 +143,7 @@ def lower(
 def raise_(
     budget: str,
     epsilon: Annotated[str, typer.Option(help="The new, higher limit: the guarantee over all history.")],
-    reason: Reason,
+    reason: ReasonOption,
     data: Data = DATA,
     admin_url: AdminUrl = None,
     policy_key: PolicyKey = None,
@@ -157,7 +157,7 @@ def raise_(
 @app.command()
 @options.explained
 def thaw(
-    budget: str, reason: Reason, data: Data = DATA, admin_url: AdminUrl = None, policy_key: PolicyKey = None
+    budget: str, reason: ReasonOption, data: Data = DATA, admin_url: AdminUrl = None, policy_key: PolicyKey = None
 ) -> None:
     """Operator: end a freeze. Refused while the budget is past its limit."""
     from ledger import policy
@@ -172,7 +172,7 @@ def correct(
     noise_multiplier: Annotated[float, typer.Option(help="Of the mechanism that was run outside the service.")],
     sample_rate: Annotated[float, typer.Option()],
     steps: Annotated[int, typer.Option()],
-    reason: Reason,
+    reason: ReasonOption,
     data: Data = DATA,
     admin_url: AdminUrl = None,
     policy_key: PolicyKey = None,
@@ -193,7 +193,7 @@ def correct(
 @app.command()
 @options.explained
 def reprice(
-    budget: str, reason: Reason, data: Data = DATA, admin_url: AdminUrl = None, policy_key: PolicyKey = None
+    budget: str, reason: ReasonOption, data: Data = DATA, admin_url: AdminUrl = None, policy_key: PolicyKey = None
 ) -> None:
     """Operator: price a budget's whole history again, after a release that corrected the accountant."""
     from ledger import policy
@@ -203,7 +203,7 @@ def reprice(
 
 @app.command("accept-loss")
 @options.explained
-def accept_loss(budget: str, reason: Reason, data: Data = DATA, admin_url: AdminUrl = None) -> None:
+def accept_loss(budget: str, reason: ReasonOption, data: Data = DATA, admin_url: AdminUrl = None) -> None:
     """Operator: go on without a budget that a restore has lost. Its people then count as new: restore a newer backup
     instead, if there is one.
 
@@ -221,7 +221,7 @@ def accept_loss(budget: str, reason: Reason, data: Data = DATA, admin_url: Admin
 @options.explained
 def new_fingerprint_key(
     key_file: Annotated[Path, typer.Argument(help="File with the new TACIT_FINGERPRINT_KEY.", exists=True)],
-    reason: Reason,
+    reason: ReasonOption,
     data: Data = DATA,
     admin_url: AdminUrl = None,
 ) -> None:

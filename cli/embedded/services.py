@@ -24,7 +24,7 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 @dataclass(frozen=True)
-class Service:
+class ServiceProcess:
     """How one child is started."""
 
     name: str

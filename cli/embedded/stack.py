@@ -28,7 +28,7 @@ LOG_LIMIT = 16 * 2**20  # bytes, checked at each start
 Say = Callable[[str], None]
 
 
-class Stopped(BaseException):
+class StopSignal(BaseException):
     """A signal asked to stop."""
 
 
@@ -60,7 +60,7 @@ class Stack:
             try:
                 ready(self._start())
                 keep(self.kept.values(), self.say)
-            except Stopped:
+            except StopSignal:
                 self.say("Stopping: api, worker, broker, database. Ctrl-C again does not wait for the job.")
             finally:
                 self._ignore_or_hurry()
@@ -68,7 +68,7 @@ class Stack:
 
     def _asked(self, number: int, frame: FrameType | None) -> None:
         self._ignore_or_hurry()
-        raise Stopped
+        raise StopSignal
 
     def _ignore_or_hurry(self) -> None:
         """From now on a signal only shortens the waiting."""
@@ -95,8 +95,8 @@ class Stack:
         secrets.save(_master_key_file(self.data), known.master_key)
         address = ("--host", self.host, "--port", str(self.port))
         for service in (
-            services.Service("worker", "worker", (), worker_environment(self.data), _log(logs, "worker")),
-            services.Service("api", "api", address, api_environment(self.data), _log(logs, "api")),
+            services.ServiceProcess("worker", "worker", (), worker_environment(self.data), _log(logs, "worker")),
+            services.ServiceProcess("api", "api", address, api_environment(self.data), _log(logs, "api")),
         ):
             self._begin(service.name, service.start)
         self._wait_for_api(logs / "api.log")

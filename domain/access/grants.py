@@ -36,7 +36,7 @@ class Viewer:
 
 
 @dataclass(frozen=True)
-class Grant:
+class HeldGrant:
     """What one grant allows and holds; `account` is its sub-limit as a budget of its own, None where it has none."""
 
     id: str
@@ -83,7 +83,7 @@ def of_budget(viewer: Viewer, budget_id: str) -> sa.Select[Any]:
     return found.where(_grantee(viewer), budget_grant.c.revoked_at.is_(None))
 
 
-def used_by(connection: sa.Connection, viewer: Viewer, held: Balance) -> Grant | None:
+def used_by(connection: sa.Connection, viewer: Viewer, held: Balance) -> HeldGrant | None:
     """The grant that a job of the viewer's would be charged to; None for a steward, who needs none. Raises NotFound."""
     if viewer.may("steward"):
         return None
@@ -93,7 +93,7 @@ def used_by(connection: sa.Connection, viewer: Viewer, held: Balance) -> Grant |
     if row is None:
         raise NotFound("budget")
     above = None if row.approval_above is None else float(row.approval_above)
-    return Grant(row.id, account_of(row, held), above)
+    return HeldGrant(row.id, account_of(row, held), above)
 
 
 def account_of(row: sa.Row[Any], held: Balance) -> Balance | None:

@@ -14,7 +14,7 @@ from domain.access.grants import Viewer, sees_file
 from domain.access.reference import reference_job
 from domain.files import binding, fingerprints, resemblance, scratch, whereabouts
 from domain.files.resemblance import Resemblance
-from domain.files.whereabouts import Ask, Decision, Place
+from domain.files.whereabouts import Ask, Decision, Destination
 from domain.ingest.marks import Marks
 from domain.kit.ids import new_id
 from domain.kit.refusals import Conflict, Invalid, NotFound
@@ -156,7 +156,7 @@ def register(
     return Registered(row, inherited, dict(public))
 
 
-def _inherited(connection: sa.Connection, upload: Upload, asked: str | InlineBudget, where: Place) -> str:
+def _inherited(connection: sa.Connection, upload: Upload, asked: str | InlineBudget, where: Destination) -> str:
     """The budget that a file goes to, if its unit is the one that the file was checked for."""
     assert where.budget_id is not None
     held = require_budget(connection, upload.tenant_id, where.budget_id, upload.declared_size)

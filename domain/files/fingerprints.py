@@ -8,7 +8,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from domain.ingest.fingerprint import SIZE, Kind
+from domain.ingest.fingerprint import SIZE, FingerprintKind
 from domain.ingest.marks import Marks
 from domain.kit.tables import file, fingerprint_key, identity
 from ledger.errors import translated
@@ -145,7 +145,7 @@ def _has_old(connection: sa.Connection, tenant_id: str) -> bool:
     return bool(connection.execute(sa.select(old.exists())).scalar_one())
 
 
-def _chunks(marks: Mapping[Kind, Path]) -> Iterator[dict[str, object]]:
+def _chunks(marks: Mapping[FingerprintKind, Path]) -> Iterator[dict[str, object]]:
     for kind, path in marks.items():
         with path.open("rb") as source:
             while piece := source.read(CHUNK * SIZE):

@@ -11,7 +11,7 @@ from obstore.exceptions import BaseError
 from sqlalchemy.dialects.postgresql import insert
 
 from domain.files import binding, fingerprints, resemblance, scratch
-from domain.ingest.check import Request
+from domain.ingest.check import CheckRequest
 from domain.ingest.fingerprint import tenant_key
 from domain.ingest.run import run_check
 from domain.kit.logs import type_name
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Known:
+class Recognition:
     """How the records of a private file are recognised when they come again."""
 
     file_id: str
@@ -40,7 +40,7 @@ class Known:
     """Texts that another budget held already when the file was read again."""
 
 
-def known(connection: sa.Connection, budget_id: str, key: bytes) -> list[Known]:
+def known(connection: sa.Connection, budget_id: str, key: bytes) -> list[Recognition]:
     """Of each file that a budget ever had, deleted ones too, the newest first."""
     mark, marks = fingerprints.mark_of(key), fingerprints.keys(connection)
     rows = connection.execute(
@@ -51,7 +51,7 @@ def known(connection: sa.Connection, budget_id: str, key: bytes) -> list[Known]:
     )
     without: Literal["whole records", "nothing"] = "whole records" if len(marks) == 1 else "nothing"
     return [
-        Known(id, without if found is None else "texts", bool(users), int(elsewhere or 0))
+        Recognition(id, without if found is None else "texts", bool(users), int(elsewhere or 0))
         for id, found, users, elsewhere in rows
     ]
 
@@ -86,7 +86,7 @@ def _again(engine: sa.Engine, store: Store, key: bytes, row: sa.Row[Any]) -> boo
                 shutil.copyfileobj(source, part.file)
             part.file.flush()
             report = run_check(
-                Request(
+                CheckRequest(
                     source=part.path,
                     target=part.rows,
                     format="parquet",
@@ -108,7 +108,7 @@ def _again(engine: sa.Engine, store: Store, key: bytes, row: sa.Row[Any]) -> boo
         return False
 
 
-def _bind(connection: sa.Connection, row: sa.Row[Any], mark: bytes, part: scratch.Part) -> bool:
+def _bind(connection: sa.Connection, row: sa.Row[Any], mark: bytes, part: scratch.OpenUpload) -> bool:
     fingerprints.lock(connection, row.tenant_id)
     elsewhere, users = 0, True
     if row.budget_id is None:

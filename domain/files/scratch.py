@@ -15,7 +15,7 @@ from domain.storage.blobs import Store
 
 
 @dataclass(frozen=True)
-class Part:
+class OpenUpload:
     """An upload under way. `rows` and `marks` are where its checked rows and their marks are written; all of it is gone
     when the upload ends."""
 
@@ -36,14 +36,14 @@ def folder(store: Store) -> Path:
 
 
 @contextlib.contextmanager
-def part(store: Store, file_id: str) -> Iterator[Part]:
+def part(store: Store, file_id: str) -> Iterator[OpenUpload]:
     """A new file to receive an upload into, for this user only."""
     path = folder(store) / f"{file_id}.part"
     rows, marks = path.with_suffix(".rows"), beside(path)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         try:
-            yield Part(file, path, rows, marks)
+            yield OpenUpload(file, path, rows, marks)
         finally:
             for made in (rows, *marks, path):
                 made.unlink(missing_ok=True)

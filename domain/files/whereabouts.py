@@ -24,7 +24,7 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class Place:
+class Destination:
     """Where a file goes. budget_id None: to a new budget."""
 
     budget_id: str | None
@@ -49,7 +49,7 @@ def place(
     marks: Marks,
     near: Resemblance,
     decision: Decision | None,
-) -> Place | Ask:
+) -> Destination | Ask:
     """Where the records of a private file belong; asked: the budget that was named, None to open one.
 
     What a budget holds stays there, so that the same people are never in two. Texts that only resemble another budget's
@@ -74,8 +74,10 @@ def place(
             raise overlap(
                 resembled, f"in several budgets, {', '.join([*resembled, *sorted(holders)])}; split the file by budget"
             )
-        return Place(resembled[0], inherited=True)
-    return Place(home, asked is None and home is not None, sorted({*others, *doubtful} - {home}) if different else ())
+        return Destination(resembled[0], inherited=True)
+    return Destination(
+        home, asked is None and home is not None, sorted({*others, *doubtful} - {home}) if different else ()
+    )
 
 
 def private_texts(connection: sa.Connection, tenant_id: str, marks: Marks, near: Resemblance) -> Ask:

@@ -27,9 +27,9 @@ def limit() -> None:
 def main() -> int:
     limit()
     try:
-        from domain.ingest.check import Request, check
+        from domain.ingest.check import CheckRequest, check
 
-        sys.stdout.write(check(Request.model_validate_json(sys.stdin.read())).model_dump_json())
+        sys.stdout.write(check(CheckRequest.model_validate_json(sys.stdin.read())).model_dump_json())
     except BaseException as error:  # noqa: BLE001  the traceback's words stay here
         sys.stderr.write(type(error).__name__)
         return 1

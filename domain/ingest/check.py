@@ -29,7 +29,7 @@ from dpcore.terms.tasks import COLUMNS, DEFAULT_KIND, TaskKind, get_kind
 MOST_LABELS = 1000
 
 
-class Request(BaseModel):
+class CheckRequest(BaseModel):
     """What is checked against what. Everything but the file and the key is public."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,7 +58,7 @@ class Request(BaseModel):
     """Where what recognises all records and users goes."""
 
 
-class Report(BaseModel):
+class CheckReport(BaseModel):
     """What came of it. With any problem the rows are worthless."""
 
     problems: list[Problem]
@@ -70,7 +70,7 @@ class Report(BaseModel):
     """What its steward is told; None where there are problems."""
 
 
-def check(request: Request) -> Report:
+def check(request: CheckRequest) -> CheckReport:
     """Read the source, write the rows that are to be kept and the fingerprints of all.
 
     Without a key nothing is recognised. A private file whose unit is the record keeps one row for each fingerprint,
@@ -133,7 +133,7 @@ def check(request: Request) -> Report:
     if request.declared_size is not None and units > request.declared_size:
         problems.note(None, "declared_size_too_small", "the file has more units than its declared size")
     told = tally.report() if problems.count == 0 else None
-    return Report(problems=problems.listed, problem_count=problems.count, labels=labels, units=units, report=told)
+    return CheckReport(problems=problems.listed, problem_count=problems.count, labels=labels, units=units, report=told)
 
 
 class _Options(TypedDict):
@@ -185,7 +185,7 @@ class _Reader:
 class _Keep:
     """What happens to a row without problems: marked if there is a key, and written or grouped."""
 
-    def __init__(self, request: Request, writer: RowWriter, by_user: SpooledUsers | None, tally: Tally) -> None:
+    def __init__(self, request: CheckRequest, writer: RowWriter, by_user: SpooledUsers | None, tally: Tally) -> None:
         self._key = None if request.key is None else bytes.fromhex(request.key)
         self._task, self._writer, self._by_user, self._tally = request.task, writer, by_user, tally
         self._own_key = self._key or secrets.token_bytes(32)  # what repeats is counted without a key too
@@ -207,7 +207,7 @@ class _Keep:
         if self._by_user is None:  # later copies of a record are dropped when all are known
             self._writer.add(texts, place)
 
-    def write(self, request: Request) -> bytearray:
+    def write(self, request: CheckRequest) -> bytearray:
         """Write what was asked for; answers a byte for each row, 1 where an earlier row has the same texts."""
         if self._key is None:
             return bytearray()
@@ -225,7 +225,7 @@ class _Keep:
         return owner
 
 
-def _found_labels(source: IO[bytes], request: Request, options: "_Options") -> list[str]:
+def _found_labels(source: IO[bytes], request: CheckRequest, options: "_Options") -> list[str]:
     """All labels in the file in their own order, which tells nothing about the order of the rows."""
     found: set[str] = set()
     for record in records(source, request.format, (request.columns[LABEL],), Problems(), **options):

@@ -49,7 +49,7 @@ class Followed:
     """Records that have the most frequent value."""
 
 
-class Columns:
+class FileColumns:
     """All columns of a file. `used`: those that jobs learn from; `user`: that of the users, if it was named."""
 
     def __init__(self, folder: Path, used: Collection[str], user: str | None, *, follow: bool) -> None:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from domain.ingest.normal import normal
 
-Kind = Literal["record", "user"]
+FingerprintKind = Literal["record", "user"]
 SIZE = 32
 """Bytes of a fingerprint."""
 SEPARATOR = "\x1f"
@@ -32,7 +32,7 @@ def normalise(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold()).split())
 
 
-def fingerprint(texts: Sequence[str], key: bytes, kind: Kind = "record") -> bytes:
+def fingerprint(texts: Sequence[str], key: bytes, kind: FingerprintKind = "record") -> bytes:
     """HMAC-SHA256 of the kind and the normalised texts of all columns, 32 bytes. The key is a tenant's.
 
     The separator is white space to `normalise`, so that no text can hold one.

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
 from domain.ingest import parquet
-from domain.ingest.columns import Columns
+from domain.ingest.columns import FileColumns
 from domain.ingest.lines import LONGEST, lines
 from domain.ingest.problems import Problems
 from domain.ingest.quotes import Quotes
@@ -31,7 +31,7 @@ def records(
     *,
     numbers: frozenset[str] = frozenset(),
     quotes: Quotes = "text",
-    noticed: Columns | None = None,
+    noticed: FileColumns | None = None,
 ) -> Iterator[Record]:
     """Every record that can be read; what cannot be is noted. Blank lines are skipped, other columns ignored, but for
     what `noticed` is told of all of them.
@@ -52,14 +52,14 @@ def records(
 
 
 def _jsonl(
-    text: Iterable[str], columns: tuple[str, ...], problems: Problems, noticed: Columns | None
+    text: Iterable[str], columns: tuple[str, ...], problems: Problems, noticed: FileColumns | None
 ) -> Iterator[Record]:
     for number, line in enumerate(text, start=1):
         if not line.strip():
             continue
         try:
             value = strict_json.loads(line)
-        except strict_json.Unusable as error:
+        except strict_json.UnusableJson as error:
             problems.note(number, "unusable_json", str(error))
         except RecursionError:
             problems.note(number, "nested_too_deeply", "the JSON is nested too deeply")
@@ -82,7 +82,7 @@ def _delimited(
     quotes: Quotes,
     columns: tuple[str, ...],
     problems: Problems,
-    noticed: Columns | None,
+    noticed: FileColumns | None,
 ) -> Iterator[Record]:
     csv.field_size_limit(LONGEST)
     reader = (

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from domain.ingest.fingerprint import Kind
+from domain.ingest.fingerprint import FingerprintKind
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Marks:
         return (getattr(self, field.name) for field in fields(self))
 
     @property
-    def new(self) -> dict[Kind, Path]:
+    def new(self) -> dict[FingerprintKind, Path]:
         return {"record": self.records, "user": self.users}
 
     @property
-    def old(self) -> dict[Kind, Path]:
+    def old(self) -> dict[FingerprintKind, Path]:
         return {"record": self.old_records, "user": self.old_users}
 
 

@@ -11,7 +11,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from domain.ingest.columns import LOOKED, Columns
+from domain.ingest.columns import LOOKED, FileColumns
 from domain.ingest.lines import LONGEST
 from domain.ingest.problems import Problems
 
@@ -55,7 +55,7 @@ def rows(
         problems.note(number or None, "not_parquet", "the file, or what follows this row, cannot be read as Parquet")
 
 
-def notice(source: IO[bytes], columns: Columns) -> None:
+def notice(source: IO[bytes], columns: FileColumns) -> None:
     """Tell what the file's other columns are called and hold. What cannot be read of them is told no further: nobody
     needs it."""
     source.seek(0)
@@ -70,7 +70,7 @@ def notice(source: IO[bytes], columns: Columns) -> None:
         _notice(file, followed, columns, seen, MOST_ROWS)
 
 
-def _notice(file: pq.ParquetFile, names: list[str], columns: Columns, begin: int, end: int) -> int:
+def _notice(file: pq.ParquetFile, names: list[str], columns: FileColumns, begin: int, end: int) -> int:
     """Tell the values of rows from `begin` on, to about `end`; answers where it ended."""
     if not names:
         return begin

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 
-from domain.ingest.check import Report, Request
+from domain.ingest.check import CheckReport, CheckRequest
 from domain.ingest.problems import Problem
 
 SECONDS = 900
@@ -15,7 +15,7 @@ _KIND = re.compile(rb"[A-Z][A-Za-z]{2,39}")
 logger = logging.getLogger(__name__)
 
 
-def run_check(request: Request) -> Report:
+def run_check(request: CheckRequest) -> CheckReport:
     """Check a file in a child process; a child that dies is a problem of the file."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TACIT_") or k == "TACIT_STACK"}
     environment |= {"OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
@@ -37,8 +37,8 @@ def run_check(request: Request) -> Report:
             "the check of a file ended with %d: %s", child.returncode, kind[0].decode() if kind else "no kind of error"
         )
         return _failed("check_failed", "checking the file needed more memory or time than a check may have")
-    return Report.model_validate_json(child.stdout)
+    return CheckReport.model_validate_json(child.stdout)
 
 
-def _failed(code: str, message: str) -> Report:
-    return Report(problems=[Problem(line=None, code=code, message=message)], problem_count=1, labels=None, units=0)
+def _failed(code: str, message: str) -> CheckReport:
+    return CheckReport(problems=[Problem(line=None, code=code, message=message)], problem_count=1, labels=None, units=0)

@@ -29,7 +29,7 @@ MOST_KNOWN = 200_000
 CANDIDATES = 2 * 10**8
 _AGREE, _AGREE_NEARLY = (round(MINIMA * (share + (1 - share) / 16)) for share in (ALIKE, NEARLY))
 _EQUAL = np.array([(byte >> 4 == 0) + (byte & 15 == 0) for byte in range(256)], dtype=np.uint8)
-Words = npt.NDArray[np.uint64]
+Hashes = npt.NDArray[np.uint64]
 Sketches = npt.NDArray[np.uint8]
 """[n, SIZE]"""
 
@@ -135,7 +135,7 @@ def _keys(bits: npt.NDArray[np.uint8], first: int, width: int) -> npt.NDArray[np
     return keys
 
 
-def _mixed(numbers: Words) -> Words:
+def _mixed(numbers: Hashes) -> Hashes:
     """SplitMix64's finaliser (Steele, Lea and Flood 2014)."""
     numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import IO
 
 from domain.ingest.fingerprint import SIZE
-from domain.ingest.users import Row, RowsByUser
+from domain.ingest.users import RowsByUser, TextRow
 
 PARTS = 64
 NUMBER = 5
 """Bytes of a row's number."""
 
 
-class Parts:
+class FingerprintParts:
     """Records by their fingerprints, to be read one part after the other."""
 
     def __init__(self, folder: Path) -> None:
@@ -41,7 +41,7 @@ class SpooledMarks:
     """The fingerprints of all rows, in the order of the rows."""
 
     def __init__(self, folder: Path) -> None:
-        self._parts, self._count = Parts(folder), 0
+        self._parts, self._count = FingerprintParts(folder), 0
 
     def add(self, mark: bytes) -> None:
         """The fingerprint of the next row."""
@@ -68,16 +68,16 @@ class SpooledUsers:
     """Rows by user: what `RowsByUser` keeps, for one part of the users after the other."""
 
     def __init__(self, folder: Path, most: int) -> None:
-        self._parts, self._most = Parts(folder), most
+        self._parts, self._most = FingerprintParts(folder), most
         self.count = 0
         """Users, once all have been gone through."""
 
-    def add(self, user: bytes, record: bytes, row: Row) -> None:
+    def add(self, user: bytes, record: bytes, row: TextRow) -> None:
         """A row of this user; both are known by their fingerprints."""
         line = json.dumps([user.hex(), record.hex(), *row], ensure_ascii=False)
         self._parts.add(user, line.encode() + b"\n")
 
-    def __iter__(self) -> Iterator[tuple[int, Row]]:
+    def __iter__(self) -> Iterator[tuple[int, TextRow]]:
         """Users as numbers from 0, each with its rows, all in the order of fingerprints; once."""
         for part in self._parts:
             rows = RowsByUser(self._most)

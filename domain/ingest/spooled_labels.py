@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from domain.ingest.spool import Parts
+from domain.ingest.spool import FingerprintParts
 
 _ENTRY = struct.Struct("<16si")
 KEY = 16
@@ -20,7 +20,7 @@ class SpooledLabels:
     """A fingerprint and the place of a label for each row, in the order of the rows."""
 
     def __init__(self, folder: Path) -> None:
-        self._parts = Parts(folder)
+        self._parts = FingerprintParts(folder)
         self.first: Counter[int] = Counter()
         """Labels of the first row of each text; their sum is the number of texts. All of it once `count` has run."""
         self.texts = 0
@@ -51,7 +51,7 @@ class SpooledPairs:
     """How many different pairs of a user and a text there are."""
 
     def __init__(self, folder: Path) -> None:
-        self._parts = Parts(folder)
+        self._parts = FingerprintParts(folder)
 
     def add(self, user: bytes, record: bytes) -> None:
         """Both by their fingerprints, which are as good as random: so is the pair, and parts are of even size."""

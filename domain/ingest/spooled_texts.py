@@ -10,7 +10,7 @@ from pathlib import Path
 from domain.ingest.fingerprint import SIZE, form_of, text_mark
 from domain.ingest.sketch import BATCH, Sketcher
 from domain.ingest.sketch import SIZE as SKETCH
-from domain.ingest.spool import NUMBER, Parts
+from domain.ingest.spool import NUMBER, FingerprintParts
 from domain.ingest.texts import is_common, is_short
 
 RECORD = 4
@@ -26,7 +26,7 @@ class SpooledTexts:
 
     def __init__(self, folder: Path, key: bytes) -> None:
         self._key, self._sketcher = key, Sketcher(key)
-        self._marks, self._joined = Parts(folder), Parts(folder)
+        self._marks, self._joined = FingerprintParts(folder), FingerprintParts(folder)
         self._sketches = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         self._pending: list[list[int]] = []
         self._sketched = array("Q")
@@ -92,7 +92,7 @@ class SpooledTexts:
                     target.write(sketch + self._records[text].to_bytes(RECORD, "little"))
 
 
-def _entries(parts: Parts) -> Iterator[list[tuple[bytes, int]]]:
+def _entries(parts: FingerprintParts) -> Iterator[list[tuple[bytes, int]]]:
     for part in parts:
         content = part.read()
         width = SIZE + NUMBER

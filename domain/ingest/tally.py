@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from domain.ingest import questions
-from domain.ingest.columns import Columns
+from domain.ingest.columns import FileColumns
 from domain.ingest.report import ClassCount, Conflicts, Lengths, UploadReport, shown
 from domain.ingest.spooled_labels import KEY, SpooledLabels, SpooledPairs
 from domain.ingest.texts import texts_of
@@ -41,7 +41,7 @@ class Tally:
     ) -> None:
         self._task, self._labels, self._max_length, self._private = task, labels, max_length, private
         used = [name for field, name in columns.items() if field != USER]
-        self.columns = Columns(folder, used, columns.get(USER), follow=private and not by_user)
+        self.columns = FileColumns(folder, used, columns.get(USER), follow=private and not by_user)
         self._marks = SpooledLabels(folder)
         self._pairs = SpooledPairs(folder) if by_user else None
         self._read: Counter[int] = Counter()

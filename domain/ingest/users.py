@@ -3,7 +3,7 @@
 import heapq
 from collections.abc import Iterator
 
-Row = tuple[tuple[str, ...], int | None]
+TextRow = tuple[tuple[str, ...], int | None]
 """The texts and the place of the label, if there is one."""
 
 
@@ -18,25 +18,25 @@ class RowsByUser:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._rows: dict[bytes, dict[bytes, Row]] = {}
+        self._rows: dict[bytes, dict[bytes, TextRow]] = {}
 
     def __len__(self) -> int:
         """Users."""
         return len(self._rows)
 
-    def add(self, user: bytes, record: bytes, row: Row) -> None:
+    def add(self, user: bytes, record: bytes, row: TextRow) -> None:
         """A row of this user; both are known by their fingerprints."""
         rows = self._rows.setdefault(user, {})
         rows[record] = min(row, rows.get(record, row))
         if len(rows) > 2 * self._most:  # so that memory and time do not grow with the rows that are dropped
             self._rows[user] = {mark: rows[mark] for mark in self._smallest(rows)}
 
-    def __iter__(self) -> Iterator[tuple[int, Row]]:
+    def __iter__(self) -> Iterator[tuple[int, TextRow]]:
         """Users as numbers from 0, each with its rows, all in the order of fingerprints."""
         for number, user in enumerate(sorted(self._rows)):
             rows = self._rows[user]
             for mark in self._smallest(rows):
                 yield number, rows[mark]
 
-    def _smallest(self, rows: dict[bytes, Row]) -> list[bytes]:
+    def _smallest(self, rows: dict[bytes, TextRow]) -> list[bytes]:
         return heapq.nsmallest(self._most, rows)

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from domain.kit.tables import job, job_event
 
-Name = Literal[
+EventName = Literal[
     "job.queued",
     "job.waiting",
     "job.approved",
@@ -31,7 +31,7 @@ _LEVELS = {"job.rejected": "warn", "job.expired": "warn", "job.failed": "error"}
 def append_event(
     connection: sa.Connection,
     job_id: str,
-    name: Name,
+    name: EventName,
     message: str,
     data: Mapping[str, Any] | None = None,
     *,

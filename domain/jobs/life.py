@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from domain.jobs.events import Name, append_event
+from domain.jobs.events import EventName, append_event
 from domain.kit.statuses import ENDED, OPEN, Status
 from domain.kit.tables import job
 from ledger.errors import AlreadySettled
@@ -52,7 +52,7 @@ _LIMITS: Mapping[Limit, str] = {
 class Move:
     """A step of a job's life: the event that tells of it, what the row must say, and what it says afterwards."""
 
-    event: Name
+    event: EventName
     statuses: tuple[Status, ...]
     details: tuple[Detail | None, ...] | None
     """None: whatever it says, for the ledger has decided."""

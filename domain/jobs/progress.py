@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from domain.jobs.life import PAUSING
 from domain.models.allow_list import BaseModelFacts
-from domain.models.profiles import Known, Profile, known, seconds
+from domain.models.profiles import Measurements, Profile, known, seconds
 from dpcore.terms.program import Program
 
 
@@ -18,7 +18,7 @@ def estimated_finishes(
 ) -> dict[str, int]:
     """Unix seconds by job id, whole minutes, for those rows of `of_tenant` that run and whose model, method
     and task a worker has measured."""
-    found: dict[str, Known] = {}
+    found: dict[str, Measurements] = {}
     finishes = {}
     for row in rows:
         if row.status != "running" or row.status_detail == PAUSING or row.model not in models:

@@ -12,7 +12,7 @@ from domain.kit.ids import new_id
 from domain.kit.purposes import RESULT
 from domain.kit.tables import file, release
 from domain.storage.sealing import Seal
-from ledger.reserve import Receipt, settle
+from ledger.reserve import Admission, settle
 from ledger.work import Lease
 
 
@@ -27,7 +27,7 @@ class Result:
     stored: Seal
 
 
-def publish(connection: sa.Connection, lease: Lease, tenant_id: str, results: Sequence[Result]) -> list[Receipt]:
+def publish(connection: sa.Connection, lease: Lease, tenant_id: str, results: Sequence[Result]) -> list[Admission]:
     """Settle the job as succeeded, make its results visible and finish it; the caller commits.
 
     Raises StaleFence or AlreadySettled; the transaction must then be rolled back and nothing is visible.

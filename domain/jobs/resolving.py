@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from domain.access.grants import Grant, Viewer, used_by
+from domain.access.grants import HeldGrant, Viewer, used_by
 from domain.files import files
 from domain.jobs.planning import (
     Dataset,
@@ -25,7 +25,7 @@ from domain.kit.purposes import PRIVATE, PUBLIC
 from domain.kit.refusals import Conflict, Invalid, NotFound
 from domain.kit.tables import file
 from domain.models.allow_list import BaseModelFacts, Models
-from domain.models.profiles import Known, Profile, known, seconds
+from domain.models.profiles import Measurements, Profile, known, seconds
 from dpcore.terms import accounting
 from dpcore.terms.methods import get_method
 from dpcore.terms.tasks import TaskKind
@@ -64,7 +64,7 @@ class Planned:
     """The files that the job would open: whole rows of `file`."""
     draft: Draft
     budget: Balance
-    grant: Grant | None
+    grant: HeldGrant | None
     approval_above: float | None
     """The lower threshold of the budget's and the grant's; a job above it waits for a steward."""
     finished_twin: str | None
@@ -213,7 +213,7 @@ def _model(models: Models, name: str) -> BaseModelFacts:
     return models.usable[name]
 
 
-def _require_no_refusal(found: Known, made: Draft, task: TaskKind) -> None:
+def _require_no_refusal(found: Measurements, made: Draft, task: TaskKind) -> None:
     """What workers tried is each method with its default options: others may still do."""
     method = made.program.method
     refusal = found.refusal(method, task)
@@ -226,14 +226,14 @@ def _require_no_refusal(found: Known, made: Draft, task: TaskKind) -> None:
     )
 
 
-def _default_epsilon(grant: Grant | None) -> float | None:
+def _default_epsilon(grant: HeldGrant | None) -> float | None:
     """All of a sub-limit that nothing has touched; without one the plan takes its default from the budget."""
     if grant is None or grant.account is None or any(grant.account.used):
         return None
     return grant.account.epsilon
 
 
-def _approval_above(budget: Balance, grant: Grant | None) -> float | None:
+def _approval_above(budget: Balance, grant: HeldGrant | None) -> float | None:
     both = (budget.approval_above, None if grant is None else grant.approval_above)
     return min((float(above) for above in both if above is not None), default=None)
 

@@ -5,20 +5,20 @@ import math
 from typing import Any
 
 
-class Unusable(ValueError):
+class UnusableJson(ValueError):
     """JSON that Python would accept and nobody else means. The message names the rule and quotes nothing."""
 
 
 def loads(text: str) -> Any:
-    """The value. Raises Unusable, another ValueError for what is no JSON, RecursionError for what is nested too deeply
-    to read."""
+    """The value. Raises UnusableJson, another ValueError for what is no JSON, RecursionError for what is nested too
+    deeply to read."""
     return json.loads(
         text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=finite, parse_int=integer
     )
 
 
 def require_depth(value: Any, most: int) -> None:
-    """Raises Unusable when arrays and objects are nested more than `most` deep."""
+    """Raises UnusableJson when arrays and objects are nested more than `most` deep."""
     level = [value]
     for _ in range(most + 1):
         level = [
@@ -29,18 +29,18 @@ def require_depth(value: Any, most: int) -> None:
         ]
         if not level:
             return
-    raise Unusable("it is nested too deeply")
+    raise UnusableJson("it is nested too deeply")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise Unusable("a key occurs twice")
+        raise UnusableJson("a key occurs twice")
     return found
 
 
 def _no_constant(name: str) -> None:
-    raise Unusable("NaN and Infinity are not JSON")
+    raise UnusableJson("NaN and Infinity are not JSON")
 
 
 class Written(float):
@@ -50,16 +50,16 @@ class Written(float):
 
 
 def finite(digits: str) -> float:
-    """The float. Raises Unusable for one that would be infinite."""
+    """The float. Raises UnusableJson for one that would be infinite."""
     number = Written(digits)
     number.digits = digits
     if not math.isfinite(number):
-        raise Unusable("a number is too large")
+        raise UnusableJson("a number is too large")
     return number
 
 
 def integer(digits: str) -> int:
-    """The integer. Raises Unusable for one of more than 20 digits."""
+    """The integer. Raises UnusableJson for one of more than 20 digits."""
     if len(digits) > 20:
-        raise Unusable("a number is too large")
+        raise UnusableJson("a number is too large")
     return int(digits)

@@ -46,7 +46,7 @@ class BaseModelFacts:
 
 
 @dataclass(frozen=True)
-class Unusable:
+class UnusableModel:
     """A model of the allow-list that cannot be used as it is now."""
 
     name: str
@@ -60,7 +60,7 @@ class Models:
     """The allow-list as it was when it was looked at."""
 
     usable: Mapping[str, BaseModelFacts]
-    unusable: Mapping[str, Unusable]
+    unusable: Mapping[str, UnusableModel]
 
 
 _Source = str | Path | HubModel
@@ -83,7 +83,7 @@ def base_models(settings: ModelSettings) -> Models:
     return AllowList(settings).look()
 
 
-def find(settings: ModelSettings, name: str) -> BaseModelFacts | Unusable | None:
+def find(settings: ModelSettings, name: str) -> BaseModelFacts | UnusableModel | None:
     """One base model, read now without a look at the others; None where the allow-list has no such name."""
     source = _sources(settings).get(name)
     return None if source is None else _read(name, source, _place(source))
@@ -97,7 +97,7 @@ class AllowList:
         """Reads all of them, hashes their weights and fetches what may be fetched: this can take minutes, once."""
         self._sources = _sources(settings)
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[_Files, BaseModelFacts | Unusable]] = {}
+        self._known: dict[str, tuple[_Files, BaseModelFacts | UnusableModel]] = {}
         for name, source in self._sources.items():
             place = _place(source, online=settings.hub_online)
             self._keep(name, _files_of(place), _read(name, source, place))
@@ -114,14 +114,14 @@ class AllowList:
             found = [model for _, model in self._known.values()]
         return Models(
             {model.name: model for model in found if isinstance(model, BaseModelFacts)},
-            {model.name: model for model in found if isinstance(model, Unusable)},
+            {model.name: model for model in found if isinstance(model, UnusableModel)},
         )
 
-    def _afresh(self, name: str, source: _Source, place: Path | str, now: _Files) -> BaseModelFacts | Unusable:
+    def _afresh(self, name: str, source: _Source, place: Path | str, now: _Files) -> BaseModelFacts | UnusableModel:
         if isinstance(place, str) or _hashed(place):
             return _read(name, source, place)
         threading.Thread(target=self._hash, args=(name, source, place, now), name="models", daemon=True).start()
-        return Unusable(name, _called(source), "its weights have changed and are being read; try again in a while")
+        return UnusableModel(name, _called(source), "its weights have changed and are being read; try again in a while")
 
     def _hash(self, name: str, source: _Source, place: Path, of: _Files) -> None:
         model = _read(name, source, place)
@@ -129,12 +129,12 @@ class AllowList:
             if self._known[name][0] == of:
                 self._keep(name, of, model)
 
-    def _keep(self, name: str, files: _Files, model: BaseModelFacts | Unusable) -> None:
+    def _keep(self, name: str, files: _Files, model: BaseModelFacts | UnusableModel) -> None:
         before = self._known.get(name)
         self._known[name] = files, model
-        if isinstance(model, Unusable):
+        if isinstance(model, UnusableModel):
             logger.warning("the base model %s cannot be used: %s", name, model.because)
-        elif before is not None and isinstance(before[1], Unusable):
+        elif before is not None and isinstance(before[1], UnusableModel):
             logger.warning("the base model %s can be used again", name)
 
 
@@ -186,14 +186,14 @@ def _files_of(place: Path | str) -> _Files:
         return ()
 
 
-def _read(name: str, source: _Source, place: Path | str) -> BaseModelFacts | Unusable:
+def _read(name: str, source: _Source, place: Path | str) -> BaseModelFacts | UnusableModel:
     """Whatever is wrong with a folder is wrong with its model alone."""
     if isinstance(place, str):
-        return Unusable(name, _called(source), place)
+        return UnusableModel(name, _called(source), place)
     try:
         return describe(name, place, _called(source))
     except Exception as error:  # noqa: BLE001  files that anybody may have made
-        return Unusable(name, _called(source), of_files(error))
+        return UnusableModel(name, _called(source), of_files(error))
 
 
 def _stat(path: Path) -> tuple[int, int]:

@@ -48,7 +48,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Known:
+class Measurements:
     """The newest of what was found out about one model; a model with other weights has none of it."""
 
     profiles: list[Profile]
@@ -107,7 +107,7 @@ def refused_by(connection: sa.Connection, model: BaseModelFacts, versions: str) 
     return {(row.method, row.task) for row in rows if row.refusal is not None and row.versions == versions}
 
 
-def known(connection: sa.Connection, model: BaseModelFacts) -> Known:
+def known(connection: sa.Connection, model: BaseModelFacts) -> Measurements:
     """All that was found out about a model, in one statement."""
     table, apart = model_profile.c, (model_profile.c.method, model_profile.c.task, model_profile.c.device)
     measured = (
@@ -131,7 +131,7 @@ def known(connection: sa.Connection, model: BaseModelFacts) -> Known:
             sa.select(*(tried.c.get(c.name, sa.null()) for c in measured.c), tried.c.refusal, sa.true()),
         )
     ).all()
-    return Known(
+    return Measurements(
         [
             Profile(r.method, r.task, r.device, r.max_length, r.tokens_per_second, r.peak_bytes, r.at)
             for r in rows

@@ -29,7 +29,7 @@ BATCH_CHARACTERS = 2**22
 
 
 @dataclass(frozen=True)
-class Rows:
+class FileRows:
     """All rows of a file, in order."""
 
     columns: dict[str, list[str]]
@@ -90,18 +90,18 @@ def drop_rows(path: Path, dropped: bytearray) -> None:
             shutil.copyfileobj(kept, target)
 
 
-def read_rows(blob: Sealed) -> Rows:
+def read_rows(blob: Sealed) -> FileRows:
     """All rows of a file. Raises FileNotFoundError when the blob is gone."""
     with as_file(blob) as source:
         return parse_rows(source)
 
 
-def parse_rows(source: IO[bytes] | Path) -> Rows:
+def parse_rows(source: IO[bytes] | Path) -> FileRows:
     """All rows of a Parquet file as RowWriter writes it."""
     table = pq.ParquetFile(source).read()
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
     labels, users = columns.pop(LABEL, None), columns.pop(USER, None)
-    return Rows(columns, labels, users)
+    return FileRows(columns, labels, users)
 
 
 def stream_jsonl(blob: Sealed, labels: Sequence[str] | None) -> Iterator[bytes]:

@@ -4,12 +4,12 @@ Every folder has tacit.json, which says what the weights belong to, and loads wi
 """
 
 from dpcore.export.about import About, read_about
-from dpcore.export.card import Privacy, write_card
+from dpcore.export.card import PrivacyClaim, write_card
 from dpcore.export.folders import export_peft, export_trained, export_whole, load_peft, load_trained, load_whole
 
 __all__ = [
     "About",
-    "Privacy",
+    "PrivacyClaim",
     "export_peft",
     "export_trained",
     "export_whole",

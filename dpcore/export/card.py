@@ -17,7 +17,7 @@ _MOST_LABELS = 50
 
 
 @dataclass(frozen=True)
-class Privacy:
+class PrivacyClaim:
     """What a card says of the data and of what the job cost. guarantee: the promise as sentences."""
 
     epsilon: float
@@ -29,7 +29,7 @@ class Privacy:
     declared_size: int
 
 
-def write_card(folder: str | Path, base_folder: str | Path, privacy: Privacy) -> None:
+def write_card(folder: str | Path, base_folder: str | Path, privacy: PrivacyClaim) -> None:
     """Write README.md into an exported folder."""
     folder, about = Path(folder), read_about(folder)
     name, words = license_of(Path(base_folder))
@@ -86,7 +86,7 @@ def _task(about: About) -> str:
     return "\n".join(lines)
 
 
-def _privacy(privacy: Privacy) -> str:
+def _privacy(privacy: PrivacyClaim) -> str:
     limits = (
         "It does not cover what the base model had learnt before, what else is known of the same people, and the rows "
         "of other files."

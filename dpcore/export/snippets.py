@@ -6,7 +6,7 @@ from typing import Literal
 from dpcore.export.about import About
 from dpcore.terms.tasks import get_kind
 
-Layout = Literal["peft", "trained", "whole"]
+AdapterLayout = Literal["peft", "trained", "whole"]
 
 _IMPORTS = {
     "peft": "import json\n\nimport torch\nfrom peft import PeftModel\n",
@@ -34,14 +34,14 @@ print(tokenizer.decode(written[0, asked["input_ids"].shape[1] :], skip_special_t
 """
 
 
-def layout_of(folder: Path) -> Layout:
+def layout_of(folder: Path) -> AdapterLayout:
     """What kind of export a folder holds."""
     if (folder / "adapter_config.json").is_file():
         return "peft"
     return "trained" if (folder / "load.py").is_file() else "whole"
 
 
-def snippet(layout: Layout, about: About) -> str:
+def snippet(layout: AdapterLayout, about: About) -> str:
     """A program that loads an export and asks it something."""
     kind = get_kind(about.task)
     writes = kind.causal_lm
@@ -66,7 +66,7 @@ def snippet(layout: Layout, about: About) -> str:
     return lines + kind.example.replace("{max_length}", str(about.max_length)) + (_WRITES if writes else "")
 
 
-def notes(layout: Layout, about: About) -> str:
+def notes(layout: AdapterLayout, about: About) -> str:
     """What else works, and what does not, in words."""
     said, writes = [], get_kind(about.task).causal_lm
     if layout == "peft" and not about.repository:

@@ -42,7 +42,7 @@ Groups = tuple[tuple[slice, ...], ...]
 """For each module that owns trainable parameters, their places in the flat vector."""
 
 
-class Gradients(Protocol):
+class UnitGradients(Protocol):
     """Gradients of the m units of a micro-batch, however they are stored."""
 
     def norms(self) -> torch.Tensor:
@@ -101,13 +101,13 @@ class ClippedSum(BoundedSum):
         below = adaptive.count(expected_batch=expected_batch, device=device, rounding=rounding) if adapts else None
         return cls(empty.value, empty.sensitivity, empty.grid, clip_norm, clipping, groups if per_layer else (), below)
 
-    def add(self, gradients: Gradients) -> None:
+    def add(self, gradients: UnitGradients) -> None:
         """Add the clipped gradients of a micro-batch; a unit whose norm is not finite adds nothing."""
         # What is added is what the norm was taken of, to the last digit, wherever the caller stands.
         with torch.autocast(self.value.device.type, enabled=False):
             self._add(gradients)
 
-    def _add(self, gradients: Gradients) -> None:
+    def _add(self, gradients: UnitGradients) -> None:
         if self.groups:
             self._add_by_group(gradients)
             return
@@ -116,7 +116,7 @@ class ClippedSum(BoundedSum):
         if self.below is not None:
             self.below.value.add_(adaptive.scores(norms, self.clip_norm).sum())
 
-    def _add_by_group(self, gradients: Gradients) -> None:
+    def _add_by_group(self, gradients: UnitGradients) -> None:
         each = [torch.stack([gradients.norms_at(place) for place in places]).norm(dim=0) for places in self.groups]
         norms = torch.stack(each)  # [K, m]
         scale = factors(norms, self.clip_norm / math.sqrt(len(self.groups)), "flat")

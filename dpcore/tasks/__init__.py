@@ -15,19 +15,19 @@ from dpcore.terms.errors import HalfMade
 from dpcore.terms.method import keeping
 from dpcore.terms.tasks import TaskKind, get_kind
 
-Task = SequenceClassification | CausalLM
+TextTask = SequenceClassification | CausalLM
 
 
 class Maker(Protocol):
     """A kind's side in `dpcore/tasks/`."""
 
-    def make(self, tokenizer: PreTrainedTokenizerBase, *, labels: Sequence[str], max_length: int) -> Task:
+    def make(self, tokenizer: PreTrainedTokenizerBase, *, labels: Sequence[str], max_length: int) -> TextTask:
         """The task. labels: none where the kind has none. Raises ValueError where they or the tokenizer do not fit."""
 
 
 def make_task(
     kind: TaskKind, tokenizer: PreTrainedTokenizerBase, *, labels: Sequence[str] = (), max_length: int
-) -> Task:
+) -> TextTask:
     """The task of a kind. Raises ValueError, with a public reason, when labels or tokenizer do not fit it, and
     HalfMade, naming the module, for a kind without a torch side."""
     if labels and not get_kind(kind).labelled:

@@ -47,7 +47,7 @@ class Chats(CausalLM):
         whole = self.encode({"messages": [json.dumps(turns)]}).tokens
         return [*super().beside_texts(), *(int(token) for token in whole)]
 
-    def _in_parts(self, parts: Sequence[in_context.Part]) -> Row:
+    def _in_parts(self, parts: Sequence[in_context.TextPart]) -> Row:
         """A chat whose messages are tokenised alone, because one of them spells a special token."""
         foreign = iter(self.ids([part.text for part in parts if part.foreign]))
         return row_of([(next(foreign) if part.foreign else self._own_text(part.text), part.target) for part in parts])

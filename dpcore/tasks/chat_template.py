@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from dpcore.tasks.in_context import Part
+from dpcore.tasks.in_context import TextPart
 
 ROLES = ("system", "user", "assistant")
 _SPACE = "\u2003"
@@ -80,10 +80,10 @@ class Chat:
                 self._known[roles] = ()
         return self._known[roles]
 
-    def parts(self, turns: Turns) -> list[Part]:
+    def parts(self, turns: Turns) -> list[TextPart]:
         """A chat's text, cut; empty for one that the template does not take."""
         pieces = self.pieces(turns.roles)
-        return [Part(piece.of(turns), piece.turn is not None, piece.target) for piece in pieces]
+        return [TextPart(piece.of(turns), piece.turn is not None, piece.target) for piece in pieces]
 
     def ends(self) -> list[int]:
         """The special token with which the template ends a turn of the assistant's; nothing where it has none."""

@@ -17,7 +17,7 @@ _AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
-class Part:
+class TextPart:
     """Text, whether it comes out of a record, and whether its tokens are targets."""
 
     text: str
@@ -25,7 +25,7 @@ class Part:
     target: bool
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sequence[Part]]) -> list[Row | None]:
+def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sequence[TextPart]]) -> list[Row | None]:
     """Token numbers and marks of each text, by that text alone.
 
     None where a foreign part spells a special token or takes one apart, or where the tokenizer does not tell which
@@ -45,7 +45,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sequence[Part]]) 
 
 
 def _row(
-    parts: Sequence[Part], text: str, encoding: Any, added: Mapping[int, Any], tokenizer: PreTrainedTokenizerBase
+    parts: Sequence[TextPart], text: str, encoding: Any, added: Mapping[int, Any], tokenizer: PreTrainedTokenizerBase
 ) -> Row | None:
     lengths = np.array([len(part.text) for part in parts], dtype=np.int64)
     foreign = np.repeat(np.array([part.foreign for part in parts], dtype=bool), lengths)

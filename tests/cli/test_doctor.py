@@ -10,8 +10,8 @@ import redis
 import sqlalchemy as sa
 
 from cli import checks
-from cli.checks import Finding
-from cli.logs import Followed
+from cli.checks import CheckResult
+from cli.logs import LogTail
 from domain.files.fingerprints import require_same_key
 from domain.jobs.hints import redis_url
 from domain.keeping.keeper import Keeper, signing_key
@@ -27,7 +27,7 @@ def settings(database: Database, redis_server: str, tmp_path: Path) -> ApiSettin
     return make_settings(database, redis_server, tmp_path)
 
 
-def found(settings: ApiSettings, database: Database) -> dict[str, Finding]:
+def found(settings: ApiSettings, database: Database) -> dict[str, CheckResult]:
     return {finding.check: finding for finding in checks.of_service(settings, database.admin_url)}
 
 
@@ -118,7 +118,7 @@ def test_the_command_says_that_nothing_runs(tmp_path: Path) -> None:
 
 def test_logs_are_followed_through_a_new_file(tmp_path: Path) -> None:
     log = tmp_path / "api.log"
-    followed = Followed("api", log)
+    followed = LogTail("api", log)
     assert list(followed.new()) == []
     log.write_text("one\ntwo\nthr")
     assert followed.last(1) == ["api      | two"]

@@ -8,22 +8,22 @@ from pathlib import Path
 import pytest
 
 from domain.ingest import lines
-from domain.ingest.check import Report, Request, check
+from domain.ingest.check import CheckReport, CheckRequest, check
 from domain.ingest.fingerprint import fingerprint, normalise, tenant_key
 from domain.ingest.problems import SHOWN
 from domain.ingest.run import run_check
-from domain.storage.rows import Rows, parse_rows
+from domain.storage.rows import FileRows, parse_rows
 
 CANARY = "canary-7f3a"
 KEY = "11" * 32
 COLUMNS = {"text": "text", "label": "label"}
 
 
-def run(folder: Path, content: bytes, format: str = "jsonl", **request) -> tuple[Report, Rows]:
+def run(folder: Path, content: bytes, format: str = "jsonl", **request) -> tuple[CheckReport, FileRows]:
     source = folder / "source"
     source.write_bytes(content)
     basis = {"columns": COLUMNS, "labels": ["no", "yes"], "declared_size": None, "key": KEY}
-    report = check(Request(source=source, target=folder / "rows", format=format, **(basis | request)))
+    report = check(CheckRequest(source=source, target=folder / "rows", format=format, **(basis | request)))
     return report, parse_rows(folder / "rows")
 
 
@@ -44,7 +44,7 @@ def line(text: object = "fine", label: object = "yes") -> bytes:
 def test_good_files(tmp_path: Path, format: str, content: bytes) -> None:
     report, rows = run(tmp_path, content, format)
     assert (report.problems, report.units) == ([], 2)
-    assert rows == Rows({"text": ["a b", "c"]}, [1, 0])
+    assert rows == FileRows({"text": ["a b", "c"]}, [1, 0])
 
 
 def test_tsv_has_no_quotes(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_one_row_for_each_fingerprint_and_the_first_label_stays(tmp_path: Path) 
     copies = line("Caf\u00e9  au\tlait", "yes") + line(" CAFE\u0301 au lait\n", "no") + line("cafe au lait", "no")
     report, rows = run(tmp_path, copies, declared_size=2)
     assert (report.problems, report.units) == ([], 2)
-    assert rows == Rows({"text": ["Caf\u00e9  au\tlait", "cafe au lait"]}, [1, 0])
+    assert rows == FileRows({"text": ["Caf\u00e9  au\tlait", "cafe au lait"]}, [1, 0])
     assert run(tmp_path, copies, key=None)[0].units == 3  # a public set keeps every row
 
 
@@ -149,7 +149,7 @@ def test_published_labels_are_in_the_order_in_which_people_count(tmp_path: Path)
 def test_a_check_that_dies_is_a_problem_and_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"".join(line(f"{CANARY} {i}") for i in range(20_000)))
-    request = Request(
+    request = CheckRequest(
         source=source,
         target=tmp_path / "rows",
         format="jsonl",
@@ -172,7 +172,7 @@ def test_what_a_check_says_when_it_dies_is_not_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A native library may quote what it chokes on; the check's own word is the kind of an exception."""
-    request = Request(
+    request = CheckRequest(
         source=tmp_path, target=tmp_path / "rows", format="csv", columns=COLUMNS, declared_size=None, key=KEY
     )
     said = {f"panicked at '{CANARY}'": "no kind of error", CANARY: "no kind of error", "MemoryError": "MemoryError"}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from domain.ingest.check import Report, Request, check
+from domain.ingest.check import CheckReport, CheckRequest, check
 from domain.ingest.fingerprint import SIZE, fingerprint, form_of, normalise, text_mark
-from domain.storage.rows import Rows, parse_rows
+from domain.storage.rows import FileRows, parse_rows
 from tests.domain.marks import marks_in
 
 CANARY = "canary-90fe"
@@ -18,10 +18,10 @@ Row = tuple[object, str, object]
 """text, label, user"""
 
 
-def run(folder: Path, rows: list[Row], *, most: int | None = MOST, **request) -> tuple[Report, Rows, dict]:
+def run(folder: Path, rows: list[Row], *, most: int | None = MOST, **request) -> tuple[CheckReport, FileRows, dict]:
     source = folder / "source"
     source.write_text("".join(json.dumps(dict(zip(("text", "label", "who"), row, strict=True))) + "\n" for row in rows))
-    asked = Request(
+    asked = CheckRequest(
         source=source,
         target=folder / "rows",
         format="jsonl",
@@ -40,7 +40,7 @@ def cut(content: bytes) -> list[bytes]:
     return [content[i : i + SIZE] for i in range(0, len(content), SIZE)]
 
 
-def kept(rows: Rows) -> list[list[tuple[str, int]]]:
+def kept(rows: FileRows) -> list[list[tuple[str, int]]]:
     """What is kept of each user, without the numbers that users have in this file."""
     assert rows.users is not None
     groups: dict[int, list[tuple[str, int]]] = {}

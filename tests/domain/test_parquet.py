@@ -9,23 +9,23 @@ import pyarrow.parquet as pq
 import pytest
 
 from domain.ingest import parquet
-from domain.ingest.check import Report, Request, check
+from domain.ingest.check import CheckReport, CheckRequest, check
 from domain.ingest.run import run_check
-from domain.storage.rows import Rows, parse_rows
+from domain.storage.rows import FileRows, parse_rows
 
 CANARY = "canary-c0de"
 KEY = "44" * 32
 MESSAGE = pa.struct([("content", pa.string()), ("role", pa.string())])
 
 
-def request(folder: Path, task: str = "classification", **more: Any) -> Request:
+def request(folder: Path, task: str = "classification", **more: Any) -> CheckRequest:
     columns = {"chat": {"messages": "messages"}}.get(task, {"text": "text", "label": "label"})
     labels = ["0", "1"] if task == "classification" else None
     basis = {"columns": columns, "labels": labels, "declared_size": None, "key": KEY, "task": task}
-    return Request(source=folder / "source", target=folder / "rows", format="parquet", **basis | more)
+    return CheckRequest(source=folder / "source", target=folder / "rows", format="parquet", **basis | more)
 
 
-def run(folder: Path, table: pa.Table, task: str = "classification", **more: Any) -> tuple[Report, Rows]:
+def run(folder: Path, table: pa.Table, task: str = "classification", **more: Any) -> tuple[CheckReport, FileRows]:
     pq.write_table(table, folder / "source")
     report = check(request(folder, task, **more))
     assert CANARY not in report.model_dump_json()
@@ -40,7 +40,7 @@ def test_flat_columns(tmp_path: Path, text: pa.DataType, label: pa.DataType) -> 
     labels = ["1", "0"] if label == pa.string() else [1, 0]
     columns = {"other": pa.array([[1.5], None]), "label": pa.array(labels, label), "text": pa.array(["a", "b"], text)}
     report, rows = run(tmp_path, pa.table(columns))
-    assert (report.problems, rows) == ([], Rows({"text": ["a", "b"]}, [1, 0]))
+    assert (report.problems, rows) == ([], FileRows({"text": ["a", "b"]}, [1, 0]))
 
 
 @pytest.mark.parametrize("type", [pa.list_(MESSAGE), pa.large_list(MESSAGE), pa.string()])

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from domain.ingest.check import Request, check
+from domain.ingest.check import CheckRequest, check
 from domain.ingest.fingerprint import SIZE, form_of, text_mark
 from domain.ingest.normal import normal, words
 from domain.ingest.person import canonical
@@ -155,7 +155,7 @@ def test_unclear_quotes_are_as_the_steward_says(tmp_path: Path, said: str, text:
     source = tmp_path / "source"
     source.write_bytes(b'text\tlabel\n"a ""b"""\tx\nsay so\ty\n')
     asked = {"format": "tsv", "columns": {"text": "text", "label": "label"}, "declared_size": None, "key": KEY.hex()}
-    request = Request(source=source, target=tmp_path / "rows", quotes=said, **asked)
+    request = CheckRequest(source=source, target=tmp_path / "rows", quotes=said, **asked)
     assert check(request).problems == []
     from domain.storage.rows import parse_rows
 

@@ -3,7 +3,7 @@
 import random
 from pathlib import Path
 
-from domain.ingest.check import Request, check
+from domain.ingest.check import CheckRequest, check
 from domain.ingest.fingerprint import fingerprint, form_of, text_mark
 from domain.ingest.spool import SpooledUsers
 from domain.ingest.users import RowsByUser
@@ -19,7 +19,7 @@ def test_the_first_of_equal_records_stays_wherever_the_others_are(tmp_path: Path
     source, target, marks = tmp_path / "source.csv", tmp_path / "rows", marks_in(tmp_path)
     source.write_text("text,label\n" + "".join(f"{text},{i % 2}\n" for i, text in enumerate(texts)))
     report = check(
-        Request(
+        CheckRequest(
             source=source,
             target=target,
             format="csv",

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from domain.ingest.check import Report, Request, check
+from domain.ingest.check import CheckReport, CheckRequest, check
 from domain.ingest.fingerprint import SIZE
-from domain.storage.rows import Rows, parse_rows
+from domain.storage.rows import FileRows, parse_rows
 from dpcore.terms.tasks import KINDS, get_kind
 from tests.domain.marks import marks_in
 from tests.sample_rows import row_of
@@ -19,12 +19,12 @@ USER = {"role": "user", "content": "why?"}
 ANSWER = {"role": "assistant", "content": "so."}
 
 
-def run(folder: Path, task: str, rows: list[dict[str, Any]], **more: Any) -> tuple[Report, Rows]:
+def run(folder: Path, task: str, rows: list[dict[str, Any]], **more: Any) -> tuple[CheckReport, FileRows]:
     source = folder / "source"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     names = [*get_kind(task).fields, *more.pop("also", [])]
     report = check(
-        Request(
+        CheckRequest(
             source=source,
             target=folder / "rows",
             format="jsonl",

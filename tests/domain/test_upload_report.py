@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from domain.ingest import columns, questions, tally
-from domain.ingest.check import Request, check
+from domain.ingest.check import CheckRequest, check
 from domain.ingest.person_names import names_people
 from domain.ingest.report import UploadReport
 from domain.storage.rows import parse_rows
@@ -44,7 +44,7 @@ def reported(folder: Path, rows: list[Row], format: str = "csv", **request: Any)
     source = folder / f"source.{format}"
     source.write_bytes(written(rows, format))
     basis = {"columns": COLUMNS, "labels": None, "declared_size": None, "key": KEY, "max_length": 16}
-    found = check(Request(source=source, target=folder / "rows", format=format, **(basis | request)))
+    found = check(CheckRequest(source=source, target=folder / "rows", format=format, **(basis | request)))
     assert (found.problems, {p.name for p in folder.iterdir()}) == ([], {source.name, "rows"})
     assert found.report is not None
     kept = parse_rows(folder / "rows")
@@ -190,7 +190,7 @@ def test_joined_files_name_the_header_that_came_along(tmp_path: Path) -> None:
     source = tmp_path / "joined.csv"
     source.write_bytes(one + one.replace(b"note", b"letter"))
     request = {"columns": {"text": "text", "label": "class"}, "labels": None, "declared_size": None, "key": KEY}
-    found = check(Request(source=source, target=tmp_path / "rows", format="csv", **request))
+    found = check(CheckRequest(source=source, target=tmp_path / "rows", format="csv", **request))
     assert found.labels == ["a", "b", "class"]
     assert found.report is not None
     assert asked(found.report) == [("odd_class", "class")]
@@ -298,7 +298,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
         source = folder / "source"
         source.write_bytes(written(rows, "csv"))
         del rows
-        request = Request(
+        request = CheckRequest(
             source=source,
             target=folder / "rows",
             format="csv",

@@ -13,7 +13,7 @@ from moto.server import ThreadedMotoServer
 from pydantic import SecretStr
 
 from domain.keeping.witness_store import WitnessStore
-from ledger.witness import BrokenWitness, Head, Line, opened, sealed
+from ledger.witness import BrokenWitness, Head, WitnessLine, opened, sealed
 from ledger.witness_file import WitnessFile
 from ledger.witnesses import Witnesses
 from tests.conftest import Database
@@ -62,7 +62,7 @@ def world(database: Database) -> World:
     return World(database)
 
 
-def lines(where: Where) -> list[Line]:
+def lines(where: Where) -> list[WitnessLine]:
     return [opened(KEY.public_key(), line, "") for batch in where.store().read() for line in batch]
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dpcore.engine.per_example import PerExample
-from dpcore.mechanism.clipping import Gradients
+from dpcore.mechanism.clipping import UnitGradients
 
 
 def flat_rows(engine: PerExample, by_name: Mapping[str, Tensor]) -> Tensor:
@@ -14,7 +14,7 @@ def flat_rows(engine: PerExample, by_name: Mapping[str, Tensor]) -> Tensor:
     return torch.cat([by_name[name].reshape(len(by_name[name]), -1) for name in engine.parameters], dim=1)
 
 
-def rows_of(gradients: Gradients, engine: PerExample, m: int) -> Tensor:
+def rows_of(gradients: UnitGradients, engine: PerExample, m: int) -> Tensor:
     """The engine's gradients one by one: [m, P]."""
     rows = torch.zeros(m, engine.width, dtype=torch.float64)
     for i in range(m):

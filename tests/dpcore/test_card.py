@@ -3,11 +3,11 @@
 import pytest
 from huggingface_hub import ModelCard
 
-from dpcore.export import About, Privacy, write_card
+from dpcore.export import About, PrivacyClaim, write_card
 from dpcore.export.about import write_about
 from dpcore.export.card import license_of
 
-PRIVACY = Privacy(2.5, 1e-5, "record", "add_or_remove_one", "Poisson-subsampled Gaussian", "The promise.", 400)
+PRIVACY = PrivacyClaim(2.5, 1e-5, "record", "add_or_remove_one", "Poisson-subsampled Gaussian", "The promise.", 400)
 
 
 def about(**changes) -> About:

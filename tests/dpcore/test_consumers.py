@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from dpcore.export import About, Privacy, write_card
+from dpcore.export import About, PrivacyClaim, write_card
 from dpcore.export.versions import OLDEST
 from dpcore.methods import get_trainer
 from dpcore.models import build_model, load_tokenizer
@@ -56,7 +56,7 @@ def make_case(name: str, base: Path, folder: Path) -> dict | None:
                 parameter += torch.randn_like(parameter) / 3
     about = About("tiny", "0" * 64, method, task, labels, MAX_LENGTH, REPOSITORY, COMMIT)
     get_trainer(method).export(model, folder, about, tokenizer=tokenizer)
-    write_card(folder, base, Privacy(3.0, 1e-5, "record", "add_or_remove_one", "a mechanism", "A promise.", 400))
+    write_card(folder, base, PrivacyClaim(3.0, 1e-5, "record", "add_or_remove_one", "a mechanism", "A promise.", 400))
     case = {"name": name, "base": str(base), "export": str(folder), "texts": TEXTS, "max_length": MAX_LENGTH}
     with torch.no_grad():
         if labels:

@@ -22,7 +22,7 @@ from domain.kit.settings import KeySettings
 from domain.storage.blobs import Store
 from domain.storage.masters import read_masters
 from domain.storage.vault import Vault
-from ledger.chains import Known, freezes, take_stock
+from ledger.chains import KnownHeads, freezes, take_stock
 from tests.conftest import MASTER_KEY, Database
 
 _SETTINGS: Any = SimpleNamespace(
@@ -93,7 +93,7 @@ class Duties:
     @staticmethod
     def _take_stock(engine: Rehearsal) -> None:
         with engine.connect() as connection:
-            take_stock(connection, Known())
+            take_stock(connection, KnownHeads())
             freezes(connection)
 
     def _store(self, engine: Any) -> Store:

@@ -1,4 +1,7 @@
-"""Every past revision, with data in it, becomes the present one: balances kept, history whole, guards in place."""
+"""Every past revision, with data in it, becomes the present one: balances kept, history whole, guards in place. What the
+revisions add up to is written down."""
+
+import os
 
 import pytest
 import sqlalchemy as sa
@@ -8,6 +11,7 @@ from ledger.guard import require_intact
 from ledger.verify import verify_budget
 from migrations import revisions, upgrade
 from tests.conftest import Database
+from tests.regenerate import MAJOR, MANIFEST, SCHEMA, manifest, schema
 
 # As the first revision took it: a settled job, and an open one.
 LIVED_IN = """
@@ -56,3 +60,24 @@ def test_a_database_with_data_is_brought_to_the_present(empty_database: Database
             "INSERT INTO ledger.entry (budget_id, kind, reservation_id, outcome) VALUES ('b', 'settle', 'rj2', 'failed')"
         )
         assert verify_budget(c, "b") == []
+
+
+def test_what_is_written_down_is_what_the_migrations_leave(database: Database) -> None:
+    """Else a review reads another schema than services run on. `make schema` writes both files."""
+    engine = sa.create_engine(database.admin_url, poolclass=sa.NullPool)
+    with engine.connect() as c:
+        found = c.dialect.server_version_info
+    if found is None or found[0] != MAJOR:
+        assert os.environ.get("TACIT_REQUIRE_ALL") != "1"
+        pytest.skip(f"schema.sql is as Postgres {MAJOR} prints it")
+    assert schema(database.admin_url) == SCHEMA.read_text()
+    assert manifest(database.admin_url) == MANIFEST.read_text()
+
+
+def test_the_written_schema_makes_the_same_database(empty_database: Database) -> None:
+    """Tables, rights, bodies of functions and what they answer: nothing is missing from what is read."""
+    engine = sa.create_engine(empty_database.admin_url, poolclass=sa.NullPool)
+    with engine.begin() as c:
+        c.exec_driver_sql(SCHEMA.read_text().replace("%", "%%"))
+    with engine.connect() as c:
+        require_intact(c)

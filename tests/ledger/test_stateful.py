@@ -43,7 +43,7 @@ from ledger.errors import (
     StaleFence,
     StopRequested,
 )
-from ledger.reserve import Outcome, Priced, settle
+from ledger.reserve import JobOutcome, Priced, settle
 from ledger.tables import budget, entry, phase, reservation
 from ledger.tables import work as work_table
 from ledger.verify import verify_budget
@@ -145,7 +145,7 @@ class Job:
     def held(self, account: Account) -> list[int]:
         return self.price(account, [p.steps for p in self.phases])
 
-    def owed(self, account: Account, outcome: Outcome) -> list[int]:
+    def owed(self, account: Account, outcome: JobOutcome) -> list[int]:
         everything = outcome == "failed" and any(self.authorised)
         return [
             min(x, SATURATION) for x in (self.held(account) if everything else self.price(account, self.authorised))
@@ -367,10 +367,10 @@ class LedgerLife(RuleBasedStateMachine):
                 expected = StaleFence
             elif job.stop:
                 expected = StopRequested
+            elif not job.open and not job.accounts[0].frozen:  # budgets are asked in the order of their ids
+                expected = AlreadySettled
             elif any(a.frozen for a in job.accounts):
                 expected = BudgetFrozen
-            elif not job.open:
-                expected = AlreadySettled
 
         def act(c: sa.Connection) -> None:
             assert work.authorise(c, lease, ordinal, steps) == granted
@@ -390,7 +390,7 @@ class LedgerLife(RuleBasedStateMachine):
         takeover=st.booleans(),
         frozen=seldom,
     )
-    def attempt(self, which: int, steps: int, outcome: Outcome, fate: str, takeover: bool, frozen: bool) -> None:
+    def attempt(self, which: int, steps: int, outcome: JobOutcome, fate: str, takeover: bool, frozen: bool) -> None:
         """Somebody takes a job, works a while and ends it; with `takeover` after the death of another, with `frozen`
         while the steward looks into one of its budgets."""
         job_id = self.some_job(5 * which + 1)
@@ -407,7 +407,7 @@ class LedgerLife(RuleBasedStateMachine):
 
     @precondition(lambda self: self.leases)
     @rule(which=anyone, outcome=outcomes, crash=seldom)
-    def settle_under_the_fence(self, which: int, outcome: Outcome, crash: bool) -> None:
+    def settle_under_the_fence(self, which: int, outcome: JobOutcome, crash: bool) -> None:
         lease = self.some_lease(which)
         self.settled(self.world.worker, lease.job_id, outcome, lease.fence, crash)
 
@@ -421,7 +421,7 @@ class LedgerLife(RuleBasedStateMachine):
         else:
             self.settled(self.world.api if by_api else self.world.worker, job_id, outcome, None, False)
 
-    def settled(self, engine: sa.Engine, job_id: str, outcome: Outcome, fence: int | None, crash: bool) -> None:
+    def settled(self, engine: sa.Engine, job_id: str, outcome: JobOutcome, fence: int | None, crash: bool) -> None:
         job = self.model[job_id]
         expected: type[LedgerError] | None = None
         if job.open and (not self.holds(work.Lease(job_id, fence)) if fence is not None else job.leased):

@@ -16,7 +16,7 @@ from ledger.canonical import packed
 from ledger.errors import LedgerIncomplete, translated
 from ledger.reserve import Priced, settle
 from ledger.tables import budget, entry, lost_budget
-from ledger.witness import BrokenWitness, ForeignWitness, Head, Line, Origin, Place, opened, sealed
+from ledger.witness import BrokenWitness, ForeignWitness, Head, Origin, Place, WitnessLine, opened, sealed
 from ledger.witness_file import WitnessFile
 from ledger.witnesses import Witnesses
 from tests.conftest import Database
@@ -61,7 +61,7 @@ def look(witnesses: Witnesses) -> None:
         witnesses.look(book)
 
 
-def lines(path: Path) -> list[Line]:
+def lines(path: Path) -> list[WitnessLine]:
     return [opened(KEY.public_key(), line, str(path)) for line in path.read_bytes().splitlines()]
 
 

@@ -9,7 +9,7 @@ from domain.access.grants import Viewer
 from domain.kit import tables
 from domain.kit.ids import new_id
 from ledger.budgets import Balance, Reference, balance, open_budget
-from ledger.reserve import Charge, Priced, Receipt, reserve
+from ledger.reserve import Admission, Charge, Priced, reserve
 from ledger.tables import budget as budget_table
 from tests.conftest import Database
 
@@ -90,7 +90,9 @@ class World:
         with self.api.begin() as c:
             c.execute(insert, rows)
 
-    def submit(self, charges: list[tuple[str, str, list[Priced]]], job: str | None = None) -> tuple[str, list[Receipt]]:
+    def submit(
+        self, charges: list[tuple[str, str, list[Priced]]], job: str | None = None
+    ) -> tuple[str, list[Admission]]:
         """One job over (file, budget, phases), as the API does it: all in one transaction."""
         job = job or new_id("ftjob", "-")
         with self.api.begin() as c:

@@ -1,0 +1,1 @@
+"""Contracts of the house that import-linter has no type for."""
