@@ -17,7 +17,7 @@ from cli.main import app
 from domain.ingest.check import CheckRequest, check
 from domain.models.allow_list import describe
 from domain.storage.rows import parse_rows
-from dpcore.export import About, Privacy, write_card
+from dpcore.export import About, PrivacyClaim, write_card
 from dpcore.methods import get_trainer
 from dpcore.models import build_model, load_tokenizer
 from dpcore.tasks import make_task
@@ -28,7 +28,7 @@ from tests.dpcore import zoo
 from tests.dpcore.test_train import Host, make_program
 from tests.sample_rows import row_of
 
-PRIVACY = Privacy(2.5, 1e-5, "record", "add_or_remove_one", "Poisson-subsampled Gaussian", "The promise.", 400)
+PRIVACY = PrivacyClaim(2.5, 1e-5, "record", "add_or_remove_one", "Poisson-subsampled Gaussian", "The promise.", 400)
 
 
 def tacit(*arguments: str | Path) -> Any:
