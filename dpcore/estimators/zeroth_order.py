@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dpcore.engine.errors import MixedExamples
-from dpcore.engine.rehearsal import moved, require_digits
+from dpcore.engine.rehearsal import require_digits
 from dpcore.engine.rows import Rows
 from dpcore.engine.separate import require_separate
 from dpcore.engine.trace import MORE, require_apart
@@ -37,8 +37,10 @@ _COPIED = 1 / 16
 _IN_A_DRAW = 16
 """Micro-batches in an expected draw, about: each has its full size, and one of each length has room to spare."""
 _CHECKED_TOKENS = 32
-_MOVE = 0.1
-"""How far weights are moved for the rehearsal, of their size."""
+_MOVE = 0.01
+"""How far weights are moved for the rehearsal, along a direction."""
+_AT_ONCE = 2**20
+"""Numbers of a direction that there are at a time."""
 
 
 class ZerothOrder:
@@ -88,7 +90,7 @@ class ZerothOrder:
             if not self._same(length):
                 self._micro_batches.limit(1)
                 break
-        with moved(self.parameters, _MOVE):
+        with self._moved(0, _MOVE):
             for length in {short, longest}:
                 if not self._same(length):
                     self._micro_batches.limit(1)
@@ -117,12 +119,13 @@ class ZerothOrder:
         return total
 
     def gradients(self, mean: Tensor) -> Iterator[Mapping[str, Tensor]]:
-        """sum_k mean_k z_k / K, one parameter after the other, so that there is one direction of one at a time."""
+        """sum_k mean_k z_k / K, one parameter after the other, so that there is the gradient of one at a time."""
         generators = [self._generator(seed) for seed in self._seeds]
         for name, parameter in self.parameters.items():
             gradient = torch.zeros_like(parameter, requires_grad=False)
-            for weight, generator in zip(mean.tolist(), generators, strict=True):
-                gradient.add_(_normal(parameter, generator), alpha=weight / len(generators))
+            for piece in _pieces(gradient):
+                for weight, generator in zip(mean.tolist(), generators, strict=True):
+                    piece.add_(_normal(piece, generator), alpha=weight / len(generators))
             yield {name: gradient}
 
     def _slopes(self, drawn: np.ndarray) -> Tensor:
@@ -180,7 +183,8 @@ class ZerothOrder:
     def _move(self, seed: int, by: float) -> None:
         generator = self._generator(seed)
         for parameter in self.parameters.values():
-            parameter.add_(_normal(parameter, generator), alpha=by)
+            for piece in _pieces(parameter):
+                piece.add_(_normal(piece, generator), alpha=by)
 
     def _generator(self, seed: int) -> torch.Generator:
         return torch.Generator(self._device).manual_seed(seed)
@@ -215,7 +219,13 @@ class ZerothOrder:
         return (self._task.mixed if isinstance(self._task, OfTokens) else self._task.synthetic)(count, length)
 
 
-def _normal(like: nn.Parameter, generator: torch.Generator) -> Tensor:
+def _pieces(values: Tensor) -> tuple[Tensor, ...]:
+    """Views of all values, a few at a time where they lie in one row."""
+    values = values.detach()
+    return values.view(-1).split(_AT_ONCE) if values.is_contiguous() else (values,)
+
+
+def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
 
 

@@ -21,9 +21,9 @@ from dpcore.terms.tasks import CAUSAL_LM, TaskKind
 
 __all__ = ["Options", "Request", "check", "memory", "phases", "resolve", "trainable"]
 
-_CLASSIFIER = Defaults(steps=1000, batch_size=128, learning_rate=0.1)
-_WRITER = Defaults(steps=1000, batch_size=64, learning_rate=0.1)
-_DIRECTIONS = 8
+_CLASSIFIER = Defaults(steps=1000, batch_size=64, learning_rate=0.05)
+_WRITER = Defaults(steps=1000, batch_size=64, learning_rate=0.05)
+_DIRECTIONS = 4
 
 
 class Options(StrictModel):
@@ -105,7 +105,7 @@ def trainable(options: Options, facts: ModelFacts, *, labels: int, task: TaskKin
 
 def memory(options: Options, facts: ModelFacts, *, max_length: int, labels: int, task: TaskKind) -> int:
     """Bytes that training needs beside the process itself: of inference, with one layer at work; an adapter's weights
-    are kept twice, and one direction of the largest weight is there at a time."""
+    are kept twice, of all weights there is the gradient of one at a time."""
     train = trainable(options, facts, labels=labels, task=task)
     weights = facts.parameters + (2 * train if options.weights == "lora" else facts.vocab_size * facts.hidden_size)
     at_work = sizes.of_tokens(sizes.layer(facts, max_length=max_length), max_length=max_length)
