@@ -191,7 +191,7 @@ class ZerothOrder:
 
     def _require_apart(self, length: int) -> None:
         public = self._stand_ins(MORE, length)
-        with at_length(length):
+        with at_length(length), torch.no_grad():
             require_separate(self._model, lambda: self._task.losses(self._model, public, np.arange(MORE), length))
             require_apart(self._model, lambda now: self._task.losses(self._model, public, now, length))
 
@@ -222,7 +222,7 @@ class ZerothOrder:
 def _pieces(values: Tensor) -> tuple[Tensor, ...]:
     """Views of all values, a few at a time where they lie in one row."""
     values = values.detach()
-    return values.view(-1).split(_AT_ONCE) if values.is_contiguous() else (values,)
+    return torch.split(values.view(-1), _AT_ONCE) if values.is_contiguous() else (values,)
 
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
