@@ -7,7 +7,8 @@ works, inexact, refused, charged, raw         how many cases ended in each way
 A case goes the way of a job, with a tiny random model of the type (tests/dpcore/zoo.py) and made-up texts: from the
 folder to facts, options, tokenizer, model and task, through the rehearsal and one step in float32, at the length cap
 that the facts allow. Then the trained weights are moved, and sums are compared, with matrices taken as thin and as
-wide. engine: fast, or one by one, as the step was taken.
+wide. engine: fast, or one by one, as the step was taken. Of a method that takes no gradient the losses are compared:
+of records among others with those of each alone.
 
 inexact: the error is above 1e-9, or 1e-5 for a type that computes parts in float32 whatever it is made of. refused: a
 ValueError, an OSError or an error of the engine ended it before the step was authorised; its words are in a note.
@@ -41,12 +42,14 @@ from dpcore.engine.per_example import PerExample
 from dpcore.mechanism.clipping import AUTOMATIC_OFFSET, ClippedSum
 from dpcore.methods import get_trainer
 from dpcore.models import build_model, load_tokenizer
+from dpcore.run import run
 from dpcore.tasks import TextTask, make_task
 from dpcore.tasks.records import Records
+from dpcore.terms.estimators import ZerothOrder
 from dpcore.terms.facts import read_facts
 from dpcore.terms.methods import get_method, method_names
+from dpcore.terms.program import Program, scaled
 from dpcore.terms.speed import Speed
-from dpcore.train import train
 from tests.dpcore import zoo
 
 NAME = "architectures"
@@ -122,13 +125,13 @@ def _run(case: _Case, kind: zoo.Kind, method: str, folder: Path, dtype: torch.dt
     model = get_trainer(method).attach(base, options.model_dump(mode="json"), task=kind, seed=0)
     case.part = "encode"
     records = _records(task, kind)
-    numbers = spec.resolve(
-        spec.Request(steps=1, batch_size=len(records)), task=kind, declared_size=len(records), epsilon=1.0, facts=facts
-    )
-    plan = spec.plan(options, numbers, declared_size=len(records), noise_multiplier=1e-6, max_length=length, seed=0)
+    asked, declared = spec.Request(steps=1, batch_size=len(records)), len(records)
+    numbers = spec.resolve(asked, options, task=kind, declared_size=declared, epsilon=1.0, facts=facts)
+    phases = scaled(spec.phases(options, numbers, declared_size=declared), 1e-6)
+    program = Program(method=method, max_length=length, phases=phases)
     losses = task.losses
 
-    def authorise(steps: int) -> int:
+    def authorise(phase: int, steps: int) -> int:
         case.part, case.authorised = "step", case.authorised + steps
         return steps
 
@@ -138,11 +141,11 @@ def _run(case: _Case, kind: zoo.Kind, method: str, folder: Path, dtype: torch.dt
 
     task.losses = watched  # type: ignore[method-assign]
     case.part = "rehearsal"
-    train(
+    run(
         model=model,
         task=task,
         records=records,
-        plan=plan,
+        program=program,
         authorise=authorise,
         save=lambda data: None,
         should_stop=lambda: False,
@@ -151,8 +154,11 @@ def _run(case: _Case, kind: zoo.Kind, method: str, folder: Path, dtype: torch.dt
     )
     case.part = "sums"
     _move(model)
-    fast, sides = case.largest > 1, (layout.THIN_SIDE, 0)
-    largest = max(_error(model.to(dtype), task, records, fast=fast, thin_side=side) for side in sides)
+    fast, model = case.largest > 1, model.to(dtype)
+    if any(isinstance(phase.estimator, ZerothOrder) for phase in phases):
+        largest = _error_of_losses(model, task, records)
+    else:
+        largest = max(_error(model, task, records, fast=fast, thin_side=side) for side in (layout.THIN_SIDE, 0))
     return "fast" if fast else "one by one", largest
 
 
@@ -173,11 +179,27 @@ def _move(model: nn.Module) -> None:
             parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
 
 
+def _batches(records: Records) -> list[tuple[np.ndarray, int]]:
+    """Indices and padded length: of the short records, and of the others."""
+    short = records.lengths <= SHORT
+    return [(np.flatnonzero(short), SHORT), (np.flatnonzero(~short), int(records.lengths.max()))]
+
+
+@torch.no_grad()
+def _error_of_losses(model: nn.Module, task: TextTask, records: Records) -> float:
+    """Relative error of the losses of all records, the short ones in one micro-batch."""
+    together, alone = [], []
+    for indices, length in _batches(records):
+        together.append(task.losses(model, records, indices, length))
+        alone += [task.losses(model, records, now, length) for now in indices[:, None]]
+    expected = torch.cat(alone)
+    return float((torch.cat(together) - expected).norm() / expected.norm())
+
+
 def _error(model: nn.Module, task: TextTask, records: Records, *, fast: bool, thin_side: int) -> float:
     """Relative error of two sums of all records' gradients, the short ones in one micro-batch: scaled to about one,
     and as they are, where a common factor would show."""
-    short = records.lengths <= SHORT
-    batches = [(np.flatnonzero(short), SHORT), (np.flatnonzero(~short), int(records.lengths.max()))]
+    batches = _batches(records)
     with _thin(thin_side):
         engine = PerExample(model) if fast else OneByOne(model)
         zero = partial(ClippedSum.zero, engine.width, expected_batch=len(records), device=engine.device)

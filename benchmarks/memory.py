@@ -38,7 +38,7 @@ from benchmarks.training.models import (
     service_losses,
 )
 from benchmarks.training.processes import Child, Commands, Refused, available, peak
-from benchmarks.training.steps import empty_sum, make_program
+from benchmarks.training.steps import empty_sum, make_phase
 from dpcore.engine.per_example import PerExample
 
 NAME = "memory"
@@ -55,7 +55,7 @@ def commands(family: Family, size: Size, method: str, examples: int, length: int
     model = make_model(family, size, length)
     model = attach(model, family, "lora" if method == "lora-default" else method, everywhere=everywhere).to(device)
     engine = PerExample(model)
-    plan = make_program(examples=examples, length=length)
+    phase = make_phase(examples=examples)
 
     def held() -> tuple[int, int]:
         batch = make_batch(size, FEW, length, device)
@@ -82,7 +82,7 @@ def commands(family: Family, size: Size, method: str, examples: int, length: int
 
         def run() -> None:
             gradients = engine.gradients(lambda: service_losses(model, family, batch), examples)
-            empty_sum(engine, plan).add(gradients)
+            empty_sum(engine, phase).add(gradients)
 
         needed = ROOM * sum(held())
         if needed > available(device):

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from benchmarks.training import texts
 from benchmarks.training.models import Size, attach, make_model
 from benchmarks.training.processes import Commands, Timed, clock
-from benchmarks.training.steps import Opacus, adamw, make_program, without_conv1d
+from benchmarks.training.steps import Opacus, adamw, make_phase, without_conv1d
 from dpcore import checkpoint
+from dpcore.run import run as train
 from dpcore.tasks import TextTask
 from dpcore.tasks.records import Records
+from dpcore.terms.program import Program
 from dpcore.terms.speed import Speed
-from dpcore.train import train
 
 STEPS_A_CHECKPOINT = 10
 """dpcore's loop saves twenty times in a run, of 200 steps by the service's default."""
@@ -119,12 +120,12 @@ def commands(setting: Setting, records: Records, method: str, contender: str) ->
 
 def _ours(model: nn.Module, task: Counted, records: Records, setting: Setting) -> Iterator[None]:
     """dpcore's loop in a thread of its own, which waits for leave before every step, where a ledger would give it."""
-    plan = make_program(examples=setting.batch, length=task.max_length)
-    plan = plan.model_copy(update={"sample_rate": setting.batch / len(records)})
+    phase = make_phase(examples=setting.batch, records=len(records))
+    program = Program(method="any", max_length=task.max_length, phases=(phase,))
     leave: SimpleQueue[int] = SimpleQueue()
     done: SimpleQueue[BaseException | None] = SimpleQueue()
 
-    def authorise(asked: int) -> int:
+    def authorise(phase: int, asked: int) -> int:
         done.put(None)
         return leave.get()
 
@@ -134,7 +135,7 @@ def _ours(model: nn.Module, task: Counted, records: Records, setting: Setting) -
                 model=model,
                 task=task,
                 records=records,
-                plan=plan,
+                program=program,
                 authorise=authorise,
                 save=lambda data: None,
                 should_stop=lambda: False,

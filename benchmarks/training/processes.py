@@ -18,7 +18,7 @@ Commands = Mapping[str, Callable[..., Any]]
 N = TypeVar("N")
 T = TypeVar("T")
 
-_PRELOADED = ["torch", "transformers", "peft", "opacus", "dpcore.train", "dpcore.methods.lora"]
+_PRELOADED = ["torch", "transformers", "peft", "opacus", "dpcore.run", "dpcore.methods.lora"]
 
 
 class Refused(Exception):

@@ -30,6 +30,8 @@ from dpcore.machine.token_budget import cpu_tokens
 from dpcore.mechanism.clipping import ClippedSum
 from dpcore.mechanism.keystream import Streams
 from dpcore.mechanism.noise import noised_mean
+from dpcore.terms.mechanisms import subsampled
+from dpcore.terms.program import Phase
 
 NONPRIVATE, OURS, HOOKS, GHOST, FASTDP = "nonprivate", "ours", "opacus-hooks", "opacus-ghost", "fastdp"
 SAME_LOSS = "nonprivate-same-loss"
@@ -104,17 +106,17 @@ def without_conv1d(model: nn.Module) -> None:
                 setattr(module, name, linear)
 
 
-def make_program(*, examples: int, length: int) -> Plan:
-    """A plan of which a benchmark needs no more than that it is one."""
-    return Plan(
-        sample_rate=0.01,
-        noise_multiplier=1.0,
+def make_phase(*, examples: int, records: int | None = None) -> Phase:
+    """A phase of which a benchmark needs no more than that it is one. records: in the file, a hundred draws by
+    default."""
+    return Phase(
+        name="train",
+        trains="any",
+        mechanism=subsampled(examples, 100 * examples if records is None else records),
         steps=10**6,
         clip_norm=1.0,
         expected_batch=examples,
-        method="any",
         learning_rate=RATE,
-        max_length=length,
     )
 
 
@@ -139,9 +141,9 @@ def adamw(model: nn.Module) -> torch.optim.AdamW:
 
 def _ours(model: nn.Module, setting: Setting, batch: Batch) -> Step:
     """The pieces of dpcore's loop, in micro-batches as it cuts them on a processor; on a GPU in one."""
-    plan, streams = make_program(examples=setting.examples, length=setting.length), Streams()
-    engine = PerExample(model)
-    optimiser = optimise.make(engine.parameters, plan)
+    phase, streams = make_phase(examples=setting.examples), Streams()
+    engine, noise_multiplier = PerExample(model), phase.mechanism.noise_multiplier
+    optimiser = optimise.make(engine.parameters, phase)
     memory = torch.empty(engine.width, dtype=torch.float64, device=engine.device)
     tokens = cpu_tokens(thin=engine.thin) if engine.device.type == "cpu" else batch.ids.numel()
     parts = batch.cut(max(1, tokens // setting.length))
@@ -149,21 +151,21 @@ def _ours(model: nn.Module, setting: Setting, batch: Batch) -> Step:
 
     def run() -> float:
         nonlocal done
-        total = empty_sum(engine, plan, memory)
+        total = empty_sum(engine, phase, memory)
         for part in parts:
             total.add(engine.gradients(lambda part=part: service_losses(model, setting.family, part), len(part.ids)))
         began = clock(engine.device)
         mean = noised_mean(
-            total, plan.noise_multiplier, plan.expected_batch, streams.at("noise", done), dtype=torch.float32
+            total, noise_multiplier, phase.expected_batch, streams.at("noise", done), dtype=torch.float32
         )
         noise = clock(engine.device) - began
         optimise.step(
             optimiser,
             engine.parameters,
-            engine.unflatten(mean),
-            plan=plan,
+            [engine.unflatten(mean)],
+            phase=phase,
             done=done,
-            deviation=plan.noise_multiplier * total.sensitivity / plan.expected_batch,
+            deviation=noise_multiplier * total.sensitivity / phase.expected_batch,
         )
         done += 1
         return noise
@@ -171,13 +173,13 @@ def _ours(model: nn.Module, setting: Setting, batch: Batch) -> Step:
     return Step(run, engine.release, memory.nbytes)
 
 
-def empty_sum(engine: PerExample, plan: Plan, memory: Tensor | None = None) -> ClippedSum:
+def empty_sum(engine: PerExample, phase: Phase, memory: Tensor | None = None) -> ClippedSum:
     """The clipped sum over nothing, as dpcore's loop begins a draw."""
     return ClippedSum.zero(
         engine.width,
-        clip_norm=plan.clip_norm,
-        clipping=plan.clipping,
-        expected_batch=plan.expected_batch,
+        clip_norm=phase.clip_norm,
+        clipping=phase.clipping,
+        expected_batch=phase.expected_batch,
         device=engine.device,
         memory=memory,
     )

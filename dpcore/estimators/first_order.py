@@ -52,6 +52,7 @@ class FirstOrder:
 
     def rehearse(self) -> None:
         """The weights are still the public ones, so that no refusal depends on what an earlier attempt has learnt."""
+        self.enter()
         try:
             self._rehearse()
         except rehearse.SLOWLY:

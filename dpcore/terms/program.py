@@ -2,12 +2,12 @@
 object. Public, fixed before the first record is read, never changed."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from dpcore.terms import accounting
-from dpcore.terms.estimators import Estimator, FirstOrder
+from dpcore.terms.estimators import Estimator, FirstOrder, ZerothOrder
 from dpcore.terms.mechanisms import Mechanism
 from dpcore.terms.strict import Listed, StrictModel
 
@@ -61,6 +61,13 @@ class Phase(StrictModel):
             raise ValueError("betas must lie in [0, 1)")
         return betas
 
+    @model_validator(mode="after")
+    def _of_the_estimator(self) -> Self:
+        # A zeroth-order unit is a few numbers, without layers, and its gradient's noise is not that of the sum.
+        if isinstance(self.estimator, ZerothOrder) and (self.clipping == "per-layer" or self.optimizer == "adam-bc"):
+            raise ValueError("a zeroth-order phase takes neither per-layer clipping nor adam-bc")
+        return self
+
     def cost(self, orders: tuple[int, ...], steps: int | None = None) -> accounting.Curve:
         """Of so many steps, by default all, at each order, in units of 1e-12 nat."""
         return accounting.cost(self.mechanism.curve(orders), self.steps if steps is None else steps)
@@ -99,8 +106,9 @@ class Program(StrictModel):
     def chunk(self) -> int:
         """Iterations that are authorised at a time; a phase that is indivisible is authorised whole."""
         size = -(-self.steps // CHUNKS)
-        while sum(self._chunks(size)) > CHUNKS:
-            size += 1
+        while sum(chunks := self._chunks(size)) > CHUNKS:
+            # The least size at which a phase has a chunk less.
+            size = min(-(-p.steps // (n - 1)) for p, n in zip(self.phases, chunks, strict=True) if n > 1)
         return size
 
     def _chunks(self, size: int) -> list[int]:

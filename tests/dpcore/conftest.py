@@ -1,6 +1,7 @@
 """Tiny random encoders and language models, word tokenizers and records to train them on."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,9 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from dpcore.methods import get_trainer
+import dpcore.methods
+import dpcore.terms.methods
+from dpcore.methods import Trainer, get_trainer
 from dpcore.tasks.records import Records
 from dpcore.tasks.sequence_classification import SequenceClassification
 
@@ -51,6 +54,28 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str, str], Trainer]]:
+    """plant(module, terms, torch): a method of these two files beside the others, for one test; its torch side."""
+
+    planted = []
+
+    def plant(module: str, terms: str, torch: str) -> Trainer:
+        for package, code in ((dpcore.terms.methods, terms), (dpcore.methods, torch)):
+            folder = tmp_path / package.__name__
+            folder.mkdir(exist_ok=True)
+            (folder / f"{module}.py").write_text(code)
+            monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
+            planted.append(f"{package.__name__}.{module}")
+        return get_trainer(module.replace("_", "-"))
+
+    yield plant
+    for name in planted:
+        sys.modules.pop(name, None)
+    for package in (dpcore.terms.methods, dpcore.methods):
+        package._read.cache_clear()
 
 
 @pytest.fixture

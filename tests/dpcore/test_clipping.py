@@ -5,7 +5,6 @@ from typing import get_args
 
 import pytest
 import torch
-from dpcore.terms.plan import Clipping
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +12,7 @@ from dpcore.engine.per_example import PerExample
 from dpcore.engine.rows import Rows
 from dpcore.mechanism import adaptive
 from dpcore.mechanism.clipping import ROUNDING_SLACK, ClippedSum, by_module
+from dpcore.terms.program import Clipping
 
 CPU = torch.device("cpu")
 STYLES = get_args(Clipping)

@@ -45,8 +45,8 @@ class Trained:
         self.model = get_trainer(method).attach(self.untouched(), {}, task=task, seed=1)
         texts = [f"{WORDS[i % 60]} {WORDS[(i + 1) % 60]}" for i in range(50)]
         records = self.task.encode({"text": texts}, [i % 3 for i in range(50)])
-        plan = make_program(learning_rate=0.1, method=method, options={})
-        Host().run(self.model, self.task, records, plan)
+        program = make_program(learning_rate=0.1, method=method, options={})
+        Host().run(self.model, self.task, records, program)
 
     def untouched(self) -> torch.nn.Module:
         return build_model(self.about.task, self.folder, self.about.labels, seed=1)

@@ -1,12 +1,7 @@
 """A new method is two files found by their name: nothing else knows it."""
 
-from pathlib import Path
-
-import pytest
 import torch
 
-import dpcore.methods
-import dpcore.terms.methods
 from dpcore.export import About
 from dpcore.methods import get_trainer, load_export
 from dpcore.models import build_model, load_tokenizer
@@ -18,11 +13,12 @@ from .test_train import Host, make_program
 
 SPEC = '''
 """A classifier's last layer."""
-from dpcore.terms.methods.bitfit import Hyperparameters, Options, Request, check, memory, phases, plan, resolve, trainable
+from dpcore.terms.methods.bitfit import Options, Request, check, memory, phases, resolve, trainable
 '''
 METHOD = """
 from dpcore.export import export_trained as export, load_trained as load
 from dpcore.methods.heads import head_modules
+from dpcore.methods.plain import begin, between
 
 
 def attach(model, options, *, task, seed):
@@ -33,18 +29,10 @@ def attach(model, options, *, task, seed):
 """
 
 
-@pytest.fixture
-def two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for package, code in ((dpcore.terms.methods, SPEC), (dpcore.methods, METHOD)):
-        folder = tmp_path / package.__name__
-        folder.mkdir()
-        (folder / "last_layer.py").write_text(code)
-        monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
-
-
-def test_two_files_are_a_method(two_files, base_folder, make_records, task, tmp_path):
+def test_two_files_are_a_method(plant, base_folder, make_records, task, tmp_path):
+    plant("last_layer", SPEC, METHOD)
     assert "last-layer" in method_names()
-    assert get_method("last-layer").Options().model_dump() == {}
+    assert get_method("last-layer").Options().model_dump(mode="json") == {}
     base = build_model("classification", base_folder, LABELS, seed=0)
     model = get_trainer("last-layer").attach(base, {}, task="classification", seed=0)
     host = Host()

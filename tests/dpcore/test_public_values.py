@@ -104,8 +104,8 @@ def raises_at(length: int) -> Callable[[Layer, Tensor], Tensor]:
 
 def go(host: Host, function: Callable[[Layer, Tensor], Tensor]) -> Squares:
     torch.manual_seed(0)
-    task, plan = Squares(), make_program(max_length=LONGEST, sample_rate=1.0, expected_batch=RECORDS, steps=1)
-    host.run(Layer(function), task, Padded(RECORDS, LONGEST), plan, speed=Speed(tokens=10_000))
+    task, program = Squares(), make_program(max_length=LONGEST, sample_rate=1.0, expected_batch=RECORDS, steps=1)
+    host.run(Layer(function), task, Padded(RECORDS, LONGEST), program, speed=Speed(tokens=10_000))
     return task
 
 

@@ -1,5 +1,7 @@
 """Layers that are computed again in the backward pass give the same gradients, and keep less until then."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,10 @@ import torch
 from dpcore.engine.per_example import PerExample
 from dpcore.machine import recompute
 from dpcore.machine.token_budget import kept_bytes
+from dpcore.methods import get_trainer
 from dpcore.terms.speed import Speed
 
-from .test_train import Host, equal, make_program, secret, trained
+from .test_train import Host, equal, make_phase, make_program, secret, trained
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", "llama"])
@@ -45,10 +48,23 @@ def test_a_run_that_recomputes_trains_as_one_that_does_not(make_model, make_reco
     assert equal(*results)
 
 
+def test_layers_that_are_computed_again_are_the_running_phase_s(make_base, make_records, task):
+    """Both phases' engines have seen them; the second's saw them last, and the first runs first."""
+    method, phases = get_trainer("bitfit"), (make_phase(trains="full", steps=2), make_phase(trains="bitfit", steps=2))
+    program = make_program(method="bitfit", options={"full_steps": 2}, phases=phases)
+    results = []
+    for recomputing in (False, True):
+        model = method.attach(make_base(layers=2), {"full_steps": 2}, task="classification", seed=0)
+        more = {"speed": Speed(recompute=recomputing), "begin": partial(method.begin, task="classification")}
+        Host().run(model, task, make_records(20), program, streams=secret(), **more)
+        results.append(model.state_dict())
+    assert equal(*results)
+
+
 def test_one_record_out_of_memory_switches_recomputing_on(make_model, make_records, task, monkeypatch):
     reference, model, original = make_model(layers=2), make_model(layers=2), task.losses
-    plan = make_program(steps=2, sample_rate=0.5)
-    Host().run(reference, task, make_records(40), plan, streams=secret())
+    program = make_program(steps=2, sample_rate=0.5)
+    Host().run(reference, task, make_records(40), program, streams=secret())
 
     def tight(model, records, indices, length):
         if len(records) == 40 and not any("forward" in vars(m) for m in model.modules()):
@@ -56,6 +72,6 @@ def test_one_record_out_of_memory_switches_recomputing_on(make_model, make_recor
         return original(model, records, indices, length)
 
     monkeypatch.setattr(task, "losses", tight)
-    assert Host().run(model, task, make_records(40), plan, streams=secret()).step == 2
+    assert Host().run(model, task, make_records(40), program, streams=secret()).step == 2
     for name, value in trained(reference).items():
         torch.testing.assert_close(trained(model)[name], value, rtol=1e-3, atol=1e-4)

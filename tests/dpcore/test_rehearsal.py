@@ -79,9 +79,9 @@ class Chunked(nn.Module):
 
 def run(way: str, *, tokens: int, above: int = 32) -> tuple[Squares, Host]:
     task, host = Squares(), Host()
-    plan = make_program(max_length=LONGEST, sample_rate=1.0, expected_batch=RECORDS, steps=1)
+    program = make_program(max_length=LONGEST, sample_rate=1.0, expected_batch=RECORDS, steps=1)
     try:
-        host.run(Chunked(way, above=above), task, Padded(RECORDS, LONGEST), plan, speed=Speed(tokens=tokens))
+        host.run(Chunked(way, above=above), task, Padded(RECORDS, LONGEST), program, speed=Speed(tokens=tokens))
     except Exception:
         assert host.asked == [], "nothing was authorised"
         raise
@@ -129,10 +129,10 @@ def test_the_engines_own_change_of_path_is_compared(monkeypatch):
             return torch.tanh(self.inner(x.repeat(1, 1, 22)[..., :128])).square().sum((1, 2))
 
     assert 32 < most_tokens(128, 128) < LONGEST
-    add_whole, plan = Wide.add_whole, make_program(max_length=LONGEST)
+    add_whole, program = Wide.add_whole, make_program(max_length=LONGEST)
     monkeypatch.setattr(Wide, "add_whole", lambda self, gradients: add_whole(self, 1.01 * gradients))
     with pytest.raises(InexactGradient, match=r"inner\.weight"):
-        Host().run(Broad(), Squares(), Padded(RECORDS, LONGEST), plan, speed=Speed(tokens=10_000))
+        Host().run(Broad(), Squares(), Padded(RECORDS, LONGEST), program, speed=Speed(tokens=10_000))
 
 
 @pytest.mark.parametrize(("way", "error"), [("windows", None), ("tokens first", InexactGradient)])
@@ -140,8 +140,8 @@ def test_a_path_that_only_lengths_in_between_take_is_compared_too(way, error):
     """Every length that a record may be padded to, whichever of them the file has."""
     host = Host()
     with nullcontext() if error is None else pytest.raises(error, match=r"inner.*padded to \d+ tokens"):
-        plan, records = make_program(max_length=LONGEST, sample_rate=1.0), Padded(RECORDS, LONGEST)
-        host.run(Chunked(way, below=LONGEST), Squares(), records, plan, speed=Speed(tokens=10_000))
+        program, records = make_program(max_length=LONGEST, sample_rate=1.0), Padded(RECORDS, LONGEST)
+        host.run(Chunked(way, below=LONGEST), Squares(), records, program, speed=Speed(tokens=10_000))
     assert bool(host.asked) == (error is None)
 
 

@@ -1,4 +1,4 @@
-"""Plans and method specifications: public numbers, checked, without torch."""
+"""Programs and what is said about methods: public numbers, checked, without torch."""
 
 import json
 import subprocess
@@ -7,7 +7,6 @@ from typing import get_args
 
 import pytest
 import torch
-from dpcore.terms.plan import Phase, Plan, Speed
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -16,8 +15,12 @@ from transformers.pytorch_utils import Conv1D
 
 from dpcore.methods import get_trainer
 from dpcore.terms.errors import FieldError
+from dpcore.terms.estimators import FirstOrder, ZerothOrder
 from dpcore.terms.facts import ModelFacts, read_facts
+from dpcore.terms.mechanisms import Gaussian, PoissonGaussian, Whole
 from dpcore.terms.methods import UnknownMethod, get_method, method_names
+from dpcore.terms.program import Phase, Program
+from dpcore.terms.speed import Speed
 from dpcore.terms.tasks import TaskKind
 from tests.kinds import WRONG_KIND, candidates
 
@@ -34,7 +37,7 @@ GPT2 = FACTS.model_copy(update={"model_type": "gpt2", "causal_lm": True})
 
 def test_spec_loads_without_torch():
     code = (
-        "import sys, dpcore.terms.plan, dpcore.terms.methods as m; [m.get_method(n) for n in m.method_names()]; "
+        "import sys, dpcore.terms.program, dpcore.terms.methods as m; [m.get_method(n) for n in m.method_names()]; "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -62,29 +65,36 @@ def test_spec_loads_without_torch():
         {"weight_averaging": 1.0},
         {"weight_averaging": -0.1},
         {"noise": 1.0},
+        {"estimator": ZerothOrder(directions=2), "optimizer": "adam-bc"},
+        {"estimator": ZerothOrder(directions=2), "clipping": "per-layer"},
     ],
 )
-def test_plan_refuses_what_would_void_the_guarantee(change):
+def test_a_program_refuses_what_would_void_the_guarantee(change):
     with pytest.raises(ValidationError):
         make_program(**change)
 
 
-def test_a_plan_s_numbers_are_numbers_in_every_field():
+def test_a_program_s_numbers_are_numbers_in_every_field():
     """As a worker reads it back: true is no step, and "1" no noise; 4.0 steps are 4, and rate 1 is 1.0."""
-    for model, free in ((Plan, ["options"]), (Phase, []), (Speed, [])):
+    chosen = ["mechanism", "estimator"]  # each kind of them alone, below
+    for model, free in ((Program, ["options", *chosen]), (Phase, chosen), (Whole, ["of"])):
         assert_own_kind_alone(model, free)
-    stored = json.loads(make_program(options={"r": 4}).model_dump_json()) | {"steps": 4.0, "sample_rate": 1}
-    plan = Plan.model_validate(stored)
-    assert [(type(n), n) for n in (plan.steps, plan.sample_rate)] == [(int, 4), (float, 1.0)]
+    for model in (Speed, PoissonGaussian, Gaussian, FirstOrder, ZerothOrder):
+        assert_own_kind_alone(model)
+    stored = json.loads(make_program(options={"r": 4}).model_dump_json())
+    (first,) = stored["phases"]
+    first |= {"steps": 4.0, "mechanism": first["mechanism"] | {"sample_rate": 1}}
+    (phase,) = Program.model_validate(stored).phases
+    assert [(type(n), n) for n in (phase.steps, phase.mechanism.sample_rate)] == [(int, 4), (float, 1.0)]
     for betas in ([False, 0.5], ["0.9", 0.5]):
         with pytest.raises(ValidationError):
-            Plan.model_validate(stored | {"betas": betas})
+            Program.model_validate(stored | {"phases": [first | {"betas": betas}]})
 
 
 @pytest.mark.parametrize("name", method_names())
 def test_a_method_s_options_and_numbers_take_their_own_kind_alone(name):
     method = get_method(name)
-    for model in (method.Options, method.Request, method.Hyperparameters):
+    for model in (method.Options, method.Request):
         assert_own_kind_alone(model)
 
 
@@ -99,17 +109,12 @@ def assert_own_kind_alone(model, free=()):
         assert not any(map(WRONG_KIND.search, wrong)) if fits else wrong, (model, value)
 
 
-def test_plan_is_frozen_and_survives_json():
-    plan = make_program(options={"r": 4})
-    with pytest.raises(ValidationError):
-        plan.noise_multiplier = 0.1
-    assert Plan.model_validate_json(plan.model_dump_json()) == plan
-
-
-def test_a_run_asks_at_most_twenty_times():
-    for steps in (1, 19, 20, 21, 199, 200, 1001):
-        plan = make_program(steps=steps)
-        assert -(-steps // plan.chunk) <= 20
+def test_a_program_is_frozen_and_survives_json():
+    program = make_program(options={"r": 4})
+    for part, name in ((program, "unit"), (program.phases[0], "steps"), (program.phases[0].mechanism, "sample_rate")):
+        with pytest.raises(ValidationError):
+            setattr(part, name, getattr(part, name))
+    assert Program.model_validate_json(program.model_dump_json()) == program
 
 
 def test_methods_are_found_by_name():
@@ -120,43 +125,27 @@ def test_methods_are_found_by_name():
 
 
 @pytest.mark.parametrize("task", get_args(TaskKind))
-@pytest.mark.parametrize("name", METHODS)
-def test_defaults_give_a_valid_plan_from_public_values(name, task):
+@pytest.mark.parametrize("name", method_names())
+def test_defaults_give_a_valid_program_from_public_values(name, task):
     method = get_method(name)
     for size in (2, 10, 500, 67_349, 10_000_000):
-        numbers = method.resolve(method.Request(), task=task, declared_size=size, epsilon=3.0, facts=FACTS)
-        plan = method.plan(
-            method.Options(),
-            numbers,
-            declared_size=size,
-            noise_multiplier=1.0,
-            max_length=64,
-            seed=0,
-        )
-        (phase,) = method.phases(numbers, declared_size=size)
-        assert plan.sample_rate == phase.sample_rate == plan.expected_batch / size
-        assert plan.steps == phase.steps
-        assert plan.method == name
-        assert plan.unit == "record"
+        options, public = method.Options(), {"task": task, "declared_size": size, "epsilon": 3.0, "facts": FACTS}
+        numbers = method.resolve(method.Request(), options, **public)
+        (phase,) = method.phases(options, numbers, declared_size=size)
+        assert phase.mechanism.sample_rate == phase.expected_batch / size
+        assert (phase.steps, phase.trains) == (numbers.steps, name)
 
 
-def test_a_plan_takes_the_unit_of_its_budget():
-    lora = get_method("lora")
-    numbers = lora.Hyperparameters(steps=3, batch_size=5, learning_rate=0.1)
-    more = {"declared_size": 50, "noise_multiplier": 1.0, "max_length": 64, "seed": 0}
-    assert lora.plan(lora.Options(), numbers, unit="user", **more).unit == "user"
-
-
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", method_names())
 def test_what_is_asked_for_is_taken_or_refused(name):
     method = get_method(name)
     public = {"task": "classification", "epsilon": 3.0, "facts": FACTS}
     assert method.Request(steps="auto", batch_size="auto", learning_rate="auto") == method.Request()
     asked = method.Request(steps=7, batch_size=5, learning_rate=0.5)
-    numbers = method.resolve(asked, declared_size=5, **public)
+    numbers = method.resolve(asked, method.Options(), declared_size=5, **public)
     assert (numbers.steps, numbers.batch_size, numbers.learning_rate) == (7, 5, 0.5)
     with pytest.raises(ValueError, match="declared size 4"):
-        method.resolve(asked, declared_size=4, **public)
+        method.resolve(asked, method.Options(), declared_size=4, **public)
     for bad in ({"steps": 0}, {"batch_size": -1}, {"learning_rate": float("nan")}, {"steps": "many"}, {"epochs": 3}):
         with pytest.raises(ValidationError):
             method.Request(**bad)
@@ -168,17 +157,15 @@ def test_what_is_asked_for_is_taken_or_refused(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_what_is_done_with_gradients_goes_into_the_plan(name):
+def test_what_is_done_with_gradients_goes_into_the_program(name):
     method = get_method(name)
     wishes = {"clipping": "adaptive", "clip_norm": 0.3, "optimizer": "sgd", "weight_averaging": 0.99}
     public = {"task": "classification", "declared_size": 500, "epsilon": 3.0, "facts": FACTS}
-    numbers = method.resolve(method.Request(learning_rate=0.5, **wishes), **public)
-    plan = method.plan(
-        method.Options(), numbers, declared_size=500, noise_multiplier=1.0, max_length=64, seed=0
-    ).model_dump()
-    assert {wish: plan[wish] for wish in wishes} == wishes
+    numbers = method.resolve(method.Request(learning_rate=0.5, **wishes), method.Options(), **public)
+    (phase,) = method.phases(method.Options(), numbers, declared_size=500)
+    assert {wish: getattr(phase, wish) for wish in wishes} == wishes
     with pytest.raises(ValueError, match="learning_rate"):
-        method.resolve(method.Request(optimizer="sgd"), **public)
+        method.resolve(method.Request(optimizer="sgd"), method.Options(), **public)
 
 
 def test_memory_grows_with_what_needs_it():

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from dpcore import train as loop
+from dpcore import optimise
 from dpcore.checkpoint import PlanMismatch, loads, read_step
 from dpcore.engine.errors import InexactGradient, UnseenParameter
 from dpcore.engine.rows import Rows
+from dpcore.mechanism import output
 from dpcore.mechanism.clipping import AUTOMATIC_OFFSET, ClippedSum
 from dpcore.mechanism.keystream import Streams
 from dpcore.mechanism.sampling import poisson
@@ -94,16 +95,16 @@ def test_trains_every_trainable_tensor_and_no_other(make_model, make_records, ta
 def test_learns_a_task_through_clipping_and_noise(make_model, make_records, task):
     """With little noise the loop must learn: a wrong sign, scale or shuffled label would not."""
     model, records = make_model(awake=False, r=8), make_records(300)
-    plan = make_program(sample_rate=0.2, expected_batch=60, noise_multiplier=0.05, steps=150, learning_rate=0.05)
-    Host().run(model, task, records, plan, speed=Speed(tokens=10_000))
+    program = make_program(sample_rate=0.2, expected_batch=60, noise_multiplier=0.05, steps=150, learning_rate=0.05)
+    Host().run(model, task, records, program, speed=Speed(tokens=10_000))
     losses = task.losses(model, records, np.arange(300), MAX_LENGTH)
     assert losses.mean() < 0.6  # log 3 = 1.10 untrained
 
 
 def test_asks_for_chunks_and_runs_no_step_that_was_not_granted(make_model, make_records, task):
-    plan = make_program(steps=50)  # chunks of ceil(50 / 20) = 3
+    program = make_program(steps=50)  # chunks of ceil(50 / 20) = 3
     host = Host(grants=[3, 2, 0])
-    assert host.run(make_model(), task, make_records(10), plan) == Outcome(5, "used_up")
+    assert host.run(make_model(), task, make_records(10), program) == Outcome(5, "used_up")
     assert host.asked == [3, 3, 3]
     assert [read_step(data) for data in host.saved] == [3, 5]
 
@@ -118,7 +119,7 @@ def test_refusal_to_authorise_ends_the_run_before_the_step(make_model, make_reco
     model = make_model()
     before = trained(model)
 
-    def refuse(n):
+    def refuse(phase, n):
         raise PermissionError("frozen")
 
     host = Host()
@@ -130,9 +131,9 @@ def test_refusal_to_authorise_ends_the_run_before_the_step(make_model, make_reco
 
 
 def test_stop_inside_a_step_throws_the_step_away(make_model, make_records, task):
-    model, records, plan = make_model(), make_records(40), make_program(steps=60, sample_rate=1.0)
+    model, records, program = make_model(), make_records(40), make_program(steps=60, sample_rate=1.0)
     host = Host(stop_at_call=6)  # one call a micro-batch of one record
-    outcome = host.run(model, task, records, plan, speed=Speed(tokens=1))
+    outcome = host.run(model, task, records, program, speed=Speed(tokens=1))
     assert outcome == Outcome(0, "stopped")
     assert read_step(host.saved[-1]) == 0
 
@@ -140,8 +141,8 @@ def test_stop_inside_a_step_throws_the_step_away(make_model, make_records, task)
 def test_empty_draws_are_steps_with_noise(make_model, make_records, task):
     model = make_model()
     before = trained(model)
-    plan = make_program(sample_rate=1e-12, expected_batch=1, steps=3)
-    assert Host().run(model, task, make_records(10), plan).step == 3
+    program = make_program(sample_rate=1e-12, expected_batch=1, steps=3)
+    assert Host().run(model, task, make_records(10), program).step == 3
     assert not any(torch.equal(before[n], p) for n, p in trained(model).items())
 
 
@@ -149,10 +150,10 @@ def test_zero_gradients_give_noise_of_the_planned_variance_at_every_step(make_mo
     """k steps of noise have k times the variance of one, differ from step to step, and one is drawn for each step."""
     means = []
     monkeypatch.setattr(
-        loop.optimise, "step", lambda o, p, mean, **_: means.append(torch.cat([*map(flat, mean.values())]))
+        optimise, "step", lambda o, p, mean, **_: means.append(torch.cat([*map(flat, whole(mean).values())]))
     )
-    plan = make_program(sample_rate=1e-12, expected_batch=7, noise_multiplier=3.0, clip_norm=2.0, steps=40)
-    Host().run(make_model(), task, make_records(10), plan, streams=secret())
+    program = make_program(sample_rate=1e-12, expected_batch=7, noise_multiplier=3.0, clip_norm=2.0, steps=40)
+    Host().run(make_model(), task, make_records(10), program, streams=secret())
     assert len(means) == 40
     assert len({m[0].item() for m in means}) == 40
     one = (3.0 * 2.0 / 7) ** 2
@@ -162,6 +163,11 @@ def test_zero_gradients_give_noise_of_the_planned_variance_at_every_step(make_mo
 
 def flat(tensor):
     return tensor.flatten()
+
+
+def whole(parts):
+    """The gradients of a step by name, in however many parts they came."""
+    return {name: gradient for part in parts for name, gradient in part.items()}
 
 
 def test_micro_batches_change_neither_the_draw_nor_the_noise(make_model, make_records, task):
@@ -185,8 +191,8 @@ def test_out_of_memory_goes_on_with_the_same_draw_in_smaller_micro_batches(
     make_model, make_records, task, monkeypatch, unit
 ):
     reference, model, records = make_model(dtype=torch.float64), make_model(dtype=torch.float64), make_records(40)
-    plan, owners = make_program(steps=2, unit=unit, sample_rate=0.5), np.arange(40) // 20 if unit == "user" else None
-    Host().run(reference, task, records, plan, owners=owners, streams=secret())
+    program, owners = make_program(steps=2, unit=unit, sample_rate=0.5), np.arange(40) // 20 if unit == "user" else None
+    Host().run(reference, task, records, program, owners=owners, streams=secret())
     sizes, original = [], task.losses
 
     def tight(model, records, indices, length):
@@ -197,7 +203,7 @@ def test_out_of_memory_goes_on_with_the_same_draw_in_smaller_micro_batches(
         return original(model, records, indices, length)
 
     monkeypatch.setattr(task, "losses", tight)
-    assert Host().run(model, task, records, plan, owners=owners, streams=secret()).step == 2
+    assert Host().run(model, task, records, program, owners=owners, streams=secret()).step == 2
     assert max(sizes) > 2
     for name, value in trained(reference).items():
         torch.testing.assert_close(trained(model)[name], value, rtol=1e-6, atol=1e-9)
@@ -208,9 +214,9 @@ def test_divisor_is_public_and_the_same_for_every_draw(make_model, make_records,
     means = {}
     for batch in (10, 20):
         monkeypatch.setattr(
-            loop.optimise,
+            optimise,
             "step",
-            lambda o, p, mean, batch=batch, **_: means.setdefault(batch, flat(mean[next(iter(p))])),
+            lambda o, p, mean, batch=batch, **_: means.setdefault(batch, flat(whole(mean)[next(iter(p))])),
         )
         Host().run(
             make_model(),
@@ -277,32 +283,34 @@ def test_resumed_run_equals_the_run_without_a_break_under_a_test_secret(
     make_model, make_records, task, optimizer, clipping, averaging
 ):
     records = make_records(40)
-    plan = make_program(steps=8, optimizer=optimizer, clipping=clipping, weight_averaging=averaging)
+    program = make_program(steps=8, optimizer=optimizer, clipping=clipping, weight_averaging=averaging)
     whole, first, second = make_model(), make_model(), make_model()
-    Host().run(whole, task, records, plan, streams=secret())
+    Host().run(whole, task, records, program, streams=secret())
     host = Host(grants=[1, 1, 1, 0])
-    assert host.run(first, task, records, plan, streams=secret()) == Outcome(3, "used_up")
+    assert host.run(first, task, records, program, streams=secret()) == Outcome(3, "used_up")
     again = Host()
-    assert again.run(second, task, records, plan, checkpoint=host.saved[-1], streams=secret()) == Outcome(8, "finished")
+    assert again.run(second, task, records, program, checkpoint=host.saved[-1], streams=secret()) == Outcome(
+        8, "finished"
+    )
     assert sum(again.asked) == 5
     assert equal(trained(whole), trained(second))
 
 
 def test_a_run_stopped_before_its_first_step_is_resumed(make_model, make_records, task):
-    model, records, plan = make_model(), make_records(20), make_program(steps=2, weight_averaging=0.9)
+    model, records, program = make_model(), make_records(20), make_program(steps=2, weight_averaging=0.9)
     host = Host(stop_at_call=4)
-    assert host.run(model, task, records, plan, speed=Speed(tokens=1)) == Outcome(0, "stopped")
-    assert Host().run(make_model(), task, records, plan, checkpoint=host.saved[-1]) == Outcome(2, "finished")
+    assert host.run(model, task, records, program, speed=Speed(tokens=1)) == Outcome(0, "stopped")
+    assert Host().run(make_model(), task, records, program, checkpoint=host.saved[-1]) == Outcome(2, "finished")
 
 
 @pytest.mark.parametrize("steps", [1, 2, 8])
 def test_the_average_of_the_iterates_is_what_a_run_ends_with(make_model, make_records, task, steps):
     """Against its definition; without the bias of few steps, and the same for a run that was paid for no further."""
     records, decay, seen = make_records(20), 0.8, []
-    plan = make_program(steps=20, weight_averaging=decay)
+    program = make_program(steps=20, weight_averaging=decay)
     host = Host(grants=[1] * steps + [0])
     model = make_model()
-    host.run(model, task, records, plan, streams=secret())
+    host.run(model, task, records, program, streams=secret())
     seen = [loads(data).weights for data in host.saved]
     weights = [decay ** (steps - i - 1) for i in range(steps)]
     for name, value in trained(model).items():
@@ -310,14 +318,14 @@ def test_the_average_of_the_iterates_is_what_a_run_ends_with(make_model, make_re
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
     # Resumed with nothing left to spend, another model comes out the same.
     again = make_model()
-    Host(grants=[0]).run(again, task, records, plan, checkpoint=host.saved[-1])
+    Host(grants=[0]).run(again, task, records, program, checkpoint=host.saved[-1])
     assert equal(trained(model), trained(again))
 
 
 def test_a_run_that_stops_keeps_the_last_iterate(make_model, make_records, task):
     """What is averaged goes on from the iterate, not from the average."""
-    model, host, plan = make_model(), Host(stop_at_call=20), make_program(weight_averaging=0.9)
-    assert host.run(model, task, make_records(20), plan, speed=Speed(tokens=10_000)).ended == "stopped"
+    model, host, program = make_model(), Host(stop_at_call=20), make_program(weight_averaging=0.9)
+    assert host.run(model, task, make_records(20), program, speed=Speed(tokens=10_000)).ended == "stopped"
     saved = loads(host.saved[-1])
     assert saved.step > 1
     assert equal(saved.weights, trained(model))
@@ -325,14 +333,14 @@ def test_a_run_that_stops_keeps_the_last_iterate(make_model, make_records, task)
 
 
 def test_the_noise_of_a_step_costs_what_was_priced(make_model, make_records, task, monkeypatch):
-    """Whatever is noised in a step, gradients and count: the noises of one draw make up the plan's multiplier."""
-    multipliers, original = [], loop.noised_mean
+    """Whatever is noised in a step, gradients and count: the noises of one draw make up the program's multiplier."""
+    multipliers, original = [], output.noised_mean
 
     def noised(total, multiplier, *rest, **more):
         multipliers.append(multiplier)
         return original(total, multiplier, *rest, **more)
 
-    monkeypatch.setattr(loop, "noised_mean", noised)
+    monkeypatch.setattr(output, "noised_mean", noised)
     for clipping, sums in (("automatic", 1), ("flat", 1), ("per-layer", 1), ("adaptive", 2)):
         multipliers.clear()
         Host().run(make_model(), task, make_records(20), make_program(steps=1, clipping=clipping, noise_multiplier=0.7))
@@ -342,37 +350,37 @@ def test_the_noise_of_a_step_costs_what_was_priced(make_model, make_records, tas
 
 def test_an_adaptive_clip_norm_is_noised_public_and_moves(make_model, make_records, task):
     """It differs between two runs on the same draws with other noise, and what is saved is the norm of the next step."""
-    records, plan = make_records(40), make_program(steps=6, clipping="adaptive", clip_norm=5.0, noise_multiplier=3.0)
+    records, program = make_records(40), make_program(steps=6, clipping="adaptive", clip_norm=5.0, noise_multiplier=3.0)
     norms = []
     for name in (b"one", b"two"):
         host = Host()
-        host.run(make_model(), task, records, plan, streams=secret(name))
+        host.run(make_model(), task, records, program, streams=secret(name))
         norms.append([loads(data).clip_norm for data in host.saved])
     assert not set(norms[0]) & set(norms[1])
     assert len({*norms[0], 5.0}) == 7
     header = json.loads(host.saved[-1][8 : 8 + int.from_bytes(host.saved[-1][:8], "little")])
-    assert set(header["__metadata__"]) == {"format", "step", "plan", "clip_norm"}
+    assert set(header["__metadata__"]) == {"format", "phase", "step", "before", "program", "clip_norm"}
 
 
 def test_an_adaptive_clip_norm_finds_the_gradients(make_model, make_records, task):
     """From a thousand times too large, with little noise; the divisor stays public while the norm moves."""
-    plan = make_program(
+    program = make_program(
         steps=60, sample_rate=1.0, expected_batch=40, clipping="adaptive", clip_norm=1e3, noise_multiplier=0.01
     )
     host = Host()
-    host.run(make_model(), task, make_records(40), plan, streams=secret())
+    host.run(make_model(), task, make_records(40), program, streams=secret())
     assert loads(host.saved[-1]).clip_norm < 20
 
 
 def test_resumed_run_draws_afresh(make_model, make_records, task):
     """Two resumes of one checkpoint see other draws and other noise."""
-    records, plan = make_records(40), make_program(steps=8)
+    records, program = make_records(40), make_program(steps=8)
     host = Host(grants=[1, 1, 0])
-    host.run(make_model(), task, records, plan)
+    host.run(make_model(), task, records, program)
     results = []
     for _ in range(2):
         model = make_model()
-        Host(grants=[1, 0]).run(model, task, records, plan, checkpoint=host.saved[-1])
+        Host(grants=[1, 0]).run(model, task, records, program, checkpoint=host.saved[-1])
         results.append(trained(model))
     assert not any(torch.equal(results[0][n], results[1][n]) for n in results[0])
 
@@ -387,7 +395,7 @@ def test_same_seed_never_gives_the_same_adapter(make_model, make_records, task):
     assert not any(torch.equal(results[0][n], results[1][n]) for n in results[0])
 
 
-def test_resume_refuses_another_plan_and_another_model(make_model, make_records, task):
+def test_resume_refuses_another_program_and_another_model(make_model, make_records, task):
     host = Host(grants=[1, 0])
     host.run(make_model(), task, make_records(10), make_program())
     model = make_model()
@@ -403,7 +411,7 @@ def test_resume_refuses_another_plan_and_another_model(make_model, make_records,
     with pytest.raises(ValueError, match="not a checkpoint"):
         loads(b"\x10\0\0\0\0\0\0\0not json at all!")
     with pytest.raises(ValueError, match="not a checkpoint of format"):
-        loads(host.saved[-1].replace(b"tacit-checkpoint-1", b"tacit-checkpoint-0"))
+        loads(host.saved[-1].replace(b"tacit-checkpoint-2", b"tacit-checkpoint-0"))
 
 
 @pytest.mark.parametrize(
@@ -415,13 +423,13 @@ def test_resume_refuses_another_plan_and_another_model(make_model, make_records,
     ],
 )
 def test_checkpoint_holds_noised_iterates_and_public_values_only(make_model, make_records, task, optimizer, kinds):
-    model, host, plan = make_model(), Host(grants=[1, 1, 0]), make_program(optimizer=optimizer)
-    host.run(model, task, make_records(40), plan)
+    model, host, program = make_model(), Host(grants=[1, 1, 0]), make_program(optimizer=optimizer)
+    host.run(model, task, make_records(40), program)
     data = host.saved[-1]
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     metadata = header.pop("__metadata__")
-    assert set(metadata) == {"format", "step", "plan"}
-    assert Plan.model_validate_json(metadata["plan"]) == plan
+    assert set(metadata) == {"format", "phase", "step", "before", "program"}
+    assert Program.model_validate_json(metadata["program"]) == program
     names = {n for n, p in model.named_parameters() if p.requires_grad}
     assert set(header) == {f"{kind}/{n}" for kind in kinds for n in names}
     assert equal(loads(data).weights, trained(model))
@@ -430,7 +438,7 @@ def test_checkpoint_holds_noised_iterates_and_public_values_only(make_model, mak
 def test_every_step_draws_from_all_records_and_sums_only_its_draw(make_model, make_records, task, monkeypatch):
     """What reaches the clipped sum over a run is exactly what was drawn, each unit once a step."""
     drawn, seen = [], []
-    original_draw, original_losses = loop.poisson, task.losses
+    original_draw, original_losses = output.poisson, task.losses
 
     def draw(*args):
         drawn.append(original_draw(*args))
@@ -442,10 +450,10 @@ def test_every_step_draws_from_all_records_and_sums_only_its_draw(make_model, ma
             seen[-1].extend(indices.tolist())
         return original_losses(model, records, indices, length)
 
-    monkeypatch.setattr(loop, "poisson", draw)
+    monkeypatch.setattr(output, "poisson", draw)
     monkeypatch.setattr(task, "losses", losses)
-    plan = make_program(sample_rate=0.5, steps=20)
-    Host().run(make_model(), task, make_records(40), plan, speed=Speed(tokens=32), streams=secret())
+    program = make_program(sample_rate=0.5, steps=20)
+    Host().run(make_model(), task, make_records(40), program, speed=Speed(tokens=32), streams=secret())
     assert [sorted(s) for s in seen] == [d.tolist() for d in drawn]
     assert len(set().union(*seen)) == 40
 
@@ -471,14 +479,15 @@ def test_users_gradients_are_summed_before_the_norm(
     expected = scale @ torch.stack(sums)
 
     def keep(_, __, mean, **___):
-        means.append(torch.cat([flat(mean[name]) for name in names]))
+        parts = whole(mean)
+        means.append(torch.cat([flat(parts[name]) for name in names]))
 
-    monkeypatch.setattr(loop.optimise, "step", keep)
-    plan = make_program(
+    monkeypatch.setattr(optimise, "step", keep)
+    program = make_program(
         unit="user", sample_rate=1.0, steps=1, clip_norm=clip_norm, clipping=clipping, noise_multiplier=1e-12
     )
-    Host().run(model, task, records, plan, owners=owners, speed=Speed(tokens=32), streams=secret())
-    assert (means[0] * plan.expected_batch - expected).norm() <= 1e-6 * expected.norm()
+    Host().run(model, task, records, program, owners=owners, speed=Speed(tokens=32), streams=secret())
+    assert (means[0] * program.phases[0].expected_batch - expected).norm() <= 1e-6 * expected.norm()
 
 
 def test_a_user_is_drawn_with_all_records_or_none(make_model, make_records, task, monkeypatch):
@@ -496,7 +505,7 @@ def test_a_user_is_drawn_with_all_records_or_none(make_model, make_records, task
         return poisson(stream, population, rate)
 
     monkeypatch.setattr(task, "losses", losses)
-    monkeypatch.setattr(loop, "poisson", draw)
+    monkeypatch.setattr(output, "poisson", draw)
     Host().run(
         make_model(), task, make_records(40), make_program(unit="user", sample_rate=0.5, steps=12), owners=owners
     )
@@ -506,7 +515,7 @@ def test_a_user_is_drawn_with_all_records_or_none(make_model, make_records, task
         assert sorted(step) == [i for i in range(40) if owners[i] in users]
 
 
-def test_owners_come_with_a_plan_for_users_and_with_no_other(make_model, make_records, task):
+def test_owners_come_with_a_program_for_users_and_with_no_other(make_model, make_records, task):
     records = make_records(10)
     for unit, owners in (("user", None), ("record", np.arange(10)), ("user", np.arange(9))):
         with pytest.raises(ValueError, match="owner of each record"):

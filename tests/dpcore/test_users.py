@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from dpcore import train as loop
+from dpcore import optimise
 from dpcore.engine.per_user import CANCELLING, UserGradient, UserGradients
 from dpcore.mechanism.bounded_sum import ROUNDING_SLACK
 from dpcore.terms.speed import Speed
 
-from .test_train import Host, make_program, secret
+from .test_train import Host, make_program, secret, whole
 
 OWNERS = np.array([0, 1, 2, 3] * 4 + [4] * 9)
 
@@ -20,12 +20,12 @@ def step(make_model, make_records, task, monkeypatch):
 
     def run(*, unit="user", awake=True, **speed):
         seen, alone, original = [], [], UserGradient.gradients
-        monkeypatch.setattr(loop.optimise, "step", lambda o, p, mean, **more: seen.append((mean, more["deviation"])))
+        monkeypatch.setattr(optimise, "step", lambda o, p, mean, **more: seen.append((whole(mean), more["deviation"])))
         monkeypatch.setattr(UserGradient, "gradients", lambda self: alone.append(1) or original(self))
-        plan = make_program(unit=unit, sample_rate=1.0, steps=1, expected_batch=5, noise_multiplier=1e-9)
+        program = make_program(unit=unit, sample_rate=1.0, steps=1, expected_batch=5, noise_multiplier=1e-9)
         owners = OWNERS if unit == "user" else None
         model = make_model(dtype=torch.float64, awake=awake)
-        Host().run(model, task, make_records(25), plan, owners=owners, speed=Speed(**speed), streams=secret())
+        Host().run(model, task, make_records(25), program, owners=owners, speed=Speed(**speed), streams=secret())
         return torch.cat([part.flatten().double() for part in seen[0][0].values()]), seen[0][1], len(alone)
 
     return run
