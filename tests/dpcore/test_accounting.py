@@ -133,7 +133,7 @@ def test_microsofts_values_are_bounded_from_above() -> None:
 def test_the_privacy_loss_distribution_is_shown_tightly_and_from_above(sigma: float, q: float, steps: int) -> None:
     epsilon = PRV[sigma, q, steps]
     # Microsoft's are upper bounds, with 0.01 added for its own error.
-    assert acc.pld_epsilon(sigma, q, steps, 1e-6) == pytest.approx(epsilon - 0.01, rel=5e-3, abs=1e-3)
+    assert acc.pld_epsilon((acc.Part(q, steps, sigma),), 1e-6) == pytest.approx(epsilon - 0.01, rel=5e-3, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_the_privacy_loss_distribution_is_shown_tightly_and_from_above(sigma: fl
 def test_the_privacy_loss_distribution_never_exceeds_the_filter(
     sigma: float, q: float, steps: int, delta: float, pld: float
 ) -> None:
-    shown = acc.pld_epsilon(sigma, q, steps, delta)
+    shown = acc.pld_epsilon((acc.Part(q, steps, sigma),), delta)
     assert shown == pytest.approx(pld, rel=2e-3)
     alone = acc.epsilon_alone(acc.cost(acc.curve(sigma, q, FIRST.orders), steps), delta, FIRST)
     assert shown <= without_weights(sigma, q, steps, delta) <= alone
@@ -213,7 +213,7 @@ def test_the_main_order_is_the_one_with_the_least_noise(
 def test_a_budget_too_small_for_anything_is_refused_with_the_least_that_works(delta: float, least: float) -> None:
     with pytest.raises(acc.DoesNotFit) as refused:
         acc.reference_filter(least / 2, delta, 0.01, 500)
-    assert refused.value.smallest_epsilon == pytest.approx(least)
+    assert refused.value.smallest == pytest.approx(least)
     acc.reference_filter(least, delta, 0.01, 500)
 
 

@@ -103,7 +103,7 @@ def test_a_job_of_no_noise_in_range_is_refused_with_the_least_that_works() -> No
     job = (acc.Part(1.0, 5000), acc.Part(1.0, 5000, 3.0))
     with pytest.raises(acc.DoesNotFit, match="5000 steps at sample rate 1 and 5000 steps") as refused:
         acc.calibrate(0.05, 1e-5, HELD, job)
-    least = refused.value.smallest_epsilon
+    least = refused.value.smallest
     assert least is not None
     by = acc.calibrate(least, 1e-5, HELD, job)
     assert by * 3.0 <= acc.MAX_NOISE_MULTIPLIER
