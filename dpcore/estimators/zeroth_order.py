@@ -34,7 +34,7 @@ from dpcore.terms.estimators import ZerothOrder as Terms
 
 _COPIED = 1 / 16
 """Weights that are at most such a share of the model's are copied before they are moved, and come back to the bit."""
-_IN_A_DRAW = 16
+_IN_A_DRAW = 8
 """Micro-batches in an expected draw, about: each has its full size, and one of each length has room to spare."""
 _CHECKED_TOKENS = 32
 _MOVE = 0.01
@@ -67,7 +67,7 @@ class ZerothOrder:
             max_length=self._task.max_length,
             expected_batch=self._phase.expected_batch,
             row_bytes=1,
-            thin=True,
+            thin=False,  # fewer lengths: each has a micro-batch that is not full
             speed=setting.speed,
             device=self._device,
             release=lambda: None,

@@ -21,17 +21,17 @@ from dpcore.terms.tasks import CAUSAL_LM, TaskKind
 
 __all__ = ["Options", "Request", "check", "memory", "phases", "resolve", "trainable"]
 
-_CLASSIFIER = Defaults(steps=1000, batch_size=64, learning_rate=0.05)
-_WRITER = Defaults(steps=1000, batch_size=64, learning_rate=0.05)
-_DIRECTIONS = 4
+_CLASSIFIER = Defaults(steps=1000, batch_size=256, learning_rate=0.01)
+_WRITER = Defaults(steps=1000, batch_size=128, learning_rate=0.01)
+_DIRECTIONS = 1
 
 
 class Options(StrictModel):
     """What is trained."""
 
     weights: Literal["lora", "all"] = Field(default="lora", description="LoRA's factors, or all weights of the model")
-    r: int = Field(default=2, ge=1, le=256, description="rank of LoRA's update: fewer weights take fewer steps")
-    alpha: float = Field(default=4.0, gt=0, le=1e4, description="the update is scaled by alpha / r")
+    r: int = Field(default=1, ge=1, le=256, description="rank of LoRA's update: fewer weights take fewer steps")
+    alpha: float = Field(default=2.0, gt=0, le=1e4, description="the update is scaled by alpha / r")
     target_modules: str | Listed[tuple[str, ...]] = Field(
         default=lora.AUTO, description="the layers that LoRA adapts, as for the method lora"
     )
