@@ -27,7 +27,7 @@ OWNERS = np.array([2, 0, 1, 1, 2, 3, *[1] * 4, 3, 0])
 def zeroth(**changes):
     """Fields of a phase that estimates so."""
     more = {"directions": changes.pop("directions", K), "scale": changes.pop("scale", SCALE)}
-    more = {"estimator": ZerothOrder(**more), "expected_batch": 64}  # four records share a micro-batch
+    more = {"estimator": ZerothOrder(**more), "expected_batch": 64}  # eight records share a micro-batch
     return more | {"optimizer": "sgd", "betas": (0.0, 0.999)} | changes
 
 
