@@ -7,7 +7,8 @@ sst2/{lora,zo,zo-all,bitfit,full,x-bitfit}/accuracy        on the public evaluat
                                                 what a checkpoint takes while it is saved: twice the trained weights
 .../over_inference                              weights and those bytes over weights and what evaluating the model takes
 
-Every number of a job but epsilon and the steps of x-bitfit's first phase is the service's own default. With --sst2
+Every number of a job but epsilon, what --steps says and the steps of x-bitfit's first phase (50) is the service's own
+default. With --sst2
 FOLDER on its train.tsv and dev.tsv, the first --rows of them; without on made-up notes. The model is the built-in one.
 Each job runs in a process of its own, one after the other. --json FILE is read first: figures that it holds are not
 measured again, so that a run that was cut off goes on.
@@ -181,10 +182,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made.add_argument("--sst2", type=Path, metavar="FOLDER", help="with train.tsv and dev.tsv")
     made.add_argument("--rows", type=int, default=10_000, help="to train on (10000)")
     made.add_argument("--epsilon", type=float, default=8.0, help="of each job (8)")
+    made.add_argument("--steps", type=int, help="of each phase, in place of the service's own")
     made.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES), help="which to run")
     made.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of each process")
     options = made.parse_args(arguments)
-    steps = QUICK_STEPS if options.quick else None
+    steps = QUICK_STEPS if options.quick else options.steps
     rows = read(options.sst2, 200 if options.quick else options.rows)
     figures = held(options.json)
     known = {figure.figure for figure in figures}

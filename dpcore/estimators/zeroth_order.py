@@ -25,17 +25,19 @@ from dpcore.engine.rows import Rows
 from dpcore.engine.separate import require_separate
 from dpcore.engine.trace import MORE, require_apart
 from dpcore.estimators import Setting
-from dpcore.machine.micro_batches import MicroBatches
+from dpcore.machine.micro_batches import COARSEST, MicroBatches
 from dpcore.mechanism.clipping import ClippedSum
 from dpcore.mechanism.keystream import Keystream
 from dpcore.mechanism.sampling import Owners
 from dpcore.rehearse import OfTokens, at_length
 from dpcore.terms.estimators import ZerothOrder as Terms
+from dpcore.terms.speed import Speed
 
 _COPIED = 1 / 16
 """Weights that are at most such a share of the model's are copied before they are moved, and come back to the bit."""
-_IN_A_DRAW = 8
-"""Micro-batches in an expected draw, about: each has its full size, and one of each length has room to spare."""
+_IN_A_DRAW = 128
+"""A draw of records of the largest length has so many micro-batches: each is computed whole, and the last of each
+length has room to spare."""
 _CHECKED_TOKENS = 32
 _MOVE = 0.01
 """How far weights are moved for the rehearsal, along a direction."""
@@ -67,14 +69,13 @@ class ZerothOrder:
             max_length=self._task.max_length,
             expected_batch=self._phase.expected_batch,
             row_bytes=1,
-            thin=False,  # fewer lengths: each has a micro-batch that is not full
-            speed=setting.speed,
+            thin=True,
+            speed=_small(setting),
             device=self._device,
             release=lambda: None,
             recompute=lambda: False,
             should_stop=setting.should_stop,
         )
-        self._micro_batches.limit(max(1, self._phase.expected_batch // _IN_A_DRAW))
 
     def rehearse(self) -> None:
         """Every padded length, the largest micro-batch, moved weights; records that meet are refused."""
@@ -217,6 +218,14 @@ class ZerothOrder:
 
     def _stand_ins(self, count: int, length: int) -> Any:
         return (self._task.mixed if isinstance(self._task, OfTokens) else self._task.synthetic)(count, length)
+
+
+def _small(setting: Setting) -> Speed:
+    """Small micro-batches of few lengths, where nothing else was asked for: from public numbers alone."""
+    speed, most = setting.speed, setting.task.max_length
+    tokens = max(most, setting.phase.expected_batch * most // _IN_A_DRAW) if speed.tokens == "auto" else speed.tokens
+    lengths = COARSEST if speed.lengths_per_doubling == "auto" else speed.lengths_per_doubling
+    return speed.model_copy(update={"tokens": tokens, "lengths_per_doubling": lengths})
 
 
 def _pieces(values: Tensor) -> tuple[Tensor, ...]:

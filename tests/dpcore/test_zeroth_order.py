@@ -198,7 +198,7 @@ def test_records_whose_losses_differ_by_place_are_taken_one_at_a_time(make_model
     program = make_program(**zeroth(steps=1, sample_rate=1.0))
     Host().run(make_model(), task, make_records(20), program, speed=Speed(tokens=128))
     assert len(shapes) > 3
-    assert shapes == {(length, 1 if by else 8) for length, _ in shapes}
+    assert shapes == {(length, 1 if by else 128 // length) for length, _ in shapes}
 
 
 def test_models_in_which_records_meet_are_refused(make_base, make_records, task):

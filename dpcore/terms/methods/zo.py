@@ -21,8 +21,8 @@ from dpcore.terms.tasks import CAUSAL_LM, TaskKind
 
 __all__ = ["Options", "Request", "check", "memory", "phases", "resolve", "trainable"]
 
-_CLASSIFIER = Defaults(steps=1000, batch_size=256, learning_rate=0.01)
-_WRITER = Defaults(steps=1000, batch_size=128, learning_rate=0.01)
+_CLASSIFIER = Defaults(steps=600, batch_size=128, learning_rate=0.01)
+_WRITER = Defaults(steps=600, batch_size=128, learning_rate=0.01)
 _DIRECTIONS = 1
 
 
