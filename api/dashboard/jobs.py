@@ -50,6 +50,7 @@ def show(job_id: Id, request: Request, visit: Visit, service: Service, connectio
     job = jobs_api.show(job_id, visit.caller, service, connection)
     open = job.status in OPEN
     body = request_of(job)
+    rows, _ = fetch_events(connection, job_id, limit=EVENTS, order="asc")
     return page(
         request,
         "job.html",
@@ -57,7 +58,7 @@ def show(job_id: Id, request: Request, visit: Visit, service: Service, connectio
         job=job,
         open=open,
         waits=job.status_detail == WAITING,
-        timeline=timeline([event_of(row) for row in fetch_events(connection, job_id, limit=EVENTS, order="asc")[0]]),
+        timeline=timeline([event_of(row, len(job.privacy.phases)) for row in rows]),
         results=[files_api.show(id, visit.caller, connection) for id in job.result_files],
         receipts=ledger_api.job_receipts(job_id, visit.caller, service, connection),
         paused=job.status_detail in (PAUSED, PAUSING),

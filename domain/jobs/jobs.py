@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import aggregate_order_by
@@ -70,6 +70,11 @@ class Wanted:
     allow_duplicate: bool = False
     """Pay again for a job that has succeeded already."""
 
+    @property
+    def price(self) -> Literal["epsilon", "share"] | None:
+        """What was named."""
+        return "share" if self.share is not None else "epsilon" if self.epsilon is not None else None
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -115,7 +120,7 @@ class Planned:
 
     @property
     def largest_share(self) -> float:
-        return min(largest_share(self.draft, a) for a in self.accounts)
+        return largest_share(self.draft, self.budget, None if self.grant is None else self.grant.account)
 
     @property
     def jobs_that_fit(self) -> int:
@@ -149,6 +154,7 @@ class Planned:
             "epsilon": self.draft.epsilon,
             "share": self.draft.share,
             "main_order": at_main_order(self.draft, budget),
+            "asked": self.wanted.price,
             "delta": budget.delta,
             "noise_multiplier": min(m.noise_multiplier for m in mechanisms),
             "sample_rate": max(m.sample_rate for m in mechanisms),
@@ -156,7 +162,7 @@ class Planned:
             "phases": prices(program, budget),
             "budget_left_before": budget_left(budget, budget.used),
             "budget_left_after": budget_left(budget, after),
-            "share_left_before": accounting.share_left(budget.cap, budget.used, budget.filter),
+            "share_left_before": budget.share_left,
             "share_left_after": accounting.share_left(budget.cap, after, budget.filter),
             "guarantee": guarantee(program, budget, self.draft.epsilon),
         }
@@ -343,25 +349,27 @@ def _insert(connection: sa.Connection, planned: Planned, job_id: str, viewer: Vi
 
 def _over_budget(planned: Planned, account: Balance, refused_by: str) -> OverBudget:
     """`account`: the budget, or the grant's sub-limit."""
-    largest = planned.largest_epsilon
+    largest = {"epsilon": planned.largest_epsilon, "share": planned.largest_share}
+    what = planned.wanted.price or "epsilon"
+    epsilon = f"epsilon {rounded_up(planned.draft.epsilon):g}"
+    asked = epsilon if what == "epsilon" else f"a share of {planned.wanted.share:g} ({epsilon})"
     advice = (
-        f"the largest epsilon at which this job fits is {largest:g}"
-        if largest > 0
-        else "no job of this shape fits any more"
+        f"the largest {what} at which this job fits is {largest[what]:g}"
+        if largest[what] > 0
+        else f"no job of this shape fits any more, whatever its {what}"
     )
     of_grant = account is not planned.budget
     limit = "the grant's sub-limit" if of_grant else "the privacy budget"
     which: dict[str, Any] = {"grant": account.id, "grant_left": budget_left(account, account.used)} if of_grant else {}
     return OverBudget(
-        f"{limit} of {account.epsilon:g} has no room for epsilon "
-        f"{rounded_up(planned.draft.epsilon):g} beside what is spent and reserved; {advice}",
+        f"{limit} of {account.epsilon:g} has no room for {asked} beside what is spent and reserved; {advice}",
         code="grant_limit_exceeded" if of_grant else "privacy_budget_exceeded",
-        param="privacy.epsilon",
+        param=f"privacy.{what}",
         budget=planned.budget.id,
         budget_left=budget_left(planned.budget, planned.budget.used),
         **which,
-        largest_epsilon=largest,
-        largest_share=planned.largest_share,
+        largest_epsilon=largest["epsilon"],
+        largest_share=largest["share"],
         refused_by=refused_by,
     )
 
