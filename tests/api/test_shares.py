@@ -113,6 +113,12 @@ def test_refusals_name_the_largest_share_and_the_smallest(world: World, training
     too_large = world.post(JOBS, by_share(training["id"], round(told["largest_share"] + 1e-5, 6)))
     assert too_large.status_code == 403
     assert world.post(JOBS, by_share(training["id"], told["largest_share"])).status_code == 201
+    browser = Browser(world, world.keys["one"]["analyst"])
+    for price, words in (({"share": "0.5"}, "Share asked for"), ({"epsilon": "7"}, "Asked for")):
+        form = {"training_file": training["id"], "model": "minilm-l6", "steps": "40", "batch_size": "20"} | price
+        page = browser.send(Call("POST", f"{DASHBOARD}/estimate", form=form))
+        assert (page.status_code, words in page.text) == (403, True), page.text
+        assert "Largest share that fits" in page.text
     small = world.post(ESTIMATE, by_share(training["id"], 1e-300))
     told = small.json()
     assert (small.status_code, told["error"]["code"], told["error"]["param"]) == (
