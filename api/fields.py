@@ -22,6 +22,8 @@ Reason = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern
 Epsilon = Annotated[float, Field(ge=1e-6, le=100)]
 Delta = Annotated[float, Field(ge=1e-30, le=0.999999)]
 """What the ledger's columns hold; both exclude what rounds to nothing or to one."""
+Share = Annotated[float, Field(gt=0, le=1)]
+"""Of a budget's cap at its main order."""
 
 
 class Body(StrictModel):

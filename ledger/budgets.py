@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
-from math import lcm
+from math import isfinite, lcm
 from typing import Any
 
 import sqlalchemy as sa
@@ -59,6 +59,19 @@ class Balance:
             return 0.0
         saturated = tuple(min(a, accounting.SATURATION) for a in amount)
         return min(self.epsilon, accounting.epsilon_alone(saturated, self.delta, self.filter))
+
+    def share_of(self, amount: Sequence[int]) -> float | None:
+        """What part of the cap at the main order this amount is, rounded up; None where a lowered limit leaves that
+        order nothing."""
+        if not self.readable:
+            return 1.0
+        share = accounting.share_up(amount, self.cap, self.filter)
+        return share if isfinite(share) else None
+
+    @property
+    def share_left(self) -> float:
+        """What part of the cap at the main order nobody has, rounded down: a job of at most this share fits."""
+        return accounting.share_left(self.cap, self.used, self.filter) if self.readable else 0.0
 
 
 def open_budget(

@@ -76,6 +76,12 @@ class Budget(BaseModel):
     epsilon_spent: float
     epsilon_reserved: float
     epsilon_left: float
+    share_spent: float | None = Field(
+        description="of the cap at the main order, rounded up; more than one where another order admitted jobs, null "
+        "where a lowered limit leaves that order nothing"
+    )
+    share_reserved: float | None = Field(description="the same of what unfinished jobs may still take")
+    share_left: float = Field(description="rounded down: a job of at most this share fits")
     approval_above: float | None = Field(description="a job of a larger epsilon waits for a steward")
     queue_days: int = Field(description="a job that no worker has begun after so many days is given up")
     reference_jobs_left: int = Field(description="jobs like the budget's reference job that still fit")
@@ -138,6 +144,9 @@ def budget_of(row: sa.Row[Any]) -> Budget:
         epsilon_spent=balance.epsilon_of(balance.spent),
         epsilon_reserved=balance.epsilon_of(balance.reserved),
         epsilon_left=max(0.0, balance.epsilon - balance.epsilon_of(balance.used)),
+        share_spent=balance.share_of(balance.spent),
+        share_reserved=balance.share_of(balance.reserved),
+        share_left=balance.share_left,
         approval_above=None if row.approval_above is None else float(row.approval_above),
         queue_days=row.queue_days,
         reference_jobs_left=budgets.reference_jobs_left(balance, row.reference),

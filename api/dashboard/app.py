@@ -59,7 +59,9 @@ def _as_page(handler: Callable[..., Any]) -> Callable[..., Any]:
             status=said.status_code,
             problem=problem,
             asked=asked,
-            suggestion=estimate.suggestion(asked or {}, problem["largest_epsilon"]) if refused else "",
+            suggestions=estimate.suggestions(asked or {}, problem["largest_epsilon"], problem["largest_share"])
+            if refused
+            else [],
         )
         response.headers.update({k: v for k, v in said.headers.items() if k in ("connection", "retry-after")})
         return response

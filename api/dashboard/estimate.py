@@ -13,6 +13,7 @@ from fastapi.responses import RedirectResponse
 from api.auth import Caller, allowed
 from api.dashboard.budgets import private_files
 from api.dashboard.forms import filled, parse
+from api.dashboard.methods import chosen, fields_of
 from api.dashboard.render import page
 from api.dashboard.session import PATH, Posted, Visit
 from api.deps import Resources, Service, Transaction
@@ -28,7 +29,10 @@ router = APIRouter()
 _require = allowed("analyst")
 ADVANCED = ("clipping", "clip_norm", "optimizer", "weight_averaging")
 NUMBERS = ("steps", "batch_size", "learning_rate", *ADVANCED)
-FIELDS = ("training_file", "validation_file", "model", "method", "epsilon", *NUMBERS, "suffix")
+FIELDS = (
+    *("training_file", "validation_file", "model", "method", "epsilon", "share", *NUMBERS, "suffix"),
+    *(field.name for name in method_names() for field in fields_of(name)),
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ def plan(request: Request, visit: Visit, service: Service, connection: Transacti
     _require(visit.caller)
     asked = filled(request.query_params, *FIELDS)
     asked.setdefault("method", DEFAULT_METHOD)
+    own = {name: fields_of(name) for name in method_names() if fields_of(name)}
     usable = service.models.usable
     if usable:
         asked.setdefault("model", service.default_model.name)
@@ -57,16 +62,18 @@ def plan(request: Request, visit: Visit, service: Service, connection: Transacti
             made = _estimate(asked, visit.caller, service, connection)
         except Refusal as error:
             problem = error
-    wrong = (problem.param or "").rpartition(".")[2] if problem else ""
+    wrong = _wrong(problem, asked["method"]) if problem else ""
     return page(
         request,
         "estimate.html",
         status=400 if problem else 200,
         asked={name: asked.get(name, "") for name in FIELDS},
+        filled_in=list(asked),
         files=private_files(visit.caller, connection),
         evaluations=files_api.index(visit.caller, connection, limit=1000, purpose="evals").data,
         models=usable,
         methods=method_names(),
+        own=own,
         clippings=get_args(Clipping),
         optimizers=get_args(Optimizer),
         advanced=wrong in ADVANCED or any(asked.get(name) for name in ADVANCED),
@@ -74,7 +81,7 @@ def plan(request: Request, visit: Visit, service: Service, connection: Transacti
         problem=problem,
         wrong=wrong,
         variants=_variants(asked, made, visit.caller, service, connection) if made else [],
-        suggestion=suggestion(asked, made.largest_epsilon) if made and not made.fits else "",
+        suggestions=suggestions(asked, made.largest_epsilon, made.largest_share) if made and not made.fits else [],
         once=secrets.token_hex(16),
     )
 
@@ -98,21 +105,36 @@ def submit(
     return RedirectResponse(f"{PATH}/jobs/{job.id}", 303)
 
 
-def suggestion(asked: Mapping[str, str], largest: float) -> str:
-    """The address of the form filled with the largest epsilon that fits; empty where none does."""
-    return f"{PATH}/estimate?{urlencode({**asked, 'epsilon': f'{largest:.4f}'})}" if largest > 0 else ""
+def suggestions(asked: Mapping[str, str], epsilon: float, share: float) -> list[tuple[str, str]]:
+    """The form filled with the largest epsilon, or share, that fits, by its address; what was asked for comes first."""
+    rest = {name: text for name, text in asked.items() if name not in ("epsilon", "share")}
+    largest = [("epsilon", f"{epsilon:.4f}", epsilon), ("share", f"{share:.6f}", share)]
+    return [
+        (f"{name} {text.rstrip('0').rstrip('.')}", f"{PATH}/estimate?{urlencode({**rest, name: text})}")
+        for name, text, amount in sorted(largest, key=lambda one: not asked.get(one[0]))
+        if amount > 0
+    ]
 
 
 def body_of(values: Mapping[str, str]) -> NewJob:
-    """The API's request that a filled form stands for. Raises Invalid, naming the field."""
-    asked = filled(values, *FIELDS)
-    method = asked.get("method", DEFAULT_METHOD)
-    options = {"hyperparameters": {name: number(text) for name, text in filled(values, *NUMBERS).items()}}
+    """The API's request that a filled form stands for; options of methods that were not chosen do not count. Raises
+    Invalid, naming the field."""
+    method = filled(values, "method").get("method", DEFAULT_METHOD)
+    numbers = {name: number(text) for name, text in filled(values, *NUMBERS).items()}
+    options, further = chosen(method, values)
+    block = {**options, "hyperparameters": numbers | further}
     return parse(
         NewJob,
         filled(values, "model", "training_file", "validation_file", "suffix", "allow_duplicate")
-        | {"method": {"type": method, method: options}, "privacy": filled(values, "epsilon")},
+        | {"method": {"type": method, method: block}, "privacy": filled(values, "epsilon", "share")},
     )
+
+
+def _wrong(problem: Refusal, method: str) -> str:
+    """The field of the form that a refusal is about."""
+    last = (problem.param or "").rpartition(".")[2]
+    own = {field.option: field.name for field in fields_of(method)} if method in method_names() else {}
+    return own.get(last, last)
 
 
 def _estimate(values: Mapping[str, str], caller: Caller, service: Resources, connection: sa.Connection) -> Estimate:
@@ -124,15 +146,15 @@ def _variants(
 ) -> list[Variant]:
     """This plan between cheaper and dearer neighbours: what one number buys at the cost of another."""
     numbers = made.method[made.method["type"]]["hyperparameters"]
-    epsilon = asked.get("epsilon") or f"{made.privacy.epsilon:.4g}"
-    base = asked | {"epsilon": epsilon}
+    base = asked if asked.get("share") else asked | {"epsilon": asked.get("epsilon") or f"{made.privacy.epsilon:.4g}"}
+    price, amount = ("share", float(asked["share"])) if asked.get("share") else ("epsilon", made.privacy.epsilon)
     changes: list[tuple[str, dict[str, Any]]] = [
         ("This plan", {}),
         ("Half the steps", {"steps": max(1, numbers["steps"] // 2)}),
         ("Double the steps", {"steps": numbers["steps"] * 2}),
         ("Half the batch", {"batch_size": max(1, numbers["batch_size"] // 2)}),
         ("Double the batch", {"batch_size": numbers["batch_size"] * 2}),
-        ("Half the epsilon", {"epsilon": f"{made.privacy.epsilon / 2:.4g}"}),
+        (f"Half the {price}", {price: f"{amount / 2:.4g}"}),
     ]
     variants = []
     for name, change in changes:

@@ -8,9 +8,12 @@ from typing import Any
 
 from fastapi import APIRouter, BackgroundTasks, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
+from pydantic import BaseModel
 
 from api.auth import allowed
+from api.dashboard.estimate import NUMBERS
 from api.dashboard.forms import filled, parse
+from api.dashboard.methods import texts
 from api.dashboard.render import origin, page
 from api.dashboard.session import PATH, Posted, Visit
 from api.deps import Service, Transaction
@@ -51,6 +54,7 @@ def show(job_id: Id, request: Request, visit: Visit, service: Service, connectio
     job = jobs_api.show(job_id, visit.caller, service, connection)
     open = job.status in OPEN
     body = request_of(job)
+    rows, _ = fetch_events(connection, job_id, limit=EVENTS, order="asc")
     return page(
         request,
         "job.html",
@@ -58,13 +62,13 @@ def show(job_id: Id, request: Request, visit: Visit, service: Service, connectio
         job=job,
         open=open,
         waits=job.status_detail == WAITING,
-        timeline=timeline([event_of(row) for row in fetch_events(connection, job_id, limit=EVENTS, order="asc")[0]]),
+        timeline=timeline([event_of(row, len(job.privacy.phases)) for row in rows]),
         results=[files_api.show(id, visit.caller, connection) for id in job.result_files],
         receipts=ledger_api.job_receipts(job_id, visit.caller, service, connection),
         paused=job.status_detail in (PAUSED, PAUSING),
-        curl=curl(origin(request), body),
-        python=python(origin(request), body),
-        again=query_of(job),
+        curl=curl(origin(request), body) if body else "",
+        python=python(origin(request), body) if body else "",
+        again=query_of(body),
     )
 
 
@@ -164,35 +168,50 @@ def request_of(job: Job) -> dict[str, Any]:
     """The body that asks for the same job again; epsilon as it is shown. Of a job that cannot be read there is none."""
     if job.method["type"] not in method_names():
         return {}
-    options = dict(job.method[job.method["type"]])
-    numbers = options.pop("hyperparameters")
-    asked = get_method(job.method["type"]).Request.model_fields
-    options["hyperparameters"] = {
-        name: numbers[name] for name, field in asked.items() if name in numbers and numbers[name] != field.default
-    }
+    method = get_method(job.method["type"])
+    resolved = job.method[job.method["type"]]
+    # What is as usual is left out: an option may be refused beside another, though it has its usual value.
+    options = _unusual(method.Options, resolved)
+    options["hyperparameters"] = _unusual(method.Request, resolved["hyperparameters"])
     optional = {"validation_file": job.validation_file, "suffix": job.suffix, "metadata": job.metadata or None}
     return {
         "model": job.model,
         "training_file": job.training_file,
         "method": {"type": job.method["type"], job.method["type"]: options},
-        "privacy": {"epsilon": rounded_up(job.privacy.epsilon)},
+        "privacy": _price(job),
         "seed": job.seed,
         **{name: value for name, value in optional.items() if value is not None},
     }
 
 
-def query_of(job: Job) -> dict[str, Any]:
-    """The same for the estimate's form."""
+def query_of(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for the estimate's form, from `request_of`: everything but seed and metadata, which it has no fields
+    for."""
+    if not body:
+        return {}
+    method = body["method"]["type"]
+    options = body["method"][method]
+    numbers = options["hyperparameters"]
     return {
-        "training_file": job.training_file,
-        "validation_file": job.validation_file or "",
-        "model": job.model,
-        "method": job.method["type"],
-        "epsilon": rounded_up(job.privacy.epsilon),
-        "steps": job.hyperparameters.steps,
-        "batch_size": job.hyperparameters.batch_size,
-        "learning_rate": job.hyperparameters.learning_rate,
+        **{name: body.get(name, "") for name in ("training_file", "validation_file", "model", "suffix")},
+        "method": method,
+        **body["privacy"],
+        **{name: numbers[name] for name in NUMBERS if name in numbers},
+        **texts(method, options, numbers),
     }
+
+
+def _unusual(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the values that are not the fields' defaults."""
+    fields = model.model_fields.items()
+    return {name: values[name] for name, field in fields if name in values and values[name] != field.default}
+
+
+def _price(job: Job) -> dict[str, float]:
+    """As it was asked for; of a job that does not say, its epsilon."""
+    if job.privacy.asked == "share" and job.privacy.share is not None:
+        return {"share": job.privacy.share}
+    return {"epsilon": rounded_up(job.privacy.epsilon)}
 
 
 def curl(base: str, body: Mapping[str, Any]) -> str:

@@ -25,6 +25,13 @@ for _path in sorted(_STATIC.iterdir()):
         _ADDRESS[_path.name] = f"{PATH}/static/{_place}"
 
 
+_MECHANISMS = {
+    "poisson_gaussian": "Gaussian on Poisson draws",
+    "gaussian": "Gaussian on the whole file",
+    "whole": "one indivisible whole",
+}
+
+
 def spent(epsilon: float) -> str:
     """An epsilon that is used or asked for: never less than it is."""
     return f"{rounded_up(epsilon):,.3f}".rstrip("0").rstrip(".")
@@ -33,6 +40,25 @@ def spent(epsilon: float) -> str:
 def left(epsilon: float) -> str:
     """An epsilon that is still there: never more than it is."""
     return f"{math.floor(epsilon * 1000) / 1000:,.3f}".rstrip("0").rstrip(".")
+
+
+def taken(share: float) -> str:
+    """A share that is used or asked for, in percent: never less than it is."""
+    return _percent(math.ceil(round(share * 1e6) / 100))
+
+
+def open_share(share: float) -> str:
+    """A share that is still there, in percent: never more than it is."""
+    return _percent(round(share * 1e6) // 100)
+
+
+def _percent(hundredths: int) -> str:
+    return f"{hundredths / 100:,.2f}".rstrip("0").rstrip(".") + " %"
+
+
+def mechanism(kind: str) -> str:
+    """What a phase's mechanism is called."""
+    return _MECHANISMS.get(kind, kind)
 
 
 def change(epsilon: float) -> str:
@@ -76,6 +102,9 @@ _environment = Environment(
 _environment.filters |= {
     "spent": spent,
     "left": left,
+    "taken": taken,
+    "open_share": open_share,
+    "mechanism": mechanism,
     "change": change,
     "short": short,
     "minute": minute,

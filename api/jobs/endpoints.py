@@ -185,7 +185,7 @@ def list_events(
     if stream or "text/event-stream" in accept:
         return event_stream(connection, service, caller, job, last_event_id or after)
     rows, more = fetch_events(connection, job_id, after=after, limit=limit, order=order)
-    return page([event_of(row) for row in rows], more)
+    return page([event_of(row, len(job.steps_by_phase)) for row in rows], more)
 
 
 @router.get("/{job_id}/checkpoints")

@@ -2,13 +2,15 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from math import ceil
 from typing import Annotated, Any, Literal, get_args
 
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
-from api.fields import Body, Delta, Epsilon, IdInBody, Name, Reason
+from api.fields import Body, Delta, Epsilon, IdInBody, Name, Reason, Share
 from domain.access.grants import HeldGrant
 from domain.jobs.events import EventName
 from domain.jobs.life import Detail
@@ -16,6 +18,8 @@ from domain.jobs.resolving import Planned, Wanted, budget_left
 from domain.kit.faults import fault
 from domain.kit.logs import type_name
 from domain.kit.statuses import Status
+from dpcore.terms.accounting import SHARE_DIGITS
+from dpcore.terms.methods import DEFAULT_METHOD, get_method, method_names
 from ledger.receipts import sign
 
 logger = logging.getLogger(__name__)
@@ -25,10 +29,20 @@ NoteText = Annotated[str, StringConstraints(max_length=512)]
 _OURS = {"n_epochs": "steps", "learning_rate_multiplier": "learning_rate"}
 
 
+def _describe_methods(schema: dict[str, Any]) -> None:
+    """What each method takes, for readers: the method itself parses it, once the training file is known."""
+    blocks = {}
+    for name in method_names():
+        method = get_method(name)
+        blocks[name] = method.Options.model_json_schema()
+        blocks[name]["properties"]["hyperparameters"] = method.Request.model_json_schema()
+    schema["properties"] |= blocks | {"supervised": blocks[DEFAULT_METHOD]}
+
+
 class MethodChoice(Body):
     """`{"type": "lora", "lora": {"r": 8, "hyperparameters": {"steps": 200}}}`; `supervised` is the default method."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", json_schema_extra=_describe_methods)
 
     type: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,40}$")] = "supervised"
 
@@ -48,10 +62,19 @@ class MethodChoice(Body):
 
 
 class Privacy(Body):
-    """What the job may cost. Delta is the budget's; a larger one may be named, a smaller one is refused."""
+    """What the job may cost: epsilon or share. Delta is the budget's; a larger one may be named, a smaller one is
+    refused."""
 
     epsilon: Epsilon | None = Field(default=None, description="default: all of the budget, while no job has used it")
+    share: Share | None = Field(default=None, description="in place of epsilon: of the budget's cap at its main order")
     delta: Delta | None = None
+
+    @field_validator("share")
+    @classmethod
+    def _alone(cls, share: float | None, others: ValidationInfo) -> float | None:
+        if share is not None and others.data.get("epsilon") is not None:
+            raise ValueError("a job is priced by its epsilon or by its share: send one of them")
+        return share
 
 
 class NewJob(Body):
@@ -100,6 +123,7 @@ class NewJob(Body):
             options={k: v for k, v in self.method.options.items() if k != "hyperparameters"},
             hyperparameters={k: v for k, v in self._asked().items() if k not in _OURS and v is not None},
             epsilon=self.privacy.epsilon,
+            share=self.privacy.share,
             delta=self.privacy.delta,
             seed=self.seed,
             suffix=self.suffix,
@@ -120,7 +144,7 @@ class JobPhase(Finite):
 
     name: str
     trains: str = Field(description="what trains, by the name of the method that trains just that")
-    mechanism: str
+    mechanism: str = Field(description="poisson_gaussian, gaussian, or whole: a phase that is indivisible")
     indivisible: bool = Field(description="paid for whole when it begins; nothing but its end is released")
     sample_rate: float
     noise_multiplier: float
@@ -140,9 +164,17 @@ class JobPrivacy(Finite):
     share: float | None = Field(
         default=None, description="of the budget's cap at its main order; null for a job of an earlier version"
     )
-    share_used: float | None = Field(default=None, description="of the steps that were authorised")
+    share_used: float | None = Field(
+        default=None,
+        description="of the steps that were authorised, rounded up; all of it where the job failed after the first",
+    )
     main_order: bool | None = Field(
-        default=None, description="whether the main order had room for it; a job that only another had is outside it"
+        default=None,
+        description="whether the main order had room for it when it was planned; a job that only another order admits "
+        "is outside what shares add up to",
+    )
+    asked: Literal["epsilon", "share"] | None = Field(
+        default=None, description="what the request named; null where it named neither"
     )
     delta: float
     noise_multiplier: float
@@ -180,6 +212,9 @@ class Estimate(BaseModel):
         description="what the budget's epsilon so far would grow by; jobs after the first cost less"
     )
     largest_epsilon: float = Field(description="at which a job of this shape would fit now; 0: none does")
+    largest_share: float = Field(
+        description="at which a job of this shape would fit now, the grant's limit included; 0: none does"
+    )
     memory_bytes: int = Field(description="that training needs: by formula, or as a worker measured where that is more")
     grant: GrantUse | None = Field(description="null for a steward, who needs none")
     needs_approval: bool = Field(description="by a steward, before any worker begins")
@@ -339,7 +374,7 @@ def _whole(row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | Non
         seed=row.seed,
         metadata=row.metadata,
         error=None if row.error is None else _error_of(row.error),
-        privacy=_privacy(row.privacy, method["type"], done),
+        privacy=_privacy(row.privacy, method["type"], done, failed=row.status == "failed"),
         progress=Progress(step=sum(done), total_steps=total, fraction=round(sum(done) / total, 4)),
         receipt=ChargeReceipt(
             **row.receipt, signature=sign(key, row.receipt["budget"], row.receipt["seq"], row.receipt["hash"])
@@ -347,16 +382,22 @@ def _whole(row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | Non
     )
 
 
-def _privacy(promised: Mapping[str, Any], method: str, done: Sequence[int]) -> JobPrivacy:
+def _privacy(promised: Mapping[str, Any], method: str, done: Sequence[int], *, failed: bool = False) -> JobPrivacy:
     """What was promised, and what of it was authorised: steps of each phase."""
     phases = promised.get("phases") or [_only_phase(promised, method)]
-    shares = [phase["share"] for phase in phases]
-    used = None
-    if None not in shares:
-        used = sum(share * steps / phase["steps"] for share, steps, phase in zip(shares, done, phases, strict=True))
     parts = [JobPhase(**phase, steps_authorised=steps) for phase, steps in zip(phases, done, strict=True)]
-    promised = {**promised, "phases": parts, "share_used": used}
-    return JobPrivacy(**promised, steps_authorised=sum(done))
+    used = promised.get("share") if failed and any(done) else _share_used(parts)
+    return JobPrivacy(**{**promised, "phases": parts, "share_used": used}, steps_authorised=sum(done))
+
+
+def _share_used(phases: Sequence[JobPhase]) -> float | None:
+    """Of the steps that were authorised, rounded up; None where the phases have no shares."""
+    used = Fraction(0)
+    for phase in phases:
+        if phase.share is None:
+            return None
+        used += Fraction(str(phase.share)) * phase.steps_authorised / phase.steps
+    return ceil(used * SHARE_DIGITS) / SHARE_DIGITS
 
 
 def _only_phase(promised: Mapping[str, Any], method: str) -> dict[str, Any]:
@@ -377,8 +418,6 @@ def _only_phase(promised: Mapping[str, Any], method: str) -> dict[str, Any]:
 def _damaged(row: sa.Row[Any]) -> Job:
     """What is sure of a job whose row cannot be read; no number of it is believed."""
     what = "The row of this job in the database is damaged: tell the operator. Its charges stand in the ledger."
-    nothing: dict[str, Any] = {"epsilon": 0, "delta": 0, "noise_multiplier": 0, "sample_rate": 0, "steps_planned": 0}
-    nothing |= {"steps_authorised": 0, "phases": [], "budget_left_before": 0, "budget_left_after": 0}
     return Job(
         id=row.id,
         created_at=int(row.created_at.timestamp()),
@@ -402,7 +441,11 @@ def _damaged(row: sa.Row[Any]) -> Job:
         privacy=JobPrivacy(
             budget="",
             unit="",
-            **nothing,
+            epsilon=0,
+            delta=0,
+            noise_multiplier=0,
+            sample_rate=0,
+            steps_planned=0,
             steps_authorised=0,
             phases=[],
             budget_left_before=0,
@@ -433,6 +476,7 @@ def estimate_of(planned: Planned) -> Estimate:
         jobs_that_fit=planned.jobs_that_fit,
         price_now=planned.price_now,
         largest_epsilon=planned.largest_epsilon,
+        largest_share=planned.largest_share,
         memory_bytes=planned.memory,
         grant=_grant_use(planned.grant),
         needs_approval=planned.needs_approval,
@@ -450,13 +494,15 @@ def _grant_use(grant: HeldGrant | None) -> GrantUse | None:
     return GrantUse(id=grant.id, epsilon=grant.account.epsilon, epsilon_left=left)
 
 
-def event_of(row: sa.Row[Any]) -> Event:
-    """A row of domain.jobs.events.numbered."""
+def event_of(row: sa.Row[Any], phases: int = 1) -> Event:
+    """A row of domain.jobs.events.numbered, of a job with so many phases: where there are several, steps say whose they
+    are."""
+    named = (row.data or {}).get("phase") if phases > 1 else None
     return Event(
         id=f"{event_prefix(row.job_id)}{row.number}",
         created_at=int(row.created_at.timestamp()),
         level=row.level,
-        message=row.message,
+        message=row.message if named is None else f"Phase {named}: {row.message[0].lower()}{row.message[1:]}",
         type=row.type,
         name=row.name if row.name in get_args(EventName) else "job.noted",
         data=row.data,

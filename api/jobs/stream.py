@@ -114,6 +114,6 @@ def _look(service: Resources, caller: Caller, job_id: str, after: str | None) ->
     """The events after `after`, and whether they are the last that there will be."""
     find_caller(service, api_key.c.id == caller.key_id)
     with service.engine.begin() as connection:
-        status = reading.require(connection, caller, job_id).status
+        job = reading.require(connection, caller, job_id)
         rows, more = fetch_events(connection, job_id, after=after, limit=AT_ONCE, order="asc")
-    return [event_of(row) for row in rows], status in ENDED and not more
+    return [event_of(row, len(job.steps_by_phase)) for row in rows], job.status in ENDED and not more

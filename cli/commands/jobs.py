@@ -21,9 +21,11 @@ COLUMNS = [
     "method.type",
     "training_file",
     "privacy.epsilon",
+    "privacy.share",
     "progress.fraction",
     "created_at",
 ]
+PHASE_COLUMNS = ["phase", "trains", "mechanism", "sigma", "rate", "steps", "epsilon", "share"]
 EVENT_COLUMNS = ["created_at", "level", "message"]
 ENDED = ("succeeded", "failed", "cancelled")
 POLL = 1.0  # seconds
@@ -37,6 +39,7 @@ def request(
     method_options: dict[str, Any],
     hyperparameters: dict[str, Any],
     epsilon: float | None,
+    share: float | None = None,
 ) -> dict[str, Any]:
     """A job as the service takes it; what is None is left to the service."""
     given = {name: value for name, value in hyperparameters.items() if value is not None}
@@ -45,8 +48,9 @@ def request(
     body["method"] = {"type": method} | ({method: inner} if inner else {})
     if validation_file is not None:
         body["validation_file"] = validation_file
-    if epsilon is not None:
-        body["privacy"] = {"epsilon": epsilon}
+    price = {"epsilon": epsilon, "share": share}
+    if named := {name: value for name, value in price.items() if value is not None}:
+        body["privacy"] = named
     return body
 
 
@@ -59,11 +63,16 @@ def _requested(
         typer.Option(help=f"What is trained: {', '.join(method_names())}; `supervised` is the default method."),
     ] = "supervised",
     option: Annotated[
-        list[str] | None, typer.Option("--option", help="A method's own option, such as r=8; repeatable.")
+        list[str] | None,
+        typer.Option("--option", help="A method's own option, such as r=8 or full_steps=20; repeatable."),
     ] = None,
     epsilon: Annotated[
         float | None,
         typer.Option(help="What this job alone may cost. Default: all of a budget that no job has used yet."),
+    ] = None,
+    share: Annotated[
+        float | None,
+        typer.Option(help="In place of epsilon: what part of the budget it may take, such as 0.25. Shares add up."),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="More steps, more noise in each.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Units in a batch, on average.")] = None,
@@ -72,14 +81,15 @@ def _requested(
         list[str] | None,
         typer.Option(
             "--hyperparameter",
-            help="A number of training without an option of its own, such as clipping=adaptive; repeatable.",
+            help="A number of training without an option of its own, such as clipping=adaptive, or of a method alone, "
+            "such as directions=16 of zo; repeatable.",
         ),
     ] = None,
 ) -> dict[str, Any]:
     """The options that an estimate and a job have in common, as a request."""
     named = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
     hyperparameters = {name: value for name, value in named.items() if value is not None} | _pairs(hyperparameter)
-    return request(model, training_file, validation_file, method, _pairs(option), hyperparameters, epsilon)
+    return request(model, training_file, validation_file, method, _pairs(option), hyperparameters, epsilon, share)
 
 
 @app.command()
@@ -95,10 +105,11 @@ def estimate(
 
     ```text
     tacit jobs estimate --file file-... --epsilon 3
-    tacit jobs estimate --file file-... --epsilon 3 --method bitfit --steps 300
+    tacit jobs estimate --file file-... --share 0.25 --method bitfit --option full_steps=20 --steps 300
+    tacit jobs estimate --file file-... --epsilon 3 --method zo --hyperparameter directions=16
     ```
     """
-    output.show(connect(url, key).post(f"{PATH}/estimate", body), as_json)
+    _show(connect(url, key).post(f"{PATH}/estimate", body), as_json)
 
 
 @app.command()
@@ -126,7 +137,7 @@ def create(
 
     ```text
     tacit jobs create --file file-... --epsilon 3 --watch
-    tacit jobs create --file file-... --method lora --option r=8 --steps 200 --batch-size 512 --epsilon 3
+    tacit jobs create --file file-... --method lora --option r=8 --steps 200 --batch-size 512 --share 0.25
     ```
     """
     notes = {name: str(value) for name, value in _pairs(metadata).items()}
@@ -137,7 +148,7 @@ def create(
     job = client.post(PATH, body)
     if watch:
         job = follow(client, job, quiet=as_json)
-    output.show(job, as_json)
+    _show(job, as_json)
     if watch and job["status"] != "succeeded":
         raise typer.Exit(1)
 
@@ -148,7 +159,7 @@ def watch(job: str, url: options.Url = None, key: options.Key = None, as_json: o
     """Show a job's progress until it ends. Exit code 1 unless it succeeds."""
     client = connect(url, key)
     ended = follow(client, client.get(f"{PATH}/{job}"), quiet=as_json)
-    output.show(ended, as_json)
+    _show(ended, as_json)
     if ended["status"] != "succeeded":
         raise typer.Exit(1)
 
@@ -165,8 +176,8 @@ def list_jobs(
 @app.command()
 @options.explained
 def show(job: str, url: options.Url = None, key: options.Key = None, as_json: options.Json = False) -> None:
-    """One job, with its privacy statement."""
-    output.show(connect(url, key).get(f"{PATH}/{job}"), as_json)
+    """One job, with its privacy statement, and its phases with what each costs."""
+    _show(connect(url, key).get(f"{PATH}/{job}"), as_json)
 
 
 @app.command()
@@ -234,6 +245,24 @@ def events(
 ) -> None:
     """What has happened to a job."""
     output.show_list(connect(url, key).pages(f"{PATH}/{job}/events", limit), EVENT_COLUMNS, as_json)
+
+
+def _show(job: dict[str, Any], as_json: bool) -> None:
+    """A job or an estimate; for people its phases stand in a table below the rest."""
+    privacy = job.get("privacy") or {}
+    phases = privacy.get("phases")
+    if as_json or not phases:
+        return output.show(job, as_json)
+    output.show(job | {"privacy": {name: value for name, value in privacy.items() if name != "phases"}}, as_json)
+    output.console.print("\nPhases, in order; shares add up, epsilons do not:")
+    output.show_list([_in_short(phase) for phase in phases], PHASE_COLUMNS, as_json)
+
+
+def _in_short(phase: dict[str, Any]) -> dict[str, Any]:
+    """A phase in a line of 80 characters."""
+    names = {"name": "phase", "noise_multiplier": "sigma", "sample_rate": "rate"}
+    done = {"steps": f"{phase['steps_authorised']} of {phase['steps']}"}
+    return {names.get(name, name): value for name, value in phase.items()} | done
 
 
 def _pairs(given: list[str] | None) -> dict[str, Any]:

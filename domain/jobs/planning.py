@@ -39,8 +39,8 @@ class Draft:
     program: Program
     epsilon: float
     """What this job alone would take of the empty budget: what was asked, or a hair less."""
-    share: float
-    """Of the budget's cap at its main order, rounded up."""
+    share: float | None
+    """Of the budget's cap at its main order, rounded up; None where a limit was lowered until nothing fits there."""
     cost: accounting.Curve
     memory: int
     """Bytes that training needs, by formula."""
@@ -108,7 +108,7 @@ def draft(
         method={"type": name, name: chosen},
         program=program,
         epsilon=accounting.epsilon_alone(cost, budget.delta, budget.filter),
-        share=accounting.share_up(cost, budget.cap, budget.filter),
+        share=budget.share_of(cost),
         cost=cost,
         memory=spec.memory(wanted, model.facts, max_length=max_length, labels=dataset.labels, task=dataset.task),
     )
@@ -121,9 +121,14 @@ def _noise(epsilon: float, share: float | None, budget: Balance, job: accounting
             return accounting.calibrate_share(share, budget.cap, budget.filter, job)
         return accounting.calibrate(epsilon, budget.delta, budget.filter, job)
     except accounting.DoesNotFit as error:
-        what = "epsilon" if share is None else "share"
-        smallest: dict[str, Any] = {f"smallest_{what}": error.smallest}
-        raise Invalid(str(error), code=f"{what}_too_small", param=f"privacy.{what}", **smallest) from None
+        if share is None:
+            raise Invalid(
+                str(error), code="epsilon_too_small", param="privacy.epsilon", smallest_epsilon=error.smallest
+            ) from None
+        # None of all shares: a limit was lowered, or so many steps take more than the main order has.
+        smallest = error.smallest if error.smallest is not None and error.smallest <= 1 else None
+        words = str(error) if smallest is not None else "this job cannot be had for any share of this budget"
+        raise Invalid(words, code="share_too_small", param="privacy.share", smallest_share=smallest) from None
 
 
 def largest_epsilon(draft: Draft, budget: Balance) -> float:
@@ -134,9 +139,14 @@ def largest_epsilon(draft: Draft, budget: Balance) -> float:
     return int(most * 1e4) / 1e4
 
 
-def largest_share(draft: Draft, budget: Balance) -> float:
-    """The largest share at which a job of this shape would still fit at the main order; 0 if none does."""
-    return accounting.largest_share_that_fits(budget.cap, budget.used, budget.filter, parts(draft.program.phases))
+def largest_share(draft: Draft, budget: Balance, sub: Balance | None = None) -> float:
+    """The largest share of the budget at which a job of this shape would still fit at the main order, of it and of a
+    grant's sub-limit; 0 if none does."""
+    used = list(budget.used)
+    if sub is not None:
+        place = budget.filter.main
+        used[place] = max(used[place], budget.cap[place] - (sub.cap[place] - sub.used[place]))
+    return accounting.largest_share_that_fits(budget.cap, used, budget.filter, parts(draft.program.phases))
 
 
 def at_main_order(draft: Draft, budget: Balance) -> bool:
@@ -175,7 +185,7 @@ def prices(program: Program, budget: Balance) -> list[dict[str, Any]]:
                 "noise_multiplier": phase.mechanism.noise_multiplier,
                 "steps": phase.steps,
                 "epsilon": accounting.epsilon_alone(cost, budget.delta, budget.filter),
-                "share": accounting.share_up(cost, budget.cap, budget.filter),
+                "share": budget.share_of(cost),
             }
         )
     return found

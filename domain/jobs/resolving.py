@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
@@ -54,6 +54,11 @@ class Wanted:
     allow_duplicate: bool = False
     """Pay again for a job that has succeeded already."""
 
+    @property
+    def price(self) -> Literal["epsilon", "share"] | None:
+        """What was named."""
+        return "share" if self.share is not None else "epsilon" if self.epsilon is not None else None
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -99,7 +104,7 @@ class Planned:
 
     @property
     def largest_share(self) -> float:
-        return min(largest_share(self.draft, a) for a in self.accounts)
+        return largest_share(self.draft, self.budget, None if self.grant is None else self.grant.account)
 
     @property
     def jobs_that_fit(self) -> int:
@@ -133,6 +138,7 @@ class Planned:
             "epsilon": self.draft.epsilon,
             "share": self.draft.share,
             "main_order": at_main_order(self.draft, budget),
+            "asked": self.wanted.price,
             "delta": budget.delta,
             "noise_multiplier": min(m.noise_multiplier for m in mechanisms),
             "sample_rate": max(m.sample_rate for m in mechanisms),
@@ -140,7 +146,7 @@ class Planned:
             "phases": prices(program, budget),
             "budget_left_before": budget_left(budget, budget.used),
             "budget_left_after": budget_left(budget, after),
-            "share_left_before": accounting.share_left(budget.cap, budget.used, budget.filter),
+            "share_left_before": budget.share_left,
             "share_left_after": accounting.share_left(budget.cap, after, budget.filter),
             "guarantee": guarantee(program, budget, self.draft.epsilon),
         }

@@ -86,24 +86,26 @@ def _insert(connection: sa.Connection, planned: Planned, job_id: str, viewer: Vi
 
 def _over_budget(planned: Planned, account: Balance, refused_by: str) -> OverBudget:
     """`account`: the budget, or the grant's sub-limit."""
-    largest = planned.largest_epsilon
+    largest = {"epsilon": planned.largest_epsilon, "share": planned.largest_share}
+    what = planned.wanted.price or "epsilon"
+    epsilon = f"epsilon {rounded_up(planned.draft.epsilon):g}"
+    asked = epsilon if what == "epsilon" else f"a share of {planned.wanted.share:g} ({epsilon})"
     advice = (
-        f"the largest epsilon at which this job fits is {largest:g}"
-        if largest > 0
-        else "no job of this shape fits any more"
+        f"the largest {what} at which this job fits is {largest[what]:g}"
+        if largest[what] > 0
+        else f"no job of this shape fits any more, whatever its {what}"
     )
     of_grant = account is not planned.budget
     limit = "the grant's sub-limit" if of_grant else "the privacy budget"
     which: dict[str, Any] = {"grant": account.id, "grant_left": budget_left(account, account.used)} if of_grant else {}
     return OverBudget(
-        f"{limit} of {account.epsilon:g} has no room for epsilon "
-        f"{rounded_up(planned.draft.epsilon):g} beside what is spent and reserved; {advice}",
+        f"{limit} of {account.epsilon:g} has no room for {asked} beside what is spent and reserved; {advice}",
         code="grant_limit_exceeded" if of_grant else "privacy_budget_exceeded",
-        param="privacy.epsilon",
+        param=f"privacy.{what}",
         budget=planned.budget.id,
         budget_left=budget_left(planned.budget, planned.budget.used),
         **which,
-        largest_epsilon=largest,
-        largest_share=planned.largest_share,
+        largest_epsilon=largest["epsilon"],
+        largest_share=largest["share"],
         refused_by=refused_by,
     )

@@ -136,6 +136,35 @@ def test_numbers_of_training_go_to_the_method(service: Service) -> None:
     assert json.loads(service.asked[0][2])["method"] == {"type": "lora", "lora": {"r": 4, "hyperparameters": asked}}
 
 
+def test_a_job_may_be_asked_for_by_its_share(service: Service) -> None:
+    service.says("POST /v1/fine_tuning/jobs/estimate", {"fits": True})
+    given = ["--share", "0.25", "--method", "bitfit", "--option", "full_steps=20"]
+    assert tacit("jobs", "estimate", "--file", "f", *given, "--url", service.url, "--key", "k").exit_code == 0
+    asked = json.loads(service.asked[0][2])
+    assert asked["privacy"] == {"share": 0.25}
+    assert asked["method"] == {"type": "bitfit", "bitfit": {"full_steps": 20}}
+
+
+def test_the_phases_of_a_job_are_a_table_of_their_own(service: Service) -> None:
+    phase = {"trains": "full", "mechanism": "poisson_gaussian", "noise_multiplier": 1.5, "sample_rate": 0.01}
+    phases = [
+        phase | {"name": "everything", "steps": 20, "steps_authorised": 20, "epsilon": 1.25, "share": 0.125},
+        phase | {"name": "biases", "steps": 30, "steps_authorised": 7, "epsilon": None, "share": None},
+    ]
+    job = {"id": "j", "status": "running", "privacy": {"epsilon": 2.0, "share": 0.25, "phases": phases}}
+    service.says("GET /v1/fine_tuning/jobs/j", job)
+    command = ["jobs", "show", "j", "--url", service.url, "--key", "k"]
+    said = tacit(*command).stdout
+    above, _, table = said.partition("Phases, in order")
+    assert "everything" not in above
+    assert "privacy.share" in above
+    head, first, second = table.splitlines()[1:4]
+    assert head.split() == ["phase", "trains", "mechanism", "sigma", "rate", "steps", "epsilon", "share"]
+    assert first.split() == ["everything", "full", "poisson_gaussian", "1.5", "0.01", "20", "of", "20", "1.25", "0.125"]
+    assert second.split() == ["biases", "full", "poisson_gaussian", "1.5", "0.01", "7", "of", "30"]
+    assert json.loads(tacit(*command, "--json").stdout) == job
+
+
 def test_an_upload_is_a_form_with_the_names_of_the_service(service: Service, tmp_path: Path) -> None:
     service.says("POST /v1/files", {"id": "file-1"})
     rows = tmp_path / "rows.tsv"

@@ -50,6 +50,27 @@ def test_a_job_is_created_with_what_others_take(analyst: openai.OpenAI, training
     assert analyst.models.retrieve("tiny").object == "model"
 
 
+def test_a_job_of_two_phases_is_asked_for_by_its_share(analyst: openai.OpenAI, training_file: str, work: Work) -> None:
+    numbers = {"steps": 10, "batch_size": 20, "full_learning_rate": 0.001}
+    bitfit: Any = {"type": "bitfit", "bitfit": {"full_steps": 5, "hyperparameters": numbers}}
+    extra = {"privacy": {"share": 0.1}}
+    job = analyst.fine_tuning.jobs.create(model="tiny", training_file=training_file, method=bitfit, extra_body=extra)
+    privacy: Any = job.privacy  # type: ignore[attr-defined]
+    assert 0.09 < privacy["share"] <= 0.1
+    assert [(phase["name"], phase["steps"]) for phase in privacy["phases"]] == [("everything", 5), ("biases", 10)]
+    work(job.id)
+    done: Any = analyst.fine_tuning.jobs.retrieve(job.id)
+    assert (done.status, done.privacy["steps_authorised"]) == ("succeeded", 15)
+    assert done.privacy["share_used"] == pytest.approx(privacy["share"], abs=2e-6)
+    said = [event.message for event in analyst.fine_tuning.jobs.list_events(job.id)]
+    assert "Phase biases: step 15 of 15: authorised and charged." in said
+    twin: Any = {"allow_duplicate": True, "privacy": {"share": 1}}
+    with pytest.raises(openai.PermissionDeniedError) as refused:
+        analyst.fine_tuning.jobs.create(model="tiny", training_file=training_file, method=bitfit, extra_body=twin)
+    body: Any = refused.value.response.json()
+    assert (refused.value.param, 0 < body["largest_share"] < 1) == ("privacy.share", True)
+
+
 def test_jobs_are_listed_by_pages_and_metadata(analyst: openai.OpenAI, submit: Submit) -> None:
     made = [submit(metadata={"run": str(i), "of": "pages"}).id for i in range(5)]
     ours = analyst.fine_tuning.jobs.list(limit=2, metadata={"of": "pages"})

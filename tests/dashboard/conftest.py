@@ -54,7 +54,7 @@ class House(World):
     def job(self, file: str, epsilon: float = 2.0, steps: int = 20, **body: Any) -> dict[str, Any]:
         numbers = {"steps": steps, "batch_size": 100, "learning_rate": 0.05, "weight_averaging": 0.5}
         options = {"r": 4, "hyperparameters": numbers}
-        return self.submit(file, epsilon, model="tiny", method={"type": "lora", "lora": options}, **body)
+        return self.submit(file, epsilon, **{"model": "tiny", "method": {"type": "lora", "lora": options}} | body)
 
     def work(self, job_id: str) -> None:
         """What a worker does with the job, in this process."""

@@ -83,6 +83,8 @@ def everywhere(house: House, page: Page) -> dict[str, Any]:
     house.post(f"/v1/fine_tuning/jobs/{failed}/cancel")
     house.job(file["id"], 1.5, metadata={"a-note-with-a-long-name": "and-long-text-without-a-single-blank-" * 4})
     form = f"estimate?training_file={file['id']}&model=tiny"
+    bitfit = {"full_steps": 5, "hyperparameters": {"steps": 20, "batch_size": 100}}
+    two_phases = house.job(file["id"], method={"type": "bitfit", "bitfit": bitfit}, privacy={"share": 0.05})["id"]
     paths = {
         "budgets": "budgets",
         "budget": f"budgets/{file['budget']}",
@@ -92,10 +94,14 @@ def everywhere(house: House, page: Page) -> dict[str, Any]:
         "done": f"jobs/{done}",
         "cancelled": f"jobs/{failed}",
         "queued": f"jobs/{queued}",
+        "two phases": f"jobs/{two_phases}",
         "form": "estimate",
         "fits": f"{form}&epsilon=1&steps=20",
         "does not fit": f"{form}&epsilon=50&steps=20",
         "wrong": f"{form}&epsilon=x",
+        "by share": f"{form}&share=0.05&steps=20&method=bitfit&bitfit.full_steps=5",
+        "too large a share": f"{form}&share=1&steps=20&method=zo&zo.directions=4",
+        "wrong option": f"{form}&share=0.05&method=zo&zo.directions=none",
         "advanced": f"{form}&epsilon=1&clipping=flat&clip_norm=0",
         "models": "models",
         "missing": "nothing",
@@ -128,5 +134,5 @@ def test_pages_name_their_parts_and_can_be_read(house: House, open_page: Open, s
 
 
 def test_a_phone_needs_no_sideways_scrolling(house: House, open_page: Open) -> None:
-    found = everywhere(house, open_page(viewport={"width": 360, "height": 740}))
+    found = everywhere(house, open_page(viewport={"width": 320, "height": 640}))
     assert {name: page["wide"] for name, page in found.items() if page["wide"] > 0} == {}

@@ -5,7 +5,11 @@ import re
 
 from playwright.sync_api import Page, expect
 
+from api.dashboard import estimate, jobs
+from api.jobs.schemas import Job
+from dpcore.terms.methods import get_method, method_names
 from tests.dashboard.conftest import House, Open, working
+from tests.dashboard.test_safety import sign_in
 
 
 def test_a_job_is_planned_submitted_watched_and_downloaded(house: House, open_page: Open) -> None:
@@ -108,9 +112,10 @@ def test_advanced_options_are_found_by_keyboard_checked_in_place_and_asked_for(h
         page.keyboard.type("none" if name == "clip_norm" else wish)
     page.keyboard.press("Enter")
     for label, complaint, better in (("Clip norm", "valid number", "0.5"), ("Learning rate", "sgd needs", "0.1")):
-        expect(page.get_by_label(label)).to_have_attribute("aria-invalid", "true")
-        expect(page.get_by_label(label)).to_have_accessible_description(re.compile(complaint))
-        page.get_by_label(label).fill(better)
+        field = page.get_by_label(label, exact=True)
+        expect(field).to_have_attribute("aria-invalid", "true")
+        expect(field).to_have_accessible_description(re.compile(complaint))
+        field.fill(better)
         expect(page.get_by_label("Weight averaging")).to_be_visible()  # what is not as usual is not hidden
         page.keyboard.press("Enter")
     page.get_by_role("button", name="Submit this job").click()
@@ -118,6 +123,73 @@ def test_advanced_options_are_found_by_keyboard_checked_in_place_and_asked_for(h
     job = house.get(f"/v1/fine_tuning/jobs/{page.url.rpartition('/')[2]}").json()
     numbers = job["method"]["lora"]["hyperparameters"]
     assert {name: str(numbers[name]) for name in wishes} == wishes
+
+
+def test_a_job_of_two_phases_is_planned_by_share_followed_and_planned_again(house: House, open_page: Open) -> None:
+    """All that was asked for is asked for again: the price, the method's options, each number of training."""
+    file = house.tickets(12)
+    page = open_page("analyst")
+    page.goto(f"/dashboard/estimate?training_file={file['id']}&model=tiny")
+    page.get_by_label("Method").select_option("bitfit")
+    fill(page, {"or share of the budget": "0.3", "Steps": "12", "Expected batch": "100", "Name": "twice"})
+    page.get_by_text("Advanced", exact=True).click()
+    page.get_by_label("Clipping").select_option("flat")
+    page.get_by_label("Optimizer").select_option("adam-bc")
+    fill(page, {"Clip norm": "0.5", "Weight averaging": "0.9"})
+    page.get_by_text("Options of bitfit").click()
+    fill(page, {"Full steps of bitfit": "8", "Full learning rate of bitfit": "0.003"})
+    page.get_by_role("button", name="Estimate").click()
+    expect(page.get_by_role("heading", name="This job fits")).to_be_visible()
+    phases = page.get_by_role("table", name=re.compile("Phases, in order"))
+    expect(phases).to_contain_text("everything")
+    expect(phases.get_by_role("row")).to_have_count(3)
+    page.get_by_role("button", name="Submit this job").click()
+    page.locator("#state").wait_for()
+    job_id = page.url.rpartition("/")[2]
+    job = house.get(f"/v1/fine_tuning/jobs/{job_id}").json()
+    assert job["privacy"]["asked"] == "share"
+    with working(house, job_id) as gate:
+        gate.open(9)
+        expect(page.locator("#state")).to_contain_text("Step 9 of 20")
+        expect(page.get_by_role("row", name=re.compile("^everything"))).to_contain_text("8 of 8")
+        expect(page.get_by_role("row", name=re.compile("^biases"))).to_contain_text("1 of 12")
+        expect(page.locator("#events")).to_contain_text("Phase biases: step 9 of 20")
+    page.get_by_role("link", name="Plan another like it").click()
+    expect(page.get_by_label("Full steps of bitfit")).to_have_value("8")
+    expect(page.get_by_text("This job was done before with the same numbers")).to_be_visible()
+    again = house.post("/v1/fine_tuning/jobs/estimate", jobs.request_of(Job.model_validate(job))).json()
+    assert (again["method"], again["privacy"]["share"]) == (job["method"], job["privacy"]["share"])
+
+
+def test_every_option_of_every_method_is_planned_again(house: House) -> None:
+    """What each takes, at values that are not its own; and zo's on all weights, where the others are refused."""
+    file = house.tickets(13)
+    unusual = {"r": 3, "alpha": 5.0, "dropout": 0.25, "target_modules": ["query", "key"], "reduction": 4}
+    unusual |= {"full_steps": 3, "full_learning_rate": 0.5, "directions": 3, "scale": 0.25, "clip_norm": 0.5}
+    unusual |= {"weight_averaging": 0.5, "clipping": "flat", "optimizer": "sgd", "steps": 7, "batch_size": 50}
+    unusual |= {"learning_rate": 0.125}
+    blocks = [("zo", {"weights": "all", "hyperparameters": {"steps": 7}})]
+    for name in method_names():
+        method = get_method(name)
+        numbers = {number: unusual[number] for number in method.Request.model_fields}
+        if name == "zo":
+            numbers["optimizer"] = "adamw"  # sgd is its own
+        options = {option: unusual[option] for option in method.Options.model_fields if option != "weights"}
+        assert not {**method.Options.model_fields, **method.Request.model_fields}.keys() - {*unusual, "weights"}
+        blocks.append((name, options | {"hyperparameters": numbers}))
+    cookies, _ = sign_in(house, house.keys["one"]["analyst"])
+    for name, block in blocks:
+        body = {"model": "tiny", "training_file": file["id"], "method": {"type": name, name: block}}
+        made = house.post("/v1/fine_tuning/jobs", body | {"privacy": {"share": 0.05}})
+        assert made.status_code == 201, made.text
+        job = Job.model_validate(made.json())
+        query = jobs.query_of(jobs.request_of(job))
+        body = estimate.body_of({key: str(value) for key, value in query.items()}).model_dump(mode="json")
+        again = house.post("/v1/fine_tuning/jobs/estimate", body).json()
+        assert (again["method"], again["privacy"]["share"]) == (made.json()["method"], job.privacy.share)
+        page = house.client.get("/dashboard/estimate", params=query, cookies=cookies)
+        assert page.status_code == 200, page.text
+        assert f"{job.privacy.noise_multiplier:.4f}" in page.text
 
 
 def test_a_job_is_paused_resumed_and_cancelled(house: House, open_page: Open) -> None:
