@@ -45,6 +45,7 @@ def test_one_malformed_budget_is_shown_frozen_and_hides_no_other(world: World, d
     assert shown[file["budget"]]["frozen"] is True
     assert "cannot be read" in shown[file["budget"]]["frozen_reason"]
     assert (shown[file["budget"]]["epsilon_left"], shown[file["budget"]]["ledger"]["spent"]) == (0.0, [])
+    assert (shown[file["budget"]]["share_spent"], shown[file["budget"]]["share_left"]) == (1.0, 0.0)
     path = f"/v1/budgets/{file['budget']}"
     for scope, found in (("analyst", ""), ("auditor", "/entries"), ("steward", "/grants")):
         assert world.get(path + found, scope).status_code == 200
@@ -110,3 +111,6 @@ def test_one_malformed_job_is_shown_damaged_and_hides_no_other(world: World, dam
     assert shown[sound]["error"] is None
     assert shown[bad]["error"]["code"] == "job_unreadable"
     assert shown[bad]["privacy"]["epsilon"] == 0
+    cookies, _ = sign_in(world, world.keys["one"]["analyst"])
+    page = world.client.get(f"/dashboard/jobs/{bad}", cookies=cookies)
+    assert (page.status_code, "is damaged" in page.text) == (200, True)

@@ -168,6 +168,7 @@ def test_a_share_that_is_none_is_refused_by_its_name(world: World, training: dic
         answer = world.call("POST", path, "analyst", content=body, headers={"content-type": "application/json"})
         assert answer.status_code == 400, answer.text
         assert "privacy.share" in answer.text or share in ("NaN", "Infinity")  # no JSON at all
+        assert "unknown field" not in answer.text
 
 
 def test_epsilon_and_share_together_are_refused(world: World, training: dict[str, Any]) -> None:
@@ -180,7 +181,7 @@ def test_epsilon_and_share_together_are_refused(world: World, training: dict[str
 
 
 def test_the_description_tells_what_each_method_takes(world: World) -> None:
-    described = world.client.get("/openapi.json").json()["components"]["schemas"]["Method"]["properties"]
+    described = world.client.get("/openapi.json").json()["components"]["schemas"]["MethodChoice"]["properties"]
     assert set(method_names()) | {"supervised", "type"} == set(described)
     for name in method_names():
         method, block = get_method(name), described[name]["properties"]
