@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import hypothesis
 import psycopg
 import pytest
 import sqlalchemy as sa
@@ -25,6 +26,9 @@ LOGINS = Logins(
     Login("tacit_worker_login", "worker-password"),
 )
 SUPERUSER_PASSWORD = "superuser-password"
+hypothesis.settings.register_profile("untimed", deadline=None)  # a deadline is an assertion on time
+hypothesis.settings.load_profile("untimed")
+
 MASTER_KEY = "5a" * 32
 """What wraps the keys of every test's blobs."""
 T = TypeVar("T")
@@ -120,7 +124,10 @@ def postgres_server(short_folder: Path) -> Iterator[postgres.Postgres]:
             short_folder / "postgres",
             password=SUPERUSER_PASSWORD,
             log=short_folder / "postgres.log",
-            options=["fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200"],
+            options=[
+                *("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200"),
+                *("jit=off", "autovacuum=off"),  # of no use to databases that live for seconds
+            ],
         )
     )
     yield server
