@@ -91,8 +91,8 @@ def run(
             estimators.append(make_estimator(setting))
             # The weights are still the public ones, so that no refusal depends on what an earlier attempt has learnt.
             estimators[-1].rehearse()
-            if index + 1 < len(settings):
-                estimators[-1].leave()
+            if index > first:
+                estimators[-1].leave()  # its buffers wait until its turn
         used_up, done = False, 0 if saved is None else saved.before
         for index, estimator in enumerate(estimators, start=first):
             setting = settings[index]

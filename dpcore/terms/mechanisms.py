@@ -14,31 +14,36 @@ from dpcore.terms.strict import StrictModel
 Noise = Annotated[float, Field(gt=0, le=1e6, description="sigma: noise deviation over sensitivity")]
 
 
-class PoissonGaussian(StrictModel):
-    """A Gaussian on a Poisson draw: each unit is in it with probability `sample_rate`, independently (Mironov, Talwar
-    and Zhang 2019)."""
+class _Steps(StrictModel):
+    """Gaussian noise in every step, each of which is an output with a price of its own."""
 
-    kind: Literal["poisson_gaussian"] = "poisson_gaussian"
-    sample_rate: float = Field(gt=0, le=1, description="q: each unit is in a draw with this probability")
     noise_multiplier: Noise
-
-    @property
-    def words(self) -> str:
-        """What it is called."""
-        return "Poisson-subsampled Gaussian"
 
     @property
     def indivisible(self) -> bool:
         """Whether its steps are one whole, of which only the end may be released."""
         return False
 
-    def curve(self, orders: tuple[int, ...]) -> accounting.Curve:
-        """Cost of one step at each order, units of 1e-12 nat, rounded up."""
-        return accounting.curve(self.noise_multiplier, self.sample_rate, orders)
-
     def scaled(self, by: float) -> Self:
         """The same with so many times its noise, on the grid of 1e-6, rounded up."""
         return self.model_copy(update={"noise_multiplier": accounting.scaled(self.noise_multiplier, by)})
+
+
+class PoissonGaussian(_Steps):
+    """A Gaussian on a Poisson draw: each unit is in it with probability `sample_rate`, independently (Mironov, Talwar
+    and Zhang 2019)."""
+
+    kind: Literal["poisson_gaussian"] = "poisson_gaussian"
+    sample_rate: float = Field(gt=0, le=1, description="q: each unit is in a draw with this probability")
+
+    @property
+    def words(self) -> str:
+        """What it is called."""
+        return "Poisson-subsampled Gaussian"
+
+    def curve(self, orders: tuple[int, ...]) -> accounting.Curve:
+        """Cost of one step at each order, units of 1e-12 nat, rounded up."""
+        return accounting.curve(self.noise_multiplier, self.sample_rate, orders)
 
     def sentence(self, steps: int) -> str:
         """What so many steps of it are, for a guarantee."""
@@ -48,11 +53,10 @@ class PoissonGaussian(StrictModel):
         )
 
 
-class Gaussian(StrictModel):
+class Gaussian(_Steps):
     """A Gaussian on the whole file: every unit takes part in every step, so that nothing is gained by a draw."""
 
     kind: Literal["gaussian"] = "gaussian"
-    noise_multiplier: Noise
 
     @property
     def words(self) -> str:
@@ -64,18 +68,9 @@ class Gaussian(StrictModel):
         """Of every unit."""
         return 1.0
 
-    @property
-    def indivisible(self) -> bool:
-        """Whether its steps are one whole, of which only the end may be released."""
-        return False
-
     def curve(self, orders: tuple[int, ...]) -> accounting.Curve:
         """Cost of one step at each order, units of 1e-12 nat, rounded up."""
         return accounting.curve(self.noise_multiplier, 1.0, orders)
-
-    def scaled(self, by: float) -> Self:
-        """The same with so many times its noise, on the grid of 1e-6, rounded up."""
-        return self.model_copy(update={"noise_multiplier": accounting.scaled(self.noise_multiplier, by)})
 
     def sentence(self, steps: int) -> str:
         """What so many steps of it are, for a guarantee."""
