@@ -1,9 +1,6 @@
 """Fine-tuning jobs as they go over the wire: OpenAI's fields, and what privacy adds."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from fractions import Fraction
-from math import ceil
 from typing import Annotated, Any, Literal, get_args
 
 import sqlalchemy as sa
@@ -11,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from api.fields import Body, Delta, Epsilon, IdInBody, Name, Reason, Share
+from api.jobs.privacy import Finite, JobPrivacy, privacy_of
 from domain.access.grants import HeldGrant
 from domain.jobs.events import EventName
 from domain.jobs.life import Detail
@@ -18,7 +16,6 @@ from domain.jobs.resolving import Planned, Wanted, budget_left
 from domain.kit.faults import fault
 from domain.kit.logs import type_name
 from domain.kit.statuses import Status
-from dpcore.terms.accounting import SHARE_DIGITS
 from dpcore.terms.methods import DEFAULT_METHOD, get_method, method_names
 from ledger.receipts import sign
 
@@ -66,7 +63,11 @@ class Privacy(Body):
     refused."""
 
     epsilon: Epsilon | None = Field(default=None, description="default: all of the budget, while no job has used it")
-    share: Share | None = Field(default=None, description="in place of epsilon: of the budget's cap at its main order")
+    share: Share | None = Field(
+        default=None,
+        exclude_if=lambda share: share is None,  # so that a request of an earlier version, asked again, is the same
+        description="in place of epsilon: of the budget's cap at its main order",
+    )
     delta: Delta | None = None
 
     @field_validator("share")
@@ -131,62 +132,6 @@ class NewJob(Body):
             queue_days=self.queue_days,
             allow_duplicate=self.allow_duplicate,
         )
-
-
-class Finite(BaseModel):
-    """No number of it is one that JSON has no writing for."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
-
-
-class JobPhase(Finite):
-    """A part of the job with one mechanism."""
-
-    name: str
-    trains: str = Field(description="what trains, by the name of the method that trains just that")
-    mechanism: str = Field(description="poisson_gaussian, gaussian, or whole: a phase that is indivisible")
-    indivisible: bool = Field(description="paid for whole when it begins; nothing but its end is released")
-    sample_rate: float
-    noise_multiplier: float
-    steps: int
-    steps_authorised: int
-    epsilon: float | None = Field(description="of this phase alone; epsilons do not add up")
-    share: float | None = Field(description="of the budget's cap at its main order; shares add up")
-
-
-class JobPrivacy(Finite):
-    """What the job promises and what of it has been used. Of several phases: the least noise, the largest rate, all
-    steps."""
-
-    budget: str
-    unit: str
-    epsilon: float
-    share: float | None = Field(
-        default=None, description="of the budget's cap at its main order; null for a job of an earlier version"
-    )
-    share_used: float | None = Field(
-        default=None,
-        description="of the steps that were authorised, rounded up; all of it where the job failed after the first",
-    )
-    main_order: bool | None = Field(
-        default=None,
-        description="whether the main order had room for it when it was planned; a job that only another order admits "
-        "is outside what shares add up to",
-    )
-    asked: Literal["epsilon", "share"] | None = Field(
-        default=None, description="what the request named; null where it named neither"
-    )
-    delta: float
-    noise_multiplier: float
-    sample_rate: float
-    steps_planned: int
-    steps_authorised: int
-    phases: list[JobPhase]
-    budget_left_before: float
-    budget_left_after: float
-    share_left_before: float | None = None
-    share_left_after: float | None = None
-    guarantee: str
 
 
 class GrantUse(BaseModel):
@@ -374,45 +319,12 @@ def _whole(row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | Non
         seed=row.seed,
         metadata=row.metadata,
         error=None if row.error is None else _error_of(row.error),
-        privacy=_privacy(row.privacy, method["type"], done, failed=row.status == "failed"),
+        privacy=privacy_of(row.privacy, method["type"], done, failed=row.status == "failed"),
         progress=Progress(step=sum(done), total_steps=total, fraction=round(sum(done) / total, 4)),
         receipt=ChargeReceipt(
             **row.receipt, signature=sign(key, row.receipt["budget"], row.receipt["seq"], row.receipt["hash"])
         ),
     )
-
-
-def _privacy(promised: Mapping[str, Any], method: str, done: Sequence[int], *, failed: bool = False) -> JobPrivacy:
-    """What was promised, and what of it was authorised: steps of each phase."""
-    phases = promised.get("phases") or [_only_phase(promised, method)]
-    parts = [JobPhase(**phase, steps_authorised=steps) for phase, steps in zip(phases, done, strict=True)]
-    used = promised.get("share") if failed and any(done) else _share_used(parts)
-    return JobPrivacy(**{**promised, "phases": parts, "share_used": used}, steps_authorised=sum(done))
-
-
-def _share_used(phases: Sequence[JobPhase]) -> float | None:
-    """Of the steps that were authorised, rounded up; None where the phases have no shares."""
-    used = Fraction(0)
-    for phase in phases:
-        if phase.share is None:
-            return None
-        used += Fraction(str(phase.share)) * phase.steps_authorised / phase.steps
-    return ceil(used * SHARE_DIGITS) / SHARE_DIGITS
-
-
-def _only_phase(promised: Mapping[str, Any], method: str) -> dict[str, Any]:
-    """Of a job of the first versions."""
-    return {
-        "name": "train",
-        "trains": method,
-        "mechanism": "poisson_gaussian",
-        "indivisible": False,
-        "sample_rate": promised["sample_rate"],
-        "noise_multiplier": promised["noise_multiplier"],
-        "steps": promised["steps_planned"],
-        "epsilon": promised["epsilon"],
-        "share": None,
-    }
 
 
 def _damaged(row: sa.Row[Any]) -> Job:
@@ -471,7 +383,7 @@ def estimate_of(planned: Planned) -> Estimate:
         training_file=planned.wanted.training_file,
         validation_file=planned.wanted.validation_file,
         method=planned.draft.method,
-        privacy=_privacy(planned.privacy(), planned.draft.program.method, [0] * len(planned.draft.program.phases)),
+        privacy=privacy_of(planned.privacy(), planned.draft.program.method, [0] * len(planned.draft.program.phases)),
         fits=planned.fits,
         jobs_that_fit=planned.jobs_that_fit,
         price_now=planned.price_now,

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from api.jobs.schemas import NewJob
 from domain.kit.tables import job, job_event
 from domain.models.allow_list import base_models
 from domain.models.profiles import Measured, record
@@ -241,3 +242,9 @@ def as_it_was(world: World, id: str) -> None:
         plan |= {name: mechanism[name] for name in ("sample_rate", "noise_multiplier")}
         privacy = {name: row.privacy[name] for name in old}
         connection.execute(sa.update(job).where(job.c.id == id).values(plan=plan, privacy=privacy))
+
+
+def test_a_request_without_a_share_is_the_one_that_it_was_before_there_were_shares() -> None:
+    """Its Idempotency-Key is known by the digest of these bytes."""
+    body = NewJob.model_validate({"model": "m", "training_file": "file-1", "privacy": {"epsilon": 2}})
+    assert json.loads(body.model_dump_json())["privacy"] == {"epsilon": 2.0, "delta": None}
