@@ -280,5 +280,5 @@ FAULTS: dict[str, Fault] = {
     "disk full": Fault(fill_disk, full_disk=True, environment={"TACIT_DISK_RESERVE": "0"}),
     "out of memory": Fault(run_out_of_memory, per_job=4),
     "time limit": Fault(outlast_limit, per_job=1, steps=2_000, ends=("failed",), limited=True),
-    "clock jump": Fault(jump),
+    "clock jump": Fault(jump, environment={"FAULTS_CLOCK": "1"}),
 }

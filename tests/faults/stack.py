@@ -93,7 +93,8 @@ class Stack:
     def start_worker(self) -> Worker:
         environment = {"FAULTS": str(self.told), "TACIT_PROFILE_AFTER": "0", "TACIT_RECONCILE_SECONDS": "1"}
         environment |= self.environment
-        self.workers.append(Worker.start(self.service, self.lease_seconds, environment, module=MODULE))
+        fresh = environment.get("FAULTS_CLOCK") == "1"  # in what is forked, modules keep the true `time.time` by name
+        self.workers.append(Worker.start(self.service, self.lease_seconds, environment, module=MODULE, fresh=fresh))
         return self.workers[-1]
 
     def submit(self, steps: int) -> str:

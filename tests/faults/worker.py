@@ -1,7 +1,7 @@
 """`python -m worker` that notes every noise it draws, and stumbles where a file in the folder FAULTS tells it to.
 
-Also imported by the pool's processes, which start afresh from this module. Nothing here decides when: whoever writes the
-files does, and the first process that comes by takes each.
+Also imported by the pool's processes where those start afresh. Nothing here decides when: whoever writes the files
+does, and the first process that comes by takes each.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ def _follow_clock() -> None:
         time.sleep(LOOK)
 
 
-if "FAULTS" in os.environ:  # before anything else is imported: many keep `time.time` by name
+if os.environ.get("FAULTS_CLOCK") == "1":  # before anything else is imported: many keep `time.time` by name
     time.time = lambda: _wall() + _ahead
     time.time_ns = lambda: _wall_ns() + int(_ahead * 1e9)
     threading.Thread(target=_follow_clock, daemon=True).start()
@@ -101,7 +101,8 @@ def _stumble(**_: Any) -> None:
     dpcore.mechanism.output.noised_mean = noted
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """As the worker's own."""
     import worker.__main__ as real
 
     make_app = real.make_app
@@ -114,4 +115,8 @@ if __name__ == "__main__":
 
     if os.environ.get("FAULTS_LASTING") == "1":
         real.make_app = lasting
-    sys.exit(real.main())
+    return real.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

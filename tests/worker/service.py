@@ -29,8 +29,9 @@ from ledger.reserve import Charge, Priced, reserve
 from ledger.tables import entry, phase, reservation, work
 from tests.conftest import MASTER_KEY, Database, blob_store
 from tests.worker import tiny
+from tests.worker.forked import ROOT, Forked
+from tests.worker.pool import NAME
 
-ROOT = Path(__file__).parents[2]
 DECLARED = 400
 MAX_LENGTH = 16
 PATIENCE = 300  # seconds: a fresh worker imports torch, which takes its time on a busy machine
@@ -216,13 +217,13 @@ class Service:
     def open(self, job_id: str) -> bool:
         return self.status(job_id) in ("queued", "running")
 
-    def start_worker(self, *, lease_seconds: int, **more: str) -> "Worker":
-        return Worker.start(self, lease_seconds, more)
+    def start_worker(self, *, lease_seconds: int, fresh: bool = False, **more: str) -> "Worker":
+        return Worker.start(self, lease_seconds, more, fresh=fresh)
 
     @contextmanager
-    def worker(self, *, lease_seconds: int = 4, **more: str) -> "Iterator[Worker]":
-        """`python -m worker`; killed at the end if it still runs."""
-        started = self.start_worker(lease_seconds=lease_seconds, **more)
+    def worker(self, *, lease_seconds: int = 4, fresh: bool = False, **more: str) -> "Iterator[Worker]":
+        """A worker; killed at the end if it still runs. fresh: see Worker.start."""
+        started = self.start_worker(lease_seconds=lease_seconds, fresh=fresh, **more)
         try:
             yield started
         finally:
@@ -233,11 +234,20 @@ class Service:
 class Worker:
     """A running worker process."""
 
-    process: "subprocess.Popen[bytes]"
+    process: "subprocess.Popen[bytes] | Forked"
     log: Path
 
     @classmethod
-    def start(cls, service: Service, lease_seconds: int, more: dict[str, str], module: str = "worker") -> "Worker":
+    def start(
+        cls,
+        service: Service,
+        lease_seconds: int,
+        more: dict[str, str],
+        module: str = "worker.__main__",
+        *,
+        fresh: bool = False,
+    ) -> "Worker":
+        """Forked, and so are its pool's processes. fresh: new interpreters for all of them, as in the product."""
         log = service.folder / "worker.log"
         environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("TACIT_")},
@@ -253,6 +263,8 @@ class Worker:
             "PYTHONUNBUFFERED": "1",
             **more,
         }
+        if not fresh:
+            return cls(Forked(module, environment, log), log)
         with log.open("ab") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", module], cwd=ROOT, env=environment, stdout=output, stderr=output
@@ -265,8 +277,9 @@ class Worker:
             pids = (PROC / str(self.process.pid) / "task" / str(self.process.pid) / "children").read_text().split()
         except OSError:
             return None
-        # beside the pool process there is only multiprocessing's resource tracker
-        pool = [int(p) for p in pids if b"spawn_main" in _command(int(p))]
+        # beside the pool process there are multiprocessing's resource tracker and a forked worker's spare
+        forked = isinstance(self.process, Forked)
+        pool = [int(p) for p in pids if (_name(p) == NAME if forked else b"spawn_main" in _command(p))]
         return max(pool, default=None)
 
     def terminate(self) -> None:
@@ -288,8 +301,17 @@ def until(condition: Callable[[], bool], seconds: float, otherwise: Callable[[],
         time.sleep(0.05)
 
 
-def _command(pid: int) -> bytes:
+def _command(pid: str) -> bytes:
+    return _of_process(pid, "cmdline")
+
+
+def _name(pid: str) -> str:
+    return _of_process(pid, "comm").decode().strip()
+
+
+def _of_process(pid: str, what: str) -> bytes:
+    """Nothing of one that is gone."""
     try:
-        return (PROC / str(pid) / "cmdline").read_bytes()
+        return (PROC / pid / what).read_bytes()
     except OSError:
         return b""

@@ -31,7 +31,7 @@ LONG = 4000  # steps: longer than any test waits
 
 def test_a_job_goes_all_the_way(service: Service) -> None:
     # A lease that does not run out meanwhile: it is given back.
-    with service.worker(lease_seconds=600):
+    with service.worker(lease_seconds=600, fresh=True):
         id = service.submit(steps=60)
         service.wait(id, "succeeded")
         service.wait_tidied(id)

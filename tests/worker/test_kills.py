@@ -17,7 +17,7 @@ from tests.worker.service import PATIENCE, Service, until
 from tests.worker.test_job import adapter_moved
 
 KILLS = 3
-STEPS = 600
+STEPS = 900  # some ten seconds: longer than the first kill waits
 LEASE = 3
 
 
@@ -29,10 +29,10 @@ def survive_kills(service: Service, seed: int) -> dict[str, Any]:
     try:
         id = service.submit(steps=STEPS)
         for _ in range(KILLS):
-            # Half of the kills come in the seconds of starting, the others somewhere in the steps still to go.
+            # Half of the kills come while a lease runs out or a process starts, the others in the steps still to go.
             began = time.monotonic()
             if chance.random() < 0.5:
-                time.sleep(chance.uniform(0, 8))
+                time.sleep(chance.uniform(0, LEASE + 2))
             else:
                 now = service.authorised(id)
                 goal = chance.uniform(now, STEPS * 0.9)
