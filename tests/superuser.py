@@ -48,8 +48,10 @@ def forget(database: Database, budget_id: str) -> None:
 
 
 def copied(database: Database, name: str) -> Database:
-    """A copy of a database that nobody is connected to; on the same server, for the same logins."""
+    """A copy of a database, from which whoever is connected is thrown out; on the same server, for the same logins."""
+    others = sa.text("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = :name")
     with _maintenance(database) as connection:
+        connection.execute(others, {"name": database.name})
         _create(connection, name, f"TEMPLATE {database.name}")
     urls = {
         field.name: sa.make_url(getattr(database, field.name)).set(database=name).render_as_string(hide_password=False)

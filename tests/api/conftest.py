@@ -1,5 +1,6 @@
 """A service over a real database and broker, with a key for each scope in two tenants."""
 
+import functools
 import secrets
 import socket
 import subprocess
@@ -105,7 +106,13 @@ class World:
 
     def engine(self, login: str) -> sa.Engine:
         """A connection as superuser, admin, api or worker."""
-        return sa.create_engine(getattr(self.database, f"{login}_url"), poolclass=sa.NullPool)
+        return _engine(getattr(self.database, f"{login}_url"))
+
+
+@functools.cache
+def _engine(url: str) -> sa.Engine:
+    """One for all that look through this login: a new session costs more than most of what tests ask."""
+    return sa.create_engine(url, pool_pre_ping=True)
 
 
 def job_body(training_file: str, epsilon: float = 3.0, **body: Any) -> dict[str, Any]:
@@ -159,7 +166,8 @@ def world(module_database: Database, redis_server: str, tmp_path_factory: pytest
 def quick_checks() -> Iterator[None]:
     """Files are checked in this process: for tests that are about something else."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("api.files.endpoints.run_check", check)
+        for caller in ("api.files.endpoints", "domain.files.recognise"):
+            patch.setattr(f"{caller}.run_check", check)
         yield
 
 

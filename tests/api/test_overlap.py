@@ -19,6 +19,8 @@ from domain.kit.tables import file
 from ledger.tables import budget
 from tests.api.conftest import PRIVATE, World
 
+pytestmark = pytest.mark.usefixtures("quick_checks")
+
 CANARY = "canary-b7d2"
 INLINE = PRIVATE | {"declared_size": "100"}
 OTHERS = {"overlap": "different_population", "overlap_reason": "greetings that everybody writes"}

@@ -13,6 +13,8 @@ from ledger.tables import entry
 from tests.api.conftest import JOBS, World, job_body
 from tests.api.test_variants import INLINE, as_csv, sentences
 
+pytestmark = pytest.mark.usefixtures("quick_checks")
+
 SEEDS = count(1000)
 OTHERS = {"answer": "different_population", "reason": "another ward, one template"}
 PUBLIC = {"purpose": "evals", "labels": "publish"}

@@ -23,6 +23,8 @@ from tests.api.test_questions import edited, put
 from tests.api.test_variants import INLINE, SAME, outcome, sentences
 from tests.superuser import past_triggers
 
+pytestmark = pytest.mark.usefixtures("quick_checks")
+
 SEEDS = count(2000)
 NEW_KEY = "5a" * 32
 

@@ -10,6 +10,8 @@ from sqlalchemy.exc import DBAPIError
 from tests.api.attacks import Browser, Call
 from tests.api.conftest import CSV, PRIVATE, World
 
+pytestmark = pytest.mark.usefixtures("quick_checks")
+
 UNCOUNTED = {k: v for k, v in PRIVATE.items() if k not in ("labels", "declared_size")}
 PUBLISHED = UNCOUNTED | {"labels": "publish", "declared_size": "count"}
 

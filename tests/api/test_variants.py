@@ -13,6 +13,8 @@ import pytest
 from dpcore.terms.tasks import get_kind
 from tests.api.conftest import PRIVATE, World
 
+pytestmark = pytest.mark.usefixtures("quick_checks")
+
 ROWS = 24
 WORDS = [
     "ward",

@@ -108,7 +108,7 @@ def test_what_is_downloaded_is_the_model_that_was_trained(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, model: str
 ) -> None:
     private, public = upload(world, model)
-    numbers = {"steps": 30, "batch_size": 100, "learning_rate": 0.05}
+    numbers = {"steps": 8, "batch_size": 100, "learning_rate": 0.05}
     body = {
         "model": model,
         "training_file": private,

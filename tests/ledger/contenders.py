@@ -1,6 +1,7 @@
 """What other threads and processes do in the races. Imports little, because many of them start at once."""
 
 import json
+import multiprocessing
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -14,7 +15,12 @@ from domain.kit import tables
 from domain.kit.ids import new_id
 from domain.storage.sealing import new_seal
 from ledger import work
+from ledger.errors import BudgetExceeded
 from ledger.reserve import Charge, Priced, reserve, settle
+
+APART = multiprocessing.get_context("forkserver")
+"""Processes forked from one that has imported this and nothing else."""
+APART.set_forkserver_preload([__name__])
 
 
 def submit(c: sa.Connection, tenant: str, key: str, files: list[tuple[str, str]], phase: Priced) -> str:
@@ -61,6 +67,20 @@ def submit_often(
         except Exception as error:  # noqa: BLE001  # counted, whatever it was
             seen[answer(error)] += 1
     answers.put(dict(seen))
+
+
+def admitted(url: str, tenant: str, key: str, file: str, budget: str, phase: Priced, count: int) -> int:
+    """Submit `count` jobs; answers how many found room."""
+    engine = sa.create_engine(url)
+    found = 0
+    for _ in range(count):
+        try:
+            with engine.begin() as c:
+                submit(c, tenant, key, [(file, budget)], phase)
+            found += 1
+        except BudgetExceeded:
+            pass
+    return found
 
 
 def zombie(url: str, job: str, tenant: str, seconds: float, moment: str) -> None:

@@ -1,7 +1,6 @@
 """What the database admits, refuses and gives back, with the service's own check nowhere in sight."""
 
 import itertools
-import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
 import psycopg
@@ -13,8 +12,9 @@ from dpcore.terms import accounting
 from ledger import work
 from ledger.budgets import Reference
 from ledger.errors import AlreadySettled, BudgetExceeded, StaleFence, StepsExhausted, StopRequested
-from ledger.reserve import Charge, Priced, reserve, settle
+from ledger.reserve import Priced, settle
 from ledger.tables import authorisation, budget, entry, phase, reservation
+from tests.ledger import contenders
 from tests.ledger.worlds import REFERENCE_JOB, World
 
 
@@ -67,35 +67,12 @@ def test_the_reference_job_fits_54_times_and_the_55th_is_refused_by_the_database
     assert cause.diag.constraint_name == "never_overspent"
 
 
-def _attempt(url: str, tenant: str, key: str, file: str, budget_id: str, count: int) -> int:
-    """In another process: submit as often as told, answer how many were admitted."""
-    engine = sa.create_engine(url)
-    admitted = 0
-    for _ in range(count):
-        job = new_id("ftjob", "-")
-        try:
-            with engine.begin() as c:
-                c.execute(
-                    sa.text(
-                        "INSERT INTO job (id, tenant_id, created_by, model, method, plan, privacy, seed)"
-                        " VALUES (:j, :t, :k, 'm', '{}', '{}', '{}', 0)"
-                    ),
-                    {"j": job, "t": tenant, "k": key},
-                )
-                c.execute(sa.text("INSERT INTO job_file VALUES (:j, :f, :b)"), {"j": job, "f": file, "b": budget_id})
-                reserve(c, job, [Charge(new_id("resv"), file, budget_id, [REFERENCE_JOB])])
-            admitted += 1
-        except BudgetExceeded:
-            pass
-    return admitted
-
-
 def test_racing_processes_are_admitted_exactly_as_far_as_there_is_room(world: World) -> None:
     budget_id = world.budget()
     file = world.file(budget_id)
-    arguments = (world.database.api_url, world.tenant, world.key, file, budget_id, 20)
-    with ProcessPoolExecutor(6, mp_context=multiprocessing.get_context("spawn")) as pool:
-        admitted = [f.result() for f in [pool.submit(_attempt, *arguments) for _ in range(6)]]
+    arguments = (world.database.api_url, world.tenant, world.key, file, budget_id, REFERENCE_JOB, 20)
+    with ProcessPoolExecutor(6, mp_context=contenders.APART) as pool:
+        admitted = [f.result() for f in [pool.submit(contenders.admitted, *arguments) for _ in range(6)]]
     assert sum(admitted) == 54
     held = world.balance(budget_id)
     assert accounting.fits(held.cap, held.spent, held.reserved)

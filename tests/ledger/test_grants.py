@@ -1,7 +1,6 @@
 """Grants and approvals as the database holds them: no bug of the service and no race gets past a sub-limit."""
 
 import copy
-import multiprocessing
 from collections import Counter
 from decimal import Decimal
 
@@ -29,7 +28,6 @@ from ledger.verify import verify_budget
 from tests.ledger import contenders
 from tests.ledger.worlds import World
 
-SPAWN = multiprocessing.get_context("spawn")
 PROCESSES, EACH, ROOM = 16, 8, 40
 
 
@@ -176,10 +174,10 @@ def test_16_processes_on_one_sub_limit_get_exactly_what_fits(world: World) -> No
     curve = world.price(budget, 1.6595, 0.01)
     steps = max(a // k for a, k in zip(cap, curve, strict=True)) // ROOM
     assert max(a // (k * steps) for a, k in zip(cap, curve, strict=True)) == ROOM
-    start, answers = SPAWN.Barrier(PROCESSES), SPAWN.Queue()
+    start, answers = contenders.APART.Barrier(PROCESSES), contenders.APART.Queue()
     job = Priced(0.01, 1.6595, steps)
     arguments = (world.database.api_url, world.tenant, ann.key, file, budget, job, EACH, start, answers)
-    processes = [SPAWN.Process(target=contenders.submit_often, args=arguments) for _ in range(PROCESSES)]
+    processes = [contenders.APART.Process(target=contenders.submit_often, args=arguments) for _ in range(PROCESSES)]
     for process in processes:
         process.start()
     seen: Counter[str] = Counter()

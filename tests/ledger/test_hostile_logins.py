@@ -13,12 +13,19 @@ from ledger.guard import TamperedDatabase, require_intact
 from ledger.reserve import Priced
 from ledger.tables import phase, reservation
 from ledger.verify import verify_budget
+from tests.conftest import Database
 from tests.ledger.worlds import World
 
 SEARCH_PATH = "search_path=pg_catalog, ledger, pg_temp"
 JOB = Priced(0.01, 1.0, 200)
 FORGET = "UPDATE ledger.budget SET reserved = array_fill(0::numeric, ARRAY[cardinality(reserved)])"
 PAY_ONE = "UPDATE ledger.phase SET steps_authorised = 1"
+
+
+@pytest.fixture(scope="module")
+def world(module_database: Database) -> World:
+    """What a session was made to hold ends with it, and settings of a login are those of new sessions."""
+    return World(module_database, pool=sa.NullPool)
 
 
 def shadowed(act: str) -> list[str]:

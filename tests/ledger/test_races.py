@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -36,7 +35,6 @@ from tests.ledger.worlds import World
 from worker.ends import fail_privately
 
 ROOT = Path(__file__).parents[2]
-SPAWN = multiprocessing.get_context("spawn")
 PROCESSES, EACH, ROOM = 16, 25, 100
 
 
@@ -54,9 +52,9 @@ def test_400_reservations_from_16_processes_against_room_for_100(world: World) -
     budget = world.budget()
     file = world.file(budget)
     job = steps_of_which_room_fits(world, budget, Priced(0.01, 1.6595, 1))
-    start, answers = SPAWN.Barrier(PROCESSES), SPAWN.Queue()
+    start, answers = contenders.APART.Barrier(PROCESSES), contenders.APART.Queue()
     arguments = (world.database.api_url, world.tenant, world.key, file, budget, job, EACH, start, answers)
-    processes = [SPAWN.Process(target=contenders.submit_often, args=arguments) for _ in range(PROCESSES)]
+    processes = [contenders.APART.Process(target=contenders.submit_often, args=arguments) for _ in range(PROCESSES)]
     for process in processes:
         process.start()
     seen: Counter[str] = Counter()

@@ -28,12 +28,15 @@ class World:
     worker: sa.Engine = field(init=False)
     tenant: str = field(default_factory=lambda: new_id("tenant"))
     key: str = field(default_factory=lambda: new_id("key"))
+    pool: type[sa.Pool] = sa.QueuePool
+    """Sessions are kept, as a new one costs more than most of what tests ask. NullPool: each is new, and holds nothing
+    of the one before."""
 
     def __post_init__(self) -> None:
-        self.root = sa.create_engine(self.database.superuser_url, poolclass=sa.NullPool)
-        self.admin = sa.create_engine(self.database.admin_url, poolclass=sa.NullPool)
-        self.api = sa.create_engine(self.database.api_url, poolclass=sa.NullPool)
-        self.worker = sa.create_engine(self.database.worker_url, poolclass=sa.NullPool)
+        self.root = self._engine(self.database.superuser_url)
+        self.admin = self._engine(self.database.admin_url)
+        self.api = self._engine(self.database.api_url)
+        self.worker = self._engine(self.database.worker_url)
         with self.api.begin() as c:
             known = c.execute(sa.select(tables.tenant.c.id).where(tables.tenant.c.id == self.tenant)).first()
             if known is not None:  # in a copy of the database
@@ -49,6 +52,9 @@ class World:
                     scopes=["steward", "analyst"],
                 )
             )
+
+    def _engine(self, url: str) -> sa.Engine:
+        return sa.create_engine(url, poolclass=self.pool, pool_pre_ping=True)  # some tests kill sessions from outside
 
     @property
     def viewer(self) -> Viewer:
