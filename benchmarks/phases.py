@@ -119,6 +119,7 @@ def commands(case: str, epsilon: float, train: Rows, dev: Rows, steps: int | Non
             save=lambda data: None,
             should_stop=lambda: False,
             begin=partial(trainer.begin, task="classification"),
+            learns=trainer.learns,
             between=trainer.between,
         )
 

@@ -21,6 +21,9 @@ from dpcore.train import Between, Ended, Iterate, PhaseRun
 Begin = Callable[[nn.Module, Phase, dict[str, Tensor]], None]
 """Let train what a phase trains: begin(model, phase, kept), where `kept` is what the method kept between its steps."""
 
+Learns = Callable[[nn.Module, Phase, Any], Any]
+"""The task as a phase learns it: learns(model, phase, task)."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -33,6 +36,11 @@ class Outcome:
 
 def as_attached(model: nn.Module, phase: Phase, kept: dict[str, Tensor]) -> None:
     """What trains is what trained when the method was attached."""
+
+
+def as_it_is(model: nn.Module, phase: Phase, task: Any) -> Any:
+    """Every phase learns the task itself."""
+    return task
 
 
 def nothing(iterate: Iterate) -> bool:
@@ -54,6 +62,7 @@ def run(
     speed: Speed | None = None,
     streams: Streams | None = None,
     begin: Begin = as_attached,
+    learns: Learns = as_it_is,
     between: Between = nothing,
 ) -> Outcome:
     """Train `model` privately under `program`.
@@ -65,7 +74,8 @@ def run(
     checkpoint: what an earlier attempt saved; sampling and noise are drawn afresh.
     owners: the user of each record, numbered from 0: int64 [n]; needed when the program's unit is the user, and only
     then. streams: for tests alone. Left out, the randomness comes from the operating system.
-    begin, between: what the method does at the start of a phase, and after each step.
+    begin, learns, between: what the method does at the start of a phase, what it makes of the task there, and what it
+    does after each step.
 
     When the run ends for good, the model holds what the last phase asks for: its last iterate, or the average of all. A
     run that was stopped leaves the last iterate, and both in the checkpoint.
@@ -81,7 +91,10 @@ def run(
         checkpoints.require_same(saved, program)
     touched: dict[str, nn.Parameter] = {}
     with explicit_masks():
-        settings = [Setting(model, task, records, owners, program.unit, p, speed, should_stop) for p in program.phases]
+        settings = [
+            Setting(model, learns(model, p, task), records, owners, program.unit, p, speed, should_stop)
+            for p in program.phases
+        ]
         estimators = []
         for index, setting in enumerate(settings):
             begin(model, setting.phase, {})

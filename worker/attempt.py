@@ -165,6 +165,7 @@ class _Attempt:
                 records=records,
                 program=assignment.program,
                 begin=partial(trainer.begin, task=assignment.task),
+                learns=trainer.learns,
                 between=trainer.between,
                 authorise=partial(self._authorise, assignment.program),
                 save=self._save,

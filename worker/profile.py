@@ -142,6 +142,7 @@ def measure(
         records=made_up.synthetic(records, max_length),
         program=program,
         begin=partial(trainer.begin, task=task),
+        learns=trainer.learns,
         between=trainer.between,
         authorise=watch.authorise,
         save=watch.save,

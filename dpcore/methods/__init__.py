@@ -20,7 +20,7 @@ from dpcore.train import Iterate
 
 class Trainer(Protocol):
     """A method's side in `dpcore/methods/`. A method of one phase that does nothing between its steps takes `begin` and
-    `between` from `dpcore.methods.plain`."""
+    `between` from `dpcore.methods.plain`; one that learns the task as it is, `learns`."""
 
     def attach(self, model: PreTrainedModel, options: Mapping[str, Any], *, task: TaskKind, seed: int) -> nn.Module:
         """The model with what trains; the seed drives the initialisation only. Raises ValueError for a model that the
@@ -29,6 +29,10 @@ class Trainer(Protocol):
     def begin(self, model: nn.Module, phase: Phase, kept: Mapping[str, Tensor], *, task: TaskKind) -> None:
         """Let train what this phase trains, at its start and at a resume: `kept` is what `between` kept. It may be
         called for a phase, for a later one and for the first again, before anything has trained."""
+
+    def learns(self, model: nn.Module, phase: Phase, task: Any) -> Any:
+        """The task as this phase learns it, asked for once, before anything has trained: losses of another kind, each
+        of its own record alone, are made here."""
 
     def between(self, iterate: Iterate) -> bool:
         """What is done after a step, on the noised iterate; True when it changed what trains."""

@@ -11,13 +11,13 @@ from dpcore.export import About, export_trained, export_whole, load_trained, loa
 from dpcore.export.folders import TRAINED
 from dpcore.methods import full
 from dpcore.methods.heads import head_modules
-from dpcore.methods.plain import between
+from dpcore.methods.plain import between, learns
 from dpcore.methods.unused import freeze_unused
 from dpcore.terms.methods.bitfit import Options
 from dpcore.terms.program import Phase
 from dpcore.terms.tasks import CAUSAL_LM, TaskKind
 
-__all__ = ["attach", "begin", "between", "export", "load"]
+__all__ = ["attach", "begin", "between", "export", "learns", "load"]
 
 _WHOLE = "_tacit_trained_everything"
 """Set on a model of which every weight trains before the biases do."""

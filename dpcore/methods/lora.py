@@ -15,13 +15,13 @@ from transformers.pytorch_utils import Conv1D
 from dpcore.export import export_peft as export
 from dpcore.export import load_peft as load
 from dpcore.methods.heads import head_modules
-from dpcore.methods.plain import begin, between
+from dpcore.methods.plain import begin, between, learns
 from dpcore.methods.unused import freeze_unused
 from dpcore.models import seeded
 from dpcore.terms.methods.lora import ALL, AUTO, Options, names
 from dpcore.terms.tasks import CAUSAL_LM, TaskKind
 
-__all__ = ["attach", "begin", "between", "export", "load"]
+__all__ = ["attach", "begin", "between", "export", "learns", "load"]
 
 _QUERY_AND_VALUE = {"query", "value", "q_lin", "v_lin", "q_proj", "v_proj", "c_attn"}
 """Attention's query and value, as BERT, DistilBERT and Llama name them; GPT-2 has them in one layer with the key."""

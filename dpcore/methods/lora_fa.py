@@ -9,10 +9,10 @@ from transformers import PreTrainedModel
 from dpcore.export import export_peft as export
 from dpcore.export import load_peft as load
 from dpcore.methods import lora
-from dpcore.methods.plain import begin, between
+from dpcore.methods.plain import begin, between, learns
 from dpcore.terms.tasks import TaskKind
 
-__all__ = ["attach", "begin", "between", "export", "load"]
+__all__ = ["attach", "begin", "between", "export", "learns", "load"]
 
 
 def attach(model: PreTrainedModel, options: Mapping[str, Any], *, task: TaskKind, seed: int) -> PeftModel:

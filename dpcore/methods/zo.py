@@ -10,11 +10,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dpcore.export import About, export_peft, export_whole, load_peft, load_whole
 from dpcore.methods import full, lora
-from dpcore.methods.plain import begin, between
+from dpcore.methods.plain import begin, between, learns
 from dpcore.terms.methods.zo import Options
 from dpcore.terms.tasks import TaskKind
 
-__all__ = ["attach", "begin", "between", "export", "load"]
+__all__ = ["attach", "begin", "between", "export", "learns", "load"]
 
 
 def attach(model: PreTrainedModel, options: Mapping[str, Any], *, task: TaskKind, seed: int) -> nn.Module:

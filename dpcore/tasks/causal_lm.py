@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from dpcore.engine.errors import LooksAhead
 from dpcore.engine.rehearsal import evaluating
 from dpcore.tasks.frozen_head import target_losses
+from dpcore.tasks.losses import Loss
 from dpcore.tasks.records import Batch, Records, Row, by_length, device_of, joined, padded
 from dpcore.tasks.stand_ins import StandIns
 
@@ -112,9 +113,19 @@ class CausalLM(ABC):
                 "causal language model"
             )
 
-    def losses(self, model: nn.Module, records: Records, indices: np.ndarray, length: int) -> Tensor:
-        """Mean over each record's own targets: float [m], exactly zero, with a zero gradient, where it has none."""
-        sums, counts = summed_losses(model, padded(records, indices, length, pad=_PAD, device=device_of(model)))
+    def losses(
+        self,
+        model: nn.Module,
+        records: Records,
+        indices: np.ndarray,
+        length: int,
+        *,
+        loss: Loss = target_losses,
+    ) -> Tensor:
+        """Mean of cross entropy, or another loss, over each record's own targets: float [m], exactly zero, with a zero
+        gradient, where it has none."""
+        batch = padded(records, indices, length, pad=_PAD, device=device_of(model))
+        sums, counts = summed_losses(model, batch, loss)
         return sums / counts.clamp(min=1)
 
     @torch.no_grad()
@@ -153,8 +164,8 @@ def row_of(pieces: Sequence[tuple[np.ndarray, bool]]) -> Row:
     )
 
 
-def summed_losses(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Summed cross entropy of each record's targets, and their number: both [m]."""
+def summed_losses(model: nn.Module, batch: Batch, loss: Loss = target_losses) -> tuple[Tensor, Tensor]:
+    """Summed loss of each record's targets, by default cross entropy, and their number: both [m]."""
     # A token is predicted where the one before it stands; the first has none before it.
     following, predicted = torch.zeros_like(batch.ids), torch.zeros_like(batch.ids, dtype=torch.bool)
     following[:, :-1], predicted[:, :-1] = batch.ids[:, 1:], batch.marks[:, 1:] == 1
@@ -162,8 +173,8 @@ def summed_losses(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     needed = predicted.any(0).nonzero().squeeze(1)
     kept = needed if len(needed) else torch.zeros_like(batch.ids[0, :1])
 
-    def run() -> Any:
-        return model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, logits_to_keep=kept)
+    def run(**more: Any) -> Any:
+        return model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, logits_to_keep=kept, **more)
 
     where = predicted[:, kept]
-    return target_losses(model, run, where, following[:, kept]).sum(1), where.sum(1)
+    return loss(model, run, where, following[:, kept]).sum(1), where.sum(1)

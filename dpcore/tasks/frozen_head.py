@@ -13,7 +13,7 @@ _CHANGING: WeakSet[nn.Module] = WeakSet()
 """Models that make something else of their head's output, as Gemma caps it. They need it whole."""
 
 
-def target_losses(model: nn.Module, run: Callable[[], Any], where: Tensor, targets: Tensor) -> Tensor:
+def target_losses(model: nn.Module, run: Callable[..., Any], where: Tensor, targets: Tensor) -> Tensor:
     """Cross entropy at some places, zero at the others: float32 or better [m, T].
 
     run(): the model's output, its logits [m, T, classes]; where: bool [m, T]; targets: int64 [m, T].

@@ -1,13 +1,15 @@
 """Sequence classification: a text, or a pair of texts, in; one of a public set of labels out."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from dpcore.tasks.cross_entropy import cross_entropy
+from dpcore.tasks.losses import Loss, label_losses
 from dpcore.tasks.records import Records, Row, by_length, device_of, joined, padded, setting
 from dpcore.tasks.stand_ins import StandIns, around
 
@@ -89,19 +91,28 @@ class SequenceClassification:
         """Raises OutsideTable for a model that lacks a token which records may hold, or padding."""
         self._stand_ins.require_in_table(model, padding=self._padding(model))
 
-    def losses(self, model: nn.Module, records: Records, indices: np.ndarray, length: int) -> Tensor:
-        """Cross entropy of each record: float [m]; every record is padded to `length`."""
-        logits = self._forward(model, records, indices, length)
-        labels = torch.from_numpy(records.labels[indices]).to(logits.device)
-        return cross_entropy(logits, labels)
+    def losses(
+        self,
+        model: nn.Module,
+        records: Records,
+        indices: np.ndarray,
+        length: int,
+        *,
+        loss: Loss = label_losses,
+    ) -> Tensor:
+        """Cross entropy of each record, or another loss of its label: float [m]; every record is padded to `length`."""
+        labels = torch.from_numpy(records.labels[indices]).to(device_of(model))
+        run = partial(self._run, model, records, indices, length)
+        return loss(model, run, torch.ones_like(labels, dtype=torch.bool), labels)
 
-    def _forward(self, model: nn.Module, records: Records, indices: np.ndarray, length: int) -> Tensor:
-        """Logits [m, labels] of records padded to `length`."""
+    def _run(self, model: nn.Module, records: Records, indices: np.ndarray, length: int, **more: Any) -> Any:
+        """The model's output on records padded to `length`; its logits are [m, labels]. more: what it is called with
+        besides."""
         batch = padded(records, indices, length, pad=self._padding(model), device=device_of(model))
         # As the tokenizer would have it; but GPT-2, and RoBERTa with one kind of segment, cannot tell two apart.
         two = self._segments and (setting(model, "type_vocab_size") or 0) > 1
         segments = {"token_type_ids": batch.marks} if two else {}
-        return model(input_ids=batch.ids, attention_mask=batch.mask, **segments).logits  # type: ignore[no-any-return]
+        return model(input_ids=batch.ids, attention_mask=batch.mask, **segments, **more)
 
     def _padding(self, model: nn.Module) -> int:
         # RoBERTa's positions and a decoder's last token are found by the model's own idea of padding.
@@ -114,7 +125,7 @@ class SequenceClassification:
         records = self.encode(columns, [0] * len(columns[self._columns[0]]))
         out = torch.empty(len(records), len(self.labels))
         for now, length in by_length(records, tokens=tokens):
-            out[torch.from_numpy(now)] = self._forward(model, records, now, length).float().cpu()
+            out[torch.from_numpy(now)] = self._run(model, records, now, length).logits.float().cpu()
         return out
 
     def metrics(

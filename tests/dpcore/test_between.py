@@ -16,6 +16,7 @@ from dpcore.terms.methods.full import Options, Request, check, memory, phases, r
 """
 FREEZES = """
 from dpcore.export import export_whole as export, load_whole as load
+from dpcore.methods.plain import learns
 
 AFTER, LAYER = 3, "bert.encoder.layer.0"
 
@@ -42,7 +43,7 @@ MASKS = """
 import torch
 
 from dpcore.export import export_whole as export, load_whole as load
-from dpcore.methods.plain import begin
+from dpcore.methods.plain import begin, learns
 
 AFTER, NAME = 2, "classifier.weight"
 

@@ -17,7 +17,12 @@ from dpcore.terms.program import Program, scaled
 from .conftest import LABELS, MAX_LENGTH, WORDS
 from .test_train import Host
 
-MORE = {"bitfit": [{"full_steps": 1}], "zo": [{"weights": "all"}], "lora": [{"r": 2, "target_modules": "all-linear"}]}
+MORE = {
+    "bitfit": [{"full_steps": 1}],
+    "zo": [{"weights": "all"}],
+    "lora": [{"r": 2, "target_modules": "all-linear"}],
+    "distill": [{"teacher_trains": "full", "student_layers": [1], "temperature": 2.0}],
+}
 """Options under which a method trains something else, or in more phases, than by default."""
 WISHES = [(name, options) for name in method_names() for options in ({}, *MORE.get(name, []))]
 CASES = [
@@ -126,6 +131,7 @@ def test_what_it_trained_leaves_and_gives_the_same_logits(make_case, tmp_path, n
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     methods = {
         "begin": partial(case.trainer.begin, task=case.task),
+        "learns": case.trainer.learns,
         "between": case.trainer.between,
     }
     assert Host().run(model, task, records, program, **methods) == Outcome(program.steps, "finished")

@@ -18,7 +18,7 @@ from dpcore.terms.methods.bitfit import Options, Request, check, memory, phases,
 METHOD = """
 from dpcore.export import export_trained as export, load_trained as load
 from dpcore.methods.heads import head_modules
-from dpcore.methods.plain import begin, between
+from dpcore.methods.plain import begin, between, learns
 
 
 def attach(model, options, *, task, seed):

@@ -10,7 +10,7 @@ from dpcore.terms.method import HalfMade
 from dpcore.terms.methods import get_method, method_names
 
 TERMS = "from dpcore.terms.methods.full import Options, Request, check, memory, phases, resolve, trainable"
-TORCH = "from dpcore.methods.full import attach, begin, between, export, load"
+TORCH = "from dpcore.methods.full import attach, begin, between, export, learns, load"
 
 
 @pytest.mark.parametrize("name", method_names())

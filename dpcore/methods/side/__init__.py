@@ -9,13 +9,13 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from dpcore.export import About, export_trained
-from dpcore.methods.plain import begin, between
+from dpcore.methods.plain import begin, between, learns
 from dpcore.methods.side import network
 from dpcore.models import seeded
 from dpcore.terms.methods.side import Options
 from dpcore.terms.tasks import CAUSAL_LM, TaskKind
 
-__all__ = ["attach", "begin", "between", "export", "load"]
+__all__ = ["attach", "begin", "between", "export", "learns", "load"]
 
 export = partial(export_trained, loader=network)
 

@@ -1,0 +1,356 @@
+"""Distillation: exact gradients in both phases, a teacher that stays as it was released, and a student that leaves."""
+
+from collections import Counter
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from dpcore.checkpoint import loads
+from dpcore.engine.errors import MixedExamples
+from dpcore.engine.per_example import PerExample
+from dpcore.engine.rehearsal import require_exact
+from dpcore.explicit_mask import explicit_masks
+from dpcore.export import About
+from dpcore.mechanism.clipping import ClippedSum
+from dpcore.methods import full, get_trainer
+from dpcore.methods.distill.learning import distilled
+from dpcore.methods.layers import only_layers
+from dpcore.run import Outcome
+from dpcore.tasks import make_task
+from dpcore.terms.errors import FieldError
+from dpcore.terms.facts import ModelFacts
+from dpcore.terms.methods import get_method
+
+from .conftest import LABELS, MAX_LENGTH, WORDS
+from .test_methods import _row as row_of
+from .test_run import Killed, Service
+from .test_run import state as state_of
+from .test_train import equal, make_phase, make_program, secret
+
+RECORDS, LENGTH = 7, MAX_LENGTH
+SHAPES = ("bert", "gpt2", "llama", "gpt2-lm", "llama-lm")
+TEMPERATURE, MIXING = 2.0, 0.6
+TEACHER = make_phase(name="teacher", trains="lora", steps=3)
+STUDENT = make_phase(name="student", trains="full", steps=4, noise_multiplier=0.7)
+distill = get_trainer("distill")
+
+
+def kind(name):
+    return "text" if name.endswith("-lm") else "classification"
+
+
+@pytest.fixture
+def make_task_of(task, writer_tokenizer):
+    """The task of a model by name, and records of 3 to 14 tokens."""
+
+    def make(name, count=RECORDS):
+        texts = [" ".join(WORDS[(3 * i + j) % 50] for j in range(1 + (5 * i) % 11)) for i in range(count)]
+        if kind(name) == "classification":
+            return task, task.encode({"text": texts}, [i % len(LABELS) for i in range(count)])
+        writes = make_task("text", writer_tokenizer, max_length=LENGTH)
+        return writes, writes.encode({"text": texts})
+
+    return make
+
+
+@pytest.fixture
+def make_pair(make_base):
+    """A student and its teacher, both with weights away from where they started."""
+
+    def make(name="bert", *, dtype=torch.float64, awake=True, **options):
+        chosen = {"temperature": TEMPERATURE, "mixing": MIXING, **options}
+        pair = distill.attach(make_base(name, layers=4), chosen, task=kind(name), seed=3).to(dtype)
+        generator = torch.Generator().manual_seed(5)
+        for p in pair.parameters():
+            if p.requires_grad and awake:
+                p.data += 0.2 * torch.randn(p.shape, generator=generator, dtype=dtype)
+        return pair
+
+    return make
+
+
+def turn(pair, phase, task, name="bert"):
+    """The task as the phase learns it, once the phase has begun."""
+    learnt = distill.learns(pair, phase, task)
+    distill.begin(pair, phase, {}, task=kind(name))
+    return learnt
+
+
+def written_out(pair, phase, records, i, name):
+    """The loss of one record, alone and without padding, as the paper says it."""
+    start, end = records.offsets[i], records.offsets[i + 1]
+    ids = torch.from_numpy(records.tokens[start:end]).long().unsqueeze(0)
+    answers = [
+        model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits for model in (pair.student, pair.teacher)
+    ]
+    if name.endswith("-lm"):
+        answers, targets = [scores[0, :-1] for scores in answers], ids[0, 1:]
+    else:
+        targets = torch.tensor([records.labels[i]])
+    student, teacher = answers
+    if phase is TEACHER:
+        return F.cross_entropy(teacher, targets)
+    own = F.cross_entropy(student, targets)
+    soft = [torch.softmax(scores / TEMPERATURE, 1) for scores in (teacher.detach(), student)]
+    far = (soft[0] * (soft[0] / soft[1]).log()).sum(1).mean()
+    return (1 - MIXING) * own + MIXING * TEMPERATURE**2 * far
+
+
+@pytest.mark.parametrize("phase", [TEACHER, STUDENT], ids=lambda phase: phase.name)
+@pytest.mark.parametrize("name", SHAPES)
+def test_each_record_s_gradient_is_that_of_the_loss_written_out(make_pair, make_task_of, name, phase):
+    """Together, padded and clipped, against one after the other by plain autograd; nobody moves a sum by more than C."""
+    pair, (task, records) = make_pair(name), make_task_of(name)
+    learnt = turn(pair, phase, task, name)
+    with explicit_masks():
+        engine = PerExample(pair)
+        own = {n for n, p in pair.named_parameters() if p.requires_grad}
+        assert engine.parameters.keys() == own
+        assert {n.split(".")[0] for n in own} == {phase.name}
+
+        def losses(indices):
+            return learnt.losses(pair, records, np.asarray(indices), LENGTH)
+
+        require_exact(engine, pair, lambda i: losses(i), RECORDS)
+        together = engine.gradients(lambda: losses(np.arange(RECORDS)), RECORDS)
+        rows = torch.stack([row_of(engine, together, i) for i in range(RECORDS)])
+        taught = bool(make_task_of(name)[1].lengths.min() > 1)
+        for i in range(RECORDS):
+            loss = written_out(pair, phase, records, i, name)
+            if loss.isnan():  # one token teaches a language model nothing
+                assert not taught
+                assert not rows[i].any()
+                continue
+            alone = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(engine.parameters.values()))])
+            torch.testing.assert_close(losses([i])[0], loss)
+            assert (rows[i] - alone).norm() <= 1e-9 * alone.norm()
+        assert all(p.grad is None for p in pair.parameters())
+        sums = {}
+        for left in (None, 0, 3, 6):
+            who = np.array([i for i in range(RECORDS) if i != left])
+            total = ClippedSum.zero(engine.width, clip_norm=0.5, clipping="flat", expected_batch=1, device="cpu")
+            total.add(engine.gradients(lambda who=who: losses(who), len(who)))
+            sums[left] = total.value.clone()
+        moves = [float((sums[None] - sums[left]).norm()) for left in (0, 3, 6)]
+        assert max(moves) <= 0.5 * (1 + 1e-9)
+        assert max(moves) > 0.4
+
+
+@pytest.mark.parametrize("mixing", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_the_loss_is_the_formula_s(temperature, mixing):
+    generator = torch.Generator().manual_seed(1)
+    logits, taught = (3 * torch.randn(5, 9, generator=generator, dtype=torch.float64) for _ in range(2))
+    targets, counted = torch.arange(5), torch.tensor([True, True, False, True, True])
+    taught[2] = torch.nan  # what does not count is left out, whatever stands there
+    logits.requires_grad_()
+
+    def formula(rows):
+        own = F.cross_entropy(logits[rows], targets[rows], reduction="none")
+        soft = F.log_softmax(logits[rows] / temperature, 1), F.log_softmax(taught[rows] / temperature, 1)
+        far = F.kl_div(*soft, log_target=True, reduction="none").sum(1)
+        return (1 - mixing) * own + mixing * temperature**2 * far
+
+    losses = distilled(logits, taught, targets, counted, temperature=temperature, mixing=mixing)
+    torch.testing.assert_close(losses[counted], formula(counted))
+    weights = torch.arange(1.0, 6.0, dtype=torch.float64)
+    (found,) = torch.autograd.grad((weights * losses).sum(), logits)
+    (wanted,) = torch.autograd.grad((weights[counted] * formula(counted)).sum(), logits)
+    torch.testing.assert_close(found, wanted)
+    assert losses[2] == 0
+    assert not found[2].any()
+
+
+def program(*phases, **options):
+    return make_program(method="distill", options=options, phases=phases or (TEACHER, STUDENT))
+
+
+def go(service, pair, task, records, wanted, **more):
+    more = {"streams": secret(), **more}
+    begin = partial(distill.begin, task="classification")
+    service.outcome = service.train(
+        pair, task, records, wanted, begin=begin, learns=distill.learns, between=distill.between, **more
+    )
+    return pair
+
+
+def test_the_teacher_stays_as_its_phase_left_it(make_pair, make_records, task):
+    pair, service = make_pair(dtype=torch.float32, awake=False), Service()
+    before = state_of(pair)
+    go(service, pair, task, make_records(40), program())
+    assert service.outcome == Outcome(7, "finished")
+    released, after = loads(service.saved[2]).weights, state_of(pair)
+    assert {name.split(".")[0] for name in released} == {"teacher"}
+    for name, value in after.items():
+        if name.startswith("teacher"):
+            assert torch.equal(value, released.get(name, before[name])), name
+    moved = Counter(name.split(".")[0] for name in after if not torch.equal(before[name], after[name]))
+    assert moved["teacher"] == len(released)
+    assert moved["student"] == sum(1 for n, _ in pair.student.named_parameters())
+    assert not any(p.requires_grad for p in pair.teacher.parameters())
+
+
+def test_with_mixing_0_the_student_is_trained_as_full_trains_it(make_base, make_pair, make_records, task):
+    """To the bit, with the same draws and noise; with any other mixing it is not."""
+    records = make_records(40)
+    student = full.attach(only_layers(make_base(layers=4), [0, 3]), {}, task="classification", seed=0)
+    alone = Service()
+    alone.train(student, task, records, make_program(method="full", phases=(STUDENT,)), streams=secret())
+    for mixing in (0.0, 0.5):
+        pair = make_pair(dtype=torch.float32, awake=False, teacher="public", mixing=mixing)
+        go(Service(), pair, task, records, program(STUDENT))
+        assert equal(state_of(student), state_of(pair.student)) == (mixing == 0)
+
+
+ENDS = [("authorise", 2), ("save", 2), ("authorise", 4), ("save", 4), ("authorise", 6), ("save", 7)]
+"""The middle of the teacher's phase, its end, the student's first step, its middle and its end."""
+
+
+@pytest.mark.parametrize("dies", ENDS, ids=lambda dies: "-".join(map(str, dies)))
+def test_a_run_that_was_killed_goes_on_to_the_same_end(make_pair, make_records, task, dies):
+    whole, broken, last, records = Service(), Service(dies=dies), Service(), make_records(40)
+    make = partial(make_pair, dtype=torch.float32, awake=False, teacher_trains="full")
+    wanted = program(TEACHER.model_copy(update={"trains": "full"}), STUDENT)
+    first = go(whole, make(), task, records, wanted)
+    with pytest.raises(Killed):
+        go(broken, make(), task, records, wanted)
+    second = go(last, make(), task, records, wanted, checkpoint=broken.saved[-1])
+    assert last.outcome == Outcome(7, "finished")
+    assert equal(state_of(first), state_of(second))
+
+
+class Mixing(torch.nn.Module):
+    """A teacher that answers each record with all others' mean."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.config = model, model.config
+
+    def get_input_embeddings(self):
+        return self.model.get_input_embeddings()
+
+    def get_output_embeddings(self):
+        return None
+
+    def forward(self, **inputs):
+        output = self.model(**inputs)
+        output.logits = output.logits + output.logits.mean(0)
+        return output
+
+
+def test_a_teacher_in_whom_records_meet_costs_nothing(make_base, make_pair, make_records, task):
+    """Its answer to a record would depend on the others: found out in the rehearsal."""
+    pair, service = make_pair(dtype=torch.float32, teacher="public", teacher_model="m"), Service()
+    pair.learn_from(Mixing(make_base(layers=4)))
+    with pytest.raises(MixedExamples, match="teacher"):
+        go(service, pair, task, make_records(40), program(STUDENT))
+    assert service.events == []
+
+
+def test_a_teacher_from_elsewhere_is_taken_in_the_student_s_order(make_base, make_pair, make_records, task):
+    given = make_base(layers=4)
+    order = [2, 0, 1]
+    pair = make_pair(dtype=torch.float32, teacher="public", teacher_model="m")
+    with pytest.raises(ValueError, match="none was handed over"):
+        turn(pair, STUDENT, task)
+    pair.learn_from(given, order)
+    records = make_records(RECORDS)
+    seen = []
+    learnt = turn(pair, STUDENT, task)
+    pair.register_forward_hook(lambda _, args, out: seen.append(out.taught))
+    learnt.losses(pair, records, np.arange(RECORDS), LENGTH)
+    plain = []
+    given.register_forward_hook(lambda _, args, out: plain.append(out.logits))
+    task.losses(given, records, np.arange(RECORDS), LENGTH)
+    assert torch.equal(seen[0], plain[-1][:, order])
+
+
+def test_a_teacher_that_does_not_go_with_its_student_is_refused(make_base, make_pair):
+    pair = make_pair(dtype=torch.float32, teacher="public", teacher_model="m")
+    with pytest.raises(ValueError, match=r"the student, of [\d,]+ weights, is larger than its teacher"):
+        pair.learn_from(make_base(layers=1))
+    other = make_base(layers=4)
+    other.config.num_labels = 5
+    with pytest.raises(ValueError, match="scores for 5 words or labels, the student for 3"):
+        pair.learn_from(other)
+    padded = make_base(layers=4)
+    padded.config.pad_token_id = 9
+    with pytest.raises(ValueError, match="another padding token"):
+        pair.learn_from(padded)
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2-lm", "llama-lm"])
+def test_the_student_leaves_alone_and_stock_transformers_reads_it(make_pair, tmp_path, name):
+    pair = make_pair(name, dtype=torch.float32, student_layers=[0, 2, 3])
+    labels = LABELS if kind(name) == "classification" else ()
+    distill.export(pair, tmp_path, About("example/tiny", "0" * 64, "distill", kind(name), labels, MAX_LENGTH))
+    auto = AutoModelForSequenceClassification if labels else AutoModelForCausalLM
+    read = auto.from_pretrained(tmp_path).eval()
+    assert read.config.num_hidden_layers == 3
+    ids = torch.tensor([[3, 4, 5, 6]])
+    torch.testing.assert_close(read(input_ids=ids).logits, pair.student(input_ids=ids).logits)
+    assert {n for n, _ in read.named_parameters()} == {n for n, _ in pair.student.named_parameters()}
+
+
+SHAPE = {"hidden_size": 64, "intermediate_size": 128, "layers": 6, "heads": 2, "vocab_size": 100, "max_positions": 64}
+FACTS = ModelFacts(model_type="bert", **SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "words"),
+    [
+        ({"student_layers": 7}, "student_layers", "7 of the model's 6 layers"),
+        ({"student_layers": [0, 6]}, "student_layers", "no layer 6"),
+        ({"student_layers": [2, 2]}, "student_layers", "each layer once"),
+        ({"mixing": 0.0}, "mixing", "nothing is learnt from the teacher"),
+        ({"teacher": "public"}, "teacher_model", "name a public classifier"),
+        ({"teacher": "job"}, "teacher_job", "teacher_job is missing"),
+        ({"teacher": "job", "teacher_job": "a", "teacher_model": "m"}, "teacher_model", "teacher: public"),
+        ({"teacher_job": "ftjob-a"}, "teacher_job", "teacher: job"),
+        ({"teacher": "public", "teacher_model": "m", "teacher_trains": "full"}, "teacher_trains", "teacher: train"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused_by_field(options, field, words):
+    spec = get_method("distill")
+    with pytest.raises(FieldError, match=words) as caught:
+        spec.check(spec.Options.model_validate(options), FACTS, "classification")
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    "option", [{"student_layers": 0}, {"student_layers": True}, {"temperature": 0}, {"mixing": 1.1}]
+)
+def test_options_have_bounds(option):
+    with pytest.raises(ValueError, match="1 validation error|3 validation errors|2 validation errors"):
+        get_method("distill").Options.model_validate(option)
+
+
+def test_a_teacher_that_is_not_trained_has_no_numbers_and_no_phase():
+    spec = get_method("distill")
+    options = spec.Options(teacher="public", teacher_model="m")
+    public = {"task": "classification", "declared_size": 1000, "epsilon": 4.0, "facts": FACTS}
+    for field in ("teacher_steps", "teacher_learning_rate"):
+        with pytest.raises(FieldError, match="a teacher that this job trains") as caught:
+            spec.resolve(spec.Request(**{field: 1}), options, **public)
+        assert caught.value.field == f"hyperparameters.{field}"
+    numbers = spec.resolve(spec.Request(), options, **public)
+    assert [phase.name for phase in spec.phases(options, numbers, declared_size=1000)] == ["student"]
+    both = spec.Options()
+    numbers = spec.resolve(spec.Request(steps=9, teacher_steps=5), both, **public)
+    assert [(p.name, p.trains, p.steps) for p in spec.phases(both, numbers, declared_size=1000)] == [
+        ("teacher", "lora", 5),
+        ("student", "full", 9),
+    ]
+
+
+def test_memory_is_of_both_models_in_the_phase_that_needs_most():
+    spec = get_method("distill")
+    sizes = {"max_length": 64, "labels": 2, "task": "classification"}
+    student = get_method("full").memory(get_method("full").Options(), spec.Options().student(FACTS), **sizes)
+    assert spec.memory(spec.Options(), FACTS, **sizes) > student + 4 * FACTS.parameters
+    teacher = get_method("full").memory(get_method("full").Options(), FACTS, **sizes)
+    assert spec.memory(spec.Options(teacher_trains="full", student_layers=1), FACTS, **sizes) > teacher
