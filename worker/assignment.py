@@ -13,8 +13,11 @@ from domain.storage.blobs import Store
 from domain.storage.sealing import Sealed
 from dpcore.terms.program import Program
 from dpcore.terms.tasks import CAUSAL_LM, TaskKind
+from dpcore.terms.teachers import ReleasedTeacher
 from ledger.tables import phase, reservation
+from worker import teachers
 from worker.errors import Refused
+from worker.teachers import Released
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Assignment:
     labels: tuple[str, ...]
     rows: Sealed
     evaluation: EvaluationFile | None
+    teacher: Released | None = None
+    """What an earlier job released, where the program names one."""
 
 
 def read_assignment(connection: sa.Connection, store: Store, job_id: str) -> Assignment:
@@ -64,6 +69,10 @@ def read_assignment(connection: sa.Connection, store: Store, job_id: str) -> Ass
     except ValidationError as error:
         raise Refused("plan_mismatch", "The job's plan is not one that this worker can run.") from error
     _require_priced(connection, job_id, program)
+    teacher = teachers.named(program)
+    released = (
+        teachers.read_released(connection, store, teacher, source) if isinstance(teacher, ReleasedTeacher) else None
+    )
     return Assignment(
         job_id=job_id,
         tenant_id=row.tenant_id,
@@ -76,6 +85,7 @@ def read_assignment(connection: sa.Connection, store: Store, job_id: str) -> Ass
         labels=tuple(source.labels or ()),
         rows=_opened(connection, store, source, "training"),
         evaluation=_evaluation_file(connection, store, row.validation_file, source),
+        teacher=released,
     )
 
 

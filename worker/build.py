@@ -15,11 +15,13 @@ from domain.models.allow_list import UnusableModel, find
 from domain.models.reasons import of_files
 from dpcore.machine.micro_batches import out_of_memory
 from dpcore.methods import get_trainer
+from dpcore.methods.distill.pair import Pair
 from dpcore.models import build_model, load_tokenizer, with_padding
 from dpcore.tasks import TextTask, make_task
 from worker.assignment import Assignment
-from worker.errors import Refused
+from worker.errors import STORE_ERRORS, Refused, Unavailable
 from worker.log import log
+from worker.teachers import load_teacher, named
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Built:
 
 
 def build(settings: WorkerSettings, assignment: Assignment) -> Built:
-    """Load the base model and attach the method. Raises Refused with a public reason: no row has been read."""
+    """Load the base model and attach the method. Raises Refused with a public reason: no row has been read; Unavailable
+    while a teacher cannot be read."""
     program, name = assignment.program, assignment.model
     known = find(settings, name)
     if known is None:
@@ -53,12 +56,38 @@ def build(settings: WorkerSettings, assignment: Assignment) -> Built:
     with _refusing(assignment, "not_trainable", f"The method {program.method!r}, this task and this model do not fit"):
         task = make_task(assignment.task, tokenizer, labels=assignment.labels, max_length=program.max_length)
         model = get_trainer(program.method).attach(base, program.options, task=assignment.task, seed=program.seed)
+    _teach(settings, assignment, model, tokenizer)
     try:
         model.to(pick_device(settings.device))
     except RuntimeError as error:
         log.error("job %s: device %s: %s", assignment.job_id, settings.device, describe(error))
         raise Refused("out_of_memory", "The model does not fit onto this worker's device.") from error
     return Built(model, task, tokenizer, known.revision, known.source, known.folder)
+
+
+def _teach(
+    settings: WorkerSettings, assignment: Assignment, model: nn.Module, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Hand over the teacher that the program names, if any. Raises Unavailable while the store is away."""
+    teacher, released = named(assignment.program), assignment.teacher
+    if teacher is None:
+        return
+    try:
+        archive = b"" if released is None else released.adapter.whole()
+    except STORE_ERRORS as error:
+        raise Unavailable from error
+    with _refusing(assignment, "not_trainable", "The teacher cannot be used"):
+        made, order = load_teacher(
+            settings,
+            teacher,
+            released,
+            archive,
+            task=assignment.task,
+            labels=assignment.labels,
+            tokenizer=tokenizer,
+        )
+        assert isinstance(model, Pair)
+        model.learn_from(made, order)
 
 
 @contextmanager

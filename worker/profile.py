@@ -6,6 +6,7 @@ import resource
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -153,20 +154,19 @@ def measure(
         task=task,
         device=device_name(device),
         max_length=max_length,
-        tokens_per_second=steps * records * max_length * program.phases[0].estimator.passes / watch.seconds,
+        tokens_per_second=sum(steps * records * max_length * p.estimator.passes for p in program.phases)
+        / watch.seconds,
         peak_bytes=_peak_bytes(where),
     )
 
 
 def _usual(folder: Path, method: str, task: TaskKind, max_length: int, records: int, steps: int) -> Program:
-    """The method's own phase with its defaults, of which so many steps are a chunk, on a file of `records` records that
-    are all drawn."""
+    """The method's own phases with its defaults, of which so many steps are at most a chunk, on a file of `records`
+    records that are all drawn."""
     spec = get_method(method)
     options, request = spec.Options(), spec.Request(steps=20 * steps, batch_size=records)
     numbers = spec.resolve(request, options, task=task, declared_size=records, epsilon=1.0, facts=read_facts(folder))
     phases = spec.phases(options, numbers, declared_size=records)
-    if len(phases) != 1:
-        raise ValueError(f"{method} has several phases: each is measured as the method that trains the same alone")
     return Program(method=method, options=options.model_dump(mode="json"), max_length=max_length, phases=phases)
 
 
@@ -181,19 +181,22 @@ def device_name(device: str) -> str:
 
 
 class _Watch:
-    """Grants one step to warm up, then those that are timed, then none."""
+    """Grants each phase one step to warm up, then those that are timed, then none."""
 
     def __init__(self, steps: int) -> None:
         self.seconds = 0.0
-        self._granted = [1, steps, 0]
-        self._since = 0.0
+        self._steps, self._since = steps, 0.0
+        self._asked: Counter[int] = Counter()
+        self._timed = False
 
     def authorise(self, phase: int, steps: int) -> int:
-        self._since = time.perf_counter()
-        return self._granted.pop(0)
+        self._asked[phase] += 1
+        self._timed, self._since = self._asked[phase] == 2, time.perf_counter()
+        return {1: 1, 2: self._steps}.get(self._asked[phase], 0)
 
     def save(self, data: bytes) -> None:
-        self.seconds = time.perf_counter() - self._since
+        if self._timed:
+            self.seconds += time.perf_counter() - self._since
 
 
 def _peak_bytes(device: torch.device) -> int:

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -20,6 +20,7 @@ from domain.jobs.planning import (
     largest_share,
     prices,
 )
+from domain.jobs.teachers import require_teacher
 from domain.jobs.twins import finished_twin
 from domain.kit.purposes import PRIVATE, PUBLIC
 from domain.kit.refusals import Conflict, Invalid, NotFound
@@ -194,6 +195,9 @@ def plan_job(connection: sa.Connection, viewer: Viewer, models: Models, wanted: 
         dataset=Dataset(training.task, training.declared_size, len(training.labels or ()), training.max_length),
         budget=budget,
     )
+    teacher = require_teacher(connection, viewer, models, made, model, training, wanted.method)
+    if teacher is not None:  # the method's own formula takes the base model for the teacher
+        made = replace(made, memory=made.memory + 4 * max(0, teacher.facts.parameters - model.facts.parameters))
     found = known(connection, model)
     _require_no_refusal(found, made, training.task)
     twin = finished_twin(

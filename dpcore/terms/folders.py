@@ -24,6 +24,8 @@ TOKENIZER = (
 """All of a tokenizer's files: what some need besides, its settings and its chat template too."""
 _CHARACTERS = ("CanineTokenizer", "ByT5Tokenizer", "PerceiverTokenizer", "canine", "perceiver")
 """Tokenizers, and kinds of model with them, that know characters or bytes and need no file for that."""
+_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json")
+_CLASSIFIER = "ForSequenceClassification"
 _RUNS_CODE = (".bin", ".pt", ".pth", ".h5", ".msgpack", ".ckpt")
 _WORDS = ("word_embeddings.weight", "embed_tokens.weight", "wte.weight", "lm_head.weight")
 """Tables with a row for each word of the vocabulary."""
@@ -115,6 +117,34 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{path.name} is no JSON object")
     return found
+
+
+def same_tokens(one: Path, other: Path) -> bool:
+    """Whether the tokenizers of two folders make the same tokens of every text, by their files: those that they are
+    made of are the same, but for how a batch is cut and padded."""
+    if one == other:
+        return True
+    fast = [(folder / "tokenizer.json").is_file() for folder in (one, other)]
+    if all(fast):
+        made = [read_object(folder / "tokenizer.json") for folder in (one, other)]
+        return {**made[0], "truncation": None, "padding": None} == {**made[1], "truncation": None, "padding": None}
+    names = [name for name in TOKENIZER if name not in _SETTINGS]
+    found = [
+        {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()} for folder in (one, other)
+    ]
+    return not any(fast) and found[0] == found[1] != {}
+
+
+def head_labels(folder: Path) -> tuple[str, ...]:
+    """Labels of the classifier that a folder holds with its head, in order, as config.json names them; none where it
+    holds none. Raises FileNotFoundError or ValueError as `read_object` does."""
+    config = read_object(folder / "config.json")
+    kinds, labels = config.get("architectures"), config.get("id2label")
+    if not isinstance(kinds, list) or not any(str(kind).endswith(_CLASSIFIER) for kind in kinds):
+        return ()
+    if not isinstance(labels, dict) or not all(number.isdecimal() for number in labels):
+        return ()
+    return tuple(str(labels[number]) for number in sorted(labels, key=int))
 
 
 def _require_known_code(config: Mapping[str, Any]) -> None:

@@ -325,7 +325,7 @@ def test_options_that_do_not_go_together_are_refused_by_field(options, field, wo
     "option", [{"student_layers": 0}, {"student_layers": True}, {"temperature": 0}, {"mixing": 1.1}]
 )
 def test_options_have_bounds(option):
-    with pytest.raises(ValueError, match="1 validation error|3 validation errors|2 validation errors"):
+    with pytest.raises(ValueError, match=r"\d validation error"):
         get_method("distill").Options.model_validate(option)
 
 
