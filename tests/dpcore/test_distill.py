@@ -322,7 +322,7 @@ def test_options_that_do_not_go_together_are_refused_by_field(options, field, wo
 
 
 @pytest.mark.parametrize(
-    "option", [{"student_layers": 0}, {"student_layers": True}, {"temperature": 0}, {"mixing": 1.1}]
+    "option", [{"student_layers": 0}, {"student_layers": True}, {"temperature": 0}, {"mixing": 0.95}]
 )
 def test_options_have_bounds(option):
     with pytest.raises(ValueError, match=r"\d validation error"):

@@ -32,8 +32,10 @@ METHODS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("lora", {}, {"steps": 20, "batch_size": 50}),
     ("lora", {}, {"steps": 300, "batch_size": 4}),
     ("lora", {}, {"steps": 1, "batch_size": 1000}),
+    ("distill", {}, {"steps": 15, "teacher_steps": 30, "batch_size": 100}),
     ("bitfit", {"full_steps": 5}, {"steps": 15, "batch_size": 100}),
 ]
+TWO_PHASES = METHODS[-2:]
 
 
 def plan(held: Balance, method: tuple[str, dict[str, Any], dict[str, Any]], **price: float | None) -> Draft:
@@ -158,11 +160,12 @@ def test_shares_add_up_over_random_histories(world: World, connections: tuple[sa
     assert wanted <= seen <= wanted | {"epsilon_too_small", "none is open"}
 
 
-def test_two_phases_have_one_joint_price(world: World) -> None:
+@pytest.mark.parametrize("method", TWO_PHASES, ids=lambda method: method[0])
+def test_two_phases_have_one_joint_price(world: World, method: tuple[str, dict[str, Any], dict[str, Any]]) -> None:
     """The ledger's rows add up to what the program costs; the price lies between one phase alone and the naive sum."""
     id = world.budget()
     held = world.balance(id)
-    draft = plan(held, METHODS[-1], epsilon=3.0)
+    draft = plan(held, method, epsilon=3.0)
     job_id, _ = world.submit([(world.file(id), id, phases_of(draft))])
     with world.api.connect() as c:
         of_job = sa.select(phase.c.reserved).join(reservation, reservation.c.id == phase.c.reservation_id)
@@ -176,6 +179,23 @@ def test_two_phases_have_one_joint_price(world: World) -> None:
     alone = [held.epsilon_of(row) for row in rows]
     assert joint == pytest.approx(draft.epsilon, abs=1e-6)
     assert max(alone) < joint < sum(alone)
+
+
+def test_a_teacher_that_learns_here_is_paid_for_and_another_is_not(world: World) -> None:
+    """At one epsilon the student has more noise beside a private teacher than beside a public one, and less than with
+    half the epsilon for each; a teacher that was released costs what a public one does: nothing."""
+    held, numbers = world.balance(world.budget()), {"steps": 20, "batch_size": 50}
+
+    def noise(options: dict[str, Any], epsilon: float = 3.0, **more: int) -> float:
+        draft = plan(held, ("distill", options, numbers | more), epsilon=epsilon)
+        assert draft.epsilon == pytest.approx(epsilon, abs=1e-3)
+        return draft.program.phases[-1].mechanism.noise_multiplier
+
+    public, job = {"teacher": "public", "teacher_model": "m"}, {"teacher": "job", "teacher_job": "ftjob-m"}
+    alone = plan(held, ("full", {}, numbers), epsilon=3.0).program.phases[0].mechanism.noise_multiplier
+    assert noise(public) == noise(job) == alone
+    assert alone < noise({}, teacher_steps=20) < noise(public, epsilon=1.5)
+    assert noise({}, teacher_steps=20) < noise({}, teacher_steps=40)
 
 
 def test_a_program_whose_second_phase_would_not_fit_is_refused_whole(world: World) -> None:

@@ -82,7 +82,7 @@ class Options(StrictModel):
     mixing: float = Field(
         default=0.4,
         ge=0,
-        le=1,
+        le=0.9,  # docs/core.md: a gradient that vanishes wherever the student matches its teacher has too few digits
         description="weight of the teacher's answer in the student's loss; the record's own has the rest",
     )
 
