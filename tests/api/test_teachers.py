@@ -17,13 +17,16 @@ from tests.conftest import Database
 from tests.worker import tiny
 
 pytestmark = pytest.mark.usefixtures("quick_checks")
-SMALL = {"vocab_size": 40, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+SHAPE = {"vocab_size": 23, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64} | {
+    "num_hidden_layers": 3,
+    "max_position_embeddings": 32,
+}
 
 
-def classifier(base: Path, folder: Path, labels: tuple[str, ...], layers: int) -> Path:
+def classifier(base: Path, folder: Path, labels: tuple[str, ...], **shape: int) -> Path:
     """With a head of its own, and the tokenizer of the base model."""
     names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
-    config = BertConfig(**SMALL, num_hidden_layers=layers, max_position_embeddings=32, **names)
+    config = BertConfig(**SHAPE | shape, **names)
     BertForSequenceClassification(config).save_pretrained(folder)
     PreTrainedTokenizerFast.from_pretrained(base).save_pretrained(folder)
     return folder
@@ -32,23 +35,18 @@ def classifier(base: Path, folder: Path, labels: tuple[str, ...], layers: int) -
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
-    base = folder / "base"
+    base, writer = folder / "base", folder / "writer"
     tiny.save_model(base)
-    made = {"base": base} | {
-        name: classifier(base, folder / name, labels, layers)
-        for name, labels, layers in (
-            ("judge", ("1", "0"), 3),
-            ("critic", ("bad", "good"), 3),
-            ("dwarf", ("0", "1"), 3),
-            ("stranger", ("0", "1"), 3),
-        )
+    tiny.save_writer(writer)
+    made = {
+        "judge": classifier(base, folder / "judge", ("1", "0")),
+        "critic": classifier(base, folder / "critic", ("bad", "good")),
+        "dwarf": classifier(base, folder / "dwarf", ("0", "1"), num_hidden_layers=1, intermediate_size=8),
+        "stranger": classifier(base, folder / "stranger", ("0", "1")),
     }
-    config = BertConfig(**SMALL | {"intermediate_size": 8}, num_hidden_layers=1, max_position_embeddings=32)
-    BertForSequenceClassification(config).save_pretrained(made["dwarf"])
     words = (made["stranger"] / "tokenizer.json").read_text(encoding="utf-8")
     (made["stranger"] / "tokenizer.json").write_text(words.replace('"apple"', '"apples"'), encoding="utf-8")
-    tiny.save_writer(folder / "writer")
-    return made | {"writer": folder / "writer"}
+    return made | {"base": base, "writer": writer}
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +151,7 @@ def test_a_job_that_cannot_teach_is_refused_and_another_tenant_s_is_not_there(
     queued = world.submit(training["id"], 1.0)["id"]
     other = world.private_file()
     ungranted = world.upload(granted=False).json()
-    hidden = world.post(JOBS, {"model": "base", "training_file": ungranted["id"]}, "steward")
+    hidden = world.post(JOBS, {"model": "base", "training_file": ungranted["id"]}, "admin")
     assert hidden.status_code == 201, hidden.text
     theirs = world.upload(tenant="two").json()
     foreign = of_tenant_two(world, theirs)

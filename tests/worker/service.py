@@ -99,15 +99,16 @@ class Service:
         model_revision: str | None = None,
         train_file: str | None = None,
         options: dict[str, Any] | None = None,
+        numbers: dict[str, Any] | None = None,
         reserved_sigma: float | None = None,
         hint: bool = True,
         method: str = "lora",
         phases: Callable[[Phase], tuple[Phase, ...]] = lambda phase: (phase,),
     ) -> str:
-        """A queued job with its reservation. phases: what becomes of the last phase that the method makes."""
+        """A queued job with its reservation. numbers: what the method is asked for besides. phases: what becomes of the last phase that the method makes."""
         spec = get_method(method)
         wanted = spec.Options(**(options or {}))
-        request = spec.Request(steps=steps, batch_size=batch, learning_rate=0.02)
+        request = spec.Request(steps=steps, batch_size=batch, learning_rate=0.02, **(numbers or {}))
         # epsilon steers defaults alone, and nothing is left to it here
         chosen = spec.resolve(
             request,

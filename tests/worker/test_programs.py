@@ -30,9 +30,16 @@ def go(engine: sa.Engine, settings: WorkerSettings) -> Attempt:
     return lambda job_id: attempt(engine, settings, job_id)
 
 
-def two_phases(service: Service) -> str:
-    """Everything first, then the biases: 16 steps in chunks of one."""
-    return service.submit(method="bitfit", options={"full_steps": FULL}, steps=BIASES, hint=False)
+TWO_PHASES: dict[str, dict[str, Any]] = {
+    "bitfit": {"options": {"full_steps": FULL}},
+    "distill": {"numbers": {"teacher_steps": FULL}},
+}
+NAMES = {"bitfit": ("everything", "biases"), "distill": ("teacher", "student")}
+
+
+def two_phases(service: Service, method: str = "bitfit") -> str:
+    """Everything first, then the biases; or a teacher, then its student: 16 steps in chunks of one."""
+    return service.submit(method=method, steps=BIASES, hint=False, **TWO_PHASES[method])
 
 
 def whole(service: Service, steps: int = 40) -> str:
@@ -94,15 +101,18 @@ def lose(service: Service) -> None:
         c.execute(sa.text("UPDATE ledger.work SET lease_until = clock_timestamp() - interval '1 s'"))
 
 
-def test_both_phases_are_paid_for_under_their_own_number_and_reported(service: Service, go: Attempt) -> None:
-    id = two_phases(service)
+@pytest.mark.parametrize("method", TWO_PHASES)
+def test_both_phases_are_paid_for_under_their_own_number_and_reported(
+    service: Service, go: Attempt, method: str
+) -> None:
+    id, (first, second) = two_phases(service, method), NAMES[method]
     go(id)
     assert service.status(id) == "succeeded"
     rows = paid(service, id)
     assert [(r.ordinal, r.steps_authorised, r.steps_max) for r in rows] == [(0, FULL, FULL), (1, BIASES, BIASES)]
     assert service.settlement(id).spent_change == price(rows)
     told = report(service, id)["privacy"]
-    assert [(p["name"], p["steps_authorised"]) for p in told["phases"]] == [("everything", FULL), ("biases", BIASES)]
+    assert [(p["name"], p["steps_authorised"]) for p in told["phases"]] == [(first, FULL), (second, BIASES)]
     assert told["steps_authorised"] == FULL + BIASES
     # Epsilons of phases are no sum: the job's is below it, and above each of them.
     alone = [p["epsilon_alone"] for p in told["phases"]]
@@ -111,16 +121,17 @@ def test_both_phases_are_paid_for_under_their_own_number_and_reported(service: S
         e.data for e in service.all(sa.select(job_event).order_by(job_event.c.seq)) if e.name == "steps.authorised"
     ]
     assert [d["step"] for d in steps] == list(range(1, FULL + BIASES + 1))
-    assert {d["phase"] for d in steps[:FULL]} == {"everything"}
+    assert {d["phase"] for d in steps[:FULL]} == {first}
     assert {d["total_steps"] for d in steps} == {FULL + BIASES}
 
 
+@pytest.mark.parametrize("method", TWO_PHASES)
 @pytest.mark.parametrize(("ordinal", "count"), [(0, 3), (0, FULL), (1, 1), (1, 4)])
 def test_a_worker_killed_in_any_phase_or_between_is_followed_by_one_that_goes_on(
-    service: Service, go: Attempt, monkeypatch: pytest.MonkeyPatch, ordinal: int, count: int
+    service: Service, go: Attempt, monkeypatch: pytest.MonkeyPatch, method: str, ordinal: int, count: int
 ) -> None:
     """The step that was authorised last is lost, and stays charged; no phase gets more than it reserved."""
-    id = two_phases(service)
+    id = two_phases(service, method)
     with monkeypatch.context() as patch:
         after(patch, ordinal, count, lambda: None, then_die=True)
         with pytest.raises(Died):

@@ -1,0 +1,153 @@
+"""A teacher that an earlier job released: loaded by the worker, free, and held to the budget whatever the service said."""
+
+import io
+import zipfile
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+import torch
+from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
+from transformers import PreTrainedTokenizerFast as Tokenizer
+
+from domain.kit.settings import WorkerSettings
+from domain.kit.tables import file, job
+from domain.storage.blobs import get_bytes
+from dpcore.methods.distill.pair import Pair
+from ledger.budgets import Reference, open_budget
+from ledger.tables import phase, reservation
+from tests.worker import tiny
+from tests.worker.service import Service
+from worker.attempt import attempt
+
+Attempt = Callable[[str], None]
+
+
+@pytest.fixture
+def go(engine: sa.Engine, settings: WorkerSettings, public: Path) -> Attempt:
+    offered = settings.model_copy(update={"models": {**settings.models, "public": public}})
+    return lambda job_id: attempt(engine, offered, job_id)
+
+
+@pytest.fixture
+def public(service: Service, tmp_path: Path) -> Path:
+    """A classifier with a head for the very labels, in another order."""
+    labels = list(reversed(tiny.LABELS))
+    names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    shape = {"vocab_size": 23, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        model = BertForSequenceClassification(
+            BertConfig(**shape, num_hidden_layers=2, max_position_embeddings=32, pad_token_id=0, **names)
+        )
+    model.save_pretrained(tmp_path / "public")
+    Tokenizer.from_pretrained(service.model).save_pretrained(tmp_path / "public")
+    return tmp_path / "public"
+
+
+def taught(service: Service, teacher: str) -> str:
+    return service.submit(method="distill", options={"teacher": "job", "teacher_job": teacher}, steps=8, hint=False)
+
+
+def error(service: Service, job_id: str) -> dict[str, str]:
+    told: dict[str, str] = service.one(sa.select(job.c.error).where(job.c.id == job_id)).error
+    return told
+
+
+def test_a_released_teacher_teaches_and_is_not_paid_again(
+    service: Service, go: Attempt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its own scores, as its adapter gives them, are what the student sees; the job has the student's phase alone."""
+    first = service.submit(method="lora", steps=8, hint=False)
+    go(first)
+    assert service.status(first) == "succeeded"
+    seen: list[Pair] = []
+    learn_from = Pair.learn_from
+    monkeypatch.setattr(Pair, "learn_from", lambda self, *a: (seen.append(self), learn_from(self, *a))[1])
+    id = taught(service, first)
+    go(id)
+    assert service.status(id) == "succeeded", error(service, id)
+    rows = service.all(
+        sa.select(phase).join(reservation, reservation.c.id == phase.c.reservation_id).where(reservation.c.job_id == id)
+    )
+    assert [(r.steps_authorised, r.steps_max) for r in rows] == [(8, 8)]
+    # The student leaves alone, and stock transformers reads it.
+    with zipfile.ZipFile(io.BytesIO(get_bytes(service.store, service.released(id)["adapter"].blob))) as archive:
+        archive.extractall(tmp_path / "student")
+    assert not list((tmp_path / "student").glob("adapter_*"))
+    student = AutoModelForSequenceClassification.from_pretrained(tmp_path / "student").eval()
+    ids = torch.tensor([[2, 15, 16, 3]])
+    torch.testing.assert_close(student(input_ids=ids).logits, seen[0].student(input_ids=ids).logits)
+    assert [student.config.id2label[i] for i in range(2)] == list(tiny.LABELS)
+    # The teacher is the first job's result: an adapter that has moved from where it began.
+    assert any("lora_B" in name and p.any() for name, p in seen[0].teacher.named_parameters())  # type: ignore[union-attr]
+
+
+def test_a_public_teacher_s_labels_are_put_in_order(
+    service: Service, go: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+    learn_from = Pair.learn_from
+    monkeypatch.setattr(Pair, "learn_from", lambda self, *a: (seen.append(a[1]), learn_from(self, *a))[1])
+    options = {"teacher": "public", "teacher_model": "public"}
+    id = service.submit(method="distill", options=options, steps=4, hint=False)
+    go(id)
+    assert service.status(id) == "succeeded", error(service, id)
+    assert seen == [[1, 0]]
+
+
+def test_a_teacher_of_another_budget_is_refused_by_the_worker_too(service: Service, go: Attempt) -> None:
+    """Whoever can write rows of jobs, past the service: nothing is charged."""
+    first = service.submit(method="lora", steps=4, hint=False)
+    go(first)
+    with service.api.begin() as c:
+        open_budget(
+            c,
+            id="budget_b",
+            tenant_id="tenant_a",
+            name="b",
+            epsilon=Decimal(10),
+            delta=Decimal("1e-5"),
+            unit="record",
+            max_records_per_user=None,
+            reference=Reference(0.05, 200),
+        )
+    with service.admin.begin() as c:
+        c.execute(sa.text("SET LOCAL session_replication_role = replica"))
+        c.execute(sa.update(reservation).where(reservation.c.job_id == first).values(budget_id="budget_b"))
+    refused(service, go, taught(service, first), "no job that has succeeded under the training file's budget")
+
+
+def test_a_teacher_that_is_not_done_or_gone_or_none_is_refused(service: Service, go: Attempt) -> None:
+    refused(service, go, taught(service, "ftjob-nobody"), "no job that has succeeded")
+    queued = service.submit(method="lora", steps=4, hint=False)
+    refused(service, go, taught(service, queued), "no job that has succeeded")
+    go(queued)
+    with service.admin.begin() as c:
+        c.execute(sa.text("SET LOCAL session_replication_role = replica"))
+        gone = service.released(queued)["adapter"].id
+        c.execute(sa.update(file).where(file.c.id == gone).values(deleted_at=sa.func.now()))
+    refused(service, go, taught(service, queued), "no longer there")
+
+
+def test_a_teacher_whose_row_was_exchanged_is_refused(service: Service, go: Attempt) -> None:
+    """The row of one result over the blob of another: the binding tells."""
+    one, two = (service.submit(method="lora", steps=4, hint=False) for _ in range(2))
+    go(one)
+    go(two)
+    rows = [service.released(id)["adapter"] for id in (one, two)]
+    with service.admin.begin() as c:
+        c.execute(sa.text("SET LOCAL session_replication_role = replica"))
+        c.execute(sa.update(file).where(file.c.id == rows[1].id).values(blob="elsewhere"))
+        c.execute(sa.update(file).where(file.c.id == rows[0].id).values(blob=rows[1].blob))
+    refused(service, go, taught(service, one), "not what was released", code="file_binding_broken")
+
+
+def refused(service: Service, go: Attempt, id: str, words: str, *, code: str = "not_trainable") -> None:
+    go(id)
+    assert service.status(id) == "failed"
+    assert error(service, id)["code"] == code
+    assert words in error(service, id)["message"]
+    assert service.settlement(id).spent_change == [0] * len(service.settlement(id).spent_change)
