@@ -168,14 +168,18 @@ def test_every_option_of_every_method_is_planned_again(house: House) -> None:
     unusual |= {"full_steps": 3, "full_learning_rate": 0.5, "directions": 3, "scale": 0.25, "clip_norm": 0.5}
     unusual |= {"weight_averaging": 0.5, "clipping": "flat", "optimizer": "sgd", "steps": 7, "batch_size": 50}
     unusual |= {"learning_rate": 0.125}
+    unusual |= {"teacher_trains": "full", "student_layers": [0], "temperature": 2.0, "mixing": 0.5}
+    unusual |= {"teacher_steps": 3, "teacher_learning_rate": 0.25}
+    apart = {"weights", "teacher", "teacher_model", "teacher_job"}
+    """Beside these, other options are refused."""
     blocks = [("zo", {"weights": "all", "hyperparameters": {"steps": 7}})]
     for name in method_names():
         method = get_method(name)
         numbers = {number: unusual[number] for number in method.Request.model_fields}
         if name == "zo":
             numbers["optimizer"] = "adamw"  # sgd is its own
-        options = {option: unusual[option] for option in method.Options.model_fields if option != "weights"}
-        assert not {**method.Options.model_fields, **method.Request.model_fields}.keys() - {*unusual, "weights"}
+        options = {option: unusual[option] for option in method.Options.model_fields if option not in apart}
+        assert not {**method.Options.model_fields, **method.Request.model_fields}.keys() - {*unusual, *apart}
         blocks.append((name, options | {"hyperparameters": numbers}))
     cookies, _ = sign_in(house, house.keys["one"]["analyst"])
     for name, block in blocks:
