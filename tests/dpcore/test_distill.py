@@ -303,6 +303,7 @@ FACTS = ModelFacts(model_type="bert", **SHAPE)
 @pytest.mark.parametrize(
     ("options", "field", "words"),
     [
+        ({"student_layers": 0}, "student_layers", "0 of the model's 6 layers"),
         ({"student_layers": 7}, "student_layers", "7 of the model's 6 layers"),
         ({"student_layers": [0, 6]}, "student_layers", "no layer 6"),
         ({"student_layers": [2, 2]}, "student_layers", "each layer once"),
@@ -322,7 +323,7 @@ def test_options_that_do_not_go_together_are_refused_by_field(options, field, wo
 
 
 @pytest.mark.parametrize(
-    "option", [{"student_layers": 0}, {"student_layers": True}, {"temperature": 0}, {"mixing": 0.95}]
+    "option", [{"student_layers": "most"}, {"student_layers": True}, {"temperature": 0}, {"mixing": 0.95}]
 )
 def test_options_have_bounds(option):
     with pytest.raises(ValueError, match=r"\d validation error"):

@@ -38,8 +38,6 @@ _TEACHER_RATES = {
     ("full", "writer"): full.WRITER.learning_rate,
 }
 
-Layer = Annotated[int, Field(ge=0, le=9999)]
-
 
 class Options(StrictModel):
     """Who teaches, and what is left of the base model."""
@@ -69,7 +67,7 @@ class Options(StrictModel):
         max_length=100,
         description="with teacher: job, the id of a job of the same budget that has succeeded",
     )
-    student_layers: Literal["half"] | Annotated[int, Field(ge=1, le=9999)] | Listed[tuple[Layer, ...]] = Field(
+    student_layers: Literal["half"] | int | Listed[tuple[int, ...]] = Field(
         default="half",
         description=(
             "layers of the base model that the student keeps: how many, evenly chosen with the first and the last "
