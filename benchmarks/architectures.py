@@ -21,11 +21,11 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 if __name__ == "__main__":  # run as a file
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -83,11 +83,13 @@ class Outcome:
 
 @dataclass
 class _Case:
-    """How far a case has come: the part that it is in, the steps that it was allowed, and its micro-batches since."""
+    """How far a case has come: the part that it is in, the steps that it was allowed, the phase of the last of them,
+    and each phase's largest micro-batch since."""
 
     part: str = "facts"
     authorised: int = 0
-    largest: int = 0
+    phase: int = 0
+    largest: Counter[int] = field(default_factory=Counter)
 
 
 def outcome(name: str, kind: zoo.Kind, method: str, folder: Path) -> Outcome:
@@ -122,7 +124,8 @@ def _run(case: _Case, kind: zoo.Kind, method: str, folder: Path, dtype: torch.dt
     tokenizer, base = load_tokenizer(folder), build_model(kind, folder, labels, seed=0)
     task = make_task(kind, tokenizer, labels=labels, max_length=length)
     case.part = "attach"
-    model = get_trainer(method).attach(base, options.model_dump(mode="json"), task=kind, seed=0)
+    trainer = get_trainer(method)
+    model = trainer.attach(base, options.model_dump(mode="json"), task=kind, seed=0)
     case.part = "encode"
     records = _records(task, kind)
     asked, declared = spec.Request(steps=1, batch_size=len(records)), len(records)
@@ -132,12 +135,13 @@ def _run(case: _Case, kind: zoo.Kind, method: str, folder: Path, dtype: torch.dt
     losses = task.losses
 
     def authorise(phase: int, steps: int) -> int:
-        case.part, case.authorised = "step", case.authorised + steps
+        case.part, case.authorised, case.phase = "step", case.authorised + steps, phase
         return steps
 
-    def watched(model: nn.Module, records: Records, indices: np.ndarray, length: int) -> Tensor:
-        case.largest = max(case.largest, len(indices) if case.authorised else 0)
-        return losses(model, records, indices, length)
+    def watched(model: nn.Module, records: Records, indices: np.ndarray, length: int, **more: Any) -> Tensor:
+        if case.authorised:
+            case.largest[case.phase] = max(case.largest[case.phase], len(indices))
+        return losses(model, records, indices, length, **more)
 
     task.losses = watched  # type: ignore[method-assign]
     case.part = "rehearsal"
@@ -149,17 +153,25 @@ def _run(case: _Case, kind: zoo.Kind, method: str, folder: Path, dtype: torch.dt
         authorise=authorise,
         save=lambda data: None,
         should_stop=lambda: False,
+        begin=partial(trainer.begin, task=kind),
+        learns=trainer.learns,
+        between=trainer.between,
         # Few lengths, so that records of several share a micro-batch.
         speed=Speed(tokens=1024, lengths_per_doubling=1),
     )
     case.part = "sums"
-    _move(model)
-    fast, model = case.largest > 1, model.to(dtype)
-    if any(isinstance(phase.estimator, ZerothOrder) for phase in phases):
-        largest = _error_of_losses(model, task, records)
-    else:
-        largest = max(_error(model, task, records, fast=fast, thin_side=side) for side in (layout.THIN_SIDE, 0))
-    return "fast" if fast else "one by one", largest
+    model, largest = model.to(dtype), 0.0
+    fast = [case.largest[index] > 1 for index in range(len(phases))]
+    for index, phase in enumerate(phases):
+        trainer.begin(model, phase, {}, task=kind)
+        learnt = trainer.learns(model, phase, task)
+        _move(model)
+        if isinstance(phase.estimator, ZerothOrder):
+            errors = [_error_of_losses(model, learnt, records)]
+        else:
+            errors = [_error(model, learnt, records, fast=fast[index], thin_side=s) for s in (layout.THIN_SIDE, 0)]
+        largest = max(largest, *errors)
+    return "fast" if all(fast) else "one by one", largest
 
 
 def _records(task: TextTask, kind: zoo.Kind) -> Records:
@@ -186,7 +198,7 @@ def _batches(records: Records) -> list[tuple[np.ndarray, int]]:
 
 
 @torch.no_grad()
-def _error_of_losses(model: nn.Module, task: TextTask, records: Records) -> float:
+def _error_of_losses(model: nn.Module, task: Any, records: Records) -> float:
     """Relative error of the losses of all records, the short ones in one micro-batch."""
     together, alone = [], []
     for indices, length in _batches(records):
@@ -196,7 +208,7 @@ def _error_of_losses(model: nn.Module, task: TextTask, records: Records) -> floa
     return float((torch.cat(together) - expected).norm() / expected.norm())
 
 
-def _error(model: nn.Module, task: TextTask, records: Records, *, fast: bool, thin_side: int) -> float:
+def _error(model: nn.Module, task: Any, records: Records, *, fast: bool, thin_side: int) -> float:
     """Relative error of two sums of all records' gradients, the short ones in one micro-batch: scaled to about one,
     and as they are, where a common factor would show."""
     batches = _batches(records)

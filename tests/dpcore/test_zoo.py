@@ -19,6 +19,7 @@ SAMPLE = [
     ("gemma2", "completion", "full", "fast"),  # norms with an offset, capped scores, a tied head
     ("qwen3", "completion", "lora-fa", "fast"),  # norms in each head
     ("phi", "completion", "side", "fast"),
+    ("smollm3", "completion", "distill", "fast"),  # what is told by layer is cut with the layers
 ]
 """Type, kind, method and the engine that the step takes: one of each way in which layers use a parameter."""
 
