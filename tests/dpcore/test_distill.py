@@ -204,6 +204,7 @@ def test_with_mixing_0_the_student_is_trained_as_full_trains_it(make_base, make_
         pair = make_pair(dtype=torch.float32, awake=False, teacher="public", mixing=mixing)
         go(Service(), pair, task, records, program(STUDENT))
         assert equal(state_of(student), state_of(pair.student)) == (mixing == 0)
+        assert (distill.learns(pair, STUDENT, task) is task) == (mixing == 0), "no teacher is asked for nothing"
 
 
 ENDS = [("authorise", 2), ("save", 2), ("authorise", 4), ("save", 4), ("authorise", 6), ("save", 7)]
