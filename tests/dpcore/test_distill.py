@@ -224,6 +224,18 @@ def test_a_run_that_was_killed_goes_on_to_the_same_end(make_pair, make_records, 
     assert equal(state_of(first), state_of(second))
 
 
+@pytest.mark.parametrize("name", ["gpt2-lm", "llama-lm"])
+def test_a_language_model_teaches_its_own_smaller_self(make_base, make_pair, make_task_of, name):
+    """Public and free: one phase, in which it stays as it is."""
+    pair, (task, records) = make_pair(name, dtype=torch.float32, awake=False, teacher="public"), make_task_of(name, 40)
+    before, service = state_of(pair), Service()
+    go(service, pair, task, records, program(STUDENT))
+    assert service.outcome == Outcome(4, "finished")
+    assert {name.split(".")[0] for name in loads(service.saved[-1]).weights} == {"student"}
+    assert equal(make_base(name, layers=4).state_dict(), pair.teacher.state_dict())
+    assert not any(torch.equal(before[f"student.{n}"], p) for n, p in pair.student.named_parameters())
+
+
 class Mixing(torch.nn.Module):
     """A teacher that answers each record with all others' mean."""
 
