@@ -15,7 +15,7 @@ from domain.models.allow_list import UnusableModel, find
 from domain.models.reasons import of_files
 from dpcore.machine.micro_batches import out_of_memory
 from dpcore.methods import get_trainer
-from dpcore.methods.distill.pair import Pair
+from dpcore.methods.distill.pair import TeacherAndStudent
 from dpcore.models import build_model, load_tokenizer, with_padding
 from dpcore.tasks import TextTask, make_task
 from worker.assignment import Assignment
@@ -86,7 +86,7 @@ def _teach(
             labels=assignment.labels,
             tokenizer=tokenizer,
         )
-        assert isinstance(model, Pair)
+        assert isinstance(model, TeacherAndStudent)
         model.learn_from(made, order)
 
 

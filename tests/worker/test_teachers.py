@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 from domain.kit.settings import WorkerSettings
 from domain.kit.tables import file, job
 from domain.storage.blobs import get_bytes
-from dpcore.methods.distill.pair import Pair
+from dpcore.methods.distill.pair import TeacherAndStudent
 from ledger.budgets import Reference, open_budget
 from ledger.tables import phase, reservation
 from tests.worker import tiny
@@ -63,9 +63,9 @@ def test_a_released_teacher_teaches_and_is_not_paid_again(
     first = service.submit(method="lora", steps=8, hint=False)
     go(first)
     assert service.status(first) == "succeeded"
-    seen: list[Pair] = []
-    learn_from = Pair.learn_from
-    monkeypatch.setattr(Pair, "learn_from", lambda self, *a: (seen.append(self), learn_from(self, *a))[1])
+    seen: list[TeacherAndStudent] = []
+    learn_from = TeacherAndStudent.learn_from
+    monkeypatch.setattr(TeacherAndStudent, "learn_from", lambda self, *a: (seen.append(self), learn_from(self, *a))[1])
     id = taught(service, first)
     go(id)
     assert service.status(id) == "succeeded", error(service, id)
@@ -89,8 +89,8 @@ def test_a_public_teacher_s_labels_are_put_in_order(
     service: Service, go: Attempt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[object] = []
-    learn_from = Pair.learn_from
-    monkeypatch.setattr(Pair, "learn_from", lambda self, *a: (seen.append(a[1]), learn_from(self, *a))[1])
+    learn_from = TeacherAndStudent.learn_from
+    monkeypatch.setattr(TeacherAndStudent, "learn_from", lambda self, *a: (seen.append(a[1]), learn_from(self, *a))[1])
     options = {"teacher": "public", "teacher_model": "public"}
     id = service.submit(method="distill", options=options, steps=4, hint=False)
     go(id)

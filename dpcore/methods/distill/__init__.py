@@ -11,7 +11,7 @@ from dpcore.export import About, export_whole
 from dpcore.export import load_whole as load
 from dpcore.methods import full, lora
 from dpcore.methods.distill.learning import Distilling
-from dpcore.methods.distill.pair import Pair
+from dpcore.methods.distill.pair import TeacherAndStudent
 from dpcore.methods.layers import find_layers, only_layers
 from dpcore.methods.plain import between
 from dpcore.terms.methods.distill import TEACHER, Options
@@ -21,12 +21,12 @@ from dpcore.terms.tasks import TaskKind
 __all__ = ["attach", "begin", "between", "export", "learns", "load"]
 
 
-def attach(model: PreTrainedModel, options: Mapping[str, Any], *, task: TaskKind, seed: int) -> Pair:
+def attach(model: PreTrainedModel, options: Mapping[str, Any], *, task: TaskKind, seed: int) -> TeacherAndStudent:
     """The base model as teacher, and the student: chosen layers of it with its embeddings and head. The seed drives
     LoRA's initialisation only.
 
-    A teacher that comes from elsewhere is handed over afterwards (`Pair.learn_from`), and the base model is let go.
-    Raises ValueError for a model whose layers cannot be found.
+    A teacher that comes from elsewhere is handed over afterwards (`TeacherAndStudent.learn_from`), and the base model
+    is let go. Raises ValueError for a model whose layers cannot be found.
     """
     chosen = Options.model_validate(options)
     student = only_layers(model, chosen.keeps(len(find_layers(model)[1])))
@@ -36,7 +36,7 @@ def attach(model: PreTrainedModel, options: Mapping[str, Any], *, task: TaskKind
         teacher: nn.Module | None = trainer.attach(model, {}, task=task, seed=seed)
     else:
         teacher = model.requires_grad_(False) if chosen.teacher == "public" and chosen.taught_by is None else None
-    return Pair(student, teacher, temperature=chosen.temperature, mixing=chosen.mixing)
+    return TeacherAndStudent(student, teacher, temperature=chosen.temperature, mixing=chosen.mixing)
 
 
 def begin(model: Any, phase: Phase, kept: Mapping[str, Tensor], *, task: TaskKind) -> None:

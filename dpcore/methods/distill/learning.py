@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dpcore.methods.distill.pair import Pair, Scores
+from dpcore.methods.distill.pair import Scores, TeacherAndStudent
 from dpcore.terms.memory import SCORES_AT_ONCE
 
 
@@ -15,7 +15,7 @@ class Distilling:
     """A task whose losses hold a teacher's answers to the very records. A record's loss depends on that record alone,
     as its teacher's answer does; a language model's is the mean over the record's own targets."""
 
-    def __init__(self, task: Any, pair: Pair) -> None:
+    def __init__(self, task: Any, pair: TeacherAndStudent) -> None:
         self._task, self._temperature, self._mixing = task, pair.temperature, pair.mixing
         self.max_length: int = task.max_length
         self.synthetic, self.mixed = task.synthetic, task.mixed
@@ -25,7 +25,7 @@ class Distilling:
         """Fewest tokens of a record."""
         return self._task.shortest  # type: ignore[no-any-return]
 
-    def require_fit(self, pair: Pair) -> None:
+    def require_fit(self, pair: TeacherAndStudent) -> None:
         """Raises what the task raises, of either model."""
         self._task.require_fit(pair.student)
         self._task.require_fit(pair.teacher)

@@ -17,7 +17,7 @@ class Scores:
     taught: Tensor
 
 
-class Pair(nn.Module):
+class TeacherAndStudent(nn.Module):
     """It answers as the student does; while the teacher trains, as the teacher. What requires a gradient in either when
     they come is what trains in its phase. temperature, mixing: of the student's loss."""
 
