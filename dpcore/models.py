@@ -39,7 +39,7 @@ from dpcore.tokenizers import (
     with_padding,
 )
 
-__all__ = ["build_model", "fresh_in_base", "load_model", "load_tokenizer", "seeded", "with_padding"]
+__all__ = ["build_model", "fresh_in_base", "fresh_like", "load_model", "load_tokenizer", "seeded", "with_padding"]
 
 _NAMED = 5
 """Weights that an error names at most."""
@@ -88,6 +88,11 @@ def fresh_in_base(model: nn.Module) -> tuple[str, ...]:
     """Modules of the base model that `build_model` found no weights for and drew from the seed: a pooler, which stands
     between body and head. They train and leave with the head."""
     return _FRESH.get(model, ())
+
+
+def fresh_like(model: nn.Module, other: nn.Module) -> None:
+    """What is fresh in `other` is fresh in `model`, which was made of it."""
+    _FRESH[model] = fresh_in_base(other)
 
 
 def _read_config(folder: Path, kind: TaskKind) -> PreTrainedConfig:
