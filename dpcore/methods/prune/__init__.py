@@ -71,13 +71,14 @@ def between(iterate: Iterate) -> bool:
     model, kept = cast(PreTrainedModel, iterate.model), iterate.kept
     if plan.masks:
         kept |= {name: mask for name, mask in plan.masks.items() if name not in kept}
-    elif share is not None:
+    kept |= {name: mask.to(model.device) for name, mask in kept.items()}
+    apply(kept, model, iterate.optimiser, iterate.averages)
+    if share is not None and not plan.masks:
         trains = {name: weight for name, weight in prunable(model).items() if weight.requires_grad}
         kept |= {n: mask | kept[n] if n in kept else mask for n, mask in _masks(plan, trains, share).items()}
         if plan.public and not iterate.over:
             _rewind(iterate, plan)
-    kept |= {name: mask.to(model.device) for name, mask in kept.items()}
-    apply(kept, model, iterate.optimiser, iterate.averages)
+        apply(kept, model, iterate.optimiser, iterate.averages)
     return False
 
 

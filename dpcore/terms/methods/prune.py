@@ -71,7 +71,7 @@ class Options(StrictModel):
     )
     rounds: Literal["auto"] | Annotated[int, Field(ge=1, le=1000)] = Field(
         default="auto",
-        description=f"prunings of the schedule, each smaller than the one before; auto: {_ROUNDS}, or as many as fit",
+        description=f"prunings of the schedule, those of entries ever smaller; auto: {_ROUNDS}, or as many as fit",
     )
     first: Literal["auto"] | Step = Field(
         default="auto", description="the step after which the first pruning is; auto: so that all are equally far apart"
@@ -154,8 +154,8 @@ def left_layers(options: Options, layers: int, share: float) -> tuple[int, ...]:
 def schedule(options: Options, steps: int) -> dict[int, float]:
     """After which steps there is a pruning, and how much of the whole is done then; empty at the start alone.
 
-    The i-th of r prunings reaches 1 - (1 - i/r)^3 of the whole (Zhu and Gupta 2017). Raises FieldError for a schedule
-    that does not fit the steps.
+    The i-th of r prunings reaches 1 - (1 - i/r)^3 of the zeros (Zhu and Gupta 2017), or i/r of the layers that go.
+    Raises FieldError for a schedule that does not fit the steps.
     """
     if not options.scheduled:
         return {}
@@ -163,9 +163,7 @@ def schedule(options: Options, steps: int) -> dict[int, float]:
     if last > steps:
         raise FieldError("last", f"last: step {last} comes after the job's {steps} steps; name an earlier one")
     if options.rewind and last == steps:
-        raise FieldError(
-            "rewind", f"rewind after step {last}, the last one, would undo the training; name another last"
-        )
+        raise FieldError("rewind", f"rewind after the last step would undo the training; name a last below {steps}")
     room = last if options.first == "auto" else last - options.first + 1
     if room < 1:
         raise FieldError("first", f"first: step {options.first} comes after the last pruning, which is at step {last}")
@@ -174,7 +172,8 @@ def schedule(options: Options, steps: int) -> dict[int, float]:
         raise FieldError("rounds", f"rounds: {rounds} prunings do not fit into the {room} steps until step {last}")
     first = last - (rounds - 1) * (last // rounds) if options.first == "auto" else options.first
     at = [last - (last - first) * (rounds - i) // max(1, rounds - 1) for i in range(1, rounds + 1)]
-    return {step: 1 - (1 - i / rounds) ** 3 for i, step in enumerate(at, start=1)}
+    power = 1 if options.kind == "structured" else 3
+    return {step: 1 - (1 - i / rounds) ** power for i, step in enumerate(at, start=1)}
 
 
 def resolve(
