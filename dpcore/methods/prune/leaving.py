@@ -41,12 +41,13 @@ def load(folder: Path, base_folder: Path, about: About) -> nn.Module:
     if (folder / packed.PRUNED).is_file():
         model: nn.Module = packed.load(str(base_folder), folder)
         return model
-    return load_whole(folder, base_folder, about)
+    whole: nn.Module = load_whole(folder, base_folder, about)
+    return whole
 
 
 def _leave_base(model: PeftModel, folder: Path, plan: Plan) -> None:
     """Beside an adapter: what makes its base of the public one, and no name that would load the whole one instead."""
-    base: PreTrainedModel = model.get_base_model()  # type: ignore[assignment]
+    base: PreTrainedModel = model.get_base_model()
     made: dict[str, Any] = {"config": _config(base, folder)}
     if plan.options.kind == "structured":
         made["layers"] = {"path": find_layers(base)[0], "kept": [*plan.left]}

@@ -8,6 +8,7 @@ moments and average, is zero again before the step is over.
 import math
 import re
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ def prunable(model: PreTrainedModel) -> dict[str, nn.Parameter]:
     prefix = "" if base is model else f"{next(name for name, m in model.named_modules() if m is base)}."
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     found = {
-        f"{prefix}{name}.weight": module.weight
+        f"{prefix}{name}.weight": cast(nn.Parameter, module.weight)
         for name, module in base.named_modules()
         if isinstance(module, nn.Linear | Conv1D) and _IN_LAYER.search(f".{name}.") and id(module.weight) not in tables
     }
@@ -44,7 +45,7 @@ def smallest(weights: Mapping[str, Tensor], share: float, *, matrix_by_matrix: b
     if matrix_by_matrix:
         return {name: _smallest(weight.detach().abs(), share) for name, weight in weights.items()}
     together = _smallest(torch.cat([weight.detach().abs().flatten() for weight in weights.values()]), share)
-    parts = together.split([weight.numel() for weight in weights.values()])
+    parts = torch.split(together, [weight.numel() for weight in weights.values()])
     return {name: part.view_as(weight) for (name, weight), part in zip(weights.items(), parts, strict=True)}
 
 
