@@ -202,7 +202,7 @@ def test_a_raw_sum_at_a_pruned_entry_never_shows(go, monkeypatch):
 
 def test_a_rewound_model_is_the_public_one_behind_its_mask(go, make_pruned):
     """To the bit, with the moments of one that has not begun; averages are as if it had always been so."""
-    public = {n: p.detach().clone() for n, p in make_pruned({}).named_parameters()}
+    public = {n: p.detach().clone() for n, p in make_pruned({}, layers=1).named_parameters()}
     _, service = go({**SCHEDULE, "rewind": True}, weight_averaging=0.5)
     for step, data in enumerate(service.saved, start=1):
         saved = loads(data)
