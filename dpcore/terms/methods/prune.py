@@ -25,8 +25,7 @@ __all__ = ["Options", "Request", "check", "memory", "phases", "resolve", "traina
 _ROUNDS = 5
 """Prunings where nobody names a number, or as many as the steps have room for."""
 
-Step = Annotated[int, Field(ge=1, le=1_000_000)]
-Layer = Annotated[int, Field(ge=0, le=10_000)]
+_Step = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class Options(StrictModel):
@@ -52,11 +51,11 @@ class Options(StrictModel):
         default="global",
         description="unstructured: whether magnitudes are compared over all matrices, or within each one",
     )
-    keep_layers: Literal["auto"] | Annotated[int, Field(ge=1, le=10_000)] | Listed[tuple[Layer, ...]] = Field(
-        default="auto",
+    keep_layers: Literal["half"] | int | Listed[tuple[int, ...]] = Field(
+        default="half",
         description=(
             "structured: how many layers stay, evenly spread with the first and the last among them, or their numbers, "
-            "counted from 0; auto: half of them, rounded up"
+            "counted from 0; half: half of them, rounded up"
         ),
     )
     weights: Literal["all", "lora"] = Field(
@@ -73,10 +72,10 @@ class Options(StrictModel):
         default="auto",
         description=f"prunings of the schedule, those of entries ever smaller; auto: {_ROUNDS}, or as many as fit",
     )
-    first: Literal["auto"] | Step = Field(
+    first: Literal["auto"] | _Step = Field(
         default="auto", description="the step after which the first pruning is; auto: so that all are equally far apart"
     )
-    last: Literal["auto"] | Step = Field(
+    last: Literal["auto"] | _Step = Field(
         default="auto", description="the step after which the last pruning is; auto: two thirds of the steps"
     )
     rewind: bool = Field(
@@ -138,7 +137,7 @@ def kept_layers(options: Options, layers: int) -> tuple[int, ...]:
     """The numbers of the layers that stay at the end, ascending. Raises FieldError unless at least one of `layers` is
     dropped and one is left, and for a list that is none of them."""
     asked = options.keep_layers
-    stay = kept("keep_layers", -(-layers // 2) if asked == "auto" else asked, layers)
+    stay = kept("keep_layers", -(-layers // 2) if asked == "half" else asked, layers)
     if len(stay) == layers:
         raise FieldError("keep_layers", f"keep_layers: all {layers} layers of the model would stay; name fewer")
     return stay
