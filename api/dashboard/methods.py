@@ -69,18 +69,21 @@ def _sentence(text: str) -> str:
 
 
 def _text(value: Any) -> str:
-    """As it is written in a field: 16.0 is 16, and a list has commas."""
+    """As it is written in a field: 16.0 is 16, a list has commas, also of one number, and nothing is nothing."""
+    if value is None:
+        return ""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
+        return f"{value[0]}," if len(value) == 1 and not isinstance(value[0], str) else ", ".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _read(model: type[BaseModel], given: Mapping[str, str]) -> dict[str, Any]:
-    """Numbers where the method's are; names between commas are a list."""
+    """Numbers where the method's are; what stands between commas is a list, of names or of numbers."""
     values = from_text(model, given)
-    return {
-        name: [part.strip() for part in value.split(",")] if isinstance(value, str) and "," in value else value
-        for name, value in values.items()
-    }
+    for name, value in values.items():
+        if isinstance(value, str) and "," in value:
+            parts = [part.strip() for part in value.split(",") if part.strip()]
+            values[name] = [from_text(model, {name: part})[name] for part in parts]
+    return values

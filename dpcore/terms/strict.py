@@ -26,7 +26,11 @@ class StrictModel(BaseModel):
         # Clients whose numbers are all floats write 3.0 for 3; a float's field makes a float of it again.
         if not isinstance(values, dict):
             return values
-        return {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in values.items()}
+        return {k: [*map(_number, v)] if isinstance(v, list) else _number(v) for k, v in values.items()}
+
+
+def _number(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def expected(details: Sequence[Mapping[str, Any]]) -> str:
