@@ -33,8 +33,9 @@ class Interrupted(RuntimeError):
 
 @dataclass
 class Iterate:
-    """A noised iterate, for a method that acts between steps. It may change the weights, the optimiser's state, what
-    requires a gradient, and `kept`, which is saved with the weights and handed back at a resume."""
+    """A noised iterate, for a method that acts between steps. It may change the weights, the model's layers, the
+    optimiser's state, the averages, what requires a gradient, and `kept`, which is saved with the weights and handed
+    back at a resume."""
 
     model: nn.Module
     phase: Phase
@@ -42,6 +43,11 @@ class Iterate:
     """Steps of this phase that were done."""
     kept: dict[str, Tensor]
     optimiser: torch.optim.Optimizer
+    averages: dict[str, Tensor]
+    """Of the iterates so far, by parameter name; empty where nothing is averaged."""
+    over: bool = False
+    """The phase ends here with fewer steps than planned, after its last `between`: what had to be done by the end is
+    done now, or never."""
 
 
 Between = Callable[[Iterate], bool]
@@ -101,6 +107,8 @@ class PhaseRun:
                 return "stopped"
             allowed = self._allowed(authorise, save)
             if allowed <= 0:
+                if between(self._iterate_now(over=True)):
+                    self._follow()
                 return self._finish("used_up")
             try:
                 for _ in range(allowed):
@@ -123,6 +131,10 @@ class PhaseRun:
             save(self.dumps())  # another attempt cannot pay for it again
         return asked
 
+    def _iterate_now(self, *, over: bool = False) -> Iterate:
+        averages = self._averages
+        return Iterate(self._setting.model, self.phase, self.step, self._kept, self._optimiser, averages, over)
+
     def _iterate(self, should_stop: Callable[[], bool], streams: Streams, between: Between) -> None:
         """One iteration: one draw, one noise."""
         phase, number = self.phase, self._program.before(self._index) + self.step
@@ -139,21 +151,27 @@ class PhaseRun:
         self.step += 1
         if self._averages:
             optimise.average(self._averages, self._parameters, decay=phase.weight_averaging, done=self.step)
-        if between(Iterate(self._setting.model, phase, self.step, self._kept, self._optimiser)):
+        if between(self._iterate_now()):
             self._follow()
 
     def _follow(self) -> None:
-        """Train what requires a gradient now. What still trains keeps its moments and its average."""
-        state, averages = self._optimiser.state, self._averages
+        """Train what requires a gradient now. What still trains keeps its moments and its average, and what has gone
+        from the model is forgotten; a parameter is known by identity, since layers may have got other numbers."""
+        state, named = self._optimiser.state, self._parameters
+        averages = {named[name]: average for name, average in self._averages.items()}
+        trained = {*self._touched.values()}
+        self._touched.clear()
+        self._touched.update({n: p for n, p in self._setting.model.named_parameters() if p in trained})
         self._estimator.leave()
         self._estimator = make_estimator(self._setting)
         self._estimator.rehearse()
         self._estimator.enter()
         self._prepare()
-        for parameter in self._parameters.values():
+        for name, parameter in self._parameters.items():
             if parameter in state:
                 self._optimiser.state[parameter] = state[parameter]
-        self._averages |= {name: average for name, average in averages.items() if name in self._parameters}
+            if parameter in averages:
+                self._averages[name] = averages[parameter]
 
     def dumps(self) -> bytes:
         """The run as it is, for another attempt to go on from."""

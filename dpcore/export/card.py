@@ -36,7 +36,7 @@ def write_card(folder: str | Path, base_folder: str | Path, privacy: PrivacyClai
     layout = snippets.layout_of(folder)
     front = ModelCardData(
         base_model=about.repository,
-        library_name="peft" if layout == "peft" else "transformers",
+        library_name="peft" if layout in ("peft", "beside") else "transformers",
         license=name,
         pipeline_tag="text-generation" if about.task in CAUSAL_LM else "text-classification",
         tags=["differential-privacy", "tacit", about.method],
@@ -105,11 +105,13 @@ def _privacy(privacy: PrivacyClaim) -> str:
 
 
 def _loading(about: About, layout: str) -> str:
-    needs = {"peft": "transformers and peft", "trained": "transformers and the `load.py` here"}.get(
-        layout, "transformers"
-    )
+    needs = {
+        "peft": "transformers and peft",
+        "trained": "transformers and the `load.py` here",
+        "beside": "transformers, peft and the `load.py` here",
+    }.get(layout, "transformers")
     base = "" if layout == "whole" or about.repository else f" `base` is the folder of `{about.base_model}`."
-    releases = ", ".join(f"{name} {release}" for name, release in OLDEST.items() if layout == "peft" or name != "peft")
+    releases = ", ".join(f"{name} {release}" for name, release in OLDEST.items() if "peft" in needs or name != "peft")
     return (
         f"With {needs}; the oldest releases that it was tested with: {releases}. In float32, as it was trained: newer "
         f"releases load a base model in the precision of its file, and bfloat16 moves the scores.{base}"

@@ -1,13 +1,14 @@
 """The three layouts of an export: how each is written and opened again."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from peft import PeftModel
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from dpcore.export import loader
@@ -41,15 +42,16 @@ def export_trained(
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     loader: ModuleType = loader,
+    tensors: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write trained.safetensors, the trained tensors by their names in the model, and load.py, which loads them.
 
-    loader: the module that leaves as load.py; it imports nothing of Tacit.
+    loader: the module that leaves as load.py; it imports nothing of Tacit. tensors: what it reads instead.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     trained = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
-    save_file(trained, folder / TRAINED, metadata={"format": "pt"})
+    save_file(dict(trained if tensors is None else tensors), folder / TRAINED, metadata={"format": "pt"})
     assert loader.__file__ is not None
     shutil.copyfile(loader.__file__, folder / "load.py")
     _complete(model, folder, about, tokenizer)

@@ -6,12 +6,14 @@ from typing import Literal
 from dpcore.export.about import About
 from dpcore.terms.tasks import get_kind
 
-AdapterLayout = Literal["peft", "trained", "whole"]
+AdapterLayout = Literal["peft", "trained", "whole", "beside"]
+"""beside: an adapter of PEFT's beside a load.py, which makes the base model that it is for."""
 
 _IMPORTS = {
     "peft": "import json\n\nimport torch\nfrom peft import PeftModel\n",
     "trained": "import sys\n\n",
     "whole": "import torch\n",
+    "beside": "import sys\n\n",
 }
 _BASE = {
     True: """labels = json.load(open(f"{adapter}/tacit.json", encoding="utf-8"))["labels"]
@@ -29,6 +31,19 @@ model = PeftModel.from_pretrained(model, adapter).eval()
 model.generation_config = GenerationConfig.from_pretrained(adapter)  # which tokens end an answer
 """,
 }
+_PRUNED = {
+    "trained": (
+        "Entries of the layers' matrices that are zero take one bit in it, which makes for a smaller file. In memory "
+        "the model is whole and no faster: dense kernels multiply by zero as by any number. No base model is needed."
+    ),
+    "whole": "It has fewer layers than its base: it is smaller, and faster by as much.",
+    "beside": (
+        "The adapter belongs to a pruned base model, which `load_base()` of `load.py` makes of the public one: "
+        "`PeftModel.from_pretrained(load_base(), adapter)`. On the whole one it loads too, and answers wrongly. A base "
+        "without some of its layers is smaller and faster; one with zeros in its matrices is neither in memory."
+    ),
+}
+"""What of a pruned model is smaller and faster, by layout."""
 _WRITES = """written = model.generate(asked["input_ids"], attention_mask=asked["attention_mask"], max_new_tokens=64)
 print(tokenizer.decode(written[0, asked["input_ids"].shape[1] :], skip_special_tokens=True))
 """
@@ -36,9 +51,10 @@ print(tokenizer.decode(written[0, asked["input_ids"].shape[1] :], skip_special_t
 
 def layout_of(folder: Path) -> AdapterLayout:
     """What kind of export a folder holds."""
+    loads = (folder / "load.py").is_file()
     if (folder / "adapter_config.json").is_file():
-        return "peft"
-    return "trained" if (folder / "load.py").is_file() else "whole"
+        return "beside" if loads else "peft"
+    return "trained" if loads else "whole"
 
 
 def snippet(layout: AdapterLayout, about: About) -> str:
@@ -46,7 +62,7 @@ def snippet(layout: AdapterLayout, about: About) -> str:
     kind = get_kind(about.task)
     writes = kind.causal_lm
     auto = "AutoModelForCausalLM" if writes else "AutoModelForSequenceClassification"
-    names = ["AutoTokenizer", *([auto] if layout != "trained" else []), *([] if writes else ["pipeline"])]
+    names = ["AutoTokenizer", *([auto] if layout in ("peft", "whole") else []), *([] if writes else ["pipeline"])]
     if writes and layout == "peft":
         names.append("GenerationConfig")
     lines = _IMPORTS[layout] + f"from transformers import {', '.join(sorted(names, key=str.casefold))}\n\n"
@@ -56,7 +72,7 @@ def snippet(layout: AdapterLayout, about: About) -> str:
     lines += "tokenizer = AutoTokenizer.from_pretrained(adapter)\n"
     if layout == "peft":
         lines += _BASE[not writes]
-    elif layout == "trained":
+    elif layout != "whole":
         lines += "sys.path.insert(0, adapter)\nfrom load import load\n\n"
         lines += "model = load()\n" if about.repository else "model = load(base)\n"
     else:
@@ -87,6 +103,8 @@ def notes(layout: AdapterLayout, about: About) -> str:
         said.append("`model.merge_and_unload()` gives the base model with the adapter in it, with the same scores.")
     if layout == "trained":
         said.append("It is no adapter of PEFT's: PEFT and pipelines that are given the folder's name cannot load it.")
+    if about.method == "prune":
+        said.append(_PRUNED[layout])
     if about.method == "side" and writes:
         said.append("It keeps no keys and values of earlier tokens, so that each new token reads the whole text again.")
     return "\n\n".join(said)

@@ -173,7 +173,26 @@ def test_every_option_of_every_method_is_planned_again(house: House) -> None:
     apart = {"weights", "teacher", "teacher_model", "teacher_job"}
     """Beside these, other options are refused."""
     blocks = [("zo", {"weights": "all", "hyperparameters": {"steps": 7}})]
+    pruned = {
+        "sparsity": 0.25,
+        "scope": "matrix",
+        "when": "schedule",
+        "rounds": 2,
+        "first": 2,
+        "last": 4,
+        "rewind": True,
+    }
+    adapted = {
+        "weights": "lora",
+        "r": 3,
+        "alpha": 5.0,
+        "target_modules": ["query", "key"],
+        "hyperparameters": {"steps": 7},
+    }
+    blocks += [("prune", pruned | {"hyperparameters": {"steps": 7}}), ("prune", adapted)]  # not all of it at once
     for name in method_names():
+        if name == "prune":
+            continue
         method = get_method(name)
         numbers = {number: unusual[number] for number in method.Request.model_fields}
         if name == "zo":

@@ -107,7 +107,7 @@ def test_every_kind_has_two_sides(name, tokenizer, writer_tokenizer):
 
 
 @pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("layout", ["peft", "trained", "whole"])
+@pytest.mark.parametrize("layout", ["peft", "trained", "whole", "beside"])
 def test_what_a_card_says_of_a_kind_is_python(name, layout):
     labels = LABELS if get_kind(name).labelled else ()
     lines = snippet(layout, About("minilm", "0" * 64, "lora", name, labels, 77))

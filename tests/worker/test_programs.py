@@ -1,6 +1,8 @@
 """Jobs of several phases, of an indivisible one, and jobs that an earlier version planned, attempted in this process."""
 
+import io
 import json
+import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -143,6 +145,30 @@ def test_a_worker_killed_in_any_phase_or_between_is_followed_by_one_that_goes_on
     assert authorised(service, id) == [FULL, BIASES]
     assert set(asked) == ({0, 1} if ordinal == 0 else {1})
     assert service.settlement(id).spent_change == price(paid(service, id))
+
+
+@pytest.mark.parametrize("count", [2, 9, 16], ids=["before", "between", "at the last step"])
+def test_a_worker_killed_between_two_prunings_is_followed_by_one_that_prunes_the_rest(
+    service: Service, go: Attempt, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Nothing is charged twice, and what is published has all its zeros."""
+    id = service.submit(method="prune", options={"rounds": 3, "first": 4, "last": 12}, steps=16, hint=False)
+    with monkeypatch.context() as patch:
+        after(patch, 0, count, lambda: None, then_die=True)
+        with pytest.raises(Died):
+            go(id)
+    lose(service)
+    asked = after(monkeypatch, -1, 1, lambda: None)
+    go(id)
+    assert service.status(id) == "succeeded"
+    assert authorised(service, id) == [16]
+    assert len(asked) == 16 - count + 1, "the last of them in vain"
+    assert service.settlement(id).spent_change == price(paid(service, id))
+    with zipfile.ZipFile(io.BytesIO(get_bytes(service.store, service.released(id)["adapter"].blob))) as left:
+        stored = safetensors.torch.load(left.read("trained.safetensors"))
+    bits = [tensor for name, tensor in stored.items() if name.endswith(".mask")]
+    survivors = sum(tensor.numel() for name, tensor in stored.items() if name.endswith(".values"))
+    assert 8 * sum(tensor.numel() for tensor in bits) == 2 * survivors
 
 
 def test_a_cancel_in_the_second_phase_costs_what_was_authorised_of_both(
