@@ -38,9 +38,9 @@ def require_held(model: nn.Module, task: TaskKind) -> None:
         ratio = float(found.norm() / exact.norm())
         if not (cosine >= LEAST_COSINE and abs(ratio - 1) <= MOST_OFF):
             raise InexactGradient(
-                f"{what} {where}, coupled by {network.COUPLING:g}, has not the gradients of exact autograd when its "
-                f"layers are computed again: their cosine is {cosine:.4f}, where {LEAST_COSINE} is asked for, and their "
-                f"norm {ratio:.3f} times the exact one; take lora or side"
+                f"{what} {where}, coupled by {network.COUPLING:g}, has other gradients than exact autograd when its "
+                f"layers are computed again: their cosine is {cosine:.4f}, where {LEAST_COSINE} is asked for, and "
+                f"their norm {ratio:.3f} times the exact one; take lora or side"
             )
 
 

@@ -1,5 +1,5 @@
-"""A frozen model whose layers are coupled so that each can be undone, with a thin adapter beside each, and how to open a
-folder that holds the adapters. Needs torch, transformers and safetensors, nothing else.
+"""A frozen model whose layers are coupled so that each can be undone, with a thin adapter beside each, and how to open
+a folder that holds the adapters. Needs torch, transformers and safetensors, nothing else.
 
 from load import load
 model = load("folder of the base model")  # left out: the hub's repository that tacit.json names
@@ -95,8 +95,8 @@ def _layers(model: Any) -> nn.ModuleList:
 
 @dataclass
 class Streams:
-    """The two states of one pass, before a layer and after it: on the grid, int64 [m, T, d] each (before the first layer
-    there is none), and as the model sees them. `rest`: what a layer puts out beside its state."""
+    """The two states of one pass, before a layer and after it: on the grid, int64 [m, T, d] each (before the first
+    layer there is none), and as the model sees them. `rest`: what a layer puts out beside its state."""
 
     grid: tuple[Any, ...]
     seen: tuple[Any, ...]
@@ -133,20 +133,20 @@ class Call:
 
 
 class Coupled(nn.Module):
-    """A frozen layer in a reversible network, in the layer's own place (DP-MemArc's reversible variant, Liu et al. 2024,
-    after MEFT, Liao et al. 2023; a reconstruction, see below).
+    """A frozen layer in a reversible network, in the layer's own place. A reconstruction of DP-MemArc's reversible
+    variant (Liu et al. 2024) from MEFT (Liao et al. 2023), with three changes.
 
-    With h_0 the first coupled layer's input, h_1 = layer_0(h_0) + A_0(h_0) and from there on, with c = COUPLING,
+    h_0 is what the first coupled layer reads, h_1 = layer_0(h_0) + A_0(h_0), and from there on, with c = COUPLING,
 
     h_{l+1} = c h_{l-1} + F_l(h_l);   F_l(h) = (1 + c) layer_l(h) - 2 c h + A_l(h);   A(h) = Up relu(Down norm(h))
 
-    MEFT's two streams are (c h_{l-1}, h_l). Its second adapter G reads the very h_l that the next A reads and is added at
-    the same place, so that one of them is enough. F is centred: with Up at zero h_{l+1} departs from layer_l(h_l) by
-    c (layer_l(h_l) - 2 h_l + h_{l-1}), c times the bend of the states' path, where MEFT's departs by c h_{l-1}.
+    MEFT's two streams are (c h_{l-1}, h_l). Its second adapter, G, reads the very h_l that the next A reads and is added
+    at the same place, so that one of them is enough. F is centred: with Up at zero h_{l+1} departs from layer_l(h_l) by
+    c (layer_l(h_l) - 2 h_l + h_{l-1}), c times the bend in the states' path, where MEFT's departs by c h_{l-1}.
 
-    Undone in floating point, an error grows 1/c times a layer, whatever the weights become while they train. So
-    states are integers: c h is a shift, of which the lost bits are kept (half a byte a number), and the inverse exact
-    (MacKay et al. 2018). Rounding to the grid has the gradient of the identity.
+    Undone in floating point, an error grows 1/c times a layer, and more as the weights move. So states are integers: c h
+    is a shift, of which the lost bits are kept (half a byte a number), and the inverse is exact (MacKay et al. 2018).
+    Rounding to the grid has the gradient of the identity.
     """
 
     def __init__(self, layer: nn.Module, size: int, width: int, passes: Passes, first: bool, last: bool) -> None:
@@ -239,8 +239,8 @@ def undo(streams: Streams, added: Tensor, lost: Tensor | None) -> None:
 
 
 class _Step(torch.autograd.Function):
-    """One layer of a pass. Nothing is kept but the lost bits, and by the last layer the last two states: going back, each
-    layer finds its input again, computes F a second time, with a graph, and hands on what autograd makes of it."""
+    """One layer of a pass. Nothing is kept but the lost bits, and by the last layer the last two states: going back,
+    each layer computes F a second time, with a graph, hands on what autograd makes of it, and finds the state before."""
 
     @staticmethod
     def forward(
