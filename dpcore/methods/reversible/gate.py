@@ -2,6 +2,7 @@
 anything is paid, with the weights as they are and moved."""
 
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,51 +18,67 @@ LEAST_COSINE, MOST_OFF = 0.999, 0.01
 """Of the gradient over all that trains with exact autograd's, and of the ratio of their norms to one."""
 
 
+@dataclass(frozen=True)
+class Held:
+    """Of a gradient and exact autograd's: the cosine, and how many times its norm the former has; the largest number of
+    a state."""
+
+    cosine: float
+    ratio: float
+    largest: float
+
+    @property
+    def exact(self) -> bool:
+        """False for what is no number, too."""
+        return self.cosine >= LEAST_COSINE and abs(self.ratio - 1) <= MOST_OFF
+
+
 def require_held(model: nn.Module, task: TaskKind) -> None:
     """Raises HalfPrecision for weights with too few digits, and InexactGradient, with the model, its depth and the way
     out, where a state is not finite or off the grid, or a gradient is not exact autograd's."""
     require_digits(model)
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    depth = sum(isinstance(module, network.Coupled) for module in model.modules())
-    what = f"a reversible network of this model ({type(model).__name__}, {depth} coupled layers)"
     for by in (0.0, *MOVES):
-        where = f"with its weights moved by {by:g} of their size" if by else "as it is"
-        with moved(parameters, by) if by else nullcontext(), evaluating(model), explicit_masks():
-            exact, largest = _plainly(model, parameters, task)
-            if not exact.isfinite().all() or not largest < network.LARGEST:
-                raise InexactGradient(
-                    f"{what} {where} has states up to {largest:.1e}, of which it can undo none beyond "
-                    f"{network.LARGEST:.1e}, or a gradient that is not finite; take lora or side"
-                )
-            found = _gradient(model, parameters, task)
-        cosine = float(found @ exact / (found.norm() * exact.norm()).clamp(min=torch.finfo(exact.dtype).tiny))
-        ratio = float(found.norm() / exact.norm())
-        if not (cosine >= LEAST_COSINE and abs(ratio - 1) <= MOST_OFF):
+        held = compare(model, task, by)
+        depth = sum(isinstance(module, network.Coupled) for module in model.modules())
+        what = f"a reversible network of this model ({type(model).__name__}, {depth} coupled layers)"
+        what += f" with its weights moved by {by:g} of their size" if by else " as it is"
+        if not held.largest < network.LARGEST:
             raise InexactGradient(
-                f"{what} {where}, coupled by {network.COUPLING:g}, has other gradients than exact autograd when its "
-                f"layers are computed again: their cosine is {cosine:.4f}, where {LEAST_COSINE} is asked for, and "
-                f"their norm {ratio:.3f} times the exact one; take lora or side"
+                f"{what} has states up to {held.largest:.1e}, where it can undo none beyond {network.LARGEST:.1e}; "
+                "take lora or side"
+            )
+        if not held.exact:
+            raise InexactGradient(
+                f"{what}, coupled by {network.COUPLING:g}, has other gradients than exact autograd when its layers are "
+                f"computed again: their cosine is {held.cosine:.4f}, where {LEAST_COSINE} is asked for, and their norm "
+                f"{held.ratio:.3f} times the exact one; take lora or side"
             )
 
 
-def _plainly(model: nn.Module, parameters: dict[str, nn.Parameter], task: TaskKind) -> tuple[Tensor, float]:
-    """The gradient by exact autograd, and the largest number of a state."""
-    largest = [0.0]
-    hooks = [
-        module.register_forward_hook(lambda _, __, out: largest.append(_size(out)))
-        for module in model.modules()
-        if isinstance(module, network.Coupled)
-    ]
-    try:
-        with network.plainly(model):
-            return _gradient(model, parameters, task), max(largest)
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _size(out: Tensor | tuple[Tensor, ...]) -> float:
-    return float((out[0] if isinstance(out, tuple) else out).detach().abs().max())
+def compare(model: nn.Module, task: TaskKind, by: float) -> Held:
+    """The gradient of a made-up record's loss over all that trains beside exact autograd's, weights moved by so many
+    times their size."""
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    largest: list[Tensor] = []
+    with moved(parameters, by) if by else nullcontext(), evaluating(model), explicit_masks():
+        found = _gradient(model, parameters, task)
+        hooks = [
+            module.register_forward_hook(lambda _, __, out: largest.append(out[0] if isinstance(out, tuple) else out))
+            for module in model.modules()
+            if isinstance(module, network.Coupled)
+        ]
+        try:
+            with network.plainly(model):
+                exact = _gradient(model, parameters, task)
+        finally:
+            for hook in hooks:
+                hook.remove()
+    norms = found.norm(), exact.norm()
+    return Held(
+        cosine=float(found @ exact / (norms[0] * norms[1])),
+        ratio=float(norms[0] / norms[1]),
+        largest=float(torch.stack([state.detach().abs().amax() for state in largest]).amax()),  # NaN stays NaN
+    )
 
 
 def _gradient(model: nn.Module, parameters: dict[str, nn.Parameter], task: TaskKind) -> Tensor:
