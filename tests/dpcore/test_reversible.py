@@ -18,6 +18,7 @@ from dpcore.methods import get_trainer
 from dpcore.methods.reversible import gate, network
 from dpcore.terms.facts import ModelFacts
 from dpcore.terms.methods import get_method
+from dpcore.terms.speed import Speed
 
 from . import zoo
 from .architectures import Examples, alone
@@ -209,16 +210,19 @@ def test_a_run_asks_the_gate_before_it_asks_for_a_step(make_reversible, make_rec
 def test_draws_noise_and_gradients_know_nothing_of_torch_s_generator(
     make_reversible, make_records, task, unit, clipping
 ):
-    """Nor do they move it, though dropout is asked for; recomputed layers change nothing."""
+    """Nor do they move it, though dropout is asked for; checkpointed layers inside change nothing."""
     results, records = [], make_records(24)
     owners = np.arange(24) % 6 if unit == "user" else None
     for seed in (1, 2):
-        model = make_reversible("bert", dtype=torch.float32).train()
+        model = make_reversible("bert", dtype=torch.float32)
+        for layer in coupled(model):
+            layer.train()
         torch.manual_seed(seed)
         state = torch.get_rng_state()
         program = make_program(steps=2, unit=unit, clipping=clipping, expected_batch=3)
         begin = partial(get_trainer("reversible").begin, task="classification")
-        Host().run(model, task, records, program, owners=owners, streams=secret(), begin=begin)
+        speed = Speed(recompute=seed == 2)
+        Host().run(model, task, records, program, owners=owners, streams=secret(), begin=begin, speed=speed)
         assert torch.equal(torch.get_rng_state(), state)
         results.append(trained(model))
     assert equal(*results)

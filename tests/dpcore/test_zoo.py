@@ -19,6 +19,8 @@ SAMPLE = [
     ("gemma2", "completion", "full", "fast"),  # norms with an offset, capped scores, a tied head
     ("qwen3", "completion", "lora-fa", "fast"),  # norms in each head
     ("phi", "completion", "side", "fast"),
+    ("modernbert", "classification", "reversible", "fast"),  # layers of two kinds, each with a mask of its own
+    ("phi", "completion", "reversible", "fast"),
 ]
 """Type, kind, method and the engine that the step takes: one of each way in which layers use a parameter."""
 

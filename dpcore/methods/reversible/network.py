@@ -141,12 +141,12 @@ class Coupled(nn.Module):
     h_{l+1} = c h_{l-1} + F_l(h_l);   F_l(h) = (1 + c) layer_l(h) - 2 c h + A_l(h);   A(h) = Up relu(Down norm(h))
 
     MEFT's two streams are (c h_{l-1}, h_l). Its second adapter, G, reads the very h_l that the next A reads and is
-    added at the same place, so that one of them is enough. F is centred: with Up at zero h_{l+1} departs from layer_l(h_l) by
-    c (layer_l(h_l) - 2 h_l + h_{l-1}), c times the bend in the states' path, where MEFT's departs by c h_{l-1}.
+    added at the same place, so that one of them is enough. F is centred: with Up at zero h_{l+1} departs from
+    layer_l(h_l) by c (layer_l(h_l) - 2 h_l + h_{l-1}), c times the bend in the states' path; MEFT's by c h_{l-1}.
 
     Undone in floating point, an error grows 1/c times a layer, and more as the weights move. So states are integers:
-    c h is a shift, of which the lost bits are kept (half a byte a number), and the inverse is exact (MacKay et al. 2018).
-    Rounding to the grid has the gradient of the identity.
+    c h is a shift, of which the lost bits are kept (half a byte a number), and the inverse is exact (MacKay et al.
+    2018). Rounding to the grid has the gradient of the identity.
     """
 
     def __init__(self, layer: nn.Module, size: int, width: int, passes: Passes, first: bool, last: bool) -> None:
