@@ -72,11 +72,11 @@ def floating(dtype: torch.dtype, coupling: float) -> Iterator[None]:
         before, now = streams.grid
         after = added.to(dtype) + (0 if before is None else coupling * before)
         streams.grid = (now, after)
-        return after.to(added.dtype), None if before is None else after.new_empty(0)
+        return after.to(added.dtype), None
 
-    def undo(streams: network.Streams, added: Tensor, lost: Tensor | None) -> None:
+    def undo(streams: network.Streams, added: Tensor, lost: Tensor) -> None:
         now, after = streams.grid
-        streams.grid = (None if lost is None else (after - added.to(dtype)) / coupling, now)
+        streams.grid = ((after - added.to(dtype)) / coupling, now)
 
     changes: dict[str, Any] = {
         "COUPLING": coupling,

@@ -132,9 +132,9 @@ def test_a_layer_is_undone_to_the_bit(make_reversible, examples, monkeypatch, na
     monkeypatch.setattr(network, "advance", advance)
     monkeypatch.setattr(network, "undo", undone)
     records.losses(model, np.arange(RECORDS)).sum().backward()
-    assert len(there) == len(back) == len(coupled(model)) >= 6
-    for before, after in zip(there, reversed(back), strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True) if a is not None)
+    assert len(there) == len(back) + 1 == len(coupled(model)) >= 6
+    for before, after in zip(there[1:], reversed(back), strict=True):  # nothing is needed from before the first
+        assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2-lm", "llama-lm"])
@@ -162,7 +162,7 @@ def test_the_gate_refuses_a_network_that_does_not_hold_and_says_why(make_reversi
     few, many = make_reversible(name, layers=2), make_reversible(name, layers=26)
     gate.require_held(many, kind(name))
     undo = network.undo
-    monkeypatch.setattr(network, "undo", lambda s, added, lost: undo(s, added, None if lost is None else 0 * lost))
+    monkeypatch.setattr(network, "undo", lambda s, added, lost: undo(s, added, 0 * lost))
     gate.require_held(few, kind(name))
     with pytest.raises(
         InexactGradient, match=r"(13|26) coupled layers\) .*coupled by 0.0625.*cosine.*take lora or side"
@@ -198,7 +198,7 @@ def test_the_gate_tries_moved_weights_states_off_the_grid_and_half_precision(mak
 def test_a_run_asks_the_gate_before_it_asks_for_a_step(make_reversible, make_records, task, monkeypatch):
     model, host = make_reversible("bert", dtype=torch.float32), Host()
     undo = network.undo
-    monkeypatch.setattr(network, "undo", lambda s, added, lost: undo(s, added + 1, lost))
+    monkeypatch.setattr(network, "undo", lambda s, added, lost: undo(s, 1.1 * added, lost))
     begin = partial(get_trainer("reversible").begin, task="classification")
     with pytest.raises(InexactGradient, match="reversible"):
         host.run(model, task, make_records(20), make_program(steps=1), begin=begin)
@@ -257,6 +257,7 @@ def test_it_starts_near_its_base(make_base, examples, monkeypatch, name):
     before = base(input_ids=records.ids, attention_mask=records.mask).logits
     model = get_trainer("reversible").attach(base, {}, task=kind(name), seed=3)
 
+    @torch.no_grad()
     def off() -> float:
         logits = model(input_ids=records.ids, attention_mask=records.mask).logits
         return float((logits - before).norm() / before.norm())
@@ -314,7 +315,7 @@ def test_memory_is_flat_in_depth_by_its_formula_too():
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("bart", "one list"), ("t5", "one list"), ("albert", "one list"), ("funnel", "one list"), ("xlnet", "")],
+    [("bart", "one list"), ("t5", "one list"), ("albert", "one list"), ("funnel", "cannot be run"), ("xlnet", "")],
 )
 def test_other_models_hold_or_are_refused_with_words(name, words):
     """An encoder with a decoder, layers that are one, layers that pool; XLNet, whose layers give tuples, is one list."""
@@ -322,5 +323,5 @@ def test_other_models_hold_or_are_refused_with_words(name, words):
     if not words:
         get_trainer("reversible").attach(base, {}, task="classification", seed=3)
         return
-    with pytest.raises(ValueError, match=f"reversible network needs .*{words}.*take lora or side"):
+    with pytest.raises(ValueError, match=f"reversible network .*{words}.*take lora or side"):
         get_trainer("reversible").attach(base, {}, task="classification", seed=3)

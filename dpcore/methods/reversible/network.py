@@ -200,9 +200,13 @@ class Coupled(nn.Module):
             out = self.layer(now, *call.args, **call.kwargs)
             streams.rest = tuple(out[1:]) if isinstance(out, tuple) else None
             hidden: Tensor = out[0] if isinstance(out, tuple) else out
-            # Of one scale whatever the model, without which one layer's outliers would fill a clipped gradient.
-            change: Tensor = self.up(F.relu(self.down(F.layer_norm(now, now.shape[-1:]))))
+            change = self.change(now)
             return hidden + change if self.first else (1 + COUPLING) * hidden - 2 * COUPLING * now + change
+
+    def change(self, now: Tensor) -> Tensor:
+        """A of the state [m, T, d]."""
+        # Of one scale whatever the model, without which one layer's outliers would fill a clipped gradient.
+        return self.up(F.relu(self.down(F.layer_norm(now, now.shape[-1:]))))  # type: ignore[no-any-return]
 
 
 def on_grid(state: Tensor) -> Tensor:
@@ -228,14 +232,11 @@ def advance(layer: Coupled, streams: Streams, added: Tensor) -> tuple[Tensor, Te
     return off_grid(after, added.dtype) + 0 * added, lost
 
 
-def undo(streams: Streams, added: Tensor, lost: Tensor | None) -> None:
+def undo(streams: Streams, added: Tensor, lost: Tensor) -> None:
     """From (now, after) back to (before, now)."""
     now, after = streams.grid
-    before = None
-    if lost is not None:
-        low = torch.stack([lost & (2**BITS - 1), lost >> BITS], dim=-1).flatten(-2)
-        before = (after - on_grid(added)) << BITS | low
-    streams.grid = (before, now)
+    low = torch.stack([lost & (2**BITS - 1), lost >> BITS], dim=-1).flatten(-2)
+    streams.grid = ((after - on_grid(added)) << BITS | low, now)
 
 
 class _Step(torch.autograd.Function):
@@ -273,8 +274,8 @@ class _Step(torch.autograd.Function):
         return None, None, None, before, found.get(id(leaf)), *(found[id(p)] for p in ctx.trained)
 
 
-def _again(ctx: Any, lost: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The layer's input and F of it, with a graph; the streams go one layer back."""
+def _again(ctx: Any, lost: Tensor) -> tuple[Tensor, Tensor]:
+    """The layer's input and F of it, with a graph; the streams go one layer back. Of the first layer A is enough."""
     layer, streams = ctx.layer, ctx.streams
     now = streams.grid[0]
     leaf = off_grid(now, layer.down.weight.dtype).requires_grad_(ctx.needs_input_grad[4])
@@ -283,6 +284,8 @@ def _again(ctx: Any, lost: Tensor | None) -> tuple[Tensor, Tensor]:
         for mode in ctx.modes:
             if mode not in active:
                 entered.enter_context(mode)
+        if layer.first:  # below it nothing trains and nothing is undone
+            return leaf, layer.change(leaf)
         added = layer.work(leaf, ctx.call, streams)
     undo(streams, added.detach(), lost)
     return leaf, added
