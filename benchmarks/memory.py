@@ -1,8 +1,9 @@
 """How much memory does each method need for a micro-batch of private gradients, by depth and length?
 
-{bert,gpt2}/d{6,12,24}/t{128,512}/{full,lora,lora-fa,bitfit,side,reversible}/bytes   what autograd saves for the backward
-                                   pass (storages, each once, weights left out; not what that pass computes again and
-                                   lets go, which the peak has) and the per-unit gradients that it leaves,
+{bert,gpt2}/d{6,12,24}/t{128,512}/{full,lora,lora-fa,bitfit,side,reversible}/bytes
+                                   what autograd saves for the backward pass (storages, each once, weights left out;
+                                   not what that pass computes again and lets go, which the peak has) and the per-unit
+                                   gradients that it leaves,
                                    found on 2 records and scaled to the batch; the detail has both, and the peak of
                                    resident memory (on a GPU: allocated) over the level before, on the whole batch
 .../lora-default/bytes             LoRA where the service puts it by default: in a classifier's upper half

@@ -65,7 +65,7 @@ def written_out(self, hidden_states, *args, **kwargs):
     made = self.layer(hidden_states, *args, **kwargs)
     out = made[0] if isinstance(made, tuple) else made
     change = self.up(F.relu(self.down(F.layer_norm(hidden_states, hidden_states.shape[-1:]))))
-    return out + change + (0 if before is None else C * (out - 2 * hidden_states + before))
+    return out + change + (0 if before is None else C * (before - hidden_states))
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -158,14 +158,14 @@ def test_what_is_kept_hardly_grows_with_depth(make_reversible, make_base, name):
 
 @pytest.mark.parametrize("name", ["bert", "gpt2-lm", "llama-lm"])
 def test_the_gate_refuses_a_network_that_does_not_hold_and_says_why(make_reversible, monkeypatch, name):
-    """Without the bits that a shift loses an error grows by 16 a layer: a few layers hold, many do not."""
+    """Without the bits that a shift loses an error grows by 256 a layer: a few layers hold, many do not."""
     few, many = make_reversible(name, layers=2), make_reversible(name, layers=26)
     gate.require_held(many, kind(name))
     undo = network.undo
     monkeypatch.setattr(network, "undo", lambda s, added, lost: undo(s, added, 0 * lost))
     gate.require_held(few, kind(name))
     with pytest.raises(
-        InexactGradient, match=r"(13|26) coupled layers\) .*coupled by 0.0625.*cosine.*take lora or side"
+        InexactGradient, match=r"(13|26) coupled layers\) .*coupled by 0.00390625.*cosine.*take lora or side"
     ):
         gate.require_held(many, kind(name))
     with pytest.raises(ValueError, match="take lora or side"):
@@ -252,7 +252,7 @@ def test_a_record_that_is_not_finite_is_so_for_its_own_sum_alone(make_reversible
 
 @pytest.mark.parametrize("name", BASES)
 def test_it_starts_near_its_base(make_base, examples, monkeypatch, name):
-    """Nearer by far than an uncentred coupling does."""
+    """Nearer than an uncentred coupling does."""
     base, records = make_base(name, layers=8), examples(name)
     before = base(input_ids=records.ids, attention_mask=records.mask).logits
     model = get_trainer("reversible").attach(base, {}, task=kind(name), seed=3)
@@ -270,8 +270,8 @@ def test_it_starts_near_its_base(make_base, examples, monkeypatch, name):
         return self.layer(hidden_states, *args, **kwargs) + C * before
 
     monkeypatch.setattr(network.Coupled, "forward", uncentred)
-    assert centred < 0.5 * off()
-    assert centred < 0.05
+    assert centred < 0.01
+    assert centred < off()
 
 
 @pytest.mark.parametrize("name", ["gpt2-lm", "llama-lm"])

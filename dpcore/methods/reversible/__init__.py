@@ -39,7 +39,7 @@ def attach(model: PreTrainedModel, options: Mapping[str, Any], *, task: TaskKind
         require_held(model, task)
     except NotTrainable as error:
         raise ValueError(str(error)) from error
-    return model
+    return model  # type: ignore[no-any-return]
 
 
 def begin(model: nn.Module, phase: Phase, kept: Mapping[str, Tensor], *, task: TaskKind) -> None:

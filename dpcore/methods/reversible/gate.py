@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dpcore.engine.errors import InexactGradient, Unrunnable
-from dpcore.engine.rehearsal import MOVES, evaluating, moved, require_digits
+from dpcore.engine.rehearsal import MOVES, NothingToCompare, evaluating, moved, require_digits
 from dpcore.explicit_mask import explicit_masks
 from dpcore.machine.micro_batches import out_of_memory
 from dpcore.methods.reversible import network
@@ -40,7 +40,12 @@ def require_held(model: nn.Module, task: TaskKind) -> None:
     out, where a state is not finite or off the grid, or a gradient is not exact autograd's."""
     require_digits(model)
     for by in (0.0, *MOVES):
-        held = compare(model, task, by)
+        try:
+            held = compare(model, task, by)
+        except NothingToCompare:
+            if by:  # so far from where they were, there may be nothing left
+                continue
+            raise
         depth = sum(isinstance(module, network.Coupled) for module in model.modules())
         what = f"a reversible network of this model ({type(model).__name__}, {depth} coupled layers)"
         what += f" with its weights moved by {by:g} of their size" if by else " as it is"
@@ -59,7 +64,7 @@ def require_held(model: nn.Module, task: TaskKind) -> None:
 
 def compare(model: nn.Module, task: TaskKind, by: float) -> Held:
     """The gradient of a made-up record's loss beside exact autograd's, weights moved by so many times their size.
-    Raises Unrunnable for a model that cannot be run."""
+    Raises Unrunnable for a model that cannot be run, and NothingToCompare."""
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     largest: list[Tensor] = []
     with moved(parameters, by) if by else nullcontext(), evaluating(model), explicit_masks():
@@ -77,6 +82,11 @@ def compare(model: nn.Module, task: TaskKind, by: float) -> Held:
                 hook.remove()
     # A first half behind a second that is zero has none.
     pairs = [(mine, plain) for mine, plain in zip(found, exact, strict=True) if not (mine.norm() == plain.norm() == 0)]
+    if not pairs:
+        raise NothingToCompare(
+            f"a reversible network of this model ({type(model).__name__}) has a gradient of zero on a made-up record, "
+            "so that nothing can be compared; take lora or side"
+        )
     ratios = torch.stack([mine.norm() / plain.norm() for mine, plain in pairs])
     return Held(
         cosine=float(torch.stack([mine @ plain / (mine.norm() * plain.norm()) for mine, plain in pairs]).amin()),
@@ -87,7 +97,7 @@ def compare(model: nn.Module, task: TaskKind, by: float) -> Held:
 
 def _gradient(model: nn.Module, parameters: dict[str, nn.Parameter], task: TaskKind) -> list[Tensor]:
     """Of a made-up record's loss, by tensor, flat, float64."""
-    ids = made_up(model.config).to(next(model.parameters()).device)  # type: ignore[arg-type]
+    ids = made_up(model.config).to(next(model.parameters()).device)
     cache = {"use_cache": False} if task in CAUSAL_LM else {}
     try:
         with torch.enable_grad():

@@ -25,8 +25,8 @@ from transformers.cache_utils import Cache
 
 FLOAT32 = {"dtype" if transformers.__version__ >= "5" else "torch_dtype": torch.float32}
 """transformers before 4.56 knows the old name alone."""
-BITS = 4
-"""Of each number of a state, what its halving takes away and the backward pass needs again: half a byte a layer."""
+BITS = 8
+"""Of each number of a state, which a shift loses and the backward pass needs again: a byte a layer."""
 COUPLING = 2.0**-BITS
 """lambda times beta: how much of the state before last goes into the next."""
 GRID = 2.0**40
@@ -64,11 +64,9 @@ def load(base: str | None = None, folder: str | Path = Path(__file__).parent) ->
 
 def couple(model: Any, *, width: int, first: int) -> None:
     """Couple the layers of a model from the `first` on, in place; everything is frozen but their adapters, which change
-    nothing yet. Raises ValueError for a model whose layers are not one list, or have an odd number of units."""
+    nothing yet. Raises ValueError for a model whose layers are not one list."""
     layers = _layers(model)
     size = int(model.config.hidden_size)
-    if size % 2:
-        raise ValueError(f"a reversible network keeps two numbers in a byte, and the model's width {size} is odd")
     model.requires_grad_(False)
     passes = Passes()
     for place in range(first, len(layers)):
@@ -138,15 +136,15 @@ class Coupled(nn.Module):
 
     h_0 is what the first coupled layer reads, h_1 = layer_0(h_0) + A_0(h_0), and from there on, with c = COUPLING,
 
-    h_{l+1} = c h_{l-1} + F_l(h_l);   F_l(h) = (1 + c) layer_l(h) - 2 c h + A_l(h);   A(h) = Up relu(Down norm(h))
+    h_{l+1} = c h_{l-1} + F_l(h_l);   F_l(h) = layer_l(h) - c h + A_l(h);   A(h) = Up relu(Down norm(h))
 
     MEFT's two streams are (c h_{l-1}, h_l). Its second adapter, G, reads the very h_l that the next A reads and is
     added at the same place, so that one of them is enough. F is centred: with Up at zero h_{l+1} departs from
-    layer_l(h_l) by c (layer_l(h_l) - 2 h_l + h_{l-1}), c times the bend in the states' path; MEFT's by c h_{l-1}.
+    layer_l(h_l) by c (h_{l-1} - h_l), where MEFT's departs by c h_{l-1}.
 
     Undone in floating point, an error grows 1/c times a layer, and more as the weights move. So states are integers:
-    c h is a shift, of which the lost bits are kept (half a byte a number), and the inverse is exact (MacKay et al.
-    2018). Rounding to the grid has the gradient of the identity.
+    c h is a shift, of which the lost bits are kept, and the inverse is exact (MacKay et al. 2018), for a c so small that
+    training starts at the model. Rounding to the grid has the gradient of the identity.
     """
 
     def __init__(self, layer: nn.Module, size: int, width: int, passes: Passes, first: bool, last: bool) -> None:
@@ -200,8 +198,8 @@ class Coupled(nn.Module):
             out = self.layer(now, *call.args, **call.kwargs)
             streams.rest = tuple(out[1:]) if isinstance(out, tuple) else None
             hidden: Tensor = out[0] if isinstance(out, tuple) else out
-            change = self.change(now)
-            return hidden + change if self.first else (1 + COUPLING) * hidden - 2 * COUPLING * now + change
+            added = hidden + self.change(now)
+            return added if self.first else added - COUPLING * now
 
     def change(self, now: Tensor) -> Tensor:
         """A of the state [m, T, d]."""
@@ -225,8 +223,7 @@ def advance(layer: Coupled, streams: Streams, added: Tensor) -> tuple[Tensor, Te
     after, lost = on_grid(added), None
     if before is not None:
         after += before >> BITS
-        low = before & (2**BITS - 1)
-        lost = (low[..., ::2] | low[..., 1::2] << BITS).to(torch.uint8)
+        lost = (before & (2**BITS - 1)).to(torch.uint8)
     streams.grid = (now, after)
     # A state that is not finite stays so for the loss to see, and its record is left out of the sum.
     return off_grid(after, added.dtype) + 0 * added, lost
@@ -235,8 +232,7 @@ def advance(layer: Coupled, streams: Streams, added: Tensor) -> tuple[Tensor, Te
 def undo(streams: Streams, added: Tensor, lost: Tensor) -> None:
     """From (now, after) back to (before, now)."""
     now, after = streams.grid
-    low = torch.stack([lost & (2**BITS - 1), lost >> BITS], dim=-1).flatten(-2)
-    streams.grid = ((after - on_grid(added)) << BITS | low, now)
+    streams.grid = ((after - on_grid(added)) << BITS | lost.to(torch.int64), now)
 
 
 class _Step(torch.autograd.Function):

@@ -45,10 +45,10 @@ def trainable(options: Options, facts: ModelFacts, *, labels: int, task: TaskKin
 
 
 def memory(options: Options, facts: ModelFacts, *, max_length: int, labels: int, task: TaskKind) -> int:
-    """Bytes that training needs beside the process itself. Kept for the backward pass: half a byte of each number of a
-    layer's output, an eighth of a float32. One layer of the model is at work, with its adapter, two states in int64 and
+    """Bytes that training needs beside the process itself. Kept for the backward pass: a byte of each number of a
+    layer's output, a quarter of a float32. One layer of the model is at work, with its adapter, two states in int64 and
     what they are made of."""
-    lost = -(-coupled(facts.layers, task) * facts.hidden_size // 8)
+    lost = -(-coupled(facts.layers, task) * facts.hidden_size // 4)
     at_work = sizes.layer(facts, max_length=max_length) + 16 * facts.hidden_size + 2 * options.width
     kept = sizes.of_tokens(lost + at_work, max_length=max_length)
     kept += sizes.head(facts, max_length=max_length, labels=labels)
