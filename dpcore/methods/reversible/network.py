@@ -143,8 +143,8 @@ class Coupled(nn.Module):
     layer_l(h_l) by c (h_{l-1} - h_l), where MEFT's departs by c h_{l-1}.
 
     Undone in floating point, an error grows 1/c times a layer, and more as the weights move. So states are integers:
-    c h is a shift, of which the lost bits are kept, and the inverse is exact (MacKay et al. 2018), for a c so small that
-    training starts at the model. Rounding to the grid has the gradient of the identity.
+    c h is a shift, of which the lost bits are kept, and the inverse is exact (MacKay et al. 2018), for a c so small
+    that training starts at the model. Rounding to the grid has the gradient of the identity.
     """
 
     def __init__(self, layer: nn.Module, size: int, width: int, passes: Passes, first: bool, last: bool) -> None:
