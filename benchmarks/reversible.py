@@ -73,15 +73,15 @@ def make(shape: str, depth: int) -> PreTrainedModel:
 def floating(dtype: torch.dtype, coupling: float) -> Iterator[None]:
     """Inside, states are floating point, and undone by a division."""
 
-    def advance(layer: network.Coupled, streams: network.Streams, added: Tensor) -> tuple[Tensor, Tensor | None]:
-        before, now = streams.grid
+    def advance(layer: network.Coupled, states: network.States, added: Tensor) -> tuple[Tensor, Tensor | None]:
+        before, now = states.grid
         after = added.to(dtype) + (0 if before is None else coupling * before)
-        streams.grid = (now, after)
+        states.grid = (now, after)
         return after.to(added.dtype), None
 
-    def undo(streams: network.Streams, added: Tensor, lost: Tensor) -> None:
-        now, after = streams.grid
-        streams.grid = ((after - added.to(dtype)) / coupling, now)
+    def undo(states: network.States, added: Tensor, lost: Tensor) -> None:
+        now, after = states.grid
+        states.grid = ((after - added.to(dtype)) / coupling, now)
 
     changes: dict[str, Any] = {
         "COUPLING": coupling,
@@ -119,7 +119,7 @@ def held(shape: str, depth: int) -> list[Figure]:
 def work(centring: str) -> Any:
     """F without an adapter."""
 
-    def made(self: network.Coupled, now: Tensor, call: network.Call, streams: network.Streams) -> Tensor:
+    def made(self: network.Coupled, now: Tensor, call: network.Call, states: network.States) -> Tensor:
         hidden: Tensor = self.layer(now, *call.args, **call.kwargs)
         c = network.COUPLING
         if self.first or centring == "plain":

@@ -121,13 +121,13 @@ def test_a_layer_is_undone_to_the_bit(make_reversible, examples, monkeypatch, na
     there, back = [], []
     forward, undo = network.advance, network.undo
 
-    def advance(layer, streams, added):
-        there.append(streams.grid)
-        return forward(layer, streams, added)
+    def advance(layer, states, added):
+        there.append(states.grid)
+        return forward(layer, states, added)
 
-    def undone(streams, added, lost):
-        undo(streams, added, lost)
-        back.append(streams.grid)
+    def undone(states, added, lost):
+        undo(states, added, lost)
+        back.append(states.grid)
 
     monkeypatch.setattr(network, "advance", advance)
     monkeypatch.setattr(network, "undo", undone)

@@ -92,7 +92,7 @@ def _layers(model: Any) -> nn.ModuleList:
 
 
 @dataclass
-class Streams:
+class States:
     """The two states of one pass, before a layer and after it: on the grid, int64 [m, T, d] each (before the first
     layer there is none), and as the model sees them. `rest`: what a layer puts out beside its state."""
 
@@ -106,7 +106,7 @@ class Passes:
     """What the layers of one model share: the pass that is on its way from the first to the last, and whether layers
     keep their graphs, as plain autograd would."""
 
-    running: Streams | None = None
+    running: States | None = None
     keeps: bool = False
 
 
@@ -138,7 +138,7 @@ class Coupled(nn.Module):
 
     h_{l+1} = c h_{l-1} + F_l(h_l);   F_l(h) = layer_l(h) - c h + A_l(h);   A(h) = Up relu(Down norm(h))
 
-    MEFT's two streams are (c h_{l-1}, h_l). Its second adapter, G, reads the very h_l that the next A reads and is
+    MEFT's two states are (c h_{l-1}, h_l). Its second adapter, G, reads the very h_l that the next A reads and is
     added at the same place, so that one of them is enough. F is centred: with Up at zero h_{l+1} departs from
     layer_l(h_l) by c (h_{l-1} - h_l), where MEFT's departs by c h_{l-1}.
 
@@ -171,9 +171,9 @@ class Coupled(nn.Module):
         between its layers."""
         if self.first:
             start = on_grid(hidden_states)
-            self.passes.running = Streams((None, start), (None, off_grid(start, self.down.weight.dtype)))
-        streams = self.passes.running
-        if streams is None or not (self.first or hidden_states is streams.seen[1]):
+            self.passes.running = States((None, start), (None, off_grid(start, self.down.weight.dtype)))
+        states = self.passes.running
+        if states is None or not (self.first or hidden_states is states.seen[1]):
             raise ValueError(
                 "a reversible network needs a model that does nothing between its layers; take lora or side"
             )
@@ -184,19 +184,19 @@ class Coupled(nn.Module):
         if torch.is_grad_enabled() and trained:
             if any(tensor.requires_grad for tensor in call.tensors()):
                 raise ValueError("a reversible network needs layers that read one state each; take lora or side")
-            after = _Step.apply(self, streams, call.without_cache(), *streams.seen, *trained)  # type: ignore[no-untyped-call]
+            after = _Step.apply(self, states, call.without_cache(), *states.seen, *trained)  # type: ignore[no-untyped-call]
         else:
-            after, _ = advance(self, streams, self.work(streams.seen[1], call, streams))
-        streams.seen = (streams.seen[1], after)
+            after, _ = advance(self, states, self.work(states.seen[1], call, states))
+        states.seen = (states.seen[1], after)
         if self.last:  # nothing of the pass outlives it but what was saved for the way back
-            streams.seen = streams.grid = ()
-        return after if streams.rest is None else (after, *streams.rest)
+            states.seen = states.grid = ()
+        return after if states.rest is None else (after, *states.rest)
 
-    def work(self, now: Tensor, call: Call, streams: Streams) -> Tensor:
+    def work(self, now: Tensor, call: Call, states: States) -> Tensor:
         """F of the state [m, T, d]: what is added to the state before it."""
         with torch.autocast(now.device.type, enabled=False):
             out = self.layer(now, *call.args, **call.kwargs)
-            streams.rest = tuple(out[1:]) if isinstance(out, tuple) else None
+            states.rest = tuple(out[1:]) if isinstance(out, tuple) else None
             hidden: Tensor = out[0] if isinstance(out, tuple) else out
             added = hidden + self.change(now)
             return added if self.first else added - COUPLING * now
@@ -217,22 +217,22 @@ def off_grid(state: Tensor, dtype: torch.dtype) -> Tensor:
     return (state.double() / GRID).to(dtype)
 
 
-def advance(layer: Coupled, streams: Streams, added: Tensor) -> tuple[Tensor, Tensor | None]:
+def advance(layer: Coupled, states: States, added: Tensor) -> tuple[Tensor, Tensor | None]:
     """Put the next state on the grid: as the model sees it, and the bits that the state before it lost."""
-    before, now = streams.grid
+    before, now = states.grid
     after, lost = on_grid(added), None
     if before is not None:
         after += before >> BITS
         lost = (before & (2**BITS - 1)).to(torch.uint8)
-    streams.grid = (now, after)
+    states.grid = (now, after)
     # A state that is not finite stays so for the loss to see, and its record is left out of the sum.
     return off_grid(after, added.dtype) + 0 * added, lost
 
 
-def undo(streams: Streams, added: Tensor, lost: Tensor) -> None:
+def undo(states: States, added: Tensor, lost: Tensor) -> None:
     """From (now, after) back to (before, now)."""
-    now, after = streams.grid
-    streams.grid = ((after - on_grid(added)) << BITS | lost.to(torch.int64), now)
+    now, after = states.grid
+    states.grid = ((after - on_grid(added)) << BITS | lost.to(torch.int64), now)
 
 
 class _Step(torch.autograd.Function):
@@ -241,28 +241,28 @@ class _Step(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, layer: Coupled, streams: Streams, call: Call, before: Tensor | None, now: Tensor, *trained: Tensor
+        ctx: Any, layer: Coupled, states: States, call: Call, before: Tensor | None, now: Tensor, *trained: Tensor
     ) -> Tensor:
         keeps = layer.passes.keeps
         leaf = now.detach().requires_grad_(keeps and now.requires_grad)
         with torch.set_grad_enabled(keeps):
-            added = layer.work(leaf, call, streams)
-        after, lost = advance(layer, streams, added.detach())
+            added = layer.work(leaf, call, states)
+        after, lost = advance(layer, states, added.detach())
         # Parameters are known by identity, which hooks on saved tensors would not keep.
-        ctx.layer, ctx.streams, ctx.call, ctx.trained = layer, streams, call, trained
+        ctx.layer, ctx.states, ctx.call, ctx.trained = layer, states, call, trained
         ctx.graph = (leaf, added) if keeps else None
         # A backward pass with a thread of its own has none of the modes that see how parameters are used.
         ctx.modes = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
-        ctx.save_for_backward(lost, *(streams.grid if layer.last else ()))
+        ctx.save_for_backward(lost, *(states.grid if layer.last else ()))
         return after
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
-        streams: Streams = ctx.streams
+        states: States = ctx.states
         lost, *last = ctx.saved_tensors
         if last:
-            streams.grid = (last[0], last[1])
+            states.grid = (last[0], last[1])
         leaf, added = ctx.graph or _again(ctx, lost)
         wanted = [tensor for tensor in (leaf, *ctx.trained) if tensor.requires_grad]
         found = dict(zip(map(id, wanted), torch.autograd.grad(added, wanted, grad, allow_unused=True), strict=True))
@@ -271,9 +271,9 @@ class _Step(torch.autograd.Function):
 
 
 def _again(ctx: Any, lost: Tensor) -> tuple[Tensor, Tensor]:
-    """The layer's input and F of it, with a graph; the streams go one layer back. Of the first layer A is enough."""
-    layer, streams = ctx.layer, ctx.streams
-    now = streams.grid[0]
+    """The layer's input and F of it, with a graph; the states go one layer back. Of the first layer A is enough."""
+    layer, states = ctx.layer, ctx.states
+    now = states.grid[0]
     leaf = off_grid(now, layer.down.weight.dtype).requires_grad_(ctx.needs_input_grad[4])
     with torch.enable_grad(), ExitStack() as entered:
         active = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
@@ -282,8 +282,8 @@ def _again(ctx: Any, lost: Tensor) -> tuple[Tensor, Tensor]:
                 entered.enter_context(mode)
         if layer.first:  # below it nothing trains and nothing is undone
             return leaf, layer.change(leaf)
-        added = layer.work(leaf, ctx.call, streams)
-    undo(streams, added.detach(), lost)
+        added = layer.work(leaf, ctx.call, states)
+    undo(states, added.detach(), lost)
     return leaf, added
 
 
