@@ -1,5 +1,6 @@
 """The reversible network: exact gradients from layers that are undone, memory that hardly grows with depth, and a gate."""
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -151,8 +152,10 @@ def test_what_is_kept_hardly_grows_with_depth(make_reversible, make_base, name):
         names = ["query", "value"] if name == "bert" else ["c_attn"] if name == "gpt2-lm" else ["q_proj", "v_proj"]
         return get_trainer("lora").attach(base, {"target_modules": names}, task=kind(name), seed=0)
 
-    mine = [kept(make_reversible(name, layers=layers, dtype=torch.float32)) for layers in (6, 12)]
-    plain = [kept(of_lora(layers)) for layers in (6, 12)]
+    models = [make_reversible(name, layers=layers, dtype=torch.float32) for layers in (6, 12)]
+    mine, plain = [kept(model) for model in models], [kept(of_lora(layers)) for layers in (6, 12)]
+    more = len(coupled(models[1])) - len(coupled(models[0]))
+    assert mine[1] - mine[0] <= more * RECORDS * 24 * 16, "a byte a number"
     assert mine[1] - mine[0] <= 0.15 * (plain[1] - plain[0])
 
 
@@ -193,6 +196,14 @@ def test_the_gate_tries_moved_weights_states_off_the_grid_and_half_precision(mak
         get_trainer("reversible").attach(base, {}, task="completion", seed=0)
     with pytest.raises(ValueError, match="float32"):
         get_trainer("reversible").attach(make_base("bert", dtype=torch.bfloat16), {}, task="classification", seed=0)
+
+
+def test_the_gate_looks_at_each_tensor_behind_a_head_s_gradient(make_reversible, monkeypatch):
+    model = make_reversible("bert", awake=False)
+    assert gate.compare(model, "classification", 0.0).exact
+    undo = network.undo
+    monkeypatch.setattr(network, "undo", lambda s, added, lost: undo(s, 1.1 * added, lost))
+    assert not gate.compare(model, "classification", 0.0).exact
 
 
 def test_a_run_asks_the_gate_before_it_asks_for_a_step(make_reversible, make_records, task, monkeypatch):
@@ -284,6 +295,51 @@ def test_a_language_model_writes_with_a_cache_and_without_the_same(make_reversib
     assert torch.equal(*written)
     for i in range(4, 10):
         assert written[0][0, i] == model(input_ids=written[0][:, :i]).logits[0, -1].argmax()
+
+
+@pytest.mark.parametrize("name", ["gpt2-lm", "llama-lm"])
+def test_a_cache_is_not_filled_twice(make_reversible, name):
+    model, ids = make_reversible(name), torch.tensor([[3, 4, 5, 6]])
+    gradients = []
+    for cached in (True, False):
+        loss = model(input_ids=ids, use_cache=cached).logits.logsumexp(-1).sum()
+        gradients.append(torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad]))
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_a_backward_pass_in_a_thread_of_its_own_is_intercepted_too(make_reversible, examples, monkeypatch):
+    """As on a GPU; the thread has none of the modes of the one that ran the forward pass."""
+    model, records, found = make_reversible("bert"), examples("bert"), []
+    backward = torch.autograd.backward
+
+    def elsewhere(loss):
+        with ThreadPoolExecutor(1) as other:
+            other.submit(backward, loss).result()
+
+    for way in (backward, elsewhere):
+        monkeypatch.setattr(torch.autograd, "backward", way)
+        engine = PerExample(model)
+        found.append(engine.gradients(lambda: records.losses(model, np.arange(RECORDS)), RECORDS).thin.clone())
+    assert torch.equal(*found)
+
+
+def test_a_model_that_does_more_with_a_state_than_its_layers_do_is_refused(make_reversible, examples):
+    records = examples("gpt2-lm")
+
+    def losses(model):
+        return records.losses(model, np.arange(RECORDS))
+
+    model = make_reversible("gpt2-lm")
+    coupled(model)[2].register_forward_pre_hook(lambda _, args: (args[0] + 1, *args[1:]))
+    with pytest.raises(ValueError, match="does nothing between its layers; take lora or side"):
+        losses(model)
+    model, first = make_reversible("gpt2-lm"), []
+    coupled(model)[0].register_forward_hook(lambda _, __, out: first.append(out))
+    coupled(model)[2].register_forward_pre_hook(
+        lambda _, args, kwargs: (args, kwargs | {"early": first[-1]}), with_kwargs=True
+    )
+    with pytest.raises(ValueError, match="read one state each; take lora or side"):
+        losses(model)
 
 
 @pytest.mark.parametrize("width", [1, 8])
