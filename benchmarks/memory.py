@@ -1,7 +1,9 @@
 """How much memory does each method need for a micro-batch of private gradients, by depth and length?
 
-{bert,gpt2}/d{6,12,24}/t{128,512}/{full,lora,lora-fa,bitfit,side}/bytes   what autograd saves for the backward pass
-                                   (storages, each once, weights left out) and the per-unit gradients that it leaves,
+{bert,gpt2}/d{6,12,24}/t{128,512}/{full,lora,lora-fa,bitfit,side,reversible}/bytes
+                                   what autograd saves for the backward pass (storages, each once, weights left out;
+                                   not what that pass computes again and lets go, which the peak has) and the per-unit
+                                   gradients that it leaves,
                                    found on 2 records and scaled to the batch; the detail has both, and the peak of
                                    resident memory (on a GPU: allocated) over the level before, on the whole batch
 .../lora-default/bytes             LoRA where the service puts it by default: in a classifier's upper half
@@ -42,7 +44,7 @@ from benchmarks.training.steps import empty_sum, make_phase
 from dpcore.engine.per_example import PerExample
 
 NAME = "memory"
-METHODS = ("full", "lora", "lora-default", "lora-fa", "bitfit", "side")
+METHODS = ("full", "lora", "lora-default", "lora-fa", "bitfit", "side", "reversible")
 FEW = 2
 ROOM = 1.5
 """A micro-batch may need this many times the bytes that it keeps: what an operation works with comes on top."""
@@ -69,8 +71,11 @@ def commands(family: Family, size: Size, method: str, examples: int, length: int
                 saved[storage.data_ptr()] = storage
             return tensor.detach()
 
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            gradients = engine.gradients(lambda: service_losses(model, family, batch), FEW)
+        def losses() -> Tensor:
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                return service_losses(model, family, batch)
+
+        gradients = engine.gradients(losses, FEW)
         left = {at: size for at, size in _storages().items() if at not in before and at not in saved}
         del gradients
         kept = sum(storage.nbytes() for storage in saved.values())

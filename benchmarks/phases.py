@@ -1,7 +1,7 @@
 """What do jobs of other shapes give: without a gradient (zo), and of two phases (X+BiTFiT), beside those that they are
 like?
 
-sst2/{lora,zo,zo-all,bitfit,full,x-bitfit}/accuracy        on the public evaluation rows, at the same epsilon
+sst2/{lora,zo,zo-all,side,reversible,bitfit,full,x-bitfit}/accuracy   on the public evaluation rows, at the same epsilon
 .../seconds                                     of training, rehearsal apart
 .../peak_bytes                                  what the process grows by in the data phase, over the model itself, less
                                                 what a checkpoint takes while it is saved: twice the trained weights
@@ -47,6 +47,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "lora": ("lora", {}),
     "zo": ("zo", {}),
     "zo-all": ("zo", {"weights": "all"}),
+    "side": ("side", {}),
+    "reversible": ("reversible", {}),
     "bitfit": ("bitfit", {}),
     "full": ("full", {}),
     "x-bitfit": ("bitfit", {"full_steps": 50}),

@@ -25,9 +25,9 @@ from .conftest import LABELS, MAX_LENGTH, WORDS
 CONSUMERS = Path(__file__).parents[1] / "consumers.py"
 REPOSITORY, COMMIT = "owner/tiny", "0123456789abcdef0123456789abcdef01234567"
 TEXTS = [" ".join(WORDS[i : i + n]) for i, n in enumerate([9, 3, 13])]
-METHODS = ("lora", "lora-fa", "bitfit", "full", "side", "prune")
+METHODS = ("lora", "lora-fa", "bitfit", "full", "side", "reversible", "prune")
 FAMILIES = ("bert", "gpt2", "llama", "gpt2-lm", "llama-lm")
-SAMPLE = ("lora/bert", "lora/gpt2", "full/gpt2-lm", "side/llama-lm", "prune/bert")
+SAMPLE = ("lora/bert", "lora/gpt2", "full/gpt2-lm", "side/llama-lm", "prune/bert", "reversible/gpt2-lm")
 NEEDS_PEFT = ("stock_peft", "auto_peft", "merged")
 COLUMNS = ("card", *NEEDS_PEFT, "batch", "pipeline_of_model", "pipeline_of_folder", "generate")
 BESIDE = {"tokenizers": "0.20.3", "huggingface-hub": "0.26.5", "safetensors": "0.4.5", "accelerate": "1.0.1"}

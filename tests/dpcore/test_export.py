@@ -26,7 +26,7 @@ NAME, SHA256 = "example/tiny-model", "0" * 64
 SAMPLE = {(method, "gpt2-lm") for method in ("lora", "full", "side")}
 CASES = [
     pytest.param(method, base, marks=[] if base == "bert" or (method, base) in SAMPLE else pytest.mark.verify)
-    for method in ("lora", "lora-fa", "bitfit", "full", "side")
+    for method in ("lora", "lora-fa", "bitfit", "full", "side", "reversible")
     for base in ("bert", "gpt2-lm", "llama-lm")
     if (method, base) != ("bitfit", "llama-lm")  # it has no biases
 ]
@@ -99,7 +99,7 @@ def test_every_export_loads_outside_with_equal_logits(train_it, tmp_path, method
     assert far(trained.logits(trained.untouched()), expected) > 1e-2
 
 
-@pytest.mark.parametrize("method", ["lora", "lora-fa", "bitfit", "side"])
+@pytest.mark.parametrize("method", ["lora", "lora-fa", "bitfit", "side", "reversible"])
 def test_an_export_holds_the_trained_tensors(train_it, tmp_path, method):
     """And nothing of the base model; LoRA-FA's frozen matrices are needed too, because a seed is no weight."""
     trained = train_it(method)
@@ -120,7 +120,7 @@ def test_frozen_matrices_are_those_of_the_seed(train_it):
     assert all(torch.equal(p, trained.model.get_parameter(n)) for n, p in frozen.items())
 
 
-@pytest.mark.parametrize("method", ["lora", "bitfit", "full", "side"])
+@pytest.mark.parametrize("method", ["lora", "bitfit", "full", "side", "reversible"])
 def test_nothing_names_a_path(train_it, tmp_path, method):
     trained = train_it(method)
     own = trained.folder / "tokenizer_config.json"  # transformers once wrote where it was saved
@@ -147,7 +147,7 @@ def test_an_export_has_every_file_that_a_tokenizer_may_need(train_it, tmp_path):
     assert names >= {*TOKENIZER}
 
 
-@pytest.mark.parametrize("method", ["lora", "bitfit", "full", "side"])
+@pytest.mark.parametrize("method", ["lora", "bitfit", "full", "side", "reversible"])
 def test_file_modes_follow_the_umask(train_it, tmp_path, method):
     trained = train_it(method)
     before = os.umask(0o027)
@@ -159,7 +159,7 @@ def test_file_modes_follow_the_umask(train_it, tmp_path, method):
     assert modes == {0o640}
 
 
-@pytest.mark.parametrize("method", ["bitfit", "side"])
+@pytest.mark.parametrize("method", ["bitfit", "side", "reversible"])
 def test_the_loader_refuses_another_base(train_it, make_base, tmp_path, method):
     trained = train_it(method)
     folder = trained.export(tmp_path / "export")

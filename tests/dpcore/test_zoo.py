@@ -20,6 +20,8 @@ SAMPLE = [
     ("qwen3", "completion", "lora-fa", "fast"),  # norms in each head
     ("phi", "completion", "side", "fast"),
     ("smollm3", "completion", "distill", "fast"),  # what is told by layer is cut with the layers
+    ("modernbert", "classification", "reversible", "fast"),  # layers of two kinds, each with a mask of its own
+    ("phi", "completion", "reversible", "fast"),
 ]
 """Type, kind, method and the engine that the step takes: one of each way in which layers use a parameter."""
 
