@@ -54,6 +54,13 @@ def save(figures: Sequence[Figure], json_file: Path | None) -> None:
         json_file.write_text("".join(lines))
 
 
+def held(file: Path | None) -> list[Figure]:
+    """What an earlier run left in its file of lines."""
+    if file is None or not file.is_file():
+        return []
+    return [Figure(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
 @dataclass
 class Findings:
     """Figures and notes of a benchmark of many cases. `add` says them on stderr and saves all so far: some benchmarks

@@ -1,0 +1,205 @@
+"""Jobs as the service would plan and run them, in a process of their own: what leaves is scored on public rows."""
+
+import csv
+import tempfile
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.training.processes import Commands, clock, peak
+from benchmarks.training.texts import TOKENIZER
+from cli.demo_data import notes as made_up
+from dpcore import checkpoint
+from dpcore.export import About
+from dpcore.methods import get_trainer, load_export
+from dpcore.models import build_model, load_tokenizer
+from dpcore.run import run
+from dpcore.tasks import make_task
+from dpcore.terms import accounting
+from dpcore.terms.facts import read_facts
+from dpcore.terms.methods import get_method
+from dpcore.terms.program import Program, parts, scaled
+from dpcore.terms.tasks import TaskKind
+
+BUILT_IN = Path(str(files(TOKENIZER) / "model"))
+"""The base model of the package."""
+_INFERENCES = 3
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Records of one kind, as columns; no labels of a language model's."""
+
+    columns: dict[str, list[str]]
+    labels: list[int] | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def first(self, count: int) -> "Rows":
+        """So many of them."""
+        return Rows(
+            {name: column[:count] for name, column in self.columns.items()},
+            None if self.labels is None else self.labels[:count],
+        )
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a job trains on, and what it is scored on."""
+
+    task: TaskKind
+    train: Rows
+    evaluate: Rows
+    labels: tuple[str, ...] = ()
+    max_length: int = 128
+
+    @property
+    def metric(self) -> str:
+        """What `score` answers."""
+        return "accuracy" if self.labels else "perplexity"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a caller would ask for. numbers: hyperparameters; those that are not named are the service's own."""
+
+    method: str
+    epsilon: float
+    options: dict[str, Any] = field(default_factory=dict)
+    numbers: dict[str, Any] = field(default_factory=dict)
+    delta: float = 1e-5
+    seed: int = 0
+    base: Path = BUILT_IN
+
+
+def sst2(folder: Path | None, count: int) -> Data:
+    """The first rows of train.tsv and all of dev.tsv; without a folder made-up notes."""
+    if folder is None:
+        rows = made_up(count + 200)
+        texts, labels = [text for text, _ in rows], [int(label == rows[0][1]) for _, label in rows]
+        train, dev = Rows({"text": texts[:count]}, labels[:count]), Rows({"text": texts[count:]}, labels[count:])
+    else:
+        train, dev = (_labelled(folder / f"{name}.tsv", {"text": "sentence"}, None) for name in ("train", "dev"))
+    return Data("classification", train.first(count), dev, ("negative", "positive"))
+
+
+def qnli(folder: Path) -> Data:
+    """train_from_dev.tsv and eval_from_dev.tsv: sentence pairs."""
+    labels = ("entailment", "not_entailment")
+    columns = {"text": "question", "text_pair": "sentence"}
+    names = ("train_from_dev", "eval_from_dev")
+    train, dev = (_labelled(folder / f"{name}.tsv", columns, labels) for name in names)
+    return Data("pair", train, dev, labels)
+
+
+def completions(folder: Path, count: int, evaluated: int) -> Data:
+    """E2E's meaning representations and references: prompts and completions."""
+    columns = {"prompt": "mr", "completion": "ref"}
+    train, dev = (_labelled(folder / f"{name}.tsv", columns, ()) for name in ("train", "dev"))
+    return Data("completion", train.first(count), dev.first(evaluated))
+
+
+def _labelled(file: Path, columns: dict[str, str], labels: tuple[str, ...] | None) -> Rows:
+    """labels: of names; None: the column has their numbers; none: there are no labels."""
+    with file.open(encoding="utf-8", newline="") as lines:
+        table = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+    kept = {name: [row[column] for row in table] for name, column in columns.items()}
+    if labels == ():
+        return Rows(kept)
+    return Rows(kept, [int(row["label"]) if labels is None else labels.index(row["label"]) for row in table])
+
+
+def program(job: Job, data: Data) -> Program:
+    """The job as the service would plan it, on a budget of this epsilon that is made with the file."""
+    spec, facts, size = get_method(job.method), read_facts(job.base), len(data.train)
+    options = spec.Options.model_validate(job.options)
+    spec.check(options, facts, data.task)
+    asked = spec.Request(**job.numbers)
+    about: dict[str, Any] = {"task": data.task, "declared_size": size, "epsilon": job.epsilon, "facts": facts}
+    phases = spec.phases(options, spec.resolve(asked, options, **about), declared_size=size)
+    usual = get_method("lora")
+    plain = usual.resolve(usual.Request(), usual.Options(), **about)
+    held = accounting.reference_filter(job.epsilon, job.delta, plain.batch_size / size, plain.steps)
+    noise = accounting.calibrate(job.epsilon, job.delta, held, parts(phases))
+    wanted = options.model_dump(mode="json")
+    return Program(
+        method=job.method,
+        options=wanted,
+        max_length=data.max_length,
+        seed=job.seed,
+        phases=scaled(phases, noise),
+    )
+
+
+def commands(job: Job, data: Data) -> Commands:
+    """train(): the score of what leaves, seconds and peak bytes of the job. untrained(): the score before.
+    inference(): peak bytes of evaluating the model. weights(): bytes of the model. speed(): seconds of scoring what
+    leaves, after train()."""
+    made, device = program(job, data), torch.device("cpu")
+    tokenizer = load_tokenizer(job.base)
+    task = make_task(data.task, tokenizer, labels=data.labels, max_length=data.max_length)
+    trainer = get_trainer(made.method)
+    base = build_model(data.task, job.base, data.labels, seed=made.seed)
+    model = trainer.attach(base, made.options, task=data.task, seed=made.seed)
+    records = task.encode(data.train.columns, data.train.labels or ())
+    began: list[float] = []
+    left: list[Any] = []
+    checkpoint.dumps = lambda run: b""  # its bytes are the same for every way to train the same weights
+
+    def authorise(phase: int, count: int) -> int:
+        began.append(clock(device))
+        return count
+
+    def train() -> None:
+        run(
+            model=model,
+            task=task,
+            records=records,
+            program=made,
+            authorise=authorise,
+            save=lambda data: None,
+            should_stop=lambda: False,
+            begin=partial(trainer.begin, task=data.task),
+            learns=trainer.learns,
+            between=trainer.between,
+        )
+
+    def score(of: Any) -> float:
+        return float(task.metrics(of, data.evaluate.columns, data.evaluate.labels or ())[data.metric])
+
+    def whole() -> tuple[float, float, int]:
+        grown = peak(train, device)
+        seconds = clock(device) - began[0]
+        with tempfile.TemporaryDirectory() as folder:
+            about = About("base", "0" * 64, made.method, data.task, data.labels, data.max_length)
+            trainer.export(model, folder, about, tokenizer=tokenizer)
+            left.append(load_export(folder, job.base)[0])
+        return score(left[0]), seconds, grown
+
+    def speed() -> float:
+        times = []
+        for _ in range(_INFERENCES):
+            before = clock(device)
+            score(left[0])
+            times.append(clock(device) - before)
+        return min(times)
+
+    return {
+        "train": whole,
+        "untrained": lambda: score(model),
+        "inference": lambda: peak(lambda: score(model), device),
+        "weights": lambda: sum(p.numel() * p.element_size() for p in model.parameters()),
+        "speed": speed,
+        "zeros": lambda: _zeros(left[0]),
+    }
+
+
+def _zeros(model: Any) -> float:
+    """Share of exact zeros in the matrices of the layers."""
+    inside = [p for name, p in model.named_parameters() if p.ndim == 2 and any(n.isdecimal() for n in name.split("."))]
+    return sum(int((p == 0).sum()) for p in inside) / sum(p.numel() for p in inside)
