@@ -16,7 +16,7 @@ __all__ = ["Options", "Request", "check", "memory", "phases", "resolve", "traina
 
 _one = OnePhase(
     "reversible",
-    classifier=Defaults(steps=200, batch_size=1024, learning_rate=1e-2),
+    classifier=Defaults(steps=200, batch_size=1024, learning_rate=3e-2),
     causal_lm=Defaults(steps=60, batch_size=512, learning_rate=5e-3),
 )
 resolve, phases = _one.resolve, _one.phases
