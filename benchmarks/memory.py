@@ -1,6 +1,6 @@
 """How much memory does each method need for a micro-batch of private gradients, by depth and length?
 
-{bert,gpt2}/d{6,12,24}/t{128,512}/{full,lora,lora-fa,bitfit,side,reversible}/bytes
+{bert,gpt2}/d{6,12,24}/t{128,512}/{full,lora,lora-fa,bitfit,side,reversible,zo}/bytes
                                    what autograd saves for the backward pass (storages, each once, weights left out;
                                    not what that pass computes again and lets go, which the peak has) and the per-unit
                                    gradients that it leaves,
@@ -8,10 +8,13 @@
                                    resident memory (on a GPU: allocated) over the level before, on the whole batch
 .../lora-default/bytes             LoRA where the service puts it by default: in a classifier's upper half
 .../side_below_lora                bytes of lora over bytes of side; its detail has the peaks' ratio
+{bert,gpt2}/t{128,512}/{side,reversible}/slope   what a layer more takes over what it takes lora, from the least
+                                   depth to the greatest
 
 Random weights, float32, width 384 (see --width), vocabulary 30,522 (bert) or 50,257 (gpt2). LoRA is r 8 on query and
 value of all layers: the usual DP-LoRA. Losses are the service's own: behind a language model's frozen head, in
-pieces. A case that does not fit into what memory is free is named in a note.
+pieces. zo keeps a number for each record; its peak is of forward passes. A case that does not fit into what memory is
+free is named in a note.
 """
 
 import gc
@@ -20,6 +23,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":  # run as a file
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -44,7 +48,7 @@ from benchmarks.training.steps import empty_sum, make_phase
 from dpcore.engine.per_example import PerExample
 
 NAME = "memory"
-METHODS = ("full", "lora", "lora-default", "lora-fa", "bitfit", "side", "reversible")
+METHODS = ("full", "lora", "lora-default", "lora-fa", "bitfit", "side", "reversible", "zo")
 FEW = 2
 ROOM = 1.5
 """A micro-batch may need this many times the bytes that it keeps: what an operation works with comes on top."""
@@ -55,7 +59,8 @@ def commands(family: Family, size: Size, method: str, examples: int, length: int
     device = torch.device(device_name)
     everywhere = method != "lora-default"
     model = make_model(family, size, length)
-    model = attach(model, family, "lora" if method == "lora-default" else method, everywhere=everywhere).to(device)
+    attached = "lora" if method in ("lora-default", "zo") else method
+    model = attach(model, family, attached, everywhere=everywhere).to(device)
     engine = PerExample(model)
     phase = make_phase(examples=examples)
 
@@ -95,6 +100,12 @@ def commands(family: Family, size: Size, method: str, examples: int, length: int
         engine.release()
         return peak(run, device)
 
+    def forward() -> None:
+        with torch.no_grad():
+            service_losses(model, family, make_batch(size, examples, length, device))
+
+    if method == "zo":
+        return {"held": lambda: (0, examples * torch.float64.itemsize), "peak": lambda: peak(forward, device)}
     return {"held": held, "peak": highest}
 
 
@@ -137,6 +148,29 @@ def measure(
     return figures, notes
 
 
+def slopes(figures: Sequence[Figure]) -> list[Figure]:
+    """Of methods whose memory should not grow with depth, where there are two depths of the same model."""
+    bytes_of = {tuple(f.figure.split("/")[:4]): f.value for f in figures if f.figure.endswith("/bytes")}
+    found = []
+    for family, length in dict.fromkeys((family, length) for family, _, length, _ in bytes_of):
+        depths = sorted({int(d[1:]) for f, d, t, _ in bytes_of if (f, t) == (family, length)})
+        least, greatest = f"d{depths[0]}", f"d{depths[-1]}"
+
+        def grown(
+            method: str, of: tuple[str, str] = (family, length), ends: tuple[str, str] = (least, greatest)
+        ) -> Any:
+            low, high = (bytes_of.get((of[0], depth, of[1], method)) for depth in ends)
+            return None if low is None or high is None else high - low
+
+        for method in ("side", "reversible"):
+            if grown("lora") and grown(method) is not None:
+                value = grown(method) / grown("lora")
+                found.append(
+                    Figure(NAME, f"{family}/{length}/{method}/slope", value, "ratio", None, {"layers": depths})
+                )
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     made = parser(__doc__)
     made.add_argument("--models", nargs="+", default=["bert", "gpt2"], choices=("bert", "gpt2"), help="which to run")
@@ -162,6 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         case = f"{family}/d{depth}/t{length}"
         batch = 4 if options.quick else options.batch
         findings.add(*measure(case, family, size, options.methods, batch, length, options.device, options.threads))
+    findings.add(slopes(findings.figures))
     findings.report()
 
 
