@@ -31,7 +31,16 @@ hypothesis.settings.load_profile("untimed")
 
 MASTER_KEY = "5a" * 32
 """What wraps the keys of every test's blobs."""
+LONG_FIRST = ("e2e", "deploy", "faults", "worker", "cli", "ledger", "benchmarks", "dashboard")
+"""Folders whose files begin first, so that none of them is left to run alone at the end."""
 T = TypeVar("T")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For whoever shares files out among processes."""
+    place = {folder: number for number, folder in enumerate(LONG_FIRST)}
+    tests = Path(__file__).parent
+    items.sort(key=lambda item: place.get(item.path.relative_to(tests).parts[0], len(place)))
 
 
 def blob_store(folder: Path, engine: sa.Engine) -> Store:

@@ -164,7 +164,7 @@ def test_a_job_of_two_phases_is_planned_by_share_followed_and_planned_again(hous
 def test_every_option_of_every_method_is_planned_again(house: House) -> None:
     """What each takes, at values that are not its own; and zo's on all weights, where the others are refused."""
     file = house.tickets(13)
-    unusual = {"r": 3, "alpha": 5.0, "dropout": 0.25, "target_modules": ["query", "key"], "reduction": 4}
+    unusual = {"r": 3, "alpha": 5.0, "dropout": 0.25, "target_modules": ["query", "key"], "reduction": 4, "width": 4}
     unusual |= {"full_steps": 3, "full_learning_rate": 0.5, "directions": 3, "scale": 0.25, "clip_norm": 0.5}
     unusual |= {"weight_averaging": 0.5, "clipping": "flat", "optimizer": "sgd", "steps": 7, "batch_size": 50}
     unusual |= {"learning_rate": 0.125}
