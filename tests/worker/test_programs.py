@@ -127,8 +127,18 @@ def test_both_phases_are_paid_for_under_their_own_number_and_reported(
     assert {d["total_steps"] for d in steps} == {FULL + BIASES}
 
 
-@pytest.mark.parametrize("method", TWO_PHASES)
-@pytest.mark.parametrize(("ordinal", "count"), [(0, 3), (0, FULL), (1, 1), (1, 4)])
+KILLS = [(0, 3), (0, FULL), (1, 1), (1, 4)]
+"""In the first phase, after it, at the second one's first step, in its middle."""
+
+
+@pytest.mark.parametrize(
+    ("method", "ordinal", "count"),
+    [
+        *(("bitfit", *kill) for kill in KILLS),
+        ("distill", *KILLS[1]),
+        *(pytest.param("distill", *kill, marks=pytest.mark.verify) for kill in (KILLS[0], *KILLS[2:])),
+    ],
+)
 def test_a_worker_killed_in_any_phase_or_between_is_followed_by_one_that_goes_on(
     service: Service, go: Attempt, monkeypatch: pytest.MonkeyPatch, method: str, ordinal: int, count: int
 ) -> None:
