@@ -97,6 +97,13 @@ def spread(values: Sequence[float]) -> float | None:
     return (third - first) / middle
 
 
+def paired(these: Sequence[float], those: Sequence[float]) -> tuple[float, float | None]:
+    """Mean difference of pairs, and its standard error where there are two or more."""
+    apart = [this - that for this, that in zip(these, those, strict=True)]
+    error = statistics.stdev(apart) / math.sqrt(len(apart)) if len(apart) > 1 else None
+    return statistics.mean(apart), error
+
+
 def percentile(values: Sequence[float], percent: float) -> float:
     """The smallest value that at least `percent` percent of the values do not exceed."""
     ordered = sorted(values)

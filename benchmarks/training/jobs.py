@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoConfig, AutoModel
 
 from benchmarks.training.processes import Commands, clock, peak
 from benchmarks.training.texts import TOKENIZER
@@ -75,6 +76,16 @@ class Job:
     delta: float = 1e-5
     seed: int = 0
     base: Path = BUILT_IN
+
+
+def narrow(folder: Path) -> Path:
+    """The base model's tokenizer with two narrow, random layers, saved in the folder: for quick runs."""
+    config = AutoConfig.from_pretrained(BUILT_IN)
+    config.update({"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64})
+    torch.manual_seed(0)
+    AutoModel.from_config(config).save_pretrained(folder)
+    load_tokenizer(BUILT_IN).save_pretrained(folder)
+    return folder
 
 
 def sst2(folder: Path | None, count: int) -> Data:

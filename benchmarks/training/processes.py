@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import multiprocessing
+import signal
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ Commands = Mapping[str, Callable[..., Any]]
 N = TypeVar("N")
 T = TypeVar("T")
 
+_PR_SET_PDEATHSIG = 1
 _PRELOADED = ["torch", "transformers", "peft", "opacus", "dpcore.run", "dpcore.methods.lora"]
 
 
@@ -67,6 +69,7 @@ class Child:
 
 
 def _serve(pipe: Connection, build: Callable[..., Commands], arguments: Sequence[Any], threads: int) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a benchmark that is killed leaves nothing computing
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")  # the baselines have many, and none is about their speed
     commands: Commands = {}
