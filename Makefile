@@ -41,7 +41,7 @@ serve: $(STAMP) ## the service on http://127.0.0.1:8000, data in ./tacit-data
 	$(BIN)/tacit up
 
 bench: $(STAMP) ## what is measured, quick form
-	set -e; for f in benchmarks/*.py; do $(BIN)/python $$f --quick; done
+	set -e; for f in $$(grep -l __main__ benchmarks/*.py); do $(BIN)/python $$f --quick; done
 
 clean: ## remove .venv
 	rm -rf $(VENV)

@@ -1,15 +1,14 @@
 """Are the same texts found again when they come edited, and are other people's left alone?
 
 false_questions/{A-B}           share of A's records that resemble B's, of sets that have no person in common; a
-question
-                                is asked from one in twenty on, or for one that is nearly the same
+                                question is asked from one in twenty on, or for one that is nearly the same
 found/mr_polarity               records of MR polarity's training set that are, or resemble, some of SST-2's: both have
                                 sentences of the same reviews; `exact`: of these the same by what they mean
 recall/{edited,halved,joined}   share of 3,000 sentences of SST-2 that are found once a word is changed, the second half
                                 cut off, or another sentence joined to them; of those that still have eight words
 
-Needs a folder of datasets: sst2/train.tsv, mr_polarity/train.tsv (sentence), banking77/train.tsv (text),
-medquad/train.jsonl (question, answer).
+--data is a folder of datasets: sst2/train.tsv, mr_polarity/train.tsv (sentence), banking77/train.tsv (text),
+medquad/train.jsonl (question, answer). Without it only recall is taken, of made-up notes.
 """
 
 import csv
@@ -25,6 +24,7 @@ if __name__ == "__main__":  # run as a file: no module of this folder may hide a
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.common import Figure, parser, report
+from cli.demo_data import notes as made_up
 from domain.ingest.fingerprint import form_of, text_mark
 from domain.ingest.sketch import BATCH, SIZE, Sketcher, Sketches, alike
 
@@ -95,12 +95,8 @@ def recall(sentences: Sequence[Sequence[str]]) -> list[Figure]:
     return found
 
 
-def main() -> None:
-    """Run it."""
-    made = parser(__doc__)
-    made.add_argument("--data", type=Path, required=True, help="the folder of the datasets")
-    options = made.parse_args()
-    sets = read(options.data)
+def across(sets: dict[str, list[list[str]]]) -> list[Figure]:
+    """What is found of one set in another."""
     figures = []
     for ours, theirs in (("banking77", "sst2"), ("medquad", "sst2"), ("medquad", "banking77"), ("sst2", "banking77")):
         found = resembling(sets[ours], sets[theirs]) | exactly(sets[ours], sets[theirs])
@@ -110,8 +106,19 @@ def main() -> None:
     same = exactly(sets["mr_polarity"], sets["sst2"])
     found = same | resembling(sets["mr_polarity"], sets["sst2"])
     detail = {"exact": len(same), "of": len(sets["mr_polarity"])}
-    figures.append(Figure(NAME, "found/mr_polarity", len(found), "records", None, detail))
-    report([*figures, *recall(sets["sst2"])], options.json)
+    return [*figures, Figure(NAME, "found/mr_polarity", len(found), "records", None, detail)]
+
+
+def main() -> None:
+    """Run it."""
+    made = parser(__doc__)
+    made.add_argument("--data", type=Path, help="the folder of the datasets")
+    options = made.parse_args()
+    if options.data is None:
+        report(recall([[text] for text, _ in made_up(300 if options.quick else EDITED)]), options.json)
+    else:
+        sets = read(options.data)
+        report([*across(sets), *recall(sets["sst2"])], options.json)
 
 
 if __name__ == "__main__":

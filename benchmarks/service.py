@@ -32,11 +32,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 if __name__ == "__main__":  # run as a file: no module of this folder may hide a package of its name
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks import pollers
-from benchmarks.cancels import seconds_until_started
+from benchmarks.clients import pollers
+from benchmarks.clients.cancels import seconds_until_started
+from benchmarks.clients.pollers import JOBS, Answers, Crowd, Load
+from benchmarks.clients.served import MIB, PROJECT, Served, answered, make_key, serving, working
 from benchmarks.common import Figure, parser, percentile, report, versions
-from benchmarks.pollers import JOBS, Answers, Crowd, Load
-from benchmarks.serving import MIB, PROJECT, Served, answered, make_key, serving, working
 
 NAME = "service"
 ROWS = 1000

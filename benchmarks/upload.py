@@ -33,8 +33,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 if __name__ == "__main__":  # run as a file: no module of this folder may hide a package of its name
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from benchmarks.clients.served import MIB, Served, answered, memory, serving
 from benchmarks.common import Figure, parser, report, versions
-from benchmarks.serving import MIB, Served, answered, memory, serving
 
 NAME = "upload"
 BOUNDARY = "a-line-that-no-row-holds"
@@ -185,11 +185,11 @@ def _drain(answer: httpx.Response, bar: Progress, task: TaskID) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     made = parser(__doc__)
-    made.add_argument("--mib", type=int, help="size of the file (default 2048; with --quick 128)")
+    made.add_argument("--mib", type=int, help="size of the file (default 2048; with --quick 32)")
     made.add_argument("--row", type=int, default=1000, help="bytes of a row, at least 100 (default %(default)s)")
     made.add_argument("--ways", nargs="+", default=["declared", "chunked"], choices=("declared", "chunked"))
     options = made.parse_args(arguments)
-    size = (options.mib or (128 if options.quick else 2048)) * MIB
+    size = (options.mib or (32 if options.quick else 2048)) * MIB
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn())
     figures, file_id = [], ""
     with (

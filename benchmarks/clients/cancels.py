@@ -6,8 +6,8 @@ from typing import Any
 
 import httpx
 
-from benchmarks.pollers import JOBS
-from benchmarks.serving import answered
+from benchmarks.clients.pollers import JOBS
+from benchmarks.clients.served import answered
 
 LOOK = 0.05  # seconds between two looks at a job
 PATIENCE = 3600.0  # seconds

@@ -1,0 +1,1 @@
+"""A service to measure, and what asks it."""
