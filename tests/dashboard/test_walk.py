@@ -136,6 +136,7 @@ def test_a_job_of_two_phases_is_planned_by_share_followed_and_planned_again(hous
     page.get_by_label("Clipping").select_option("flat")
     page.get_by_label("Optimizer").select_option("adam-bc")
     fill(page, {"Clip norm": "0.5", "Weight averaging": "0.9"})
+    expect(page.get_by_text("Options of").filter(visible=True)).to_have_text(["Options of bitfit"])
     page.get_by_text("Options of bitfit").click()
     fill(page, {"Full steps of bitfit": "8", "Full learning rate of bitfit": "0.003"})
     page.get_by_role("button", name="Estimate").click()

@@ -1,4 +1,5 @@
-// Keeps a page up to date: fetches it again every few seconds and puts its live parts in place of the old ones.
+// Keeps a page up to date: fetches it again every few seconds and puts its live parts in place of the old ones. Shows of
+// a form what counts, and copies.
 "use strict";
 (() => {
   const trouble = document.getElementById("trouble");
@@ -54,6 +55,15 @@
     if (!document.hidden && seconds) refresh();
   });
   plan();
+
+  const method = document.getElementById("method"); // of the form that plans a job: only its own options count
+  const own = () => {
+    for (const part of document.querySelectorAll("[data-method]")) part.hidden = part.dataset.method !== method.value;
+  };
+  if (method) {
+    method.addEventListener("change", own);
+    own();
+  }
 
   if (navigator.clipboard) {
     for (const button of document.querySelectorAll("[data-copy]")) {
