@@ -12,12 +12,12 @@ import sqlalchemy as sa
 
 from cli.embedded.processes import tail
 from domain.kit.tables import job, release
-from ledger.tables import authorisation, entry, reservation
 from ledger.verify import verify_budget
 from tests.conftest import Databases
 from tests.faults.injections import Fault, small_disk
 from tests.faults.stack import LOOK, PATIENCE, Servers, Stack, stacked
 from tests.faults.worker import NOISES
+from tests.worker.books import by_fence, wrong
 
 BUDGET = "budget_a"
 LIMIT = "limit"
@@ -113,7 +113,7 @@ def _wait_for_end(stack: Stack, id: str) -> None:
 def _judge(stack: Stack, fault: Fault, row: Row, id: str) -> None:
     """Count what is wrong with one job."""
     service = stack.service
-    status, paid = service.status(id), service.ledger(id)
+    status = service.status(id)
     row.ends[status] += 1
     if status not in fault.ends:
         row.lost += 1
@@ -123,44 +123,17 @@ def _judge(stack: Stack, fault: Fault, row: Row, id: str) -> None:
         )
     if service.open(id):
         return  # nothing is settled yet
-    entries = service.all(
-        sa.select(entry).join(reservation, reservation.c.id == entry.c.reservation_id).where(reservation.c.job_id == id)
-    )
-    kinds = sorted(e.kind for e in entries)
-    owed = (
-        paid.reserved if status == "failed" and paid.steps_authorised else _price(paid.step_cost, paid.steps_authorised)
-    )
-    charged = [e.spent_change for e in entries if e.kind == "settle"]
     drawn, twice = _noises(stack, id)
-    authorised = _authorised(stack, id)
+    authorised = by_fence(service, id)
     results = service.one(sa.select(sa.func.count()).where(release.c.job_id == id))[0]
-    for what, holds in {
-        f"entries {kinds}": kinds == ["reserve", "settle"],
-        f"charged {charged}, owed {owed}": charged == [owed],
-        f"authorised {paid.steps_authorised} of {paid.steps_max}": paid.steps_authorised <= paid.steps_max,
-        f"authorisations {authorised}": sum(authorised.values()) == paid.steps_authorised,
+    holds = {
         f"noises {drawn}, authorised {authorised}": all(drawn[f] <= authorised[f] for f in drawn),
         f"{twice} noises used twice": twice == 0,
         f"{results} results": results == (2 if status == "succeeded" else 0),
-    }.items():
-        if not holds:
-            row.double_charges += 1
-            row.wrong.append(f"{id}: {what}")
-
-
-def _price(step_cost: list[int], steps: int) -> list[int]:
-    return [steps * cost for cost in step_cost]
-
-
-def _authorised(stack: Stack, id: str) -> Counter[int]:
-    """Steps by fence."""
-    steps = (
-        sa.select(authorisation.c.fence, sa.func.sum(authorisation.c.steps).label("steps"))
-        .join(reservation, reservation.c.id == authorisation.c.reservation_id)
-        .where(reservation.c.job_id == id)
-        .group_by(authorisation.c.fence)
-    )
-    return Counter({row.fence: int(row.steps) for row in stack.service.all(steps)})
+    }
+    found = [*wrong(service, id), *(f"{id}: {what}" for what, so in holds.items() if not so)]
+    row.double_charges += len(found)
+    row.wrong += found
 
 
 def _noises(stack: Stack, id: str) -> tuple[Counter[int], int]:

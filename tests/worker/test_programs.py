@@ -1,8 +1,6 @@
 """Jobs of several phases, of an indivisible one, and jobs that an earlier version planned, attempted in this process."""
 
-import io
 import json
-import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,7 +16,7 @@ from dpcore.terms import accounting
 from dpcore.terms.mechanisms import PoissonGaussian, Whole
 from dpcore.terms.program import Phase, Program
 from ledger import work
-from ledger.tables import phase, reservation
+from tests.worker.books import authorised, lose, paid, price
 from tests.worker.service import Service
 from worker import attempt as module
 from worker.attempt import attempt
@@ -52,20 +50,6 @@ def whole(service: Service, steps: int = 40) -> str:
     return service.submit(steps=steps, phases=indivisible, hint=False)
 
 
-def paid(service: Service, job_id: str) -> list[sa.Row[Any]]:
-    """The job's phases in the ledger, in order."""
-    rows = sa.select(phase).join(reservation, reservation.c.id == phase.c.reservation_id)
-    return list(service.all(rows.where(reservation.c.job_id == job_id).order_by(phase.c.ordinal)))
-
-
-def authorised(service: Service, job_id: str) -> list[int]:
-    return [row.steps_authorised for row in paid(service, job_id)]
-
-
-def price(rows: list[sa.Row[Any]]) -> list[int]:
-    return list(accounting.total([accounting.cost(tuple(r.step_cost), r.steps_authorised) for r in rows]))
-
-
 def after(
     monkeypatch: pytest.MonkeyPatch, ordinal: int, count: int, happens: Callable[[], None], *, then_die: bool = False
 ) -> list[int]:
@@ -96,13 +80,6 @@ def report(service: Service, job_id: str) -> Mapping[str, Any]:
     return found
 
 
-def lose(service: Service) -> None:
-    """The lease of a dead worker runs out."""
-    with service.admin.begin() as c:
-        c.execute(sa.text("SET LOCAL session_replication_role = replica"))
-        c.execute(sa.text("UPDATE ledger.work SET lease_until = clock_timestamp() - interval '1 s'"))
-
-
 @pytest.mark.parametrize("method", TWO_PHASES)
 def test_both_phases_are_paid_for_under_their_own_number_and_reported(
     service: Service, go: Attempt, method: str
@@ -128,22 +105,15 @@ def test_both_phases_are_paid_for_under_their_own_number_and_reported(
 
 
 KILLS = [(0, 3), (0, FULL), (1, 1), (1, 4)]
-"""In the first phase, after it, at the second one's first step, in its middle."""
+"""In the first phase, after it, at the second one's first step, in its middle. Of `distill`: compression_kills.py."""
 
 
-@pytest.mark.parametrize(
-    ("method", "ordinal", "count"),
-    [
-        *(("bitfit", *kill) for kill in KILLS),
-        ("distill", *KILLS[1]),
-        *(pytest.param("distill", *kill, marks=pytest.mark.verify) for kill in (KILLS[0], *KILLS[2:])),
-    ],
-)
+@pytest.mark.parametrize(("ordinal", "count"), KILLS)
 def test_a_worker_killed_in_any_phase_or_between_is_followed_by_one_that_goes_on(
-    service: Service, go: Attempt, monkeypatch: pytest.MonkeyPatch, method: str, ordinal: int, count: int
+    service: Service, go: Attempt, monkeypatch: pytest.MonkeyPatch, ordinal: int, count: int
 ) -> None:
     """The step that was authorised last is lost, and stays charged; no phase gets more than it reserved."""
-    id = two_phases(service, method)
+    id = two_phases(service)
     with monkeypatch.context() as patch:
         after(patch, ordinal, count, lambda: None, then_die=True)
         with pytest.raises(Died):
@@ -155,30 +125,6 @@ def test_a_worker_killed_in_any_phase_or_between_is_followed_by_one_that_goes_on
     assert authorised(service, id) == [FULL, BIASES]
     assert set(asked) == ({0, 1} if ordinal == 0 else {1})
     assert service.settlement(id).spent_change == price(paid(service, id))
-
-
-@pytest.mark.parametrize("count", [2, 9, 16], ids=["before", "between", "at the last step"])
-def test_a_worker_killed_between_two_prunings_is_followed_by_one_that_prunes_the_rest(
-    service: Service, go: Attempt, monkeypatch: pytest.MonkeyPatch, count: int
-) -> None:
-    """Nothing is charged twice, and what is published has all its zeros."""
-    id = service.submit(method="prune", options={"rounds": 3, "first": 4, "last": 12}, steps=16, hint=False)
-    with monkeypatch.context() as patch:
-        after(patch, 0, count, lambda: None, then_die=True)
-        with pytest.raises(Died):
-            go(id)
-    lose(service)
-    asked = after(monkeypatch, -1, 1, lambda: None)
-    go(id)
-    assert service.status(id) == "succeeded"
-    assert authorised(service, id) == [16]
-    assert len(asked) == 16 - count + 1, "the last of them in vain"
-    assert service.settlement(id).spent_change == price(paid(service, id))
-    with zipfile.ZipFile(io.BytesIO(get_bytes(service.store, service.released(id)["adapter"].blob))) as left:
-        stored = safetensors.torch.load(left.read("trained.safetensors"))
-    bits = [tensor for name, tensor in stored.items() if name.endswith(".mask")]
-    survivors = sum(tensor.numel() for name, tensor in stored.items() if name.endswith(".values"))
-    assert 8 * sum(tensor.numel() for tensor in bits) == 2 * survivors
 
 
 def test_a_cancel_in_the_second_phase_costs_what_was_authorised_of_both(

@@ -1,4 +1,4 @@
-"""Base models of one layer with random weights, and a task that they can learn: is a text about fruit or about metal?"""
+"""Base models of one layer, or a few, with random weights, and a task that they can learn: is a text about fruit or about metal?"""
 
 import random
 from pathlib import Path
@@ -16,7 +16,7 @@ FILLER = ("the", "a", "of", "and", "old", "new", "big", "small", "here", "there"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def save_model(folder: Path) -> None:
+def save_model(folder: Path, layers: int = 1) -> None:
     """Write config.json, model.safetensors and the tokenizer's files."""
     words = [*SPECIAL, *FILLER, *TOPICS[0], *TOPICS[1]]
     tokenizer = Tokenizer(WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
@@ -33,7 +33,7 @@ def save_model(folder: Path) -> None:
     config = BertConfig(
         vocab_size=len(words),
         hidden_size=32,
-        num_hidden_layers=1,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=32,
