@@ -949,6 +949,20 @@ BEGIN
   END IF;
 END $$;
 
+CREATE FUNCTION ledger.require_teacher() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'ledger', 'pg_temp'
+    AS $$
+DECLARE teacher text;
+BEGIN
+  SELECT j.teacher_job INTO teacher FROM public.job j WHERE j.id = NEW.job_id;
+  IF teacher IS NOT NULL AND ledger.teaches(teacher, NEW.budget_id) IS NOT TRUE THEN
+    RAISE EXCEPTION 'job % would learn from job %, which released nothing that budget % alone paid for', NEW.job_id, teacher, NEW.budget_id
+      USING ERRCODE = 'restrict_violation';
+  END IF;
+  RETURN NEW;
+END $$;
+
 CREATE FUNCTION ledger.require_unpaused() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'ledger', 'pg_temp'
@@ -1002,6 +1016,20 @@ BEGIN
   END IF;
   RETURN NULL;
 END $$;
+
+CREATE TABLE public.release (
+    id text NOT NULL,
+    job_id text NOT NULL,
+    file_id text NOT NULL,
+    kind text NOT NULL,
+    fence bigint NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT release_kind_check CHECK (((kind = ANY (ARRAY['adapter'::text, 'report'::text])) IS TRUE))
+);
+
+CREATE FUNCTION ledger.teaches(teacher text, wanted_budget text) RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN ((EXISTS (SELECT FROM public.release l WHERE ((l.job_id = teaches.teacher) AND (l.kind = 'adapter'::text)))) AND (EXISTS (SELECT FROM ledger.reservation r WHERE (r.job_id = teaches.teacher))) AND (NOT (EXISTS (SELECT FROM ledger.reservation r WHERE ((r.job_id = teaches.teacher) AND (r.budget_id <> teaches.wanted_budget))))));
 
 CREATE FUNCTION ledger.work_guard() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1382,6 +1410,7 @@ CREATE TABLE public.job (
     finished_at timestamp with time zone,
     hinted_at timestamp with time zone,
     model_revision text,
+    teacher_job text,
     CONSTRAINT an_error_says_what CHECK ((((error IS NULL) OR ledger.is_error(error)) IS TRUE)),
     CONSTRAINT job_json CHECK ((((jsonb_typeof(method) = 'object'::text) AND (jsonb_typeof(plan) = 'object'::text) AND (jsonb_typeof(privacy) = 'object'::text) AND ledger.is_plain(jsonb_build_array(method, plan, privacy))) IS TRUE)),
     CONSTRAINT job_model_revision CHECK ((((model_revision IS NULL) OR ((length(model_revision) >= 1) AND (length(model_revision) <= 64))) IS TRUE)),
@@ -1389,6 +1418,8 @@ CREATE TABLE public.job (
     CONSTRAINT job_times CHECK (((ledger.is_a_time(started_at) AND ledger.is_a_time(finished_at) AND ledger.is_a_time(hinted_at)) IS TRUE)),
     CONSTRAINT notes_are_words CHECK ((ledger.is_words(metadata) IS TRUE))
 );
+
+COMMENT ON COLUMN public.job.teacher_job IS 'all its charges are to the budget of this job, and its adapter is released';
 
 CREATE TABLE public.job_event (
     job_id text NOT NULL,
@@ -1504,16 +1535,6 @@ CREATE TABLE public.question (
     CONSTRAINT question_file CHECK (((file_id ~ '^[A-Za-z0-9._-]{1,80}$'::text) IS TRUE)),
     CONSTRAINT question_found CHECK ((((jsonb_typeof(found) = 'object'::text) AND ledger.is_plain(found)) IS TRUE)),
     CONSTRAINT question_upload CHECK ((((jsonb_typeof(upload) = 'object'::text) AND (length((upload)::text) <= 1000000) AND (NOT jsonb_path_exists(upload, 'strict $.**{12 to last}'::jsonpath)) AND (NOT jsonb_path_exists(upload, 'strict $.**?(@ > 1000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 || @ < -1000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000)'::jsonpath))) IS TRUE))
-);
-
-CREATE TABLE public.release (
-    id text NOT NULL,
-    job_id text NOT NULL,
-    file_id text NOT NULL,
-    kind text NOT NULL,
-    fence bigint NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT release_kind_check CHECK (((kind = ANY (ARRAY['adapter'::text, 'report'::text])) IS TRUE))
 );
 
 CREATE TABLE public.sketch (
@@ -1705,6 +1726,7 @@ CREATE INDEX job_file_of_file ON public.job_file USING btree (file_id);
 CREATE INDEX job_line ON public.job USING btree (tenant_id, created_at, id) WHERE (status = 'queued'::text);
 CREATE INDEX job_open ON public.job USING btree (created_at) WHERE (status = ANY (ARRAY['queued'::text, 'running'::text]));
 CREATE INDEX job_page ON public.job USING btree (tenant_id, created_at, id);
+CREATE INDEX job_taught ON public.job USING btree (teacher_job) WHERE (teacher_job IS NOT NULL);
 CREATE INDEX model_profile_newest ON public.model_profile USING btree (revision, task, method, device, measured_at);
 CREATE INDEX model_trial_newest ON public.model_trial USING btree (revision, method, task, tried_at);
 CREATE INDEX question_tenant ON public.question USING btree (tenant_id) WHERE (answer IS NULL);
@@ -1755,6 +1777,7 @@ CREATE TRIGGER require_approval BEFORE UPDATE OF fence ON ledger.work FOR EACH R
 
 CREATE CONSTRAINT TRIGGER require_charge AFTER INSERT ON ledger.reservation DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION ledger.require_charge();
 CREATE TRIGGER require_no_loss BEFORE INSERT ON ledger.budget FOR EACH STATEMENT EXECUTE FUNCTION ledger.require_no_loss();
+CREATE TRIGGER require_teacher BEFORE INSERT ON ledger.reservation FOR EACH ROW EXECUTE FUNCTION ledger.require_teacher();
 CREATE TRIGGER require_unpaused BEFORE INSERT ON ledger.authorisation FOR EACH ROW EXECUTE FUNCTION ledger.require_unpaused();
 CREATE TRIGGER require_unpaused BEFORE UPDATE OF fence ON ledger.work FOR EACH ROW EXECUTE FUNCTION ledger.require_unpaused();
 CREATE TRIGGER reservation_begins BEFORE INSERT ON ledger.reservation FOR EACH ROW EXECUTE FUNCTION ledger.reservation_begins();
@@ -1899,6 +1922,9 @@ ALTER TABLE ONLY public.job_file
 
 ALTER TABLE ONLY public.job_file
     ADD CONSTRAINT job_file_job_id_fkey FOREIGN KEY (job_id) REFERENCES public.job(id);
+
+ALTER TABLE ONLY public.job
+    ADD CONSTRAINT job_teacher FOREIGN KEY (teacher_job) REFERENCES public.job(id);
 
 ALTER TABLE ONLY public.job
     ADD CONSTRAINT job_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES public.tenant(id);
@@ -2082,9 +2108,18 @@ REVOKE ALL ON FUNCTION ledger.require_fence(wanted_job text, wanted_fence bigint
 REVOKE ALL ON FUNCTION ledger.require_no_loss() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.require_reservation() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.require_steward(wanted_tenant text, wanted_key text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger.require_teacher() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.require_unpaused() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.reservation_begins() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.seal_records() FROM PUBLIC;
+GRANT SELECT ON TABLE public.release TO tacit_api;
+GRANT SELECT ON TABLE public.release TO tacit_worker;
+GRANT INSERT(id) ON TABLE public.release TO tacit_worker;
+GRANT INSERT(job_id) ON TABLE public.release TO tacit_worker;
+GRANT INSERT(file_id) ON TABLE public.release TO tacit_worker;
+GRANT INSERT(kind) ON TABLE public.release TO tacit_worker;
+GRANT INSERT(fence) ON TABLE public.release TO tacit_worker;
+REVOKE ALL ON FUNCTION ledger.teaches(teacher text, wanted_budget text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.work_guard() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.api_key_guard() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.file_guard() FROM PUBLIC;
@@ -2221,6 +2256,7 @@ GRANT UPDATE(finished_at) ON TABLE public.job TO tacit_worker;
 GRANT UPDATE(hinted_at) ON TABLE public.job TO tacit_api;
 GRANT UPDATE(hinted_at) ON TABLE public.job TO tacit_worker;
 GRANT INSERT(model_revision) ON TABLE public.job TO tacit_api;
+GRANT INSERT(teacher_job) ON TABLE public.job TO tacit_api;
 GRANT SELECT,DELETE ON TABLE public.job_event TO tacit_api;
 GRANT SELECT ON TABLE public.job_event TO tacit_worker;
 GRANT INSERT(job_id) ON TABLE public.job_event TO tacit_api;
@@ -2268,13 +2304,6 @@ GRANT INSERT(found) ON TABLE public.question TO tacit_api;
 GRANT UPDATE(answered_by) ON TABLE public.question TO tacit_api;
 GRANT UPDATE(answer) ON TABLE public.question TO tacit_api;
 GRANT UPDATE(reason) ON TABLE public.question TO tacit_api;
-GRANT SELECT ON TABLE public.release TO tacit_api;
-GRANT SELECT ON TABLE public.release TO tacit_worker;
-GRANT INSERT(id) ON TABLE public.release TO tacit_worker;
-GRANT INSERT(job_id) ON TABLE public.release TO tacit_worker;
-GRANT INSERT(file_id) ON TABLE public.release TO tacit_worker;
-GRANT INSERT(kind) ON TABLE public.release TO tacit_worker;
-GRANT INSERT(fence) ON TABLE public.release TO tacit_worker;
 GRANT SELECT ON TABLE public.sketch TO tacit_api;
 GRANT INSERT(tenant_id) ON TABLE public.sketch TO tacit_api;
 GRANT INSERT(file_id) ON TABLE public.sketch TO tacit_api;

@@ -13,11 +13,10 @@ from domain.storage.blobs import Store
 from domain.storage.sealing import Sealed
 from dpcore.terms.program import Program
 from dpcore.terms.tasks import CAUSAL_LM, TaskKind
-from dpcore.terms.teachers import ReleasedTeacher
+from dpcore.terms.teachers import teacher_job
 from ledger.tables import phase, reservation
-from worker import teachers
 from worker.errors import Refused
-from worker.teachers import Released
+from worker.teachers import Released, read_released
 
 
 @dataclass(frozen=True)
@@ -69,10 +68,9 @@ def read_assignment(connection: sa.Connection, store: Store, job_id: str) -> Ass
     except ValidationError as error:
         raise Refused("plan_mismatch", "The job's plan is not one that this worker can run.") from error
     _require_priced(connection, job_id, program)
-    teacher = teachers.named(program)
-    released = (
-        teachers.read_released(connection, store, teacher, source) if isinstance(teacher, ReleasedTeacher) else None
-    )
+    teacher = teacher_job(program)
+    if teacher != row.teacher_job:
+        raise Refused("plan_mismatch", "The job's plan names another teacher than the one that its budget allows.")
     return Assignment(
         job_id=job_id,
         tenant_id=row.tenant_id,
@@ -85,7 +83,7 @@ def read_assignment(connection: sa.Connection, store: Store, job_id: str) -> Ass
         labels=tuple(source.labels or ()),
         rows=_opened(connection, store, source, "training"),
         evaluation=_evaluation_file(connection, store, row.validation_file, source),
-        teacher=released,
+        teacher=None if teacher is None else read_released(connection, store, teacher, source),
     )
 
 

@@ -18,10 +18,11 @@ from dpcore.methods import get_trainer
 from dpcore.methods.distill.pair import TeacherAndStudent
 from dpcore.models import build_model, load_tokenizer, with_padding
 from dpcore.tasks import TextTask, make_task
+from dpcore.terms.teachers import named
 from worker.assignment import Assignment
 from worker.errors import STORE_ERRORS, Refused, Unavailable
 from worker.log import log
-from worker.teachers import load_teacher, named
+from worker.teachers import load_teacher
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,8 @@ from domain.storage.sealing import Sealed
 from dpcore.methods import load_export
 from dpcore.models import build_model, load_model, load_tokenizer
 from dpcore.terms.folders import head_labels
-from dpcore.terms.methods import get_method
-from dpcore.terms.program import Program
 from dpcore.terms.tasks import CAUSAL_LM, TaskKind
-from dpcore.terms.teachers import PublicTeacher, ReleasedTeacher, Taught, Teacher
+from dpcore.terms.teachers import PublicTeacher, Teacher
 from ledger.tables import reservation
 from worker.errors import Refused
 
@@ -41,14 +39,8 @@ class Released:
     adapter: Sealed
 
 
-def named(program: Program) -> Teacher | None:
-    """The teacher that a program's options name."""
-    options = get_method(program.method).Options.model_validate(program.options)
-    return options.taught_by if isinstance(options, Taught) else None
-
-
-def read_released(connection: sa.Connection, store: Store, teacher: ReleasedTeacher, source: sa.Row[Any]) -> Released:
-    """What a job released, opened and not read. source: the row of the training file.
+def read_released(connection: sa.Connection, store: Store, teacher: str, source: sa.Row[Any]) -> Released:
+    """What a job released, opened and not read. teacher: its id. source: the row of the training file.
 
     Raises Refused unless the job is of the file's tenant, has succeeded and was charged to the file's budget and to no
     other, whatever the service said when the job was submitted; and for another task.
@@ -57,10 +49,10 @@ def read_released(connection: sa.Connection, store: Store, teacher: ReleasedTeac
         sa.select(job.c.model, job.c.model_revision, file.c.task, file.c.labels)
         .join(job_file, job_file.c.job_id == job.c.id)
         .join(file, file.c.id == job_file.c.file_id)
-        .where(job.c.id == teacher.job, job.c.tenant_id == source.tenant_id, job.c.status == "succeeded")
+        .where(job.c.id == teacher, job.c.tenant_id == source.tenant_id, job.c.status == "succeeded")
     ).one_or_none()
     charged = connection.execute(
-        sa.select(reservation.c.budget_id, reservation.c.state).where(reservation.c.job_id == teacher.job)
+        sa.select(reservation.c.budget_id, reservation.c.state).where(reservation.c.job_id == teacher)
     ).all()
     if row is None or {tuple(charge) for charge in charged} != {(source.budget_id, "settled")}:
         raise Refused("not_trainable", "The teacher is no job that has succeeded under the training file's budget.")
@@ -68,7 +60,7 @@ def read_released(connection: sa.Connection, store: Store, teacher: ReleasedTeac
         sa.select(file)
         .join(release, release.c.file_id == file.c.id)
         .where(
-            release.c.job_id == teacher.job,
+            release.c.job_id == teacher,
             release.c.kind == "adapter",
             file.c.purpose == RESULT,
             file.c.tenant_id == source.tenant_id,

@@ -92,14 +92,16 @@ def require(connection: sa.Connection, viewer: Viewer, job_id: str) -> sa.Row[An
     return row
 
 
-def adapter(connection: sa.Connection, viewer: Viewer, job_id: str) -> sa.Row[Any]:
-    """The file that holds a job's adapter. Raises NotFound, or Conflict while there is none."""
+def adapter(connection: sa.Connection, viewer: Viewer, job_id: str, *, keep: bool = False) -> sa.Row[Any]:
+    """The file that holds a job's adapter. keep: it cannot be deleted until the caller's transaction ends. Raises
+    NotFound, or Conflict while there is none."""
     row = require(connection, viewer, job_id)
-    released = connection.execute(
+    found = (
         files.of_tenant(viewer)
         .join(release, release.c.file_id == file.c.id)
         .where(release.c.job_id == job_id, release.c.kind == "adapter", file.c.purpose == RESULT)
-    ).one_or_none()
+    )
+    released = connection.execute(found.with_for_update(read=True, of=file) if keep else found).one_or_none()
     if released is None:
         raise Conflict(f"there is no adapter: the job has status {row.status}", code="no_adapter")
     return released

@@ -15,6 +15,7 @@ from domain.kit.ids import new_id
 from domain.kit.refusals import NotFound, OverBudget
 from domain.kit.tables import job_file
 from domain.storage.blobs import Store
+from dpcore.terms.teachers import teacher_job
 from ledger import reserve
 from ledger.budgets import Balance, balance
 from ledger.errors import BudgetExceeded, GrantExceeded, NotGranted
@@ -59,6 +60,7 @@ def _insert(connection: sa.Connection, planned: Planned, job_id: str, viewer: Vi
         created_by=viewer.key_id,
         model=wanted.model,
         model_revision=planned.model_revision,
+        teacher_job=teacher_job(program),
         validation_file=wanted.validation_file,
         method=planned.draft.method,
         plan=program.model_dump(mode="json"),

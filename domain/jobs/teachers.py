@@ -32,7 +32,8 @@ def require_teacher(
     """The base model of the teacher that the options name; None where they name none.
 
     training: the whole row of the training file. method: as the caller called it. Raises Invalid, NotFound or Conflict,
-    naming the field; a job of another tenant, or one that the viewer may not see, is not found.
+    naming the field; a job of another tenant, or one that the viewer may not see, is not found. What an earlier job
+    released cannot be deleted until the caller's transaction ends.
     """
     options = _options(made.program.method, made.program.options)
     if not isinstance(options, Taught) or options.taught_by is None:
@@ -118,7 +119,7 @@ def _released(
                 code="budgets_differ",
                 param=place,
             )
-        reading.adapter(connection, viewer, named.job)
+        reading.adapter(connection, viewer, named.job, keep=True)
     except NotFound:
         raise NotFound("fine-tuning job", place) from None
     except Conflict as error:

@@ -73,6 +73,7 @@ job = sa.Table(
     sa.Column("created_by", sa.Text),
     sa.Column("model", sa.Text),
     sa.Column("model_revision", sa.Text),
+    sa.Column("teacher_job", sa.Text),
     sa.Column("validation_file", sa.Text),
     sa.Column("method", JSONB),
     sa.Column("plan", JSONB),

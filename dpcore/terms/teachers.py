@@ -5,6 +5,8 @@ from typing import Protocol, runtime_checkable
 
 from dpcore.terms.errors import FieldError
 from dpcore.terms.facts import ModelFacts
+from dpcore.terms.methods import get_method
+from dpcore.terms.program import Program
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,18 @@ class Taught(Protocol):
 
     def student(self, facts: ModelFacts) -> ModelFacts:
         """The student made of a base model with these facts."""
+
+
+def named(program: Program) -> Teacher | None:
+    """The teacher that a program's options name."""
+    options = get_method(program.method).Options.model_validate(program.options)
+    return options.taught_by if isinstance(options, Taught) else None
+
+
+def teacher_job(program: Program) -> str | None:
+    """The job whose result teaches, where a program names one."""
+    teacher = named(program)
+    return teacher.job if isinstance(teacher, ReleasedTeacher) else None
 
 
 def require_larger(field: str, teacher: ModelFacts, student: ModelFacts) -> None:

@@ -10,7 +10,10 @@ from fastapi.testclient import TestClient
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from api.app import create_app
+from domain.jobs import resolving
 from domain.kit.ids import new_id
+from domain.kit.tables import job
+from ledger import work
 from tests.api.conftest import JOBS, World, make_keys, make_settings
 from tests.api.test_jobs import finish
 from tests.conftest import Database
@@ -186,3 +189,43 @@ def test_a_job_with_other_labels_does_not_teach(world: World, at_work: sa.Connec
     assert second.status_code == 201, second.text
     answer = ask(world, second.json(), teacher="job", teacher_job=done)
     assert refused(answer) == (400, "labels_differ", "teacher_job")
+
+
+def delete(world: World, file_id: str) -> tuple[int, list[str]]:
+    answer = world.call("DELETE", f"/v1/files/{file_id}", "steward")
+    return answer.status_code, answer.json().get("jobs", [])
+
+
+def test_a_teacher_is_not_deleted_while_a_job_may_yet_learn_from_it(
+    world: World, training: dict[str, Any], at_work: sa.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Queued, running or paused; nor by somebody who asks while the job is being submitted."""
+    done = of_base(world, training, at_work)
+    adapter = world.get(f"{JOBS}/{done}").json()["result_files"][0]
+    locked: list[str] = []
+    known = resolving.known
+
+    def look(*arguments: Any) -> Any:
+        with world.engine("superuser").connect() as c, pytest.raises(sa.exc.OperationalError, match="lock"):
+            c.execute(sa.text("SELECT FROM file WHERE id = :id FOR UPDATE NOWAIT"), {"id": adapter})
+        locked.append(adapter)
+        return known(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resolving, "known", look)
+        student = ask(world, training, path=JOBS, teacher="job", teacher_job=done).json()["id"]
+    assert locked == [adapter]
+    assert delete(world, adapter) == (409, [student])
+    lease = work.claim(at_work, student, "w", 60)
+    assert lease is not None
+    at_work.execute(sa.update(job).where(job.c.id == student).values(status="running"))
+    at_work.commit()
+    assert delete(world, adapter) == (409, [student])
+    world.post(f"{JOBS}/{student}/pause")
+    work.drop(at_work, lease)
+    at_work.commit()
+    assert delete(world, adapter) == (409, [student])
+    assert world.post(f"{JOBS}/{student}/cancel").json()["status"] == "cancelled"
+    assert delete(world, adapter)[0] == 200
+    answer = ask(world, training, path=JOBS, teacher="job", teacher_job=done)
+    assert refused(answer) == (409, "no_adapter", "teacher_job")

@@ -22,6 +22,11 @@ def _of_another(job_tenant: str, file: str, budget: str) -> list[str]:
     ]
 
 
+def _taught(teacher: str) -> list[str]:
+    """A job that would learn from this one."""
+    return [insert("public.job", job_row("a", NEW, "key_a") | {"teacher_job": f"'{teacher}'"}), *_NEW[1:6]]
+
+
 def _decision(kind: str, detail: dict[str, str], reservation: str | None = None) -> str:
     return insert("ledger.entry", entry(kind, detail | {"reason": "r", "by": "key_a"}, reservation))
 
@@ -37,6 +42,14 @@ def _released(file: str, *before: str) -> list[str]:
 ATTACKS: list[tuple[str, str, list[str]]] = [
     ("tacit_api", "a job of one tenant pays with the budget of another", _of_another("a", "file_b", "budget_b")),
     ("tacit_api", "a file of one budget is charged to another", _of_another("a", "file_a", "budget_a_spare")),
+    *(
+        ("tacit_api", f"a job learns from {whose}", _taught(teacher))
+        for whose, teacher in (
+            ("a job of another budget", "job_b_done"),
+            ("a job that has released nothing", "job_a_running"),
+            ("itself", NEW),
+        )
+    ),
     ("tacit_api", "a job without its reservation", _NEW[:2]),
     ("tacit_api", "a job without its charge", _NEW[:5]),
     ("tacit_api", "a charge before its phases", [*_NEW[:4], _CHARGE, _NEW[4]]),

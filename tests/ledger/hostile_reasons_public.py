@@ -143,6 +143,13 @@ PUBLIC = [
     Reason(
         API,
         "public.job",
+        "teacher_job",
+        "null|default|*job",
+        "an earlier job of the same budget, or a job without a reservation, which no worker takes: for any other teacher there is none",
+    ),
+    Reason(
+        API,
+        "public.job",
         "tenant_id|created_by",
         TO_ANOTHER,
         "a job without a reservation: nothing is charged and no lease can be had. With one, the key must be of the budget's tenant",

@@ -24,6 +24,7 @@ from domain.storage.rows import RowWriter
 from dpcore.terms.facts import read_facts
 from dpcore.terms.methods import get_method
 from dpcore.terms.program import Phase, Program, scaled
+from dpcore.terms.teachers import teacher_job
 from ledger.budgets import Reference, open_budget
 from ledger.reserve import Charge, Priced, reserve
 from ledger.tables import entry, phase, reservation, work
@@ -135,6 +136,7 @@ class Service:
                     created_by="key_a",
                     model=model,
                     model_revision=model_revision,
+                    teacher_job=teacher_job(program),
                     validation_file=self.eval_file,
                     method={"type": method},
                     plan=program.model_dump(mode="json"),

@@ -19,7 +19,9 @@ from dpcore.methods.distill.pair import TeacherAndStudent
 from ledger.budgets import Reference, open_budget
 from ledger.tables import phase, reservation
 from tests.worker import tiny
+from tests.worker.books import authorised, lose, wrong
 from tests.worker.service import Service
+from tests.worker.test_programs import Died, after
 from worker.attempt import attempt
 
 Attempt = Callable[[str], None]
@@ -98,10 +100,20 @@ def test_a_public_teacher_s_labels_are_put_in_order(
     assert seen == [[1, 0]]
 
 
-def test_a_teacher_of_another_budget_is_refused_by_the_worker_too(service: Service, go: Attempt) -> None:
+def as_if_never_checked(service: Service, change: sa.Update) -> None:
+    """A change of rows that no trigger sees."""
+    with service.admin.begin() as c:
+        c.execute(sa.text("SET LOCAL session_replication_role = replica"))
+        c.execute(change)
+
+
+def test_a_teacher_of_another_budget_is_refused_by_the_database_and_by_the_worker(
+    service: Service, go: Attempt
+) -> None:
     """Whoever can write rows of jobs, past the service: nothing is charged."""
     first = service.submit(method="lora", steps=4, hint=False)
     go(first)
+    before = taught(service, first)
     with service.api.begin() as c:
         open_budget(
             c,
@@ -114,22 +126,54 @@ def test_a_teacher_of_another_budget_is_refused_by_the_worker_too(service: Servi
             max_records_per_user=None,
             reference=Reference(0.05, 200),
         )
-    with service.admin.begin() as c:
-        c.execute(sa.text("SET LOCAL session_replication_role = replica"))
-        c.execute(sa.update(reservation).where(reservation.c.job_id == first).values(budget_id="budget_b"))
-    refused(service, go, taught(service, first), "no job that has succeeded under the training file's budget")
+    as_if_never_checked(
+        service, sa.update(reservation).where(reservation.c.job_id == first).values(budget_id="budget_b")
+    )
+    with pytest.raises(sa.exc.IntegrityError, match="budget budget_a alone paid for"):
+        taught(service, first)
+    refused(service, go, before, "no job that has succeeded under the training file's budget")
 
 
-def test_a_teacher_that_is_not_done_or_gone_or_none_is_refused(service: Service, go: Attempt) -> None:
-    refused(service, go, taught(service, "ftjob-nobody"), "no job that has succeeded")
+def test_a_teacher_that_is_not_done_or_none_is_refused_by_the_database(service: Service, go: Attempt) -> None:
+    with pytest.raises(sa.exc.IntegrityError, match="job_teacher"):
+        taught(service, "ftjob-nobody")
     queued = service.submit(method="lora", steps=4, hint=False)
-    refused(service, go, taught(service, queued), "no job that has succeeded")
-    go(queued)
-    with service.admin.begin() as c:
-        c.execute(sa.text("SET LOCAL session_replication_role = replica"))
-        gone = service.released(queued)["adapter"].id
-        c.execute(sa.update(file).where(file.c.id == gone).values(deleted_at=sa.func.now()))
-    refused(service, go, taught(service, queued), "no longer there")
+    with pytest.raises(sa.exc.IntegrityError, match="released nothing"):
+        taught(service, queued)
+
+
+@pytest.mark.parametrize("said", ["nobody", "another"])
+def test_a_plan_that_names_another_teacher_than_the_database_allowed_is_not_run(
+    service: Service, go: Attempt, said: str
+) -> None:
+    """The column alone was checked against the budget; the plan is only a wish."""
+    one, two = (service.submit(method="lora", steps=4, hint=False) for _ in range(2))
+    go(one)
+    go(two)
+    id = taught(service, one)
+    allowed = two if said == "another" else None
+    as_if_never_checked(service, sa.update(job).where(job.c.id == id).values(teacher_job=allowed))
+    refused(service, go, id, "another teacher than", code="plan_mismatch")
+
+
+def test_a_teacher_that_is_gone_all_the_same_ends_the_job_before_anything_more_is_charged(
+    service: Service, go: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service deletes no such file. At the start for nothing; at a resume, as every end but a cancel, in full."""
+    first = service.submit(method="lora", steps=4, hint=False)
+    go(first)
+    queued, begun = taught(service, first), taught(service, first)
+    with monkeypatch.context() as patch:
+        after(patch, 0, 3, lambda: None, then_die=True)
+        with pytest.raises(Died):
+            go(begun)
+    lose(service)
+    gone = service.released(first)["adapter"].id
+    as_if_never_checked(service, sa.update(file).where(file.c.id == gone).values(deleted_at=sa.func.now()))
+    refused(service, go, queued, "no longer there")
+    go(begun)
+    assert (service.status(begun), authorised(service, begun), wrong(service, begun)) == ("failed", [3], [])
+    assert not service.released(begun)
 
 
 def test_a_teacher_whose_row_was_exchanged_is_refused(service: Service, go: Attempt) -> None:

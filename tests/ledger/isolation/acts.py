@@ -29,12 +29,19 @@ def act(name: str, login: Login, run: Callable[[sa.Connection, Names], object]) 
 
 
 def submission(
-    job: str = "job", steps: int = STEPS, *, by: str = "steward", budgets: str = "a", indivisible: bool = False
+    job: str = "job",
+    steps: int = STEPS,
+    *,
+    by: str = "steward",
+    budgets: str = "a",
+    indivisible: bool = False,
+    teacher: str | None = None,
 ) -> Act:
     """As the API submits: one transaction of several statements, over budgets in this order."""
 
     def run(c: sa.Connection, names: Names) -> object:
         tenant = {"tenant_id": names["tenant"], "created_by": names[by], "model": "m", "seed": 0}
+        tenant |= {} if teacher is None else {"teacher_job": names[teacher]}
         c.execute(tables.job.insert().values(id=names[job], **tenant, method={}, plan={}, privacy={}))
         for b in budgets:
             place = {"file_id": names[f"file_{b}"], "budget_id": names[f"budget_{b}"]}
@@ -46,6 +53,7 @@ def submission(
     words = [
         f"reserve {steps} steps" + (f" of {budgets}" if len(budgets) > 1 else ""),
         "" if by == "steward" else f"as {by}",
+        "" if teacher is None else f"taught by {teacher}",
     ]
     return act(" ".join(w for w in words if w), "api", run)
 

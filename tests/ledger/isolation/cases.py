@@ -169,6 +169,15 @@ def _work() -> list[Case]:
     ]
 
 
+def _teachers() -> list[Case]:
+    teacher, taught = "ledger.require_teacher", a.submission("job2", teacher="job")
+    return [
+        *of(teacher, taught, [a.release("r1"), a.ALSO_B], SUCCEEDED),
+        *of(teacher, taught, [a.release("r2"), a.ALSO_B, a.FREEZE], [*SUCCEEDED, a.release("r1")]),
+        *of(teacher, a.submission("job2", budgets="b", teacher="job"), [a.release("r1"), a.FREEZE], SUCCEEDED),
+    ]
+
+
 def _submissions() -> list[Case]:
     whole = a.parts("submit", *a.SUBMITTING)
     uncharged = a.parts("reserve without a charge", "job", "job_file", "reservation", "phase")
@@ -260,6 +269,7 @@ CASES: list[Case] = [
     *_grants_and_keys(),
     *_authorisations(),
     *_work(),
+    *_teachers(),
     *_submissions(),
     *_populations(),
     *_sealing(),
