@@ -62,6 +62,27 @@ def test_a_database_with_data_is_brought_to_the_present(empty_database: Database
         assert verify_budget(c, "b") == []
 
 
+def test_a_job_from_before_keeps_its_teacher_if_its_own_budget_paid_for_it(empty_database: Database) -> None:
+    """The column that workers go by is filled for jobs that may learn from what they name, and for no other."""
+    upgrade(empty_database.admin_url, "0019")
+    engine = sa.create_engine(empty_database.superuser_url, poolclass=sa.NullPool)
+    names_j1 = '{"method": "distill", "options": {"teacher": "job", "teacher_job": "j1"}}'
+    with engine.begin() as c:
+        c.exec_driver_sql(f"SET LOCAL ROLE tacit_owner; {LIVED_IN}")
+        c.exec_driver_sql(
+            f"""RESET ROLE; SET LOCAL session_replication_role = replica;
+            INSERT INTO release (id, job_id, file_id, kind, fence) VALUES ('l', 'j1', 'result', 'adapter', 1);
+            UPDATE job SET plan = '{names_j1}' WHERE id = 'j2';
+            INSERT INTO job (id, tenant_id, created_by, model, method, plan, privacy, seed)
+              VALUES ('j3', 't', 'k', 'm', '{{}}', '{names_j1}', '{{}}', 0);
+            INSERT INTO ledger.reservation (id, job_id, file_id, budget_id, starts_by) VALUES ('rj3', 'j3', 'g', 'c', now())"""
+        )
+    upgrade(empty_database.admin_url)
+    with engine.connect() as c:
+        kept = c.execute(sa.text("SELECT id, teacher_job FROM job ORDER BY id")).all()
+    assert [tuple(row) for row in kept] == [("j1", None), ("j2", "j1"), ("j3", None)]
+
+
 def test_what_is_written_down_is_what_the_migrations_leave(database: Database) -> None:
     """Else a review reads another schema than services run on. `make schema` writes both files."""
     engine = sa.create_engine(database.admin_url, poolclass=sa.NullPool)
