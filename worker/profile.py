@@ -24,6 +24,7 @@ from domain.models.allow_list import BaseModelFacts
 from domain.models.profiles import Measured
 from domain.models.reasons import of_files
 from dpcore.machine.micro_batches import out_of_memory
+from dpcore.machine.token_budget import device_bytes
 from dpcore.methods import get_trainer
 from dpcore.models import build_model, load_tokenizer
 from dpcore.run import run
@@ -85,7 +86,8 @@ def worth_trying(
         with engine.connect() as connection:
             of_device = [p for p in profiles.known(connection, model).profiles if p.device == device_name(device)]
             refused = profiles.refused_by(connection, model, versions())
-        tried = refused | {(profile.method, profile.task) for profile in of_device}
+        # A profile of an earlier version does not say what the device has: it is taken once more.
+        tried = refused | {(profile.method, profile.task) for profile in of_device if profile.device_bytes is not None}
         fitting = [(method, task) for task in measurable(model) for method in model.methods(task)]
         found += [(model, *one) for one in fitting if again or one not in tried]
     return found
@@ -157,6 +159,7 @@ def measure(
         tokens_per_second=sum(steps * records * max_length * p.estimator.passes for p in program.phases)
         / watch.seconds,
         peak_bytes=_peak_bytes(where),
+        device_bytes=device_bytes(where),
     )
 
 

@@ -161,6 +161,12 @@ class Estimate(BaseModel):
         description="at which a job of this shape would fit now, the grant's limit included; 0: none does"
     )
     memory_bytes: int = Field(description="that training needs: by formula, or as a worker measured where that is more")
+    worker_memory_bytes: int | None = Field(
+        description="of the largest device that measured the model; null before a worker has"
+    )
+    fits_worker: bool | None = Field(
+        description="whether that device has as much memory as training needs; null before a worker has measured"
+    )
     grant: GrantUse | None = Field(description="null for a steward, who needs none")
     needs_approval: bool = Field(description="by a steward, before any worker begins")
     finished_twin: str | None = Field(description="a job that has succeeded with the same numbers already")
@@ -390,6 +396,8 @@ def estimate_of(planned: Planned) -> Estimate:
         largest_epsilon=planned.largest_epsilon,
         largest_share=planned.largest_share,
         memory_bytes=planned.memory,
+        worker_memory_bytes=planned.room,
+        fits_worker=planned.fits_worker,
         grant=_grant_use(planned.grant),
         needs_approval=planned.needs_approval,
         finished_twin=planned.finished_twin,

@@ -29,6 +29,7 @@ class ModelProfile(BaseModel):
     max_length: int = Field(description="tokens of each record")
     tokens_per_second: float
     peak_bytes: int = Field(description="of the GPU's memory; on a processor, of the process")
+    device_bytes: int | None = Field(description="that the device has; null for a measurement of an earlier version")
     measured_at: int
 
 
@@ -149,5 +150,6 @@ def profile_of(one: profiles.Profile) -> ModelProfile:
         max_length=one.max_length,
         tokens_per_second=round(one.tokens_per_second, 1),
         peak_bytes=one.peak_bytes,
+        device_bytes=one.device_bytes,
         measured_at=int(one.measured_at.timestamp()),
     )

@@ -76,6 +76,8 @@ class Planned:
     finished_twin: str | None
     profiles: tuple[Profile, ...] = ()
     """What workers measured of this model and of what each phase trains; none before all were."""
+    room: int | None = None
+    """Bytes of the largest device that measured this model; None before one has said."""
     model_revision: str | None = None
     """sha256 of the base model's weights, which the worker holds the job to."""
 
@@ -88,6 +90,11 @@ class Planned:
     def memory(self) -> int:
         """Bytes that training needs, by formula or, where that was more, as measured."""
         return max(self.draft.memory, *(profile.peak_bytes for profile in self.profiles), 0)
+
+    @property
+    def fits_worker(self) -> bool | None:
+        """Whether some worker's device has as much memory as the job needs; None before one has said."""
+        return None if self.room is None else self.memory <= self.room
 
     @property
     def accounts(self) -> list[Balance]:
@@ -211,7 +218,7 @@ def plan_job(connection: sa.Connection, viewer: Viewer, models: Models, wanted: 
     )
     above = _approval_above(budget, grant)
     measured = found.of_program(made.program, training.task)
-    return Planned(wanted, tuple(sources), made, budget, grant, above, twin, measured, model.revision)
+    return Planned(wanted, tuple(sources), made, budget, grant, above, twin, measured, found.room, model.revision)
 
 
 def _model(models: Models, name: str) -> BaseModelFacts:

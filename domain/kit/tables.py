@@ -176,6 +176,7 @@ model_profile = sa.Table(
     sa.Column("max_length", sa.Integer),
     sa.Column("tokens_per_second", sa.Double),
     sa.Column("peak_bytes", sa.BigInteger),
+    sa.Column("device_bytes", sa.BigInteger),
     sa.Column("measured_at", sa.DateTime(timezone=True)),
 )
 

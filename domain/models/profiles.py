@@ -28,6 +28,8 @@ class Measured:
     """Of whole steps: gradients or the losses along a direction, clipping, noise and the optimiser."""
     peak_bytes: int
     """Of the device's memory; on a processor, of the process."""
+    device_bytes: int | None
+    """That the device has in all; None for a measurement of an earlier version."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,11 @@ class Measurements:
         """What each phase must reckon with; nothing before all of them were measured."""
         found = [self.expected(phase.trains, task) for phase in program.phases]
         return tuple(profile for profile in found if profile is not None) if None not in found else ()
+
+    @property
+    def room(self) -> int | None:
+        """Bytes of the largest device that measured this model; None before one has said."""
+        return max((p.device_bytes for p in self.profiles if p.device_bytes is not None), default=None)
 
     def refusal(self, method: str, task: TaskKind) -> str | None:
         """Why the method does not train the model with its default options; None where it does or was not tried."""
@@ -111,7 +118,10 @@ def known(connection: sa.Connection, model: BaseModelFacts) -> Measurements:
     """All that was found out about a model, in one statement."""
     table, apart = model_profile.c, (model_profile.c.method, model_profile.c.task, model_profile.c.device)
     measured = (
-        sa.select(*apart, table.max_length, table.tokens_per_second, table.peak_bytes, table.measured_at.label("at"))
+        sa.select(
+            *(*apart, table.max_length, table.tokens_per_second, table.peak_bytes, table.device_bytes),
+            table.measured_at.label("at"),
+        )
         .ext(distinct_on(*apart))
         .where(table.revision == model.revision)
         .order_by(*apart, table.measured_at.desc(), table.id.desc())
@@ -133,7 +143,7 @@ def known(connection: sa.Connection, model: BaseModelFacts) -> Measurements:
     ).all()
     return Measurements(
         [
-            Profile(r.method, r.task, r.device, r.max_length, r.tokens_per_second, r.peak_bytes, r.at)
+            Profile(r.method, r.task, r.device, r.max_length, r.tokens_per_second, r.peak_bytes, r.device_bytes, r.at)
             for r in rows
             if not r.trial
         ],

@@ -83,20 +83,39 @@ def kept_bytes(run: Callable[[], None]) -> int:
     return sum(kept.values())
 
 
+def device_bytes(device: torch.device, root: Path = Path("/")) -> int:
+    """Memory in all: of the GPU; of the machine, or of this process's control group where that allows less."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    return min([_meminfo(root, "MemTotal"), *(most for _, most, _ in _groups(root))])
+
+
 def free_bytes(root: Path = Path("/")) -> int:
     """Memory that this process may still take: of the machine, or of its control group where that allows less."""
+    free = [_meminfo(root, "MemAvailable")]
+    for folder, most, used in _groups(root):
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        cached = int(stat.get("active_file", 0)) + int(stat.get("inactive_file", 0))  # given back on demand
+        free.append(most - int((folder / used).read_text()) + cached)
+    return max(0, min(free))
+
+
+def _meminfo(root: Path, name: str) -> int:
     lines = (root / "proc/meminfo").read_text().splitlines()
-    free = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+def _groups(root: Path) -> list[tuple[Path, int, str]]:
+    """Control groups with a limit: the folder, the limit in bytes, and the file that says what is used."""
     group = root / "sys/fs/cgroup"
+    found = []
     for folder, limit, used in (
         (group, "memory.max", "memory.current"),
         (group / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
     ):
         if (folder / limit).is_file() and (most := (folder / limit).read_text().strip()) != "max":
-            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-            cached = int(stat.get("active_file", 0)) + int(stat.get("inactive_file", 0))  # given back on demand
-            free.append(int(most) - int((folder / used).read_text()) + cached)
-    return max(0, min(free))
+            found.append((folder, int(most), used))
+    return found
 
 
 class _Fits:

@@ -201,7 +201,7 @@ def test_jobs_of_the_first_versions_read_well_and_have_their_twins(
     assert lease is not None
     work.authorise(at_work, lease, 0, 4)
     at_work.execute(sa.update(job).where(job.c.id == running).values(status="running"))
-    measured = Measured("lora", "classification", "a processor", 128, 100.0, 1)
+    measured = Measured("lora", "classification", "a processor", 128, 100.0, 1, 1)
     record(at_work, base_models(world.settings).usable["minilm-l6"], measured)
     at_work.commit()
     before = {id: world.get(f"{JOBS}/{id}").json() for id in (done, running, queued)}

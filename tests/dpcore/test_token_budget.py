@@ -41,12 +41,12 @@ def test_a_processor_gets_a_fixed_budget_unless_its_memory_is_short(monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("files", "expected"),
+    ("files", "expected", "whole"),
     [
-        ({}, 2**30),
-        ({"memory.max": "max", "memory.current": "5"}, 2**30),
-        ({"memory.max": "1000", "memory.current": "600", "memory.stat": "anon 350\nactive_file 50\n"}, 450),
-        ({"memory.max": "1000", "memory.current": "1200", "memory.stat": ""}, 0),
+        ({}, 2**30, 2**31),
+        ({"memory.max": "max", "memory.current": "5"}, 2**30, 2**31),
+        ({"memory.max": "1000", "memory.current": "600", "memory.stat": "anon 350\nactive_file 50\n"}, 450, 1000),
+        ({"memory.max": "1000", "memory.current": "1200", "memory.stat": ""}, 0, 1000),
         (
             {
                 "memory/memory.limit_in_bytes": "1000",
@@ -54,17 +54,19 @@ def test_a_processor_gets_a_fixed_budget_unless_its_memory_is_short(monkeypatch)
                 "memory/memory.stat": "inactive_file 200\nrss 10",
             },
             600,
+            1000,
         ),
     ],
     ids=["none", "unlimited", "v2", "overdrawn", "v1"],
 )
-def test_free_memory_is_the_machine_s_or_the_control_group_s(tmp_path, files, expected):
+def test_memory_is_the_machine_s_or_the_control_group_s(tmp_path, files, expected, whole):
     (tmp_path / "proc").mkdir()
-    (tmp_path / "proc/meminfo").write_text("MemTotal: 99999999 kB\nMemAvailable: 1048576 kB\n")
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 2097152 kB\nMemAvailable: 1048576 kB\n")
     (tmp_path / "sys/fs/cgroup/memory").mkdir(parents=True)
     for name, text in files.items():
         (tmp_path / "sys/fs/cgroup" / name).write_text(text)
     assert token_budget.free_bytes(tmp_path) == expected
+    assert token_budget.device_bytes(torch.device("cpu"), tmp_path) == whole
 
 
 def test_nothing_is_computed_on_a_private_record_before_the_first_authorisation(

@@ -278,6 +278,7 @@ INSERTS: dict[tuple[str, str], list[Row]] = {
                 "max_length": "64",
                 "tokens_per_second": "900",
                 "peak_bytes": "1000",
+                "device_bytes": "2000",
             },
         )
     ],

@@ -17,7 +17,7 @@ def test_what_fails_is_kept_and_what_cannot_be_told_is_not(
     service: Service, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = describe("tiny", service.model)
-    measured = profiles.Measured("lora", "classification", "cpu", 32, 1.0, 1)
+    measured = profiles.Measured("lora", "classification", "cpu", 32, 1.0, 1, 1)
     results = {"bitfit": "no biases", "full": None}
     monkeypatch.setattr(profile, "_in_own_process", lambda folder, method, *_: results.get(method, measured))
     assert program._check(engine, {"tiny": model}, "cpu") == 0
