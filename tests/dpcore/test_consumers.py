@@ -19,6 +19,7 @@ from dpcore.export.versions import OLDEST
 from dpcore.methods import get_trainer
 from dpcore.models import build_model, load_tokenizer
 from dpcore.tasks import make_task
+from tests.outside import run_outside
 
 from .conftest import LABELS, MAX_LENGTH, WORDS
 
@@ -68,21 +69,21 @@ def make_case(name: str, base: Path, folder: Path) -> dict | None:
     return case | {"labels": [], "logits": logits, "tokens": [one[0].tolist() for one in tokens]}
 
 
-def read(cases: list[dict], folder: Path, cache: Path, **environment: str) -> dict:
-    """What the program of the readers says, in a process without any module of Tacit's."""
+def read(cases: list[dict], folder: Path, cache: Path, releases: Path | None = None) -> dict:
+    """What the program of the readers says, in a process without any module of Tacit's; `releases`: in place of
+    today's."""
     (folder / "cases.json").write_text(json.dumps(cases))
-    clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    environment = clean | {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache), **environment}
-    done = subprocess.run(
-        [sys.executable, CONSUMERS, folder / "cases.json"],
-        env=environment,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    seen = json.loads(done.stdout.splitlines()[-1])
+    if releases is None:
+        said = run_outside(CONSUMERS, folder / "cases.json", folder=folder, cache=cache)
+    else:
+        environment = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache), "PYTHONPATH": str(releases)}
+        command = [sys.executable, CONSUMERS, folder / "cases.json"]
+        done = subprocess.run(
+            command, env=os.environ | environment, cwd=folder, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        said = done.stdout
+    seen = json.loads(said.splitlines()[-1])
     assert seen["ours"] == []
     return seen
 
@@ -174,7 +175,7 @@ def base_of(make_base, tokenizer, writer_tokenizer, tmp_path) -> Callable[[str],
 def test_each_consumer_gets_the_trained_model_or_is_refused_with_words(
     names, releases, base_of, tmp_path, request
 ) -> None:
-    path = {"PYTHONPATH": str(request.getfixturevalue("oldest"))} if releases == "oldest" else {}
+    others = request.getfixturevalue("oldest") if releases == "oldest" else None
     names = names or [f"{method}/{family}" for family in FAMILIES for method in METHODS]
     lines = [
         f"| export | {' | '.join(name.replace('_', ' ') for name in COLUMNS)} |",
@@ -183,5 +184,5 @@ def test_each_consumer_gets_the_trained_model_or_is_refused_with_words(
     for family in FAMILIES:
         cases = make_cases([name for name in names if name.split("/")[1] == family], base_of, tmp_path)
         if cases:
-            lines += table(cases, read(cases, tmp_path, tmp_path / "cache" / family, **path))
+            lines += table(cases, read(cases, tmp_path, tmp_path / "cache" / family, others))
     print("", *lines, sep="\n")

@@ -3,8 +3,6 @@
 import json
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from dpcore.methods import get_trainer, load_export
 from dpcore.models import build_model, load_tokenizer
 from dpcore.tasks import make_task
 from dpcore.terms.folders import TOKENIZER
+from tests.outside import run_outside
 
 from .conftest import LABELS, MAX_LENGTH, WORDS
 from .test_train import Host, make_program
@@ -88,9 +87,8 @@ def test_every_export_loads_outside_with_equal_logits(train_it, tmp_path, method
     trained = train_it(method, base)
     expected, folder = trained.logits(trained.model), trained.export(tmp_path / "export")
     labels = str(len(trained.about.labels))
-    command = [sys.executable, "-I", STOCK, trained.folder, folder, json.dumps(TEXTS), str(MAX_LENGTH), labels]
-    stock = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
-    seen = json.loads(stock.stdout)
+    arguments = (trained.folder, folder, json.dumps(TEXTS), str(MAX_LENGTH), labels)
+    seen = json.loads(run_outside(STOCK, *arguments, folder=tmp_path))
     assert seen["ours"] == []
     assert far(seen["logits"], expected) <= 1e-5
     loaded, about = load_export(folder, trained.folder)

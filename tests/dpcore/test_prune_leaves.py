@@ -1,8 +1,6 @@
 """What a pruned model leaves: whole and smaller for stock readers, packed with a loader, or an adapter and its base."""
 
 import json
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from dpcore.methods.prune import packed
 from dpcore.methods.prune.masks import prunable
 from dpcore.models import build_model, load_tokenizer
 from dpcore.tasks import make_task
+from tests.outside import run_outside
 
 from .conftest import LABELS, MAX_LENGTH, WORDS
 from .test_train import Host, make_program
@@ -69,21 +68,20 @@ def stock(left: Left, folder: Path) -> torch.nn.Module:
 
 
 @BOTH
-def test_packed_weights_load_by_their_loader_with_the_same_logits(leave, base):
+def test_packed_weights_load_by_their_loader_with_the_same_logits(leave, base, tmp_path):
     """In a process without Tacit, and without the base model; the zeros are those of the model that was trained."""
     left = leave(base, {"sparsity": 0.6})
     assert {f.name for f in left.folder.iterdir()} >= {"load.py", "pruned.json", "trained.safetensors"}
     assert not (left.folder / "config.json").exists()
     code = (
-        "import json, sys, torch\nfrom load import load\nmodel = load()\n"
+        "import json, sys, torch\nsys.path.insert(0, '.')\nfrom load import load\nmodel = load()\n"
         "ids = json.loads(sys.argv[1])\nout = [model(input_ids=torch.tensor([i])).logits[0].tolist() for i in ids]\n"
         "print(json.dumps([out, sorted(m for m in sys.modules if m.split('.')[0] == 'dpcore'), type(model).__name__]))"
     )
     ids = [left.tokenizer(text)["input_ids"][:MAX_LENGTH] for text in TEXTS]
-    done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(ids)], cwd=left.folder, capture_output=True, text=True, check=True
-    )
-    logits, ours, kind = json.loads(done.stdout.splitlines()[-1])
+    (tmp_path / "reader.py").write_text(code)
+    said = run_outside(tmp_path / "reader.py", json.dumps(ids), folder=left.folder)
+    logits, ours, kind = json.loads(said.splitlines()[-1])
     assert (ours, kind) == ([], type(left.model).__name__)
     for one, own in zip(ids, logits, strict=True):
         torch.testing.assert_close(left.model.eval()(input_ids=torch.tensor([one])).logits[0], torch.tensor(own))

@@ -2,9 +2,6 @@
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator
 from io import BytesIO
@@ -20,6 +17,7 @@ from api.app import create_app
 from domain.kit.settings import HubModel, WorkerSettings
 from tests.api.conftest import JOBS, World, make_keys, make_settings
 from tests.conftest import Database
+from tests.outside import run_outside
 from tests.worker import tiny
 from worker import attempt, results
 
@@ -141,10 +139,8 @@ def test_what_is_downloaded_is_the_model_that_was_trained(
     zipfile.ZipFile(BytesIO(answer.content)).extractall(export)
     labels = str(len(tiny.LABELS)) if model == "reader" else "0"
     base = folders_of(tmp_path)[model]
-    command = [sys.executable, "-I", STOCK, base, export, json.dumps(HELD_OUT), str(MAX_LENGTH), labels]
-    offline = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "hub")}
-    stock = subprocess.run(command, cwd=tmp_path, env=offline, check=True, capture_output=True, text=True)
-    seen = json.loads(stock.stdout)
+    arguments = (base, export, json.dumps(HELD_OUT), str(MAX_LENGTH), labels)
+    seen = json.loads(run_outside(STOCK, *arguments, folder=tmp_path, cache=tmp_path / "hub"))
     assert seen["ours"] == []
     assert ("found" in seen) == ((method, model) == ("lora", "reader"))
     for read in (seen["logits"], seen.get("found", seen["logits"])):
