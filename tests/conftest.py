@@ -29,6 +29,9 @@ SUPERUSER_PASSWORD = "superuser-password"
 hypothesis.settings.register_profile("untimed", deadline=None)  # a deadline is an assertion on time
 hypothesis.settings.load_profile("untimed")
 
+# Before torch is imported: with as many processes as cores, its further threads only wait in circles for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 MASTER_KEY = "5a" * 32
 """What wraps the keys of every test's blobs."""
 LONG_FIRST = ("e2e", "deploy", "faults", "worker", "cli", "ledger", "benchmarks", "dashboard")
