@@ -1,16 +1,15 @@
 """`python -m worker` that breaks in the data phase the way that the file named by BREAK says, quoting rows as it does.
 
-Also imported by the pool's processes, which start afresh from this module.
+Its folder is the one named by PLACE. The pool's processes are forked with this module in them.
 """
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from dpcore.tasks.sequence_classification import SequenceClassification
 from worker import attempt
-from worker.__main__ import main
+from worker.__main__ import main  # noqa: F401  (what is run)
 
 _encode, _train = SequenceClassification.encode, attempt.run
 _rows: dict[str, Any] = {}
@@ -42,5 +41,4 @@ def train(**arguments: Any) -> Any:
 SequenceClassification.encode = encode  # type: ignore[method-assign]
 attempt.run = train
 
-if __name__ == "__main__":
-    sys.exit(main())
+os.chdir(os.environ["PLACE"])

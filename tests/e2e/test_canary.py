@@ -32,6 +32,7 @@ from tests.api.conftest import JOBS, World, free_port, make_keys, make_settings,
 from tests.api.test_files import environment
 from tests.conftest import Database
 from tests.worker import tiny
+from tests.worker.forked import Forked
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 600
@@ -123,18 +124,23 @@ def collector(kept: list[bytes]) -> Iterator[dict[str, str]]:
         server.shutdown()
 
 
+def places(folder: Path, name: str) -> dict[str, str]:
+    """A folder of its own for what a service leaves."""
+    (folder / name / "tmp").mkdir(parents=True)
+    return {"TMPDIR": str(folder / name / "tmp"), "BREAK": str(folder / "how"), "PLACE": str(folder / name)}
+
+
 @contextmanager
 def process(
     folder: Path, name: str, module: str, settings: dict[str, str], *words: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A service in a folder of its own for what it leaves; killed at the end."""
-    (folder / name / "tmp").mkdir(parents=True)
-    places = {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder / name / "tmp"), "BREAK": str(folder / "how")}
+    """A service; killed at the end."""
+    of_tests = places(folder, name) | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     with (folder / f"{name}.log").open("wb") as log:
         started = subprocess.Popen(
             [sys.executable, "-m", module, *words],
             cwd=folder / name,
-            env=settings | places | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+            env=settings | of_tests,
             stdout=log,
             stderr=log,
         )
@@ -143,6 +149,18 @@ def process(
     finally:
         started.kill()
         started.wait()
+
+
+@contextmanager
+def forked_worker(folder: Path, settings: dict[str, str]) -> Iterator[None]:
+    """The careless worker, whose pool starts a process for each attempt; killed at the end."""
+    of_tests = places(folder, "worker") | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    started = Forked("tests.e2e.careless_worker", settings | of_tests, folder / "worker.log")
+    try:
+        yield
+    finally:
+        started.kill()
+        started.wait(PATIENCE)
 
 
 @pytest.fixture
@@ -164,7 +182,7 @@ def house(database: Database, redis_server: str, tmp_path: Path) -> Iterator[Hou
     with (
         collector(spans) as sent,
         process(tmp_path, "api", "api", shared | of_metrics["api"] | sent, "--port", str(port)) as api,
-        process(tmp_path, "worker", "tests.e2e.careless_worker", of_worker | of_metrics["worker"] | sent),
+        forked_worker(tmp_path, of_worker | of_metrics["worker"] | sent),
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE, trust_env=False) as client,
     ):
         wait_for(lambda: answers(client), api, PATIENCE)
