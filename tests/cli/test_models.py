@@ -193,7 +193,7 @@ def world(database: Database, redis_server: str, tmp_path: Path, tiny_folder: Pa
 def test_a_method_that_fails_when_tried_is_not_tried_again_until_the_libraries_change(
     world: World, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In processes of their own, as the idle worker and the command do."""
+    """What fails, in a process of its own as the idle worker and the command do."""
     worker, model = world.engine("worker"), describe("tiny", tiny_folder)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     odd = {"tiny": replace(model, folder=tiny_folder.parent / "odd")}
@@ -210,6 +210,7 @@ def test_a_method_that_fails_when_tried_is_not_tried_again_until_the_libraries_c
     assert profile.worth_trying(worker, odd, "cpu", again=False) == []
     monkeypatch.setattr(profile, "versions", lambda: "torch 99")
     ((_, method, task),) = profile.worth_trying(worker, odd, "cpu", again=False)
+    monkeypatch.setattr(profile, "_in_own_process", profile.measure)
     assert isinstance(profile.try_out(worker, model, method, task, "cpu", profile.TINY), profile.Measured)
     (shown,) = [m for m in world.get("/v1/models").json()["data"] if m["id"] == "tiny"]
     assert (shown["refused"], shown["profile"]) == ([], []), "what is tried alone is no measurement"

@@ -43,8 +43,8 @@ def test_a_crash_anywhere_leaves_the_ledger_sound(service: Service, capsys: pyte
 
 
 def test_charging_after_the_noise_is_found(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
-    """The matrix itself can fail: a training that runs its steps before it asks for them loses charges."""
+    """The sample itself can fail: a training that runs its steps before it asks for them loses charges."""
     service.noise_first = True
-    (row,) = run_matrix(service, ["success"], every=11)
+    (row,) = run_matrix(service, ["success"], every=29)
     show([row], capsys)
     assert row.lost_charges > 0
