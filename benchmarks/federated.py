@@ -1,6 +1,6 @@
 """What does learning from five silos cost, each of which noises what it sends itself?
 
-banking77/{ffa,ffa-inf,ffa-central,lora,alternating}/accuracy    of what the rounds leave, on the test rows; mean of seeds
+banking77/{ffa,ffa-inf,ffa-central,lora,alternating}/accuracy    of what is left, on the test rows, mean of seeds
 .../below_inf           accuracy of ffa-inf less the case's, paired by seed; the detail has the standard error
 .../payload_ratio       bytes of the model over those of a message
 banking77/crossover     the rank from which on both factors of a layer are as large as the layer
@@ -14,8 +14,9 @@ parted by a Dirichlet distribution with 0.5 over the labels (Banking77) or colle
 its own, of a record. The model of Banking77 is the built-in one, that of MedQuAD --writer.
 
 Data: --banking77 FOLDER (train.tsv, test.tsv); --medquad FOLDER (train.jsonl, test.jsonl) with --writer FOLDER, a
-causal language model; with neither made-up notes. Each job runs in a process of its own. --json FILE is read first: what it
-holds is not measured again, so that a run that was cut off goes on. --quick trains two narrow layers of random weights.
+causal language model; with neither made-up notes. Each job runs in a process of its own. --json FILE is read first:
+what it holds is not measured again, so that a run that was cut off goes on. --quick trains two narrow layers of random
+weights.
 """
 
 import statistics

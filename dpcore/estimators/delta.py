@@ -41,7 +41,7 @@ class Delta:
         before = {name: p.detach().clone() for name, p in self.parameters.items()}
         try:
             self._train(directions())
-            moved = [p.detach().double().sub_(before[name]).flatten() for name, p in self.parameters.items()]
+            moved = [(p.detach().double() - before[name]).flatten() for name, p in self.parameters.items()]
         finally:
             with torch.no_grad():
                 for name, p in self.parameters.items():
