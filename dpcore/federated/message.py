@@ -19,7 +19,7 @@ _HEADER, _HEADER_EACH = 2048, 256
 """Bytes of metadata, and of one tensor's entry beside its name."""
 
 
-class Refused(ValueError):
+class RefusedMessage(ValueError):
     """A message that does not count, and why: fit for everybody, since it names public values alone."""
 
 
@@ -66,19 +66,19 @@ def dumps(message: Message) -> bytes:
 
 
 def loads(data: bytes, expected: Expected, came: Collection[str] = ()) -> Message:
-    """The bytes as a message of this round. came: the silos whose messages are there. Raises Refused."""
+    """The bytes as a message of this round. came: the silos whose messages are there. Raises RefusedMessage."""
     if len(data) > expected.most_bytes:
-        raise Refused(f"the message has {len(data)} bytes, and a round's message at most {expected.most_bytes}")
+        raise RefusedMessage(f"the message has {len(data)} bytes, and a round's message at most {expected.most_bytes}")
     try:
         delta, metadata = tensors.loads(data)
     except ValueError as error:
-        raise Refused(str(error)) from error
+        raise RefusedMessage(str(error)) from error
     if metadata.get("format") != FORMAT:
-        raise Refused(f"it is no message of the format {FORMAT}")
+        raise RefusedMessage(f"it is no message of the format {FORMAT}")
     job, round, silo, began = (metadata.get(name) for name in ("job", "round", "silo", "began"))
     # True is 1 for Python, and not for JSON.
     if type(round) is not int or not all(isinstance(name, str) for name in (job, silo, began)):
-        raise Refused("the message does not say what it is of")
+        raise RefusedMessage("the message does not say what it is of")
     message = Message(str(job), round, str(silo), str(began), delta)
     _require_of_this_round(message, expected, came)
     _require_shaped(delta, expected.shapes)
@@ -88,31 +88,31 @@ def loads(data: bytes, expected: Expected, came: Collection[str] = ()) -> Messag
 
 def _require_of_this_round(message: Message, expected: Expected, came: Collection[str]) -> None:
     if message.job != expected.job:
-        raise Refused("the message is of another job")
+        raise RefusedMessage("the message is of another job")
     if message.round != expected.round:
-        raise Refused(f"the message is not of round {expected.round}")
+        raise RefusedMessage(f"the message is not of round {expected.round}")
     if message.silo not in expected.silos:
-        raise Refused("the message is of a silo that takes no part")
+        raise RefusedMessage("the message is of a silo that takes no part")
     if message.silo in came:
-        raise Refused(f"a message of silo {message.silo} is there already")
+        raise RefusedMessage(f"a message of silo {message.silo} is there already")
     if message.began != expected.began:
-        raise Refused("the message began at other weights than this round's")
+        raise RefusedMessage("the message began at other weights than this round's")
 
 
 def _require_shaped(delta: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
     if delta.keys() != shapes.keys():
-        raise Refused("the message's weights are not those that this round trains")
+        raise RefusedMessage("the message's weights are not those that this round trains")
     for name, shape in shapes.items():
         if delta[name].shape != shape:
-            raise Refused(f"{name} has the shape {list(delta[name].shape)} in place of {list(shape)}")
+            raise RefusedMessage(f"{name} has the shape {list(delta[name].shape)} in place of {list(shape)}")
         if delta[name].dtype != torch.float32:
-            raise Refused(f"{name} is {delta[name].dtype} in place of float32")
+            raise RefusedMessage(f"{name} is {delta[name].dtype} in place of float32")
 
 
 def _require_bounded(message: Message, expected: Expected) -> None:
     flat = torch.cat([value.double().flatten() for value in message.delta.values()])
     if not flat.isfinite().all():
-        raise Refused("the message has numbers that are not finite")
+        raise RefusedMessage("the message has numbers that are not finite")
     longest = expected.longest.get(message.silo)
     if longest is not None and torch.linalg.vector_norm(flat) > longest:
-        raise Refused(f"the message is longer than {longest:.4g}, which no message of this silo can be")
+        raise RefusedMessage(f"the message is longer than {longest:.4g}, which no message of this silo can be")

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save
 
 from dpcore.federated import message, tensors
-from dpcore.federated.message import Expected, Message, Refused
+from dpcore.federated.message import Expected, Message, RefusedMessage
 
 SHAPES = {"x.lora_B.weight": torch.Size([4, 2]), "head.bias": torch.Size([3])}
 EXPECTED = Expected("job", 2, {"a", "b"}, "f" * 64, SHAPES, {"a": 10.0})
@@ -49,13 +49,13 @@ REFUSED = [
 
 @pytest.mark.parametrize(("sent", "words"), REFUSED, ids=[words for _, words in REFUSED])
 def test_what_cannot_be_a_message_of_the_round_is_refused(sent, words):
-    with pytest.raises(Refused, match=words):
+    with pytest.raises(RefusedMessage, match=words):
         message.loads(message.dumps(sent), EXPECTED, {"b"})
 
 
 def test_a_message_that_is_too_large_is_refused_before_it_is_read(monkeypatch):
     monkeypatch.setattr(tensors, "loads", lambda data: pytest.fail("it was read"))
-    with pytest.raises(Refused, match="bytes"):
+    with pytest.raises(RefusedMessage, match="bytes"):
         message.loads(bytes(EXPECTED.most_bytes + 1), EXPECTED)
 
 
@@ -78,7 +78,7 @@ WHOLE = message.dumps(made())
     ids=range(9),
 )
 def test_what_is_no_message_is_refused(data):
-    with pytest.raises(Refused):
+    with pytest.raises(RefusedMessage):
         message.loads(data, EXPECTED)
 
 

@@ -99,5 +99,5 @@ def test_what_a_round_expects():
 
 def test_what_is_no_state_is_refused():
     for data in (b"", server.start(state()), server.dumps(state())[:-1]):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match=r"safetensors|format"):
             server.loads(data)
