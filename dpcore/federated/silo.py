@@ -47,10 +47,13 @@ def factors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def put(model: nn.Module, factors: Mapping[str, Tensor]) -> None:
-    """Put the server's factors into the model. Raises PlanMismatch, before anything is changed."""
+    """Put the server's factors into the model. Raises PlanMismatch for another model's, and for numbers that are not
+    finite, before anything is changed."""
     there = dict(model.named_parameters())
     if any(name not in there or there[name].shape != value.shape for name, value in factors.items()):
         raise PlanMismatch("the factors are not those of this model")
+    if not all(value.isfinite().all() for value in factors.values()):
+        raise PlanMismatch("the factors have numbers that are not finite")
     with torch.no_grad():
         for name, value in factors.items():
             there[name].copy_(value)
@@ -118,6 +121,8 @@ class Silo:
         number: int = about["round"]
         if about["job"] != job or not 0 <= number < self._options.rounds:
             raise PlanMismatch("these factors begin no round of this job")
+        if began.keys() != self._all.keys():
+            raise PlanMismatch("the factors are not those that this job trains")
         put(self._model, began)
         first = number * self._options.steps_each
         until = first + self._options.steps_each

@@ -8,12 +8,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-_KEY = "tacit"  # one, for safetensors keeps no order among several
+_KEY = "tacit"  # one, for safetensors keeps no order among several; tensors it sorts by itself
 
 
 def dumps(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bytes:
     """The tensors as bytes."""
-    contiguous = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     data: bytes = save(contiguous, metadata={_KEY: json.dumps(dict(metadata), sort_keys=True)})
     return data
 

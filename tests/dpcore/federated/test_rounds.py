@@ -102,12 +102,20 @@ def test_a_frozen_factor_comes_from_the_public_seed_alone(make_base, make_silo, 
     assert not any(torch.equal(again.get_parameter(name), fresh[name]) for name in frozen)
 
 
+DEATHS = [("authorise", 1), ("save", 1), ("authorise", 2), ("save", 2)]
+"""Before its first step was paid for and after it, in the middle, and after its last."""
+
+
 class Silos(Service):
     def authorise(self, steps):
         return super().authorise(0, steps)
 
 
-@pytest.mark.parametrize("dies", [("authorise", 1), ("authorise", 2), ("save", 1), ("save", 2)], ids=str)
+@pytest.mark.parametrize(
+    "dies",
+    [*(pytest.param(dies, marks=pytest.mark.verify) for dies in DEATHS[:2]), *DEATHS[2:]],
+    ids=["-".join(map(str, dies)) for dies in DEATHS],
+)
 def test_a_silo_that_was_killed_in_a_round_sends_the_same_message(make_silo, dies):
     """Under the test's secret. After its last step it sends the very bytes without another step."""
     options = make_options(local_steps=2)
@@ -122,6 +130,16 @@ def test_a_silo_that_was_killed_in_a_round_sends_the_same_message(make_silo, die
     calls = {"authorise": last.authorise, "save": last.save}
     assert message.dumps(round_of(again, state, secret(), checkpoint=saved, **calls)) == whole
     assert len(last.events) == 2 - len(broken.saved)
+
+
+def test_a_round_pays_for_its_own_steps_and_no_more(make_silo):
+    """Where a chunk of the program is longer than a round, too."""
+    silo, state = make_silo(make_options(rounds=30, local_steps=2))
+    service = Silos()
+    assert silo._program.chunk == 3
+    sent = round_of(silo, replace(state, round=4), secret(), authorise=service.authorise, save=service.save)
+    assert isinstance(sent, Message)
+    assert service.events == [(0, 2)]
 
 
 def test_a_resumed_round_is_noised_afresh(make_silo):
@@ -141,8 +159,15 @@ def test_a_checkpoint_of_another_round_is_refused(make_silo):
         round_of(silo, replace(state, round=2), secret(), checkpoint=service.saved[-1])
     with pytest.raises(PlanMismatch, match="no round"):
         round_of(silo, replace(state, round=4), secret())
-    with pytest.raises(PlanMismatch, match="not those"):
-        round_of(silo, replace(state, factors={"x": torch.zeros(1)}), secret())
+    some = dict(list(state.factors.items())[1:])
+    more = state.factors | {"x": torch.zeros(1)}
+    other = {n: value[:1] for n, value in state.factors.items()}
+    for changed in (some, more, other):
+        with pytest.raises(PlanMismatch, match="not those"):
+            round_of(silo, replace(state, factors=changed), secret())
+    broken = {n: torch.full_like(value, torch.nan) for n, value in state.factors.items()}
+    with pytest.raises(PlanMismatch, match="not finite"):
+        round_of(silo, replace(state, factors=broken), secret())
 
 
 def test_a_silo_without_steps_left_sends_nothing(make_silo):
@@ -151,7 +176,7 @@ def test_a_silo_without_steps_left_sends_nothing(make_silo):
     assert all(p.requires_grad for n, p in silo._model.named_parameters() if n in state.factors)
 
 
-@pytest.mark.parametrize("at", [1, 3])
+@pytest.mark.parametrize("at", [pytest.param(1, marks=pytest.mark.verify), 3])
 def test_a_coordinator_that_was_killed_goes_on_to_the_same_end(make_silo, make_records, at):
     """From its bytes, with silos that are new but for their streams; a message is lost on the way."""
     options = make_options(factors="alternating", server="fedadam")

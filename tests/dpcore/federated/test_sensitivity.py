@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from dpcore.checkpoint import loads
-from dpcore.federated import server
 from dpcore.machine.micro_batches import Stopped
 from dpcore.mechanism import delta, output
 from dpcore.mechanism.clipping import AUTOMATIC_OFFSET
@@ -20,6 +19,11 @@ from .conftest import RECORDS, awake, make_options, round_of
 USERS = np.arange(RECORDS) // 3
 ROUNDS = [("a-frozen", 0), ("both", 0), ("alternating", 0), ("alternating", 1)]
 """Every set of weights that a round may train."""
+SAMPLE = [("a-frozen", 0, "record"), ("both", 0, "user"), ("alternating", 1, "record")]
+CASES = [
+    pytest.param(*case, id="-".join(map(str, case)), marks=() if case in SAMPLE else pytest.mark.verify)
+    for case in ((*of, unit) for of in ROUNDS for unit in ("record", "user"))
+]
 
 
 def kept(records, places):
@@ -59,8 +63,7 @@ def one_by_one(silo, model, task, records, units):
     return total
 
 
-@pytest.mark.parametrize("unit", ["record", "user"])
-@pytest.mark.parametrize(("factors", "number"), ROUNDS, ids=lambda value: str(value))
+@pytest.mark.parametrize(("factors", "number", "unit"), CASES)
 def test_a_unit_moves_a_record_clipped_message_by_what_is_priced(
     make_silo, make_records, task, bare, factors, number, unit
 ):
@@ -109,7 +112,7 @@ def test_a_whole_delta_moves_by_twice_its_bound():
         assert not delta.clipped(torch.where(moved > 4, broken, moved), 0.25).value.any()
 
 
-@pytest.mark.parametrize("unit", ["record", "user"])
+@pytest.mark.parametrize("unit", [pytest.param("record", marks=pytest.mark.verify), "user"])
 def test_a_delta_is_noised_once_a_round_as_of_the_whole_file(make_silo, make_records, bare, unit):
     """A changed record, or user, moves it by twice the clip norm at most, whatever the local steps did."""
     options = make_options(clipping="delta", local_steps=3, server="fedavg")
@@ -127,6 +130,18 @@ def test_a_delta_is_noised_once_a_round_as_of_the_whole_file(make_silo, make_rec
         assert 2 * bound <= sensitivity <= 2 * bound * (1 + 1e-6)
     assert all(message.norm() <= bound * (1 + 1e-6) for message in messages)
     assert 0 < (messages[0] - messages[1]).norm() <= 2 * bound
+
+
+@pytest.mark.parametrize("unit", ["record", pytest.param("user", marks=pytest.mark.verify)])
+def test_a_delta_of_one_step_within_its_bound_is_the_step(make_silo, bare, unit):
+    """Without noise: what leaves goes where local training went."""
+    owners, messages = USERS if unit == "user" else None, []
+    for clipping in ("record", "delta"):
+        options = make_options(clipping=clipping, local_steps=1)
+        silo, state = make_silo(options, owners=owners, batch=RECORDS)
+        messages.append(flat(round_of(silo, state, secret())))
+    assert messages[0].any()
+    torch.testing.assert_close(messages[1], messages[0], rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("end", ["stopped", "failed"])
@@ -160,9 +175,7 @@ def test_a_silo_begins_each_round_at_the_servers_factors(make_silo):
     """What another round left in the model is not in the message."""
     options = make_options()
     silo, state = make_silo(options)
+    round_of(silo, state, secret())
     later = replace(state, round=1)
-    first = round_of(silo, later, secret())
-    round_of(silo, replace(state, round=2), secret())
     again, _ = make_silo(options)
-    assert server.start(later) == server.start(replace(state, round=1))
-    assert torch.equal(flat(first), flat(round_of(again, later, secret())))
+    assert torch.equal(flat(round_of(silo, later, secret())), flat(round_of(again, later, secret())))
