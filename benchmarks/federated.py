@@ -78,7 +78,7 @@ class Shape:
         return self.rounds * self.local_steps * self.batch * SILOS / self.records_per_second / 60
 
 
-CLASSIFIER = Shape(rounds=25, local_steps=2, batch=200, server_rate=0.03, records_per_second=90)
+CLASSIFIER = Shape(rounds=25, local_steps=1, batch=400, server_rate=0.03, records_per_second=90)
 WRITER = Shape(rounds=20, local_steps=1, batch=100, server_rate=0.01, records_per_second=20)
 QUICK = Shape(rounds=2, local_steps=1, batch=10, server_rate=0.03, records_per_second=1000)
 RATE, BARE_RATE = 0.5, 0.1

@@ -28,7 +28,7 @@ class Options(lora.Options):
         ),
     )
     server_learning_rate: float | None = Field(
-        default=None, gt=0, le=100, description="of the server; left out: 1 for fedavg, 0.01 for fedadam"
+        default=None, gt=0, le=100, description="of the server; left out: 1 for fedavg, 0.03 for fedadam"
     )
     clipping: Literal["record", "delta"] = Field(
         default="record",
@@ -38,7 +38,7 @@ class Options(lora.Options):
         ),
     )
     rounds: int = Field(default=50, ge=1, le=1000, description="of messages from every silo")
-    local_steps: int = Field(default=2, ge=1, le=1000, description="of each silo in each round")
+    local_steps: int = Field(default=1, ge=1, le=1000, description="of each silo in each round")
     least_silos: int = Field(default=2, ge=1, le=100, description="messages without which a round changes nothing")
 
     @model_validator(mode="after")
@@ -52,7 +52,7 @@ class Options(lora.Options):
         """Of the server."""
         if self.server_learning_rate is not None:
             return self.server_learning_rate
-        return 1.0 if self.server == "fedavg" else 0.01
+        return 1.0 if self.server == "fedavg" else 0.03
 
     @property
     def lora(self) -> lora.Options:

@@ -20,8 +20,8 @@ from dpcore.terms.program import Phase, Program, Unit, parts, scaled
 
 NAME = "federated-lora"
 _BATCH = 512
-_RATES = {"fedadam": 0.5, "fedavg": 2.0}
-"""Of local steps. Adam's own steps are the longer ones: 0.01 for each of 50,000 weights is a step of 2.2."""
+_RATES = {"fedadam": 0.5, "fedavg": 8.0}
+"""Of local steps. Adam's own steps are the longer ones: 0.03 for each of 50,000 weights is a step of 6.7."""
 
 
 class Request(AnyRequest):

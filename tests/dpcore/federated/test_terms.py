@@ -38,7 +38,7 @@ def priced(options, epsilon=8.0):
 )
 def test_a_silos_price_is_the_accountants(clipping, rate, steps, golden):
     """Of all local steps on its own rate, or of one output on the whole file a round, calibrated as any other job."""
-    program, filter = priced(Options(clipping=clipping))
+    program, filter = priced(Options(clipping=clipping, local_steps=2))
     (phase,) = program.phases
     assert (phase.mechanism.sample_rate, phase.steps, phase.trains) == (rate, steps, "federated-lora")
     sigma = phase.mechanism.noise_multiplier
@@ -55,7 +55,9 @@ def test_a_silos_price_is_the_accountants(clipping, rate, steps, golden):
 def test_no_draw_and_no_batch_makes_a_delta_cheaper():
     """Its phase is on the whole file, one vector; anything else is refused."""
     (phase,) = phases(
-        Options(clipping="delta"), resolve(Request(batch_size=200), Options(), declared_size=SIZE), declared_size=SIZE
+        Options(clipping="delta", local_steps=2),
+        resolve(Request(batch_size=200), Options(), declared_size=SIZE),
+        declared_size=SIZE,
     )
     assert (phase.mechanism.kind, phase.expected_batch, phase.clipping, phase.steps) == ("gaussian", 1, "flat", 50)
     assert phase.clip_norm == 1.0 * 0.5 * 2
