@@ -83,7 +83,7 @@ def run(
     Raises PlanMismatch for a checkpoint of another program; NotTrainable before the first step when the model cannot be
     trained exactly in any phase that is left; Interrupted; and whatever the callables raise.
     """
-    _require_fitting(task, records, program, owners)
+    require_fitting(task, records, program, owners)
     speed, streams = speed or Speed(), streams or Streams()
     saved = None if checkpoint is None else checkpoints.loads(checkpoint)
     first = 0 if saved is None else saved.phase
@@ -126,7 +126,7 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def _require_fitting(task: Any, records: Any, program: Program, owners: np.ndarray | None) -> None:
+def require_fitting(task: Any, records: Any, program: Program, owners: np.ndarray | None) -> None:
     """Raises ValueError."""
     if task.max_length != program.max_length:
         raise ValueError(f"the task cuts at {task.max_length} tokens, the program says {program.max_length}")

@@ -66,10 +66,11 @@ class PhaseRun:
         *,
         touched: dict[str, nn.Parameter],
         before: int,
+        step: int = 0,
     ) -> None:
         """touched: parameters that earlier phases trained, by name; what this one trains is added. before: iterations
-        of earlier phases."""
-        self.phase, self.step = program.phases[index], 0
+        of earlier phases. step: of the phase that others have done, whose optimiser is not gone on with."""
+        self.phase, self.step = program.phases[index], step
         self._program, self._index, self._setting = program, index, setting
         self._estimator, self._touched, self._before = estimator, touched, before
         self._clip_norm, self._paid, self._kept = self.phase.clip_norm, False, dict[str, Tensor]()
@@ -98,14 +99,17 @@ class PhaseRun:
         should_stop: Callable[[], bool],
         streams: Streams,
         between: Between,
+        *,
+        until: int | None = None,
     ) -> Ended:
-        """From the step that was reached to the phase's end, or until what was reserved is used up or a stop is asked
-        for. Raises Interrupted, and whatever the callables raise."""
+        """From the step that was reached to the phase's end, or to the step `until`, or until what was reserved is used
+        up or a stop is asked for. Raises Interrupted, and whatever the callables raise."""
         self._estimator.enter()
-        while self.step < self.phase.steps:
+        last = self.phase.steps if until is None else until
+        while self.step < last:
             if should_stop():
                 return "stopped"
-            allowed = self._allowed(authorise, save)
+            allowed = self._allowed(authorise, save, last)
             if allowed <= 0:
                 if between(self._iterate_now(over=True)):
                     self._follow()
@@ -119,9 +123,9 @@ class PhaseRun:
             save(self.dumps())
         return self._finish("finished")
 
-    def _allowed(self, authorise: Callable[[int], int], save: Callable[[bytes], None]) -> int:
-        """How many steps may run now."""
-        asked = min(self._program.chunk, self.phase.steps - self.step)
+    def _allowed(self, authorise: Callable[[int], int], save: Callable[[bytes], None], last: int) -> int:
+        """How many steps may run now, up to the step `last`."""
+        asked = min(self._program.chunk, last - self.step)
         if not self.phase.mechanism.indivisible:
             return min(authorise(asked), asked)
         if not self._paid:

@@ -15,6 +15,7 @@ SHARED = {
     "Estimator": "any of the two below, and the protocol of both",
     "FirstOrder": "clipped gradients",
     "ZerothOrder": "clipped scalars of forward passes",
+    "Delta": "how far local training moves the weights",
     "Records": "what an estimator asks of a file's records, and the texts that answer it",
 }
 

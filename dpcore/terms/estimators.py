@@ -32,4 +32,21 @@ class ZerothOrder(StrictModel):
         return self.directions
 
 
-Estimator = Annotated[FirstOrder | ZerothOrder, Field(discriminator="kind")]
+class Delta(StrictModel):
+    """How far local training on the whole file moves the weights, clipped as one vector. Its steps are not noised, and
+    nothing of them is kept but that. Whoever is added or removed may turn the clipped vector into any other, so that
+    one unit moves it by twice the clip norm, and every output is on the whole file."""
+
+    kind: Literal["delta"] = "delta"
+    local_steps: int = Field(ge=1, le=10_000, description="of local training, in each output")
+    sample_rate: float = Field(gt=0, le=1, description="of the draws of local training, by which nothing is saved")
+    batch_size: int = Field(ge=1, description="divisor of a local step's sum")
+    learning_rate: float = Field(gt=0, description="of local training")
+
+    @property
+    def passes(self) -> int:
+        """Records that an output takes: its divisor is one."""
+        return self.local_steps * self.batch_size
+
+
+Estimator = Annotated[FirstOrder | ZerothOrder | Delta, Field(discriminator="kind")]

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from dpcore.terms import accounting
-from dpcore.terms.estimators import Estimator, FirstOrder, ZerothOrder
+from dpcore.terms.estimators import Delta, Estimator, FirstOrder, ZerothOrder
 from dpcore.terms.mechanisms import Mechanism
 from dpcore.terms.strict import Listed, StrictModel
 
@@ -66,6 +66,9 @@ class Phase(StrictModel):
         # A zeroth-order unit is a few numbers, without layers, and its gradient's noise is not that of the sum.
         if isinstance(self.estimator, ZerothOrder) and (self.clipping == "per-layer" or self.optimizer == "adam-bc"):
             raise ValueError("a zeroth-order phase takes neither per-layer clipping nor adam-bc")
+        whole = self.mechanism.sample_rate == 1 and self.expected_batch == 1
+        if isinstance(self.estimator, Delta) and not (whole and self.clipping == "flat"):
+            raise ValueError("a delta is of the whole file, one of them, and clipped flat")
         return self
 
     def cost(self, orders: tuple[int, ...], steps: int | None = None) -> accounting.Curve:
