@@ -65,13 +65,20 @@ def aggregate(state: State, options: Options, messages: Mapping[str, Message], s
     of all silos. Raises TooFewSilos, and then `aborted` is the next state."""
     if len(messages) < options.least_silos:
         raise TooFewSilos(f"{len(messages)} of at least {options.least_silos} silos' messages came")
-    parts = weights(sizes, messages)
+    parts, means = weights(sizes, messages), {}
+    for name in [name for name in state.factors if options.trains(name, state.round)]:
+        means[name] = torch.zeros_like(state.factors[name], dtype=torch.float64)
+        for silo, part in parts.items():
+            means[name] += float(part) * messages[silo].delta[name].double()
+    return advance(state, options, means)
+
+
+def advance(state: State, options: Options, means: Mapping[str, Tensor]) -> State:
+    """The next round's state, from the weighted mean of the silos' messages: float64, of the weights that this round
+    trains."""
     factors, counts = dict(state.factors), dict(state.counts)
     first, second = dict(state.first), dict(state.second)
-    for name in [name for name in state.factors if options.trains(name, state.round)]:
-        mean = torch.zeros_like(state.factors[name], dtype=torch.float64)
-        for silo, part in parts.items():
-            mean += float(part) * messages[silo].delta[name].double()
+    for name, mean in means.items():
         if options.server == "fedadam":
             counts[name] = counts.get(name, 0) + 1
             first[name] = _averaged(first.get(name), mean, BETAS[0])

@@ -3,8 +3,9 @@ here separates them; the messages are those of a real run, byte for byte."""
 
 from collections.abc import Callable, Collection, Mapping
 
-from dpcore.federated import message, server
+from dpcore.federated import masked, message, server
 from dpcore.federated.message import Message
+from dpcore.federated.secure.keys import SiloKeys
 from dpcore.federated.server import State, TooFewSilos
 from dpcore.federated.silo import Silo
 from dpcore.mechanism.keystream import Streams
@@ -23,10 +24,12 @@ def simulate(
     streams: Mapping[str, Streams],
     bounds: Mapping[str, float | None] | None = None,
     travels: Travels = lambda round, silo, data: data,
+    keys: Mapping[str, SiloKeys] | None = None,
     keep: Callable[[State], None] = lambda state: None,
 ) -> State:
     """From the state to the end of the last round. sizes: declared, by silo; streams: of each silo, all rounds.
-    bounds: as `server.expected` takes them. keep(state): after every round."""
+    bounds: as `server.expected` takes them. keys: of each silo, where the server is to see sums alone.
+    keep(state): after every round."""
     while state.round < options.rounds:
         wanted = server.expected(state, options, bounds or dict.fromkeys(sizes))
         came: dict[str, Message] = {}
@@ -42,7 +45,10 @@ def simulate(
             if data is not None:
                 came[silo.name] = message.loads(data, wanted, came)
         try:
-            state = server.aggregate(state, options, came, sizes)
+            if keys is None:
+                state = server.aggregate(state, options, came, sizes)
+            else:
+                state = server.advance(state, options, masked.mean(state, came, sizes, keys, options.least_silos))
         except TooFewSilos:
             state = server.aborted(state)
         keep(state)

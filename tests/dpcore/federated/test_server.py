@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dpcore.federated import message, server
+from dpcore.federated import masked, message, server
 from dpcore.federated.message import Message
+from dpcore.federated.secure import grid
+from dpcore.federated.secure.keys import SiloKeys
 from dpcore.federated.server import TooFewSilos
 from tests.dpcore.test_train import equal
 
@@ -64,6 +66,20 @@ def test_a_round_of_too_few_changes_nothing_but_its_number():
     assert server.start(after) != server.start(now)
     with pytest.raises(TooFewSilos):
         server.aggregate(now, make_options(least_silos=1), {}, SIZES)
+
+
+@pytest.mark.parametrize("silos", ["abcd", "abd"])
+def test_behind_masks_the_mean_is_the_same(silos):
+    sizes, options, now = {**SIZES, "d": 20}, make_options(factors="both"), state()
+    keys = {silo: SiloKeys() for silo in sizes}
+    came = {**messages(now), "d": replace(messages(now, seed=2)["a"], silo="d")}
+    came = {silo: came[silo] for silo in silos}
+    means = masked.mean(now, came, sizes, keys, options.least_silos)
+    plain, hidden = server.aggregate(now, options, came, sizes), server.advance(now, options, means)
+    for name in now.factors:
+        torch.testing.assert_close(hidden.factors[name], plain.factors[name], rtol=0, atol=2 * grid.STEP)
+    with pytest.raises(TooFewSilos, match="2 of at least 3"):
+        masked.mean(now, {silo: came[silo] for silo in "ab"}, sizes, keys, 1)
 
 
 @pytest.mark.parametrize("kind", ["both", "alternating"])
