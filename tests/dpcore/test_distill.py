@@ -26,6 +26,7 @@ from dpcore.terms.facts import ModelFacts
 from dpcore.terms.methods import get_method
 
 from .conftest import LABELS, MAX_LENGTH, WORDS
+from .moves import watch
 from .test_methods import _row as row_of
 from .test_run import Killed, Service
 from .test_run import state as state_of
@@ -80,7 +81,7 @@ def turn(pair, phase, task, name="bert"):
     return learnt
 
 
-def written_out(pair, phase, records, i, name):
+def written_out(pair, phase, records, i, name, mixing=MIXING):
     """The loss of one record, alone and without padding, as the paper says it."""
     start, end = records.offsets[i], records.offsets[i + 1]
     ids = torch.from_numpy(records.tokens[start:end]).long().unsqueeze(0)
@@ -97,7 +98,7 @@ def written_out(pair, phase, records, i, name):
     own = F.cross_entropy(student, targets)
     soft = [torch.softmax(scores / TEMPERATURE, 1) for scores in (teacher.detach(), student)]
     far = (soft[0] * (soft[0] / soft[1]).log()).sum(1).mean()
-    return (1 - MIXING) * own + MIXING * TEMPERATURE**2 * far
+    return (1 - mixing) * own + mixing * TEMPERATURE**2 * far
 
 
 @pytest.mark.parametrize("phase", [TEACHER, STUDENT], ids=lambda phase: phase.name)
@@ -176,6 +177,47 @@ def go(service, pair, task, records, wanted, **more):
         pair, task, records, wanted, begin=begin, learns=distill.learns, between=distill.between, **more
     )
     return pair
+
+
+@pytest.mark.parametrize("unit", [pytest.param("record", marks=pytest.mark.verify), "user"])
+@pytest.mark.parametrize("mixing", [pytest.param(0.3, marks=pytest.mark.verify), 0.9])
+def test_a_unit_moves_each_step_s_sum_by_its_own_clipped_gradient_in_both_phases(
+    make_pair, make_records, task, monkeypatch, unit, mixing
+):
+    pair, records, clip_norm = make_pair(teacher_trains="full", mixing=mixing), make_records(18), 0.5
+    turns = Counter()
+
+    def loss(model, i):
+        phase = TEACHER if model.current is model.teacher else STUDENT
+        turns[phase.name] += 1
+        return written_out(model, phase, records, i, "bert", mixing)
+
+    changes = {"clip_norm": clip_norm, "clipping": "flat", "expected_batch": 3, "sample_rate": 0.4}
+    both = [make_phase(name=n, trains="full", steps=2, **changes) for n in ("teacher", "student")]
+    moved = watch(monkeypatch, clip_norm, loss)
+    owners = np.arange(18) % 6 if unit == "user" else None
+    go(Service(), pair, task, records, program(*both).model_copy(update={"unit": unit}), owners=owners)
+    assert min(turns["teacher"], turns["student"]) > 2
+    assert max(moved) == pytest.approx(1), "some are clipped"
+
+
+@pytest.mark.parametrize("name", ["bert", "llama-lm"])
+def test_a_teacher_s_answer_to_a_record_is_that_record_s_alone(make_pair, make_task_of, name):
+    """Whatever stands beside it, and however much of the loss it is."""
+    pair, (task, records) = make_pair(name, mixing=0.9), make_task_of(name)
+    learnt = turn(pair, STUDENT, task, name)
+    seen = []
+    pair.teacher.register_forward_hook(lambda _, args, out: seen.append(out.logits))
+    with explicit_masks():
+        for who in (np.arange(RECORDS), np.array([4]), np.array([2, 4, 6]), np.array([4, 4])):
+            learnt.losses(pair, records, who, LENGTH)
+        learnt.losses(pair, records, np.array([4]), int(records.lengths[4]))
+    length = int(records.lengths[4]) - 1  # what follows the last token is nobody's to say
+    own = [scores[place] for scores, place in zip(seen, (4, 0, 1, 1, 0), strict=True)]
+    own = own if name == "bert" else [scores[:length] for scores in own]
+    for other in own[1:]:
+        torch.testing.assert_close(other, own[0], rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(seen[0][4], seen[0][2])
 
 
 def test_the_teacher_stays_as_its_phase_left_it(make_pair, make_records, task):
@@ -259,9 +301,10 @@ class Mixing(torch.nn.Module):
         return output
 
 
-def test_a_teacher_in_whom_records_meet_costs_nothing(make_base, make_pair, make_records, task):
+@pytest.mark.parametrize("mixing", [0.05, 0.9])
+def test_a_teacher_in_whom_records_meet_costs_nothing(make_base, make_pair, make_records, task, mixing):
     """Its answer to a record would depend on the others: found out in the rehearsal."""
-    pair, service = make_pair(dtype=torch.float32, teacher="public", teacher_model="m"), Service()
+    pair, service = make_pair(dtype=torch.float32, teacher="public", teacher_model="m", mixing=mixing), Service()
     pair.learn_from(Mixing(make_base(layers=4)))
     with pytest.raises(MixedExamples, match="teacher"):
         go(service, pair, task, make_records(40), program(STUDENT))

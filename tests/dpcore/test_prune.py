@@ -25,6 +25,7 @@ from dpcore.terms.methods.prune import Options, schedule
 from . import zoo
 from .architectures import Examples, alone
 from .engine_rows import flat_rows
+from .moves import cross_entropy_of, watch
 from .test_run import Killed, Service
 from .test_train import equal, make_program, secret
 
@@ -105,6 +106,51 @@ def test_gradients_of_a_pruned_model_are_each_record_s_own(make_pruned, monkeypa
     for part in ([0, 1, 2], [3, 4, 5, 6]):
         total.add(engine.gradients(lambda part=part: examples.losses(model, np.array(part)), len(part)))
     assert (total.value - scale @ rows).norm() <= 1e-9 * (scale @ rows).norm()
+
+
+KINDS = {
+    "entries": SCHEDULE,
+    "entries-lora": {"weights": "lora", "r": 2},
+    "layers": FOUR,
+    "layers-lora": {"kind": "structured", "keep_layers": 2, "weights": "lora"},
+}
+SAMPLE = {("entries", "record"), ("entries-lora", "user"), ("layers", "user"), ("layers-lora", "record")}
+UNITS = [
+    pytest.param(options, unit, id=f"{kind}-{unit}", marks=[] if (kind, unit) in SAMPLE else pytest.mark.verify)
+    for kind, options in KINDS.items()
+    for unit in ("record", "user")
+]
+
+
+@pytest.mark.parametrize(("options", "unit"), UNITS)
+def test_a_unit_moves_each_step_s_sum_by_its_own_clipped_gradient_whatever_was_pruned(
+    make_pruned, make_records, task, monkeypatch, options, unit
+):
+    """In float64, at every step of a job: before the first pruning, between two and after the last."""
+    structured = "kind" in options
+    model, records = make_pruned(options, layers=4 if structured else 1, dtype=torch.float64).double(), make_records(18)
+    masked, clip_norm = [], 0.5
+
+    def of_base(base):
+        return {name: weight for name, weight in prunable(base).items() if "lora_" not in name}
+
+    def seen(now):
+        base = now.get_base_model() if "weights" in options else now
+        masked.append(base.config.num_hidden_layers if structured else share(zeros(of_base(base))))
+
+    moved = watch(monkeypatch, clip_norm, cross_entropy_of(records), seen=seen)
+    owners = np.arange(18) % 6 if unit == "user" else None
+    changes = {"unit": unit, "sample_rate": 0.4, "expected_batch": 3, "clip_norm": clip_norm, "clipping": "flat"}
+    trains = options.get("weights", "full")
+    program = make_program(steps=STEPS, method="prune", trains=trains, noise_multiplier=0.1, **changes)
+    more = {"begin": partial(prune.begin, task="classification"), "between": prune.between}
+    Service().train(model, task, records, program, owners=owners, streams=secret(), **more)
+    if "weights" in options:  # pruned at the start
+        assert set(masked) == {2} if structured else min(masked) >= 0.5
+    else:
+        assert masked == [4, 4, 3, 3, 2, 2, 2] if structured else (masked[0] == 0 and masked[-1] >= 0.5)
+    assert len(moved) > STEPS
+    assert max(moved) == pytest.approx(1), "some are clipped"
 
 
 CHANGES = [
