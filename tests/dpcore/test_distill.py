@@ -207,7 +207,7 @@ def test_a_teacher_s_answer_to_a_record_is_that_record_s_alone(make_pair, make_t
     pair, (task, records) = make_pair(name, mixing=0.9), make_task_of(name)
     learnt = turn(pair, STUDENT, task, name)
     seen = []
-    pair.teacher.register_forward_hook(lambda _, args, out: seen.append(out.logits))
+    pair.register_forward_hook(lambda _, args, out: seen.append(out.taught))
     with explicit_masks():
         for who in (np.arange(RECORDS), np.array([4]), np.array([2, 4, 6]), np.array([4, 4])):
             learnt.losses(pair, records, who, LENGTH)
