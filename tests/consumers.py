@@ -50,21 +50,28 @@ class Reader:
             json.loads(file.read_text()) if (file := Path(self.export, "adapter_config.json")).exists() else {}
         )
 
+    def loader(self):
+        """The names in load.py."""
+        scope = {"__name__": "load", "__file__": str(Path(self.export, "load.py"))}
+        exec(Path(self.export, "load.py").read_text(), scope)
+        return scope
+
     def peft(self):
-        model = self.auto.from_pretrained(self.base, **self.settings)
+        if Path(self.export, "pruned.json").exists():
+            model = self.loader()["load_base"](self.base, self.export)
+        else:
+            model = self.auto.from_pretrained(self.base, **self.settings)
         return PeftModel.from_pretrained(model, self.export).eval()
 
     def built(self):
         """As the card says, whatever the layout."""
-        if self.config:
+        if self.config and not Path(self.export, "load.py").exists():
             model = self.peft()
             if not self.labels:
                 model.generation_config = GenerationConfig.from_pretrained(self.export)
             return model
         if Path(self.export, "load.py").exists():
-            scope = {"__name__": "load", "__file__": str(Path(self.export, "load.py"))}
-            exec(Path(self.export, "load.py").read_text(), scope)
-            return scope["load"](self.base, self.export)
+            return self.loader()["load"](self.base, self.export)
         return self.auto.from_pretrained(self.export, torch_dtype=torch.float32).eval()
 
     @torch.no_grad()

@@ -26,9 +26,14 @@ from .conftest import LABELS, MAX_LENGTH, WORDS
 CONSUMERS = Path(__file__).parents[1] / "consumers.py"
 REPOSITORY, COMMIT = "owner/tiny", "0123456789abcdef0123456789abcdef01234567"
 TEXTS = [" ".join(WORDS[i : i + n]) for i, n in enumerate([9, 3, 13])]
-METHODS = ("lora", "lora-fa", "bitfit", "full", "side", "reversible", "prune")
+VARIANTS = {"prune-layers": ("prune", {"kind": "structured"}), "prune-lora": ("prune", {"weights": "lora"})}
+"""Methods with options under which they leave another layout."""
+METHODS = ("lora", "lora-fa", "bitfit", "full", "side", "reversible", "distill", "prune", *VARIANTS)
 FAMILIES = ("bert", "gpt2", "llama", "gpt2-lm", "llama-lm")
-SAMPLE = ("lora/bert", "lora/gpt2", "full/gpt2-lm", "side/llama-lm", "prune/bert", "reversible/gpt2-lm")
+SAMPLE = (
+    *("lora/bert", "lora/gpt2", "full/gpt2-lm", "side/llama-lm", "prune/bert", "reversible/gpt2-lm"),
+    *("distill/llama-lm", "prune-lora/gpt2-lm"),
+)
 NEEDS_PEFT = ("stock_peft", "auto_peft", "merged")
 COLUMNS = ("card", *NEEDS_PEFT, "batch", "pipeline_of_model", "pipeline_of_folder", "generate")
 BESIDE = {"tokenizers": "0.20.3", "huggingface-hub": "0.26.5", "safetensors": "0.4.5", "accelerate": "1.0.1"}
@@ -42,12 +47,13 @@ def make_cases(names: list[str], base_of: Callable[[str], Path], folder: Path) -
 
 def make_case(name: str, base: Path, folder: Path) -> dict | None:
     """None where the method cannot be attached: what that says has a test of its own."""
-    method, family = name.split("/")
+    called, family = name.split("/")
+    method, options = VARIANTS.get(called, (called, {}))
     task = "text" if family.endswith("-lm") else "classification"
     labels = () if task == "text" else LABELS
     model, tokenizer = build_model(task, base, labels, seed=0), load_tokenizer(base)
     try:
-        model = get_trainer(method).attach(model, {}, task=task, seed=0).eval()
+        model = get_trainer(method).attach(model, options, task=task, seed=0).eval()
     except ValueError:
         return None
     with torch.no_grad(), torch.random.fork_rng():
@@ -64,6 +70,7 @@ def make_case(name: str, base: Path, folder: Path) -> dict | None:
             logits = make_task(task, tokenizer, labels=labels, max_length=MAX_LENGTH).logits(model, {"text": TEXTS})
             return case | {"labels": labels, "logits": logits.tolist()}
         ids = [torch.tensor([tokenizer(text)["input_ids"]]) for text in TEXTS]
+        model = getattr(model, "student", model)
         tokens = [model.generate(i, attention_mask=torch.ones_like(i), max_new_tokens=8) for i in ids[:2]]
         logits = [model(input_ids=i, attention_mask=torch.ones_like(i)).logits[0].tolist() for i in ids]
     return case | {"labels": [], "logits": logits, "tokens": [one[0].tolist() for one in tokens]}
@@ -93,6 +100,8 @@ def judge(case: dict, consumer: str, seen: dict, release: str) -> str:
     layout = "peft" if Path(case["export"], "adapter_config.json").exists() else "other"
     whole = Path(case["export"], "config.json").exists()
     meant = layout == "peft" or not (consumer in NEEDS_PEFT or (consumer == "pipeline_of_folder" and not whole))
+    if layout == "peft" and Path(case["export"], "pruned.json").exists():  # its base is nothing that has a name
+        meant = consumer not in ("auto_peft", "pipeline_of_folder")
     where = f"{case['name']}: {consumer}: {seen}"
     if not meant:
         assert len(seen.get("error", "")) > 40, where

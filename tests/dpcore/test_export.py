@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,17 @@ from dpcore.terms.folders import TOKENIZER
 from tests.outside import run_outside
 
 from .conftest import LABELS, MAX_LENGTH, WORDS
-from .test_train import Host, make_program
+from .test_train import Host, make_phase, make_program
 
 TEXTS = [" ".join(WORDS[i : i + n]) for i, n in enumerate([1, 2, 5, 9, 13, 30])]
 NAME, SHA256 = "example/tiny-model", "0" * 64
-SAMPLE = {(method, "gpt2-lm") for method in ("lora", "full", "side")}
+SAMPLE = {
+    *((method, "gpt2-lm") for method in ("lora", "full", "side")),
+    *((method, "bert") for method in ("lora", "lora-fa", "bitfit", "full", "side", "reversible")),
+}
 CASES = [
-    pytest.param(method, base, marks=[] if base == "bert" or (method, base) in SAMPLE else pytest.mark.verify)
-    for method in ("lora", "lora-fa", "bitfit", "full", "side", "reversible")
+    pytest.param(method, base, marks=[] if (method, base) in SAMPLE else pytest.mark.verify)
+    for method in ("lora", "lora-fa", "bitfit", "full", "side", "reversible", "distill")
     for base in ("bert", "gpt2-lm", "llama-lm")
     if (method, base) != ("bitfit", "llama-lm")  # it has no biases
 ]
@@ -44,8 +48,11 @@ class Trained:
         self.model = get_trainer(method).attach(self.untouched(), {}, task=task, seed=1)
         texts = [f"{WORDS[i % 60]} {WORDS[(i + 1) % 60]}" for i in range(50)]
         records = self.task.encode({"text": texts}, [i % 3 for i in range(50)])
-        program = make_program(learning_rate=0.1, method=method, options={})
-        Host().run(self.model, self.task, records, program)
+        trainer, names = get_trainer(method), {"distill": ("teacher", "student")}.get(method, ("train",))
+        phases = tuple(make_phase(name=name, learning_rate=0.1) for name in names)
+        program = make_program(method=method, options={}, phases=phases)
+        acts = {"begin": partial(trainer.begin, task=task), "learns": trainer.learns, "between": trainer.between}
+        Host().run(self.model, self.task, records, program, **acts)
 
     def untouched(self) -> torch.nn.Module:
         return build_model(self.about.task, self.folder, self.about.labels, seed=1)
@@ -118,7 +125,7 @@ def test_frozen_matrices_are_those_of_the_seed(train_it):
     assert all(torch.equal(p, trained.model.get_parameter(n)) for n, p in frozen.items())
 
 
-@pytest.mark.parametrize("method", ["lora", "bitfit", "full", "side", "reversible"])
+@pytest.mark.parametrize("method", ["lora", "bitfit", "full", "side", "reversible", "distill"])
 def test_nothing_names_a_path(train_it, tmp_path, method):
     trained = train_it(method)
     own = trained.folder / "tokenizer_config.json"  # transformers once wrote where it was saved

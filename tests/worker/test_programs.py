@@ -127,20 +127,38 @@ def test_a_worker_killed_in_any_phase_or_between_is_followed_by_one_that_goes_on
     assert service.settlement(id).spent_change == price(paid(service, id))
 
 
-def test_a_cancel_in_the_second_phase_costs_what_was_authorised_of_both(
-    service: Service, go: Attempt, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("method", "ordinal", "count", "paid_for"),
+    [
+        ("distill", 0, 3, [3, 0]),
+        pytest.param("distill", 0, FULL, [FULL, 0], marks=pytest.mark.verify),
+        ("distill", 1, 4, [FULL, 4]),
+        pytest.param("bitfit", 1, 4, [FULL, 4], marks=pytest.mark.verify),
+    ],
+)
+def test_a_cancel_costs_what_was_authorised_of_both_phases(
+    service: Service,
+    go: Attempt,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    ordinal: int,
+    count: int,
+    paid_for: list[int],
 ) -> None:
-    id = two_phases(service)
+    """Of a student that never began nothing; and neither teacher nor student leaves."""
+    id = two_phases(service, method)
 
     def cancel() -> None:
         with service.api.begin() as c:
             work.request_stop(c, id)
 
-    after(monkeypatch, 1, 4, cancel)
+    asked = after(monkeypatch, ordinal, count, cancel)
     go(id)
     assert service.status(id) == "cancelled"
-    assert authorised(service, id) == [FULL, 4]
+    assert authorised(service, id) == paid_for
+    assert asked == [0] * paid_for[0] + [1] * paid_for[1], "nothing more is asked for"
     assert service.settlement(id).spent_change == price(paid(service, id))
+    assert not service.released(id)
 
 
 def test_a_pause_in_the_second_phase_settles_nothing_and_goes_on_there(
