@@ -230,7 +230,7 @@ class _Attempt:
             after = self._evaluate(assignment, built)
             metrics = {"validation": {"file": assignment.evaluation.id, **(after or {}), "untrained": before}}
         with self._engine.connect() as connection:
-            report = results.privacy_report(connection, assignment, built.base_model_sha256, metrics)
+            report = results.privacy_report(connection, assignment, built.base, metrics)
         with _needs_services():
             made = [
                 results.store_adapter(self._store, self._lease, assignment, built, report),

@@ -3,22 +3,21 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from domain.kit.logs import describe
 from domain.kit.settings import WorkerSettings
-from domain.models.allow_list import UnusableModel, find
+from domain.models.allow_list import BaseModelFacts, UnusableModel, find
 from domain.models.reasons import of_files
 from dpcore.machine.micro_batches import out_of_memory
 from dpcore.methods import get_trainer
 from dpcore.methods.distill.pair import TeacherAndStudent
 from dpcore.models import build_model, load_tokenizer, with_padding
 from dpcore.tasks import TextTask, make_task
-from dpcore.terms.teachers import named
+from dpcore.terms.teachers import named, named_student
 from worker.assignment import Assignment
 from worker.errors import STORE_ERRORS, Refused, Unavailable
 from worker.log import log
@@ -32,38 +31,60 @@ class Built:
     model: nn.Module
     task: TextTask
     tokenizer: PreTrainedTokenizerBase
-    base_model_sha256: str
-    source: str
-    """Where the base model came from, as `domain.models.allow_list` says it."""
-    folder: Path
-    """Of the base model, on this machine."""
+    base: BaseModelFacts
+    """What leaves is made of it: a student's model, where that is another than the job's."""
 
 
 def build(settings: WorkerSettings, assignment: Assignment) -> Built:
     """Load the base model and attach the method. Raises Refused with a public reason: no row has been read; Unavailable
     while a teacher cannot be read."""
-    program, name = assignment.program, assignment.model
-    known = find(settings, name)
-    if known is None:
-        raise Refused("model_unavailable", f"The base model {name!r} is not one of this worker's.")
-    if isinstance(known, UnusableModel):
-        raise Refused("model_unavailable", f"The base model {name!r} cannot be used by this worker: {known.because}.")
+    program = assignment.program
+    known = _find(settings, assignment.model)
     if assignment.model_revision not in (None, known.revision):
-        message = f"The base model {name!r} has other weights than when the job was submitted: submit it again."
+        message = f"The base model {known.name!r} has other weights than when the job was submitted: submit it again."
         raise Refused("model_unavailable", message)
-    with _refusing(assignment, "model_unavailable", f"The base model {name!r} cannot be loaded"):
-        base = build_model(assignment.task, known.folder, assignment.labels, seed=program.seed)
-        tokenizer = with_padding(load_tokenizer(known.folder), base)
+    other = named_student(program)
+    own = known if other is None else _find(settings, other)
+    base, tokenizer = _load(assignment, own)
     with _refusing(assignment, "not_trainable", f"The method {program.method!r}, this task and this model do not fit"):
         task = make_task(assignment.task, tokenizer, labels=assignment.labels, max_length=program.max_length)
         model = get_trainer(program.method).attach(base, program.options, task=assignment.task, seed=program.seed)
+    if other is not None:
+        _train_teacher(assignment, model, known, tokenizer)
     _teach(settings, assignment, model, tokenizer)
     try:
         model.to(pick_device(settings.device))
     except RuntimeError as error:
         log.error("job %s: device %s: %s", assignment.job_id, settings.device, describe(error))
         raise Refused("out_of_memory", "The model does not fit onto this worker's device.") from error
-    return Built(model, task, tokenizer, known.revision, known.source, known.folder)
+    return Built(model, task, tokenizer, own)
+
+
+def _find(settings: WorkerSettings, name: str) -> BaseModelFacts:
+    known = find(settings, name)
+    if known is None:
+        raise Refused("model_unavailable", f"The base model {name!r} is not one of this worker's.")
+    if isinstance(known, UnusableModel):
+        raise Refused("model_unavailable", f"The base model {name!r} cannot be used by this worker: {known.because}.")
+    return known
+
+
+def _load(assignment: Assignment, known: BaseModelFacts) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    with _refusing(assignment, "model_unavailable", f"The base model {known.name!r} cannot be loaded"):
+        base = build_model(assignment.task, known.folder, assignment.labels, seed=assignment.program.seed)
+        return base, with_padding(load_tokenizer(known.folder), base)
+
+
+def _train_teacher(
+    assignment: Assignment, model: nn.Module, known: BaseModelFacts, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Let the job's own model teach a student that is made of another."""
+    base, own = _load(assignment, known)
+    with _refusing(assignment, "not_trainable", "The model and its student do not go together"):
+        if own.get_vocab() != tokenizer.get_vocab():
+            raise ValueError("the teacher has another tokenizer than the student")
+        assert isinstance(model, TeacherAndStudent)
+        model.train_teacher(base)
 
 
 def _teach(

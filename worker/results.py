@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from domain.jobs.releases import Result
 from domain.kit.tables import file, job_file
+from domain.models.allow_list import BaseModelFacts
 from domain.storage.blobs import Store, put_bytes
 from dpcore.export import About, PrivacyClaim, write_card
 from dpcore.methods import get_trainer
@@ -30,10 +31,10 @@ def store_adapter(
     store: Store, lease: Lease, assignment: Assignment, built: Built, report: Mapping[str, Any]
 ) -> Result:
     """What the method exports, with a card that says what it cost, zipped, under this attempt's fence."""
-    program, (repository, commit) = assignment.program, _published(built.source)
+    program, (repository, commit) = assignment.program, _published(built.base.source)
     about = About(
-        base_model=assignment.model,
-        base_model_sha256=built.base_model_sha256,
+        base_model=built.base.name,
+        base_model_sha256=built.base.revision,
         method=program.method,
         task=assignment.task,
         labels=assignment.labels,
@@ -48,7 +49,7 @@ def store_adapter(
     )
     with TemporaryDirectory(prefix="tacit-adapter-") as folder:
         get_trainer(program.method).export(built.model, folder, about, tokenizer=built.tokenizer)
-        write_card(folder, built.folder, privacy)
+        write_card(folder, built.base.folder, privacy)
         data = zipped(Path(folder))
     return _store(store, lease, "adapter", "adapter.zip", data)
 
@@ -60,9 +61,9 @@ def store_report(store: Store, lease: Lease, report: dict[str, Any]) -> Result:
 
 
 def privacy_report(
-    connection: sa.Connection, assignment: Assignment, base_model_sha256: str, metrics: dict[str, Any]
+    connection: sa.Connection, assignment: Assignment, base: BaseModelFacts, metrics: dict[str, Any]
 ) -> dict[str, Any]:
-    """What was promised, what was charged, and what both mean. Everything in it is public."""
+    """What was promised, what was charged, and what both mean. Everything in it is public. base: of what leaves."""
     program = assignment.program
     rows = connection.execute(
         sa.select(phase.c.steps_authorised, phase.c.steps_max, phase.c.step_cost)
@@ -85,8 +86,8 @@ def privacy_report(
     )
     return {
         "job": assignment.job_id,
-        "base_model": assignment.model,
-        "base_model_sha256": base_model_sha256,
+        "base_model": base.name,
+        "base_model_sha256": base.revision,
         "task": assignment.task,
         "labels": list(assignment.labels),
         "declared_size": declared_size,

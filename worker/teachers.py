@@ -23,8 +23,9 @@ from domain.storage.sealing import Sealed
 from dpcore.methods import load_export
 from dpcore.models import build_model, load_model, load_tokenizer
 from dpcore.terms.folders import head_labels
+from dpcore.terms.program import Program
 from dpcore.terms.tasks import CAUSAL_LM, TaskKind
-from dpcore.terms.teachers import PublicTeacher, Teacher
+from dpcore.terms.teachers import PublicTeacher, Teacher, named_student
 from ledger.tables import reservation
 from worker.errors import Refused
 
@@ -46,7 +47,7 @@ def read_released(connection: sa.Connection, store: Store, teacher: str, source:
     other, whatever the service said when the job was submitted; and for another task.
     """
     row = connection.execute(
-        sa.select(job.c.model, job.c.model_revision, file.c.task, file.c.labels)
+        sa.select(job.c.model, job.c.model_revision, job.c.plan, file.c.task, file.c.labels)
         .join(job_file, job_file.c.job_id == job.c.id)
         .join(file, file.c.id == job_file.c.file_id)
         .where(job.c.id == teacher, job.c.tenant_id == source.tenant_id, job.c.status == "succeeded")
@@ -75,7 +76,9 @@ def read_released(connection: sa.Connection, store: Store, teacher: str, source:
         adapter = open_file(connection, store, result)
     except BrokenBinding as error:
         raise Refused(error.code, "The teacher is not what was released: the service's data was changed.") from error
-    return Released(row.model, row.model_revision, tuple(row.labels or ()), adapter)
+    other = named_student(Program.model_validate(row.plan))
+    model, revision = (row.model, row.model_revision) if other is None else (other, None)
+    return Released(model, revision, tuple(row.labels or ()), adapter)
 
 
 def load_teacher(

@@ -9,8 +9,9 @@ import sqlalchemy as sa
 
 from domain.jobs.life import PAUSING
 from domain.models.allow_list import BaseModelFacts
-from domain.models.profiles import Measurements, Profile, known, seconds
+from domain.models.profiles import Measurements, Profile, known, of_pair, seconds
 from dpcore.terms.program import Program
+from dpcore.terms.teachers import named_student
 
 
 def estimated_finishes(
@@ -25,12 +26,14 @@ def estimated_finishes(
             continue
         try:
             program = Program.model_validate(row.plan)
-            if row.model not in found:
-                found[row.model] = known(connection, models[row.model])
-            if profiles := found[row.model].of_program(program, row.task):
+            student = named_student(program)
+            names = [row.model] if student is None else [row.model, student]
+            found |= {name: known(connection, models[name]) for name in names if name not in found}
+            beside = None if student is None else found[student]
+            if profiles := of_pair(program, row.task, found[row.model], beside):
                 finishes[row.id] = _finish(program, row.steps_by_phase, profiles, datetime.now(UTC))
-        except (TypeError, ValueError, OverflowError):
-            continue  # no worker runs such a plan
+        except (TypeError, ValueError, OverflowError, KeyError):
+            continue  # no worker runs such a plan, or the student's model is not there now
     return finishes
 
 

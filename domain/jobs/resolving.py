@@ -20,13 +20,13 @@ from domain.jobs.planning import (
     largest_share,
     prices,
 )
-from domain.jobs.teachers import require_teacher
+from domain.jobs.teachers import require_teacher, with_student
 from domain.jobs.twins import finished_twin
 from domain.kit.purposes import PRIVATE, PUBLIC
 from domain.kit.refusals import Conflict, Invalid, NotFound
 from domain.kit.tables import file
 from domain.models.allow_list import BaseModelFacts, Models
-from domain.models.profiles import Measurements, Profile, known, seconds
+from domain.models.profiles import Measurements, Profile, known, of_pair, seconds
 from dpcore.terms import accounting
 from dpcore.terms.methods import get_method
 from dpcore.terms.tasks import TaskKind
@@ -170,7 +170,7 @@ def plan_job(connection: sa.Connection, viewer: Viewer, models: Models, wanted: 
 
     Raises Invalid or NotFound, naming the field.
     """
-    model = _model(models, wanted.model)
+    model, student = with_student(models, _model(models, wanted.model), wanted.method, wanted.options)
     training = _usable(connection, viewer, wanted.training_file, "training_file", PRIVATE)
     sources = [training]
     if wanted.validation_file is not None:
@@ -217,7 +217,7 @@ def plan_job(connection: sa.Connection, viewer: Viewer, models: Models, wanted: 
         epsilon=made.epsilon,
     )
     above = _approval_above(budget, grant)
-    measured = found.of_program(made.program, training.task)
+    measured = of_pair(made.program, training.task, found, None if student is None else known(connection, student))
     return Planned(wanted, tuple(sources), made, budget, grant, above, twin, measured, found.room, model.revision)
 
 

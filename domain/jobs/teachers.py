@@ -1,9 +1,13 @@
-"""A teacher from elsewhere: a public model of the allow-list, or what an earlier job of the same budget released. What
-does not go with the job is refused before anything is reserved; the worker looks again."""
+"""A teacher from elsewhere: a public model of the allow-list, or what an earlier job of the same budget released; and a
+student that is another model than the job's. What does not go with the job is refused before anything is reserved; the
+worker looks again."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
+from pydantic import ValidationError
 
 from domain.access.grants import Viewer
 from domain.jobs import reading
@@ -13,11 +17,32 @@ from domain.kit.tables import file, job_file
 from domain.models.allow_list import BaseModelFacts, Models
 from dpcore.terms.errors import FieldError
 from dpcore.terms.folders import head_labels, same_tokens
-from dpcore.terms.methods import get_method
+from dpcore.terms.methods import UnknownMethod, get_method
 from dpcore.terms.strict import StrictModel
 from dpcore.terms.tasks import CAUSAL_LM
-from dpcore.terms.teachers import PublicTeacher, ReleasedTeacher, Taught, require_larger
+from dpcore.terms.teachers import PublicTeacher, ReleasedTeacher, Taught, require_larger, student_model
 from ledger.tables import reservation
+
+
+def with_student(
+    models: Models, model: BaseModelFacts, method: str, options: Mapping[str, Any]
+) -> tuple[BaseModelFacts, BaseModelFacts | None]:
+    """The job's model, with the facts of the student beside its own where the options name another model, and that
+    model. A text must fit both. Raises Invalid or Conflict, naming the field; options that cannot be read are left to
+    `planning.draft`."""
+    try:
+        name = student_model(_options(method, dict(options)))
+    except (UnknownMethod, ValidationError):
+        return model, None
+    if name is None:
+        return model, None
+    place = f"method.{method}.student_model"
+    student = _base(models, name, place)
+    if not same_tokens(model.folder, student.folder):
+        raise _other_tokens(place, student, model, "a student")
+    most = min(model.facts.max_positions, student.facts.max_positions)
+    facts = model.facts.model_copy(update={"student": student.facts, "max_positions": most})
+    return replace(model, facts=facts), student
 
 
 def require_teacher(
@@ -46,27 +71,32 @@ def require_teacher(
     else:
         place = f"method.{method}.teacher_job"
         row = _released(connection, viewer, named, training, place)
-        teacher = _base(models, row.model, place)
-        if row.model_revision not in (None, teacher.revision):
+        before = _options(row.plan["method"], row.plan.get("options", {}))
+        other = student_model(before)
+        teacher = _base(models, other or row.model, place)
+        if other is None and row.model_revision not in (None, teacher.revision):
             raise Conflict(
                 f"{place}: the base model {teacher.name} has other weights than when that job was trained",
                 code="model_unavailable",
                 param=place,
             )
-        before = _options(row.plan["method"], row.plan.get("options", {}))
         facts = before.student(teacher.facts) if isinstance(before, Taught) else teacher.facts
     if not same_tokens(teacher.folder, model.folder):
-        raise Invalid(
-            f"{place}: {teacher.name} has another tokenizer than {model.name}, so that it would read other tokens; "
-            "take a teacher with the same one",
-            code="tokenizers_differ",
-            param=place,
-        )
+        raise _other_tokens(place, teacher, model, "a teacher")
     try:
         require_larger(place, facts, student)
     except FieldError as error:
         raise Invalid(str(error), code="invalid_request", param=place) from None
     return teacher
+
+
+def _other_tokens(place: str, one: BaseModelFacts, other: BaseModelFacts, whom: str) -> Invalid:
+    return Invalid(
+        f"{place}: {one.name} has another tokenizer than {other.name}, so that it would read other tokens; "
+        f"take {whom} with the same one",
+        code="tokenizers_differ",
+        param=place,
+    )
 
 
 def _options(method: str, options: dict[str, Any]) -> StrictModel:

@@ -1,7 +1,7 @@
 """What workers found out about training the base models on synthetic input, and what that says about a job."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -80,6 +80,24 @@ class Measurements:
     def methods(self, model: BaseModelFacts, task: TaskKind) -> list[str]:
         """Methods that can train the model on this task: by what its files say, less those that failed when tried."""
         return [method for method in model.methods(task) if self.refusal(method, task) is None]
+
+
+def of_pair(program: Program, task: TaskKind, found: Measurements, student: Measurements | None) -> tuple[Profile, ...]:
+    """What each phase must reckon with; nothing before all of them were measured. student: of the model that the last
+    phase trains, where it is another; the job's own then answers beside it, in no more than a step of its own takes."""
+    profiles = found.of_program(program, task)
+    if student is None or not profiles:
+        return profiles
+    alone = student.expected(program.phases[-1].trains, task)
+    if alone is None:
+        return ()
+    beside = profiles[0]
+    both = replace(
+        alone,
+        tokens_per_second=1 / (1 / alone.tokens_per_second + 1 / beside.tokens_per_second),
+        peak_bytes=max(alone.peak_bytes, beside.peak_bytes),
+    )
+    return (*profiles[:-1], both)
 
 
 def measured_as(task: TaskKind) -> TaskKind:

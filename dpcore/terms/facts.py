@@ -30,6 +30,7 @@ class ModelFacts(BaseModel):
     biases: int | None = Field(default=None, description="values in biases; None where the weights are not at hand")
     linear: tuple[str, ...] | None = Field(default=None, description="linear layers by name; None where not known")
     tied_head: str | None = Field(default=None, description="the head's name where it is one with the embedding")
+    student: "ModelFacts | None" = Field(default=None, description="of another model that is to learn from this one")
 
     @property
     def tasks(self) -> tuple[TaskKind, ...]:

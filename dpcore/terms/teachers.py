@@ -28,14 +28,23 @@ Teacher = PublicTeacher | ReleasedTeacher
 
 @runtime_checkable
 class Taught(Protocol):
-    """Options that may name a teacher."""
+    """Options that may name a teacher, or a student."""
+
+    @property
+    def student_model(self) -> str | None:
+        """Another model as student; None where it is made of the base model."""
 
     @property
     def taught_by(self) -> Teacher | None:
         """None where the job trains its own, or takes its base model."""
 
     def student(self, facts: ModelFacts) -> ModelFacts:
-        """The student made of a base model with these facts."""
+        """The student, by the facts of the base model, which have those of another student's model in them."""
+
+
+def student_model(options: object) -> str | None:
+    """The other model that a method's options name as student."""
+    return options.student_model if isinstance(options, Taught) else None
 
 
 def named(program: Program) -> Teacher | None:
@@ -48,6 +57,11 @@ def teacher_job(program: Program) -> str | None:
     """The job whose result teaches, where a program names one."""
     teacher = named(program)
     return teacher.job if isinstance(teacher, ReleasedTeacher) else None
+
+
+def named_student(program: Program) -> str | None:
+    """The other model that a program's options name as student."""
+    return student_model(get_method(program.method).Options.model_validate(program.options))
 
 
 def require_larger(field: str, teacher: ModelFacts, student: ModelFacts) -> None:

@@ -33,7 +33,8 @@ from .test_run import state as state_of
 from .test_train import equal, make_phase, make_program, secret
 
 RECORDS, LENGTH = 7, MAX_LENGTH
-SHAPES = ("bert", "gpt2", "llama", "gpt2-lm", "llama-lm")
+SHAPES = ("bert", "gpt2", "llama", "gpt2-lm", "llama-lm", "bert>roberta", "gpt2-lm>llama-lm")
+"""Models; of two, the first teaches the second."""
 TEMPERATURE, MIXING = 2.0, 0.6
 TEACHER = make_phase(name="teacher", trains="lora", steps=3)
 STUDENT = make_phase(name="student", trains="full", steps=4, noise_multiplier=0.7)
@@ -64,7 +65,14 @@ def make_pair(make_base):
 
     def make(name="bert", *, dtype=torch.float64, awake=True, **options):
         chosen = {"temperature": TEMPERATURE, "mixing": MIXING, **options}
-        pair = distill.attach(make_base(name, layers=4), chosen, task=kind(name), seed=3).to(dtype)
+        teacher, _, student = name.partition(">")
+        if student:
+            chosen["student_model"] = student
+            pair = distill.attach(make_base(student, layers=1), chosen, task=kind(name), seed=3)
+            pair.train_teacher(make_base(teacher, layers=4))
+        else:
+            pair = distill.attach(make_base(name, layers=4), chosen, task=kind(name), seed=3)
+        pair = pair.to(dtype)
         generator = torch.Generator().manual_seed(5)
         for p in pair.parameters():
             if p.requires_grad and awake:
@@ -259,8 +267,21 @@ ENDS = [("authorise", 2), ("save", 2), ("authorise", 4), ("save", 4), ("authoris
     ids=lambda dies: "-".join(map(str, dies)),
 )
 def test_a_run_that_was_killed_goes_on_to_the_same_end(make_pair, make_records, task, dies):
+    goes_on("bert", make_pair, make_records, task, dies)
+
+
+@pytest.mark.parametrize(
+    "dies", [ENDS[3], *(pytest.param(end, marks=pytest.mark.verify) for end in (ENDS[0], ENDS[4]))]
+)
+def test_so_does_one_whose_student_is_another_model(make_pair, make_records, task, dies):
+    pair = goes_on("bert>roberta", make_pair, make_records, task, dies)
+    assert type(pair.student).__name__ == "RobertaForSequenceClassification"
+    assert type(pair.teacher).__name__ == "BertForSequenceClassification"
+
+
+def goes_on(name, make_pair, make_records, task, dies):
     whole, broken, last, records = Service(), Service(dies=dies), Service(), make_records(40)
-    make = partial(make_pair, dtype=torch.float32, awake=False, teacher_trains="full")
+    make = partial(make_pair, name, dtype=torch.float32, awake=False, teacher_trains="full")
     wanted = program(TEACHER.model_copy(update={"trains": "full"}), STUDENT)
     first = go(whole, make(), task, records, wanted)
     with pytest.raises(Killed):
@@ -268,6 +289,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_end(make_pair, make_records, 
     second = go(last, make(), task, records, wanted, checkpoint=broken.saved[-1])
     assert last.outcome == Outcome(7, "finished")
     assert equal(state_of(first), state_of(second))
+    return second
 
 
 @pytest.mark.parametrize("name", ["gpt2-lm", "llama-lm"])
@@ -337,20 +359,26 @@ def test_a_teacher_that_does_not_go_with_its_student_is_refused(make_base, make_
     other.config.num_labels = 5
     with pytest.raises(ValueError, match="scores for 5 words or labels, the student for 3"):
         pair.learn_from(other)
+    with pytest.raises(ValueError, match=r"the student, of [\d,]+ weights, is larger than its teacher"):
+        distill.attach(
+            make_base("roberta", layers=4), {"student_model": "m"}, task="classification", seed=0
+        ).train_teacher(make_base(layers=1))
     padded = make_base(layers=4)
     padded.config.pad_token_id = 9
     with pytest.raises(ValueError, match="another padding token"):
         pair.learn_from(padded)
 
 
-@pytest.mark.parametrize("name", ["bert", "gpt2-lm", "llama-lm"])
+@pytest.mark.parametrize("name", ["bert", "gpt2-lm", "llama-lm", "gpt2-lm>llama-lm"])
 def test_the_student_leaves_alone_and_stock_transformers_reads_it(make_pair, tmp_path, name):
-    pair = make_pair(name, dtype=torch.float32, student_layers=[0, 2, 3])
+    options = {} if ">" in name else {"student_layers": [0, 2, 3]}
+    pair = make_pair(name, dtype=torch.float32, **options)
     labels = LABELS if kind(name) == "classification" else ()
     distill.export(pair, tmp_path, About("example/tiny", "0" * 64, "distill", kind(name), labels, MAX_LENGTH))
     auto = AutoModelForSequenceClassification if labels else AutoModelForCausalLM
     read = auto.from_pretrained(tmp_path).eval()
-    assert read.config.num_hidden_layers == 3
+    assert read.config.num_hidden_layers == (1 if ">" in name else 3)
+    assert type(read) is type(pair.student)
     ids = torch.tensor([[3, 4, 5, 6]])
     torch.testing.assert_close(read(input_ids=ids).logits, pair.student(input_ids=ids).logits)
     assert {n for n, _ in read.named_parameters()} == {n for n, _ in pair.student.named_parameters()}
@@ -380,6 +408,42 @@ def test_options_that_do_not_go_together_are_refused_by_field(options, field, wo
     with pytest.raises(FieldError, match=words) as caught:
         spec.check(spec.Options.model_validate(options), FACTS, "classification")
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("student", "options", "field", "words"),
+    [
+        ({"layers": 7}, {}, "student_model", "larger than its teacher"),
+        ({"vocab_size": 99}, {}, "student_model", "scores for 99 words, and the teacher for 100"),
+        ({"causal_lm": False}, {}, "student_model", "cannot be trained for the task text"),
+        ({"layers": 4}, {"student_layers": 5}, "student_layers", "5 of the model's 4 layers"),
+        ({}, {"teacher": "public"}, "student_model", "teacher: train"),
+    ],
+)
+def test_another_model_that_cannot_be_the_student_is_refused_by_field(student, options, field, words):
+    spec = get_method("distill")
+    facts = FACTS.model_copy(update={"causal_lm": True})
+    facts = facts.model_copy(update={"student": facts.model_copy(update=student)})
+    with pytest.raises(FieldError, match=words) as caught:
+        spec.check(spec.Options(student_model="m", **options), facts, "text")
+    assert caught.value.field == field
+
+
+def test_another_model_is_a_student_with_all_its_layers_unless_some_are_named():
+    spec, small = get_method("distill"), FACTS.model_copy(update={"hidden_size": 32, "layers": 5})
+    both = FACTS.model_copy(update={"student": small})
+    assert spec.Options(student_model="m").student(both).layers == 5
+    assert spec.Options(student_model="m", student_layers="half").student(both).layers == 3
+    assert spec.Options().student(FACTS).layers == spec.Options(student_layers="half").student(FACTS).layers == 3
+    spec.check(spec.Options(student_model="m"), both, "classification")
+    sizes = {"labels": 2, "task": "classification"}
+    train = [spec.trainable(spec.Options(student_model="m"), facts, **sizes) for facts in (FACTS, both)]
+    alone = [get_method("full").trainable(get_method("full").Options(), facts, **sizes) for facts in (FACTS, small)]
+    assert train[0] - train[1] == alone[0] - alone[1]
+    needs = [
+        spec.memory(spec.Options(student_model="m"), facts, max_length=64, **sizes) for facts in (FACTS, both, small)
+    ]
+    assert needs[0] > needs[1] > needs[2]
 
 
 @pytest.mark.parametrize(

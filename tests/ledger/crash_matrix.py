@@ -211,7 +211,9 @@ class Service:
                 (
                     worker.attempt,
                     "build",
-                    lambda *_: SimpleNamespace(model=torch.nn.Identity(), task=None, base_model_sha256="00" * 32),
+                    lambda *_: SimpleNamespace(
+                        model=torch.nn.Identity(), task=None, base=SimpleNamespace(name="m", revision="00" * 32)
+                    ),
                 ),
                 (worker.attempt._Attempt, "_records", lambda *_: (None, None)),
                 (worker.attempt.results, "store_adapter", self._adapter),

@@ -1,6 +1,7 @@
 """Distillation: teacher and student side by side, of which one trains in each phase; the student alone leaves."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,28 @@ def attach(model: PreTrainedModel, options: Mapping[str, Any], *, task: TaskKind
     """The base model as teacher, and the student: chosen layers of it with its embeddings and head. The seed drives
     LoRA's initialisation only.
 
-    A teacher that comes from elsewhere is handed over afterwards (`TeacherAndStudent.learn_from`), and the base model
-    is let go. Raises ValueError for a model whose layers cannot be found.
+    model: the student's, where the options name one; the base model is then handed over as teacher afterwards
+    (`TeacherAndStudent.train_teacher`). So is a teacher from elsewhere (`learn_from`), and this model is let go. Raises
+    ValueError for a model whose layers cannot be found.
     """
     chosen = Options.model_validate(options)
     student = only_layers(model, chosen.keeps(len(find_layers(model)[1])))
     full.attach(student, {}, task=task, seed=seed)
-    if chosen.teacher == "train":
-        trainer = lora if chosen.teacher_trains == "lora" else full
-        teacher: nn.Module | None = trainer.attach(model, {}, task=task, seed=seed)
-    else:
-        teacher = model.requires_grad_(False) if chosen.teacher == "public" and chosen.taught_by is None else None
-    return TeacherAndStudent(student, teacher, temperature=chosen.temperature, mixing=chosen.mixing)
+    as_teacher = partial(_trained, of=chosen.teacher_trains, task=task, seed=seed)
+    teacher: nn.Module | None = None
+    if chosen.student_model is None and chosen.taught_by is None:
+        if chosen.teacher == "train":
+            teacher = as_teacher(model)
+        elif chosen.teacher == "public":
+            teacher = model.requires_grad_(False)
+    return TeacherAndStudent(
+        student, teacher, temperature=chosen.temperature, mixing=chosen.mixing, as_teacher=as_teacher
+    )
+
+
+def _trained(model: PreTrainedModel, *, of: str, task: TaskKind, seed: int) -> nn.Module:
+    teacher: nn.Module = (lora if of == "lora" else full).attach(model, {}, task=task, seed=seed)
+    return teacher
 
 
 def begin(model: Any, phase: Phase, kept: Mapping[str, Tensor], *, task: TaskKind) -> None:

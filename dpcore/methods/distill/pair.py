@@ -1,6 +1,6 @@
 """A teacher and its student as one module, of which a phase trains the one or the other."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +22,17 @@ class TeacherAndStudent(nn.Module):
     they come is what trains in its phase. temperature, mixing: of the student's loss."""
 
     def __init__(
-        self, student: PreTrainedModel, teacher: nn.Module | None, *, temperature: float, mixing: float
+        self,
+        student: PreTrainedModel,
+        teacher: nn.Module | None,
+        *,
+        temperature: float,
+        mixing: float,
+        as_teacher: Callable[[PreTrainedModel], nn.Module],
     ) -> None:
+        """as_teacher: makes of a model the teacher that trains."""
         super().__init__()
+        self._as_teacher = as_teacher
         self.teacher, self.student = teacher, student
         self.temperature, self.mixing = temperature, mixing
         self._trains = {id(module): _trainable(module) for module in (student, teacher) if module is not None}
@@ -38,6 +46,17 @@ class TeacherAndStudent(nn.Module):
 
         Raises ValueError for one with fewer weights than the student, with other classes or another padding.
         """
+        self._require_pair(teacher)
+        self.teacher = teacher.requires_grad_(False).eval()
+        self._order = None if order is None else [*order]
+
+    def train_teacher(self, model: PreTrainedModel) -> None:
+        """Take another model than the student's as the teacher that trains here. Raises as `learn_from` does."""
+        self._require_pair(model)
+        self.teacher = self._as_teacher(model).eval()
+        self._trains[id(self.teacher)] = _trainable(self.teacher)
+
+    def _require_pair(self, teacher: nn.Module) -> None:
         mine, theirs = (sum(p.numel() for p in m.parameters()) for m in (self.student, teacher))
         if mine > theirs:
             raise ValueError(f"the student, of {mine:,} weights, is larger than its teacher, of {theirs:,}")
@@ -47,8 +66,6 @@ class TeacherAndStudent(nn.Module):
         paddings = {getattr(m.config, "pad_token_id", None) for m in (self.student, teacher)} - {None}
         if len(paddings) > 1:
             raise ValueError("the teacher has another padding token than the student")
-        self.teacher = teacher.requires_grad_(False).eval()
-        self._order = None if order is None else [*order]
 
     def turn_to(self, *, teacher: bool) -> None:
         """Let the teacher train, or the student; the other is frozen. Raises ValueError where there is no teacher and

@@ -1,9 +1,9 @@
 """Distillation (DPKD, Algorithm 1 of Mireshghallah et al. 2022, "Differentially Private Model Compression"; its losses
 and numbers are a reconstruction): a small student learns from the records and from a teacher's answers to them.
 
-The student is the base model with some of its layers. Its loss on a record holds the teacher's answer to that very
-record, inside the gradient that is clipped and noised. A teacher that learnt from the same file is paid for: trained
-here, it is a phase of the job, and both phases have one joint price.
+The student is the base model with some of its layers, or another model. Its loss on a record holds the teacher's answer
+to that very record, inside the gradient that is clipped and noised. A teacher that learnt from the same file is paid
+for: trained here, it is a phase of the job, and both phases have one joint price.
 """
 
 from typing import Annotated, Literal
@@ -21,7 +21,7 @@ from dpcore.terms.methods import full, get_method
 from dpcore.terms.program import Phase
 from dpcore.terms.strict import Listed, StrictModel
 from dpcore.terms.tasks import CAUSAL_LM, TaskKind
-from dpcore.terms.teachers import PublicTeacher, ReleasedTeacher, Teacher
+from dpcore.terms.teachers import PublicTeacher, ReleasedTeacher, Teacher, require_larger
 
 __all__ = ["Options", "Request", "check", "memory", "phases", "resolve", "trainable"]
 
@@ -67,11 +67,20 @@ class Options(StrictModel):
         max_length=100,
         description="with teacher: job, the id of a job of the same budget that has succeeded",
     )
-    student_layers: Literal["half"] | int | Listed[tuple[int, ...]] = Field(
-        default="half",
+    student_model: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
         description=(
-            "layers of the base model that the student keeps: how many, evenly chosen with the first and the last "
-            "among them, or a list of their numbers from 0"
+            "with teacher: train, another model that this service offers, with the same tokenizer and no larger than "
+            "the base model, which then is the teacher alone; left out: the student is made of the base model"
+        ),
+    )
+    student_layers: Literal["auto", "half"] | int | Listed[tuple[int, ...]] = Field(
+        default="auto",
+        description=(
+            "layers that the student keeps of its model: how many, evenly chosen with the first and the last among "
+            "them, or a list of their numbers from 0; auto: half of the base model's, all of a student_model's"
         ),
     )
     temperature: float = Field(
@@ -93,12 +102,15 @@ class Options(StrictModel):
 
     def keeps(self, of: int) -> tuple[int, ...]:
         """The layers that the student keeps, of so many. Raises FieldError."""
-        asked = (of + 1) // 2 if self.student_layers == "half" else self.student_layers
-        return layers.kept("student_layers", asked, of)
+        asked = self.student_layers
+        if asked == "auto":
+            asked = "half" if self.student_model is None else of
+        return layers.kept("student_layers", (of + 1) // 2 if asked == "half" else asked, of)
 
     def student(self, facts: ModelFacts) -> ModelFacts:
-        """The base model with the student's layers. Raises FieldError."""
-        return facts.model_copy(update={"layers": len(self.keeps(facts.layers))})
+        """The student's model, with the layers that it keeps. facts: of the base model. Raises FieldError."""
+        whole = facts.student or facts
+        return whole.model_copy(update={"layers": len(self.keeps(whole.layers))})
 
 
 class Request(shared.Request):
@@ -121,14 +133,21 @@ class Hyperparameters(shared.Hyperparameters):
 
 
 def check(options: Options, facts: ModelFacts, task: TaskKind) -> None:
-    """Raises FieldError for layers that the model lacks, and for a teacher that is not named, or twice, or of whom
-    nothing would be learnt."""
-    options.keeps(facts.layers)
-    for field, of in (("teacher_trains", "train"), ("teacher_model", "public"), ("teacher_job", "job")):
+    """Raises FieldError for layers that the student's model lacks, for a model that cannot be the student, and for a
+    teacher that is not named, or twice, or of whom nothing would be learnt."""
+    student = options.student(facts)
+    for field, of in (
+        ("student_model", "train"),
+        ("teacher_trains", "train"),
+        ("teacher_model", "public"),
+        ("teacher_job", "job"),
+    ):
         if getattr(options, field) != Options.model_fields[field].default and options.teacher != of:
             raise FieldError(field, f"{field} is for teacher: {of}, and this is teacher: {options.teacher}; drop one")
     if options.teacher == "job" and options.teacher_job is None:
         raise FieldError("teacher_job", "teacher_job is missing: the id of the job whose result teaches")
+    if facts.student is not None:
+        _require_pair(facts, student, task)
     if options.mixing == 0 and options.teacher != "public":
         raise FieldError(
             "mixing", "with mixing 0 nothing is learnt from the teacher; teacher: public trains the student alone, free"
@@ -139,6 +158,19 @@ def check(options: Options, facts: ModelFacts, task: TaskKind) -> None:
             "teacher_model is missing: this base model has no head for these labels, so that it knows nothing to "
             "teach; name a public classifier for them, or let the job train its teacher",
         )
+
+
+def _require_pair(teacher: ModelFacts, student: ModelFacts, task: TaskKind) -> None:
+    """Raises FieldError for another model that cannot be the student of this one."""
+    if task not in student.tasks:
+        raise FieldError("student_model", f"student_model: this model cannot be trained for the task {task}")
+    if task in CAUSAL_LM and student.vocab_size != teacher.vocab_size:
+        raise FieldError(
+            "student_model",
+            f"student_model: it has scores for {student.vocab_size:,} words, and the teacher for "
+            f"{teacher.vocab_size:,}; take one with as many",
+        )
+    require_larger("student_model", teacher, student)
 
 
 def resolve(
