@@ -109,6 +109,39 @@ def test_a_public_teacher_that_does_not_go_with_the_job_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("nobody", "unknown_model"),
+        ("stranger", "tokenizers_differ"),
+        ("judge", "invalid_request"),  # larger than its teacher
+    ],
+)
+def test_another_model_that_cannot_be_the_student_is_refused(
+    world: World, training: dict[str, Any], name: str, code: str
+) -> None:
+    assert refused(ask(world, training, path=JOBS, student_model=name)) == (400, code, "student_model")
+    assert refused(ask(world, training, student_model="dwarf", student_layers=2))[2] == "student_layers"
+    assert refused(ask(world, training, student_model="dwarf", teacher="public"))[2] == "student_model"
+    assert spent(world, training) == (0, 0)
+
+
+def test_another_model_is_the_student_at_the_price_of_both_phases(
+    world: World, training: dict[str, Any], at_work: sa.Connection
+) -> None:
+    """And is what teaches later, where the job's result does."""
+    own, other = (ask(world, training, **o).json() for o in ({}, {"student_model": "dwarf"}))
+    assert other["privacy"]["phases"] == own["privacy"]["phases"]
+    assert other["memory_bytes"] < own["memory_bytes"]
+    done = of_base(world, training, at_work)
+    with world.engine("superuser").begin() as c:
+        plan = {"method": "distill", "options": {"student_model": "dwarf"}}
+        c.execute(sa.text("SET LOCAL session_replication_role = replica"))
+        c.execute(sa.update(job).where(job.c.id == done).values(plan=plan, model="judge"))
+    answer = ask(world, training, teacher="job", teacher_job=done)
+    assert refused(answer) == (400, "invalid_request", "teacher_job"), "the teacher is the dwarf, and too small"
+
+
+@pytest.mark.parametrize(
     ("options", "field"),
     [
         ({"student_layers": 2}, "student_layers"),

@@ -1,6 +1,8 @@
 """A teacher that an earlier job released: loaded by the worker, free, and held to the budget whatever the service said."""
 
+import hashlib
 import io
+import json
 import zipfile
 from collections.abc import Callable
 from decimal import Decimal
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 import torch
-from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
+from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification, BertModel
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from domain.kit.settings import WorkerSettings
@@ -98,6 +100,47 @@ def test_a_public_teacher_s_labels_are_put_in_order(
     go(id)
     assert service.status(id) == "succeeded", error(service, id)
     assert seen == [[1, 0]]
+
+
+@pytest.fixture
+def small(service: Service, tmp_path: Path) -> Path:
+    """Another model of the same words."""
+    shape = {"vocab_size": 23, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        BertModel(BertConfig(**shape, num_hidden_layers=2, max_position_embeddings=32)).save_pretrained(
+            tmp_path / "small"
+        )
+    Tokenizer.from_pretrained(service.model).save_pretrained(tmp_path / "small")
+    return tmp_path / "small"
+
+
+@pytest.mark.parametrize("teaches", [False, pytest.param(True, marks=pytest.mark.verify)])
+def test_another_model_learns_from_a_teacher_of_this_job_and_leaves_by_its_own_name(
+    service: Service, engine: sa.Engine, settings: WorkerSettings, small: Path, tmp_path: Path, teaches: bool
+) -> None:
+    offered = settings.model_copy(update={"models": {**settings.models, "small": small}})
+    options, numbers = {"student_model": "small", "teacher_trains": "full"}, {"teacher_steps": 4}
+    id = service.submit(method="distill", options=options, numbers=numbers, steps=4, hint=False)
+    attempt(engine, offered, id)
+    assert service.status(id) == "succeeded", error(service, id)
+    left = service.released(id)
+    with zipfile.ZipFile(io.BytesIO(get_bytes(service.store, left["adapter"].blob))) as archive:
+        archive.extractall(tmp_path / "student")
+    student = AutoModelForSequenceClassification.from_pretrained(tmp_path / "student")
+    assert (student.config.hidden_size, student.config.num_hidden_layers) == (16, 2)
+    sha256 = hashlib.sha256((small / "model.safetensors").read_bytes()).hexdigest()
+    report = json.loads(get_bytes(service.store, left["report"].blob))
+    for said in (json.loads((tmp_path / "student" / "tacit.json").read_text()), report):
+        assert (said["base_model"], said["base_model_sha256"]) == ("small", sha256)
+    assert [p["steps_authorised"] for p in report["privacy"]["phases"]] == [4, 4]
+    if not teaches:
+        return
+    # As a later job's teacher it is what it became, and larger than a student of one of its layers.
+    options = {"teacher": "job", "teacher_job": id, "student_layers": 1}
+    second = service.submit(method="distill", model="small", options=options, steps=4, hint=False)
+    attempt(engine, offered, second)
+    assert service.status(second) == "succeeded", error(service, second)
 
 
 def as_if_never_checked(service: Service, change: sa.Update) -> None:
