@@ -103,7 +103,7 @@ def notes(layout: AdapterLayout, about: About) -> str:
         said.append("`model.merge_and_unload()` gives the base model with the adapter in it, with the same scores.")
     if layout == "trained":
         said.append("It is no adapter of PEFT's: PEFT and pipelines that are given the folder's name cannot load it.")
-    if about.method == "prune":
+    if about.method == "prune" or (about.method, layout) == ("distill", "trained"):
         said.append(_PRUNED[layout])
     if about.method == "side" and writes:
         said.append("It keeps no keys and values of earlier tokens, so that each new token reads the whole text again.")

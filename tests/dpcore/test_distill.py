@@ -16,9 +16,10 @@ from dpcore.engine.rehearsal import require_exact
 from dpcore.explicit_mask import explicit_masks
 from dpcore.export import About
 from dpcore.mechanism.clipping import ClippedSum
-from dpcore.methods import full, get_trainer
+from dpcore.methods import full, get_trainer, load_export
 from dpcore.methods.distill.learning import distilled
 from dpcore.methods.layers import only_layers
+from dpcore.methods.prune.masks import prunable, smallest
 from dpcore.run import Outcome
 from dpcore.tasks import make_task
 from dpcore.terms.errors import FieldError
@@ -192,7 +193,8 @@ def go(service, pair, task, records, wanted, **more):
 def test_a_unit_moves_each_step_s_sum_by_its_own_clipped_gradient_in_both_phases(
     make_pair, make_records, task, monkeypatch, unit, mixing
 ):
-    pair, records, clip_norm = make_pair(teacher_trains="full", mixing=mixing), make_records(18), 0.5
+    pair = make_pair(teacher_trains="full", mixing=mixing, student_sparsity=0.5)
+    records, clip_norm = make_records(18), 0.5
     turns = Counter()
 
     def loss(model, i):
@@ -290,6 +292,39 @@ def goes_on(name, make_pair, make_records, task, dies):
     assert last.outcome == Outcome(7, "finished")
     assert equal(state_of(first), state_of(second))
     return second
+
+
+def test_a_pruned_student_has_its_public_zeros_to_the_end_and_over_a_kill(make_base, make_records, task, tmp_path):
+    """In weights, moments, averages and what leaves, which its loader unpacks; the teacher has none."""
+    options, records = {"student_sparsity": 0.6, "student_layers": [0, 2], "teacher_trains": "full"}, make_records(40)
+
+    def make():
+        return distill.attach(make_base(layers=4), options, task="classification", seed=3)
+
+    public = prunable(only_layers(make_base(layers=4), [0, 2]))
+    masks = smallest(public, 0.6, matrix_by_matrix=False)
+    wanted = program(*(p.model_copy(update={"trains": "full", "weight_averaging": 0.5}) for p in (TEACHER, STUDENT)))
+    whole, broken, last = Service(), Service(dies=("authorise", 6)), Service()
+    first = go(whole, make(), task, records, wanted)
+    with pytest.raises(Killed):
+        go(broken, make(), task, records, wanted)
+    second = go(last, make(), task, records, wanted, checkpoint=broken.saved[-1])
+    assert equal(state_of(first), state_of(second))
+    for data in whole.saved[TEACHER.steps :]:
+        saved = loads(data)
+        for name, mask in masks.items():
+            own = f"student.{name}"
+            assert torch.equal(saved.weights[own] == 0, mask)
+            for value in (saved.averages[own], *saved.moments[own].values()):
+                assert not value.shape or not value[mask].any()
+    for name, weight in prunable(first.student).items():
+        assert torch.equal(weight == 0, masks[name])
+        assert not torch.equal(weight, public[name].masked_fill(masks[name], 0))
+    assert not any((p == 0).any() for p in prunable(first.teacher).values())
+    distill.export(first, tmp_path, About("tiny", "0" * 64, "distill", "classification", LABELS, MAX_LENGTH))
+    assert not (tmp_path / "config.json").exists()
+    loaded = load_export(tmp_path, tmp_path)[0].eval()
+    assert equal(first.student.state_dict(), loaded.state_dict())
 
 
 @pytest.mark.parametrize("name", ["gpt2-lm", "llama-lm"])

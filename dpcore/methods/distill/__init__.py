@@ -3,21 +3,22 @@
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dpcore.export import About, export_whole
-from dpcore.export import load_whole as load
 from dpcore.methods import full, lora
 from dpcore.methods.distill.learning import Distilling
 from dpcore.methods.distill.pair import TeacherAndStudent
 from dpcore.methods.layers import find_layers, only_layers
-from dpcore.methods.plain import between
+from dpcore.methods.prune.leaving import export_packed, load
+from dpcore.methods.prune.masks import apply, prunable, smallest
 from dpcore.terms.methods.distill import TEACHER, Options
 from dpcore.terms.program import Phase
 from dpcore.terms.tasks import TaskKind
+from dpcore.train import Iterate
 
 __all__ = ["attach", "begin", "between", "export", "learns", "load"]
 
@@ -33,6 +34,10 @@ def attach(model: PreTrainedModel, options: Mapping[str, Any], *, task: TaskKind
     chosen = Options.model_validate(options)
     student = only_layers(model, chosen.keeps(len(find_layers(model)[1])))
     full.attach(student, {}, task=task, seed=seed)
+    masks = {}
+    if chosen.student_sparsity is not None:
+        masks = smallest(prunable(student), chosen.student_sparsity, matrix_by_matrix=False)
+        apply(masks, student)
     as_teacher = partial(_trained, of=chosen.teacher_trains, task=task, seed=seed)
     teacher: nn.Module | None = None
     if chosen.student_model is None and chosen.taught_by is None:
@@ -40,9 +45,8 @@ def attach(model: PreTrainedModel, options: Mapping[str, Any], *, task: TaskKind
             teacher = as_teacher(model)
         elif chosen.teacher == "public":
             teacher = model.requires_grad_(False)
-    return TeacherAndStudent(
-        student, teacher, temperature=chosen.temperature, mixing=chosen.mixing, as_teacher=as_teacher
-    )
+    loss = {"temperature": chosen.temperature, "mixing": chosen.mixing}
+    return TeacherAndStudent(student, teacher, **loss, as_teacher=as_teacher, masks=masks)
 
 
 def _trained(model: PreTrainedModel, *, of: str, task: TaskKind, seed: int) -> nn.Module:
@@ -60,6 +64,18 @@ def learns(model: Any, phase: Phase, task: Any) -> Any:
     return task if phase.name == TEACHER or not model.mixing else Distilling(task, model)
 
 
+def between(iterate: Iterate) -> bool:
+    """Keep zero what the student's public weights have pruned."""
+    if iterate.phase.name != TEACHER:
+        pair = cast(TeacherAndStudent, iterate.model)
+        pair.masks = {name: mask.to(pair.get_parameter(name).device) for name, mask in pair.masks.items()}
+        apply(pair.masks, pair, iterate.optimiser, iterate.averages)
+    return False
+
+
 def export(model: Any, folder: str | Path, about: About, *, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
-    """The student, whole; nothing of its teacher."""
-    export_whole(model.student, folder, about, tokenizer=tokenizer)
+    """The student, whole, or packed where it is pruned; nothing of its teacher."""
+    if model.masks:
+        export_packed(model.student, Path(folder), about, tokenizer=tokenizer)
+    else:
+        export_whole(model.student, folder, about, tokenizer=tokenizer)

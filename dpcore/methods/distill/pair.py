@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from dpcore.methods.prune.masks import Masks
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -29,10 +31,12 @@ class TeacherAndStudent(nn.Module):
         temperature: float,
         mixing: float,
         as_teacher: Callable[[PreTrainedModel], nn.Module],
+        masks: Masks,
     ) -> None:
-        """as_teacher: makes of a model the teacher that trains."""
+        """as_teacher: makes of a model the teacher that trains. masks: where the student stays zero."""
         super().__init__()
         self._as_teacher = as_teacher
+        self.masks = {f"student.{name}": mask for name, mask in masks.items()}
         self.teacher, self.student = teacher, student
         self.temperature, self.mixing = temperature, mixing
         self._trains = {id(module): _trainable(module) for module in (student, teacher) if module is not None}

@@ -31,9 +31,16 @@ def export(model: Any, folder: str | Path, about: About, *, tokenizer: PreTraine
     elif plan.options.kind == "structured":
         export_whole(model, folder, about, tokenizer=tokenizer)
     else:
-        tensors = packed.packed(_state(model), prunable(model))
-        export_trained(model, folder, about, tokenizer=tokenizer, loader=packed, tensors=tensors)
-        _write(folder, {"config": _config(model, folder)})
+        export_packed(model, folder, about, tokenizer=tokenizer)
+
+
+def export_packed(
+    model: PreTrainedModel, folder: Path, about: About, *, tokenizer: PreTrainedTokenizerBase | None = None
+) -> None:
+    """A whole model, the zeros of its layers' matrices a bit each, and its loader."""
+    tensors = packed.packed(_state(model), prunable(model))
+    export_trained(model, folder, about, tokenizer=tokenizer, loader=packed, tensors=tensors)
+    _write(folder, {"config": _config(model, folder)})
 
 
 def load(folder: Path, base_folder: Path, about: About) -> nn.Module:

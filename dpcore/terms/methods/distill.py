@@ -83,6 +83,15 @@ class Options(StrictModel):
             "them, or a list of their numbers from 0; auto: half of the base model's, all of a student_model's"
         ),
     )
+    student_sparsity: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description=(
+            "share of zeros in the matrices of the student's layers, those of smallest magnitude among its public "
+            "weights, from the first step to the end: a smaller file, and nothing faster; left out: none"
+        ),
+    )
     temperature: float = Field(
         default=1.0, ge=0.05, le=100, description="by which both models' scores are divided before they are compared"
     )
@@ -220,7 +229,8 @@ def trainable(options: Options, facts: ModelFacts, *, labels: int, task: TaskKin
 def memory(options: Options, facts: ModelFacts, *, max_length: int, labels: int, task: TaskKind) -> int:
     """Bytes that training needs beside the process itself: both models, and what training takes of one of them in the
     phase that needs most. Beside the student's the teacher computes, one layer at a time, and of a language model the
-    scores of a whole micro-batch are there twice more: the teacher's, and the gradient by the student's."""
+    scores of a whole micro-batch are there twice more: the teacher's, and the gradient by the student's. A mask has one
+    byte for each of the student's entries."""
     student = options.student(facts)
     at_work = sizes.of_tokens(sizes.layer(facts, max_length=max_length), max_length=max_length)
     scores = 0 if labels else 2 * sizes.of_tokens(facts.vocab_size, max_length=max_length)
@@ -230,7 +240,7 @@ def memory(options: Options, facts: ModelFacts, *, max_length: int, labels: int,
         teacher, default = _teacher(options)
         alone = teacher.memory(default, facts, max_length=max_length, labels=labels, task=task)
         needs = max(needs, alone + 4 * student.parameters)
-    return needs
+    return needs + (0 if options.student_sparsity is None else student.parameters)
 
 
 def _teacher(options: Options) -> tuple[Method, StrictModel]:
