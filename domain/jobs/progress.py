@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from domain.jobs.life import PAUSING
 from domain.models.allow_list import BaseModelFacts
 from domain.models.profiles import Measurements, Profile, known, of_pair, seconds
+from dpcore.terms.facts import ModelFacts
 from dpcore.terms.program import Program
 from dpcore.terms.teachers import named_student
 
@@ -31,15 +32,18 @@ def estimated_finishes(
             found |= {name: known(connection, models[name]) for name in names if name not in found}
             beside = None if student is None else found[student]
             if profiles := of_pair(program, row.task, found[row.model], beside):
-                finishes[row.id] = _finish(program, row.steps_by_phase, profiles, datetime.now(UTC))
+                facts = models[row.model].facts
+                finishes[row.id] = _finish(program, row.steps_by_phase, profiles, facts, datetime.now(UTC))
         except (TypeError, ValueError, OverflowError, KeyError):
             continue  # no worker runs such a plan, or the student's model is not there now
     return finishes
 
 
-def _finish(program: Program, authorised: Sequence[int], profiles: Sequence[Profile], now: datetime) -> int:
+def _finish(
+    program: Program, authorised: Sequence[int], profiles: Sequence[Profile], facts: ModelFacts, now: datetime
+) -> int:
     """The chunk that was authorised last counts as not begun, so that the estimate is rather late than early."""
     done = [int(steps) for steps in authorised]
     at = max((place for place, steps in enumerate(done) if steps), default=0)
     done[at] = max(0, done[at] - program.chunk)
-    return ceil((now.timestamp() + seconds(program, profiles, done)) / 60) * 60
+    return ceil((now.timestamp() + seconds(program, profiles, facts, done)) / 60) * 60

@@ -80,11 +80,8 @@ class Planned:
     """Bytes of the largest device that measured this model; None before one has said."""
     model_revision: str | None = None
     """sha256 of the base model's weights, which the worker holds the job to."""
-
-    @property
-    def seconds(self) -> float | None:
-        """At most how long training takes, by what was measured."""
-        return seconds(self.draft.program, self.profiles) if self.profiles else None
+    seconds: float | None = None
+    """At most how long training takes, by what was measured."""
 
     @property
     def memory(self) -> int:
@@ -218,7 +215,10 @@ def plan_job(connection: sa.Connection, viewer: Viewer, models: Models, wanted: 
     )
     above = _approval_above(budget, grant)
     measured = of_pair(made.program, training.task, found, None if student is None else known(connection, student))
-    return Planned(wanted, tuple(sources), made, budget, grant, above, twin, measured, found.room, model.revision)
+    lasts = seconds(made.program, measured, model.facts) if measured else None
+    return Planned(
+        wanted, tuple(sources), made, budget, grant, above, twin, measured, found.room, model.revision, lasts
+    )
 
 
 def _model(models: Models, name: str) -> BaseModelFacts:

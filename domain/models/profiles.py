@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from itertools import pairwise
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from domain.kit.tables import model_profile, model_trial
 from domain.models.allow_list import BaseModelFacts
+from dpcore.terms.facts import ModelFacts
+from dpcore.terms.layers import Shrinking
+from dpcore.terms.methods import get_method
 from dpcore.terms.program import Program
 from dpcore.terms.tasks import TaskKind, get_kind
 
@@ -169,12 +173,24 @@ def known(connection: sa.Connection, model: BaseModelFacts) -> Measurements:
     )
 
 
-def seconds(program: Program, profiles: Sequence[Profile], authorised: Sequence[int] = ()) -> float:
+def seconds(program: Program, profiles: Sequence[Profile], facts: ModelFacts, authorised: Sequence[int] = ()) -> float:
     """Seconds of training if every record had the most tokens, of the steps that are left after those authorised of
-    each phase; from public values alone, start and waiting apart."""
+    each phase; from public values alone, start and waiting apart. facts: of the model that was measured."""
     total = 0.0
     done = authorised or [0] * len(program.phases)
     for phase, profile, steps in zip(program.phases, profiles, done, strict=True):
         tokens = phase.expected_batch * program.max_length * phase.estimator.passes
-        total += (phase.steps - steps) * tokens / profile.tokens_per_second
+        total += _whole_steps(program, facts, phase.steps, steps) * tokens / profile.tokens_per_second
+    return total
+
+
+def _whole_steps(program: Program, facts: ModelFacts, steps: int, done: int) -> float:
+    """The steps that are left, of a model that has all its layers: one that has lost some counts by the weights that it
+    has, embeddings too, so that it is rather too much."""
+    options = get_method(program.method).Options.model_validate(program.options)
+    left = options.layers_from(facts.layers, steps) if isinstance(options, Shrinking) else {0: facts.layers}
+    total = 0.0
+    for start, end in pairwise((*left, steps)):
+        now = facts.model_copy(update={"layers": left[start]})
+        total += max(0, end - max(start, done)) * now.parameters / facts.parameters
     return total

@@ -1,9 +1,18 @@
 """Which layers of a model stay, by number from 0: what a caller may ask for, and what is chosen where only their number
 is named."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 from dpcore.terms.errors import FieldError
+
+
+@runtime_checkable
+class Shrinking(Protocol):
+    """Options under which a model has fewer layers while it trains."""
+
+    def layers_from(self, layers: int, steps: int) -> Mapping[int, int]:
+        """How many of so many layers are left from which step on, counted from 0, in order."""
 
 
 def evenly(count: int, of: int) -> tuple[int, ...]:

@@ -101,6 +101,13 @@ class Options(StrictModel):
         """Whether pruning goes on during training."""
         return self.when == "schedule" or (self.when == "auto" and self.weights == "all")
 
+    def layers_from(self, layers: int, steps: int) -> dict[int, int]:
+        """How many of so many layers are left from which step on. Raises FieldError as `schedule` does."""
+        if self.kind == "unstructured":
+            return {0: layers}
+        shares = {0: 0.0 if self.scheduled else 1.0} | schedule(self, steps)
+        return {step: len(left_layers(self, layers, share)) for step, share in shares.items()}
+
 
 _SCHEDULE = ("rounds", "first", "last", "rewind")
 _ADAPTER = ("r", "alpha", "target_modules")
