@@ -303,6 +303,8 @@ def test_a_pruned_student_has_its_public_zeros_to_the_end_and_over_a_kill(make_b
 
     public = prunable(only_layers(make_base(layers=4), [0, 2]))
     masks = smallest(public, 0.6, matrix_by_matrix=False)
+    pruned = prunable(make().student)
+    assert all(torch.equal(pruned[name], public[name].masked_fill(mask, 0)) for name, mask in masks.items())
     wanted = program(*(p.model_copy(update={"trains": "full", "weight_averaging": 0.5}) for p in (TEACHER, STUDENT)))
     whole, broken, last = Service(), Service(dies=("authorise", 6)), Service()
     first = go(whole, make(), task, records, wanted)
