@@ -19,7 +19,7 @@ FOUR = {"kind": "structured", "keep_layers": [0, 3], "rounds": 2, "first": 4, "l
 
 
 def profile(speed: float, method: str = "full", memory: int = 0) -> Profile:
-    return Profile(method, "classification", "cpu", 32, speed, memory, datetime.now(UTC))
+    return Profile(method, "classification", "cpu", 32, speed, memory, None, datetime.now(UTC))
 
 
 def program(method: str, options: dict[str, Any], *names: str) -> Program:
