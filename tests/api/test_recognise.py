@@ -16,9 +16,9 @@ from domain.files.fingerprints import OtherFingerprintKey, go_on_with, mark_of
 from domain.files.recognise import known, recognise_old
 from domain.ingest.fingerprint import fingerprint, tenant_key
 from domain.kit.settings import secret_bytes
-from domain.kit.tables import identity, sketch
+from domain.kit.tables import identity, keeper_watch, sketch
 from domain.storage.blobs import open_store
-from tests.api.conftest import World
+from tests.api.conftest import World, wait_for
 from tests.api.test_questions import edited, put
 from tests.api.test_variants import INLINE, SAME, outcome, sentences
 from tests.superuser import past_triggers
@@ -32,6 +32,13 @@ NEW_KEY = "5a" * 32
 @pytest.fixture(autouse=True)
 def started(world: World) -> None:
     wait_for_start()
+    wait_for(lambda: verified(world))
+
+
+def verified(world: World) -> bool:
+    """Whether the service's first verification is over: it would freeze what these tests make of a file."""
+    with world.engine("api").connect() as c:
+        return c.execute(sa.select(keeper_watch).where(keeper_watch.c.duty == "verification")).first() is not None
 
 
 def wait_for_start() -> None:

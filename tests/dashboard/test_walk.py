@@ -171,7 +171,8 @@ def test_every_option_of_every_method_is_planned_again(house: House) -> None:
     unusual |= {"learning_rate": 0.125}
     unusual |= {"teacher_trains": "full", "student_layers": [0], "temperature": 2.0, "mixing": 0.5}
     unusual |= {"teacher_steps": 3, "teacher_learning_rate": 0.25}
-    apart = {"weights", "teacher", "teacher_model", "teacher_job"}
+    unusual |= {"student_sparsity": 0.25}
+    apart = {"weights", "teacher", "teacher_model", "teacher_job", "student_model"}
     """Beside these, other options are refused."""
     blocks = [("zo", {"weights": "all", "hyperparameters": {"steps": 7}})]
     pruned = {

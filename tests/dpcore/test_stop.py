@@ -49,8 +49,8 @@ def test_a_learnt_chat_stops_at_the_end_of_its_turn(base, tmp_path, method):
     model = get_trainer(method).attach(build_model("chat", base, (), seed=0), {}, task="chat", seed=0)
     records = task.encode({"messages": [json.dumps(CHAT)]})
     taught = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.Adam(taught, lr=0.05)
-    for _ in range(150):
+    optimiser = torch.optim.Adam(taught, lr=0.02)
+    for _ in range(400):
         optimiser.zero_grad()
         task.losses(model, records, torch.tensor([0]).numpy(), 16).sum().backward()
         optimiser.step()

@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any
+from pathlib import Path
 
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -26,12 +25,23 @@ from domain.jobs.progress import estimated_finishes
 from domain.kit.tables import api_key, audit, idempotency, keeper_watch
 from domain.models import profiles
 from domain.models.allow_list import BaseModelFacts
+from dpcore.terms.facts import ModelFacts
 from ledger.budgets import as_balance
 from ledger.chains import freezes
 from ledger.tables import budget
 
 SIGNER = Ed25519PrivateKey.generate()
-MODEL: Any = SimpleNamespace(name="minilm-l6", revision="r")
+FACTS = ModelFacts(
+    model_type="bert",
+    biases=500,
+    hidden_size=64,
+    intermediate_size=128,
+    layers=2,
+    heads=2,
+    vocab_size=100,
+    max_positions=64,
+)
+MODEL = BaseModelFacts("minilm-l6", Path("/nowhere"), FACTS, "r", 0)
 MODELS: dict[str, BaseModelFacts] = {"minilm-l6": MODEL}
 
 
