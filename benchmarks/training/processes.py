@@ -3,11 +3,12 @@
 import ctypes
 import gc
 import multiprocessing
-import signal
+import os
+import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +20,6 @@ Commands = Mapping[str, Callable[..., Any]]
 N = TypeVar("N")
 T = TypeVar("T")
 
-_PR_SET_PDEATHSIG = 1
 _PRELOADED = ["torch", "transformers", "peft", "opacus", "dpcore.run", "dpcore.methods.lora"]
 
 
@@ -68,8 +68,16 @@ class Child:
         return value
 
 
+def _die_with_parent() -> None:
+    """A benchmark that is killed leaves nothing computing: its server of forks lives as long as this process does."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
 def _serve(pipe: Connection, build: Callable[..., Commands], arguments: Sequence[Any], threads: int) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a benchmark that is killed leaves nothing computing
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")  # the baselines have many, and none is about their speed
     commands: Commands = {}
