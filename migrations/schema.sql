@@ -139,6 +139,35 @@ BEGIN
   RETURN NEW;
 END $$;
 
+CREATE FUNCTION ledger.bound_key() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'ledger', 'pg_temp'
+    AS $$
+DECLARE own text; name text := CASE TG_OP WHEN 'DELETE' THEN OLD.blob ELSE NEW.blob END;
+BEGIN
+  IF ledger.is_worker() AND NOT starts_with(name, 'exchange/') THEN
+    SELECT l.silo INTO own FROM ledger.silo_login l WHERE l.login = session_user;
+    IF own IS DISTINCT FROM ledger.silo_of(name) THEN
+      RAISE EXCEPTION 'the key of % is not for the login %', name, session_user USING ERRCODE = 'insufficient_privilege';
+    END IF;
+  END IF;
+  RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+END $$;
+
+CREATE FUNCTION ledger.bound_row() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'ledger', 'pg_temp'
+    AS $$
+DECLARE changed jsonb := CASE TG_OP WHEN 'DELETE' THEN to_jsonb(OLD) ELSE to_jsonb(NEW) END; wanted text;
+BEGIN
+  wanted := coalesce(changed ->> 'job_id', changed ->> 'id');
+  IF TG_TABLE_NAME = 'entry' THEN
+    SELECT r.job_id INTO wanted FROM ledger.reservation r WHERE r.id = changed ->> 'reservation_id';
+  END IF;
+  PERFORM ledger.require_bound(wanted);
+  RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+END $$;
+
 CREATE FUNCTION ledger.budget_open() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'ledger', 'pg_temp'
@@ -337,13 +366,19 @@ CREATE FUNCTION ledger.fenced_row() RETURNS trigger
 BEGIN
   PERFORM ledger.require_fence(NEW.job_id, NEW.fence);
   IF TG_TABLE_NAME = 'release' THEN
-    IF NOT EXISTS (SELECT FROM ledger.reservation r WHERE r.job_id = NEW.job_id)
+    IF EXISTS (SELECT FROM public.silo s WHERE s.parent_id = NEW.job_id) THEN
+      IF NOT EXISTS (SELECT FROM public.federated_round r WHERE r.job_id = NEW.job_id)
+         OR EXISTS (SELECT FROM public.federated_round r WHERE r.job_id = NEW.job_id AND r.closed_at IS NULL) THEN
+        RAISE EXCEPTION 'job % is released once its rounds are closed', NEW.job_id USING ERRCODE = 'restrict_violation';
+      END IF;
+    ELSIF NOT EXISTS (SELECT FROM ledger.reservation r WHERE r.job_id = NEW.job_id)
        OR EXISTS (SELECT FROM ledger.reservation r
                   LEFT JOIN ledger.entry e ON e.reservation_id = r.id AND e.kind = 'settle' AND e.outcome = 'succeeded'
                   WHERE r.job_id = NEW.job_id AND e.seq IS NULL) THEN
       RAISE EXCEPTION 'job % is released only once it is settled as succeeded', NEW.job_id USING ERRCODE = 'restrict_violation';
-    ELSIF NOT EXISTS (SELECT FROM public.file f JOIN public.job j ON j.tenant_id = f.tenant_id
-                      WHERE j.id = NEW.job_id AND f.id = NEW.file_id AND f.purpose = 'fine-tune-results' AND f.status = 'processed') THEN
+    END IF;
+    IF NOT EXISTS (SELECT FROM public.file f JOIN public.job j ON j.tenant_id = f.tenant_id
+                   WHERE j.id = NEW.job_id AND f.id = NEW.file_id AND f.purpose = 'fine-tune-results' AND f.status = 'processed') THEN
       RAISE EXCEPTION 'job % releases results of its own tenant and nothing else', NEW.job_id USING ERRCODE = 'restrict_violation';
     END IF;
   END IF;
@@ -556,6 +591,10 @@ END $$;
 CREATE FUNCTION ledger.is_words(value jsonb) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN (jsonb_typeof(value) = 'object'::text) THEN ((length((value)::text) <= 20000) AND (NOT jsonb_path_exists(value, 'strict $.*?(@.type() != "string")'::jsonpath))) ELSE NULL::boolean END;
+
+CREATE FUNCTION ledger.is_worker() RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN (pg_has_role(SESSION_USER, 'tacit_worker'::name, 'MEMBER'::text) AND (NOT pg_has_role(SESSION_USER, 'tacit_owner'::name, 'MEMBER'::text)));
 
 CREATE FUNCTION ledger.lock_population(tenant text) RETURNS void
     LANGUAGE plpgsql
@@ -891,6 +930,21 @@ BEGIN
   RETURN NEW;
 END $$;
 
+CREATE FUNCTION ledger.require_bound(wanted_job text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'ledger', 'pg_temp'
+    AS $$
+DECLARE own text; its text;
+BEGIN
+  IF ledger.is_worker() THEN
+    SELECT l.silo INTO own FROM ledger.silo_login l WHERE l.login = session_user;
+    SELECT w.silo INTO its FROM ledger.work w WHERE w.job_id = wanted_job;
+    IF own IS DISTINCT FROM its THEN
+      RAISE EXCEPTION 'job % is not for the login %', wanted_job, session_user USING ERRCODE = 'insufficient_privilege';
+    END IF;
+  END IF;
+END $$;
+
 CREATE FUNCTION ledger.require_charge() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'ledger', 'pg_temp'
@@ -908,6 +962,7 @@ CREATE FUNCTION ledger.require_fence(wanted_job text, wanted_fence bigint) RETUR
     AS $$
 DECLARE held ledger.work;
 BEGIN
+  PERFORM ledger.require_bound(wanted_job);
   SELECT * INTO held FROM ledger.work w WHERE w.job_id = wanted_job FOR UPDATE;
   IF NOT FOUND OR wanted_fence IS NULL OR held.fence <> wanted_fence
      OR held.lease_until IS NULL OR held.lease_until <= clock_timestamp() THEN
@@ -1017,6 +1072,10 @@ BEGIN
   RETURN NULL;
 END $$;
 
+CREATE FUNCTION ledger.silo_of(blob text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN "substring"(blob, '^silos/([a-z0-9][a-z0-9-]{0,39})/'::text);
+
 CREATE TABLE public.release (
     id text NOT NULL,
     job_id text NOT NULL,
@@ -1031,12 +1090,27 @@ CREATE FUNCTION ledger.teaches(teacher text, wanted_budget text) RETURNS boolean
     LANGUAGE sql STABLE
     RETURN ((EXISTS (SELECT FROM public.release l WHERE ((l.job_id = teaches.teacher) AND (l.kind = 'adapter'::text)))) AND (EXISTS (SELECT FROM ledger.reservation r WHERE (r.job_id = teaches.teacher))) AND (NOT (EXISTS (SELECT FROM ledger.reservation r WHERE ((r.job_id = teaches.teacher) AND (r.budget_id <> teaches.wanted_budget))))));
 
+CREATE FUNCTION ledger.work_begins() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'ledger', 'pg_temp'
+    AS $$
+DECLARE homes text[];
+BEGIN
+  SELECT array_agg(DISTINCT coalesce(ledger.silo_of(f.blob), '')) INTO homes
+    FROM public.job_file u JOIN public.file f ON f.id = u.file_id WHERE u.job_id = NEW.job_id;
+  IF cardinality(homes) > 1 THEN
+    RAISE EXCEPTION 'the files of job % lie in more than one silo', NEW.job_id USING ERRCODE = 'restrict_violation';
+  END IF;
+  NEW.silo := nullif(homes[1], '');
+  RETURN NEW;
+END $$;
+
 CREATE FUNCTION ledger.work_guard() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'ledger', 'pg_temp'
     AS $$
 BEGIN
-  IF NEW.job_id <> OLD.job_id THEN
+  IF NEW.job_id <> OLD.job_id OR NEW.silo IS DISTINCT FROM OLD.silo THEN
     RAISE EXCEPTION 'work stays with its job' USING ERRCODE = 'restrict_violation';
   ELSIF OLD.stop_requested AND NOT NEW.stop_requested THEN
     RAISE EXCEPTION 'a stop is never taken back' USING ERRCODE = 'restrict_violation';
@@ -1046,7 +1120,9 @@ BEGIN
       RAISE EXCEPTION 'a fence grows by one' USING ERRCODE = 'restrict_violation';
     ELSIF OLD.lease_until > clock_timestamp() THEN
       RAISE EXCEPTION 'job % is leased until %', OLD.job_id, OLD.lease_until USING ERRCODE = 'TC001';
-    ELSIF NOT EXISTS (SELECT FROM ledger.reservation r WHERE r.job_id = NEW.job_id AND r.state = 'reserved') THEN
+    ELSIF NOT EXISTS (SELECT FROM ledger.reservation r WHERE r.job_id = NEW.job_id AND r.state = 'reserved')
+       AND NOT EXISTS (SELECT FROM public.silo s JOIN public.job j ON j.id = s.parent_id
+                       WHERE s.parent_id = NEW.job_id AND j.status IN ('queued', 'running')) THEN
       RAISE EXCEPTION 'job % is settled', NEW.job_id USING ERRCODE = 'TC004';
     END IF;
   END IF;
@@ -1108,6 +1184,50 @@ BEGIN
   RETURN NEW;
 END $$;
 
+CREATE FUNCTION public.invitation_guard() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'ledger', 'pg_temp'
+    AS $$
+DECLARE asked public.invitation := NEW;
+BEGIN
+  IF TG_OP = 'INSERT' THEN
+    IF NOT EXISTS (SELECT FROM public.api_key k WHERE k.id = NEW.created_by AND k.tenant_id = NEW.tenant_id)
+       OR NOT EXISTS (SELECT FROM public.file f WHERE f.id = NEW.file_id AND f.tenant_id = NEW.tenant_id AND f.budget_id IS NOT NULL)
+       OR num_nonnulls(NEW.accepted_at, NEW.job_id, NEW.withdrawn_at) > 0 THEN
+      RAISE EXCEPTION 'an invitation is of its tenant''s key and file, and begins unanswered' USING ERRCODE = 'restrict_violation';
+    END IF;
+    RETURN NEW;
+  END IF;
+  asked.accepted_at := OLD.accepted_at;
+  asked.accepted_by := OLD.accepted_by;
+  asked.job_id := OLD.job_id;
+  asked.withdrawn_at := OLD.withdrawn_at;
+  asked.withdrawn_by := OLD.withdrawn_by;
+  IF asked IS DISTINCT FROM OLD OR OLD.withdrawn_at IS NOT NULL THEN
+    RAISE EXCEPTION 'what an invitation asks for never changes, and a withdrawal stands' USING ERRCODE = 'restrict_violation';
+  ELSIF OLD.job_id IS NOT NULL AND (NEW.job_id, NEW.accepted_by, NEW.accepted_at) IS DISTINCT FROM (OLD.job_id, OLD.accepted_by, OLD.accepted_at) THEN
+    RAISE EXCEPTION 'invitation % is accepted', OLD.id USING ERRCODE = 'restrict_violation';
+  ELSIF OLD.job_id IS NULL AND NEW.job_id IS NOT NULL THEN
+    -- The share that the guest's own steward reserved in the guest's own ledger.
+    IF NOT EXISTS (SELECT FROM public.api_key k WHERE k.id = NEW.accepted_by AND k.tenant_id = NEW.guest
+                   AND k.scopes::text[] && ARRAY['steward', 'admin'] AND k.revoked_at IS NULL)
+       OR NOT EXISTS (SELECT FROM public.job j JOIN ledger.reservation r ON r.job_id = j.id
+                      WHERE j.id = NEW.job_id AND j.tenant_id = NEW.guest AND j.created_by = NEW.accepted_by) THEN
+      RAISE EXCEPTION 'invitation % is accepted by a steward of the guest, with a reservation', OLD.id USING ERRCODE = 'insufficient_privilege';
+    ELSIF OLD.expires_at <= clock_timestamp() THEN
+      RAISE EXCEPTION 'invitation % expired', OLD.id USING ERRCODE = 'TC005';
+    END IF;
+    NEW.accepted_at := clock_timestamp();
+  END IF;
+  IF NEW.withdrawn_by IS NOT NULL THEN
+    IF NOT EXISTS (SELECT FROM public.api_key k WHERE k.id = NEW.withdrawn_by AND k.tenant_id IN (NEW.tenant_id, NEW.guest)) THEN
+      RAISE EXCEPTION 'an invitation is withdrawn by those whom it is between' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    NEW.withdrawn_at := clock_timestamp();
+  END IF;
+  RETURN NEW;
+END $$;
+
 CREATE FUNCTION public.job_guard() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'ledger', 'pg_temp'
@@ -1150,6 +1270,89 @@ BEGIN
     IF NOT EXISTS (SELECT FROM public.api_key k WHERE k.id = NEW.answered_by AND k.tenant_id = NEW.tenant_id) THEN
       RAISE EXCEPTION 'key % is not of the tenant', NEW.answered_by USING ERRCODE = 'restrict_violation';
     END IF;
+  END IF;
+  RETURN NEW;
+END $$;
+
+CREATE FUNCTION public.round_guard() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'ledger', 'pg_temp'
+    AS $$
+DECLARE asked public.federated_round := NEW;
+BEGIN
+  IF TG_OP = 'INSERT' THEN
+    IF NOT EXISTS (SELECT FROM public.silo s WHERE s.parent_id = NEW.job_id) OR NEW.closed_at IS NOT NULL
+       OR EXISTS (SELECT FROM public.federated_round r WHERE r.job_id = NEW.job_id AND r.number >= NEW.number)
+       OR EXISTS (SELECT FROM public.federated_round r WHERE r.job_id = NEW.job_id AND r.closed_at IS NULL) THEN
+      RAISE EXCEPTION 'a round is opened after the one before it is closed' USING ERRCODE = 'restrict_violation';
+    END IF;
+    NEW.opened_at := clock_timestamp();
+    NEW.closes_at := NEW.opened_at + least(NEW.closes_at - now(), interval '7 days');
+  ELSE
+    asked.closed_at := OLD.closed_at;
+    asked.came := OLD.came;
+    asked.fence := OLD.fence;
+    IF asked IS DISTINCT FROM OLD OR OLD.closed_at IS NOT NULL OR NEW.came IS NULL THEN
+      RAISE EXCEPTION 'round % is closed once, and nothing else of it changes', OLD.number USING ERRCODE = 'restrict_violation';
+    END IF;
+    NEW.closed_at := clock_timestamp();
+  END IF;
+  PERFORM ledger.require_fence(NEW.job_id, NEW.fence);
+  RETURN NEW;
+END $$;
+
+CREATE FUNCTION public.silo_begins() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'ledger', 'pg_temp'
+    AS $$
+DECLARE parent public.job; child public.job; invited public.invitation;
+BEGIN
+  SELECT * INTO parent FROM public.job j WHERE j.id = NEW.parent_id;
+  SELECT * INTO child FROM public.job j WHERE j.id = NEW.job_id;
+  SELECT * INTO invited FROM public.invitation i WHERE i.id = NEW.invitation_id FOR UPDATE;
+  IF EXISTS (SELECT FROM ledger.reservation r WHERE r.job_id = NEW.parent_id)
+     OR NOT EXISTS (SELECT FROM ledger.reservation r WHERE r.job_id = NEW.job_id AND r.state = 'reserved') THEN
+    RAISE EXCEPTION 'a silo has a reservation, and its federated job none' USING ERRCODE = 'restrict_violation';
+  ELSIF NEW.invitation_id IS NULL AND child.tenant_id <> parent.tenant_id
+     OR NEW.invitation_id IS NOT NULL AND (invited.job_id = child.id AND invited.tenant_id = parent.tenant_id AND invited.withdrawn_at IS NULL) IS NOT TRUE THEN
+    RAISE EXCEPTION 'job % is no silo that may take part in job %', NEW.job_id, NEW.parent_id USING ERRCODE = 'insufficient_privilege';
+  END IF;
+  RETURN NEW;
+END $$;
+
+CREATE FUNCTION public.silo_round_guard() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'ledger', 'pg_temp'
+    AS $$
+DECLARE asked public.silo_round := NEW; round public.federated_round; begun bigint; paid bigint;
+BEGIN
+  SELECT r.* INTO round FROM public.federated_round r JOIN public.silo s ON s.parent_id = r.job_id
+    WHERE s.job_id = NEW.job_id AND r.number = NEW.number FOR SHARE OF r;
+  IF TG_OP = 'INSERT' THEN
+    IF NEW.blob IS NOT NULL OR round.job_id IS NULL THEN
+      RAISE EXCEPTION 'a silo begins a round of its job, and sends later' USING ERRCODE = 'restrict_violation';
+    END IF;
+    PERFORM ledger.require_fence(NEW.job_id, NEW.fence);
+    NEW.begun_at := clock_timestamp();
+    SELECT coalesce(sum(b.steps), 0) + NEW.steps INTO begun FROM public.silo_round b WHERE b.job_id = NEW.job_id;
+    SELECT coalesce(sum(p.steps_authorised), 0) INTO paid FROM ledger.phase p JOIN ledger.reservation r ON r.id = p.reservation_id
+      WHERE r.job_id = NEW.job_id;
+    IF begun > paid THEN
+      RAISE EXCEPTION 'job % has begun % steps, and % are paid for', NEW.job_id, begun, paid USING ERRCODE = 'restrict_violation';
+    END IF;
+  ELSE
+    asked.sent_fence := OLD.sent_fence;
+    asked.blob := OLD.blob;
+    asked.sha256 := OLD.sha256;
+    asked.sent_at := OLD.sent_at;
+    IF asked IS DISTINCT FROM OLD OR OLD.blob IS NOT NULL OR NEW.blob IS NULL THEN
+      RAISE EXCEPTION 'a message is sent once, and nothing else of it changes' USING ERRCODE = 'restrict_violation';
+    END IF;
+    PERFORM ledger.require_fence(NEW.job_id, NEW.sent_fence);
+    IF round.closed_at IS NOT NULL THEN
+      RAISE EXCEPTION 'round % is closed', NEW.number USING ERRCODE = 'TC013';
+    END IF;
+    NEW.sent_at := clock_timestamp();
   END IF;
   RETURN NEW;
 END $$;
@@ -1232,6 +1435,14 @@ CREATE TABLE ledger.population (
     CONSTRAINT population_kind CHECK (((kind = ANY (ARRAY['record'::text, 'user'::text])) IS TRUE))
 );
 
+CREATE TABLE ledger.silo_login (
+    login name NOT NULL,
+    silo text NOT NULL,
+    CONSTRAINT a_silo_has_a_short_name CHECK (((silo ~ '^[a-z0-9][a-z0-9-]{0,39}$'::text) IS TRUE))
+);
+
+COMMENT ON TABLE ledger.silo_login IS 'of workers that work on the jobs of one silo and no others; written by the operator';
+
 CREATE TABLE ledger.work (
     job_id text NOT NULL,
     fence bigint DEFAULT 0 NOT NULL,
@@ -1241,10 +1452,13 @@ CREATE TABLE ledger.work (
     paused_at timestamp with time zone,
     excused_fence bigint,
     seconds double precision DEFAULT 0 NOT NULL,
+    silo text,
     CONSTRAINT an_excused_attempt_was_made CHECK ((((excused_fence IS NULL) OR ((excused_fence >= 0) AND (excused_fence <= fence))) IS TRUE)),
     CONSTRAINT work_seconds_check CHECK ((((seconds >= (0)::double precision) AND (seconds < 'Infinity'::double precision)) IS TRUE)),
     CONSTRAINT work_times CHECK (((ledger.is_a_time(lease_until) AND ledger.is_a_time(paused_at)) IS TRUE))
 );
+
+COMMENT ON COLUMN ledger.work.silo IS 'whose worker alone may work on the job; null: any that is bound to no silo';
 
 CREATE TABLE public.alembic_version (
     version_num character varying(32) NOT NULL
@@ -1290,7 +1504,7 @@ CREATE TABLE public.checkpoint (
     step bigint NOT NULL,
     blob text NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT a_checkpoint_is_of_its_job CHECK ((starts_with(blob, (('jobs/'::text || job_id) || '/checkpoints/'::text)) IS TRUE)),
+    CONSTRAINT a_checkpoint_is_of_its_job CHECK ((starts_with(regexp_replace(blob, '^silos/[a-z0-9][a-z0-9-]{0,39}/'::text, ''::text), (('jobs/'::text || job_id) || '/checkpoints/'::text)) IS TRUE)),
     CONSTRAINT a_checkpoint_lies_in_a_blob CHECK ((ledger.is_a_blob(blob) IS TRUE)),
     CONSTRAINT checkpoint_step_check CHECK (((step >= 0) IS TRUE))
 );
@@ -1301,6 +1515,22 @@ CREATE TABLE public.data_key (
     master text NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT a_key_is_of_a_blob CHECK ((ledger.is_a_blob(blob) IS TRUE))
+);
+
+CREATE TABLE public.federated_round (
+    job_id text NOT NULL,
+    number integer NOT NULL,
+    fence bigint NOT NULL,
+    blob text NOT NULL,
+    sha256 text NOT NULL,
+    opened_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    closes_at timestamp with time zone NOT NULL,
+    closed_at timestamp with time zone,
+    came jsonb,
+    CONSTRAINT a_closed_round_says_who_came CHECK (((((closed_at IS NULL) = (came IS NULL)) AND ((came IS NULL) OR ((jsonb_typeof(came) = 'array'::text) AND ledger.is_plain(came)))) IS TRUE)),
+    CONSTRAINT a_round_begins_at_a_blob CHECK (((ledger.is_a_blob(blob) AND starts_with(blob, (('exchange/'::text || job_id) || '/'::text)) AND (sha256 ~ '^[0-9a-f]{64}$'::text)) IS TRUE)),
+    CONSTRAINT a_round_has_a_number CHECK ((((number >= 0) AND (number <= 999)) IS TRUE)),
+    CONSTRAINT round_times CHECK (((ledger.is_a_time(opened_at) AND ledger.is_a_time(closes_at) AND ledger.is_a_time(closed_at) AND (closes_at <= (opened_at + '7 days'::interval))) IS TRUE))
 );
 
 CREATE TABLE public.file (
@@ -1390,6 +1620,29 @@ COMMENT ON COLUMN public.identity.elsewhere IS 'texts that another budget held a
 
 COMMENT ON COLUMN public.identity.users IS 'whether its users are known by what their ids mean; their ids are not kept';
 
+CREATE TABLE public.invitation (
+    id text NOT NULL,
+    tenant_id text NOT NULL,
+    created_by text NOT NULL,
+    file_id text NOT NULL,
+    guest text NOT NULL,
+    asked jsonb NOT NULL,
+    note text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    accepted_at timestamp with time zone,
+    accepted_by text,
+    job_id text,
+    withdrawn_at timestamp with time zone,
+    withdrawn_by text,
+    CONSTRAINT a_guest_has_a_name CHECK (((guest ~ '^[A-Za-z0-9_-]{1,80}$'::text) IS TRUE)),
+    CONSTRAINT a_withdrawal_is_whole CHECK ((((withdrawn_at IS NULL) = (withdrawn_by IS NULL)) IS TRUE)),
+    CONSTRAINT an_acceptance_is_whole CHECK (((((accepted_at IS NULL) = (accepted_by IS NULL)) AND ((accepted_at IS NULL) = (job_id IS NULL))) IS TRUE)),
+    CONSTRAINT invitation_asked CHECK ((((jsonb_typeof(asked) = 'object'::text) AND ledger.is_plain(asked)) IS TRUE)),
+    CONSTRAINT invitation_note CHECK ((((note IS NULL) OR ((length(note) >= 1) AND (length(note) <= 1000))) IS TRUE)),
+    CONSTRAINT invitation_times CHECK (((ledger.is_a_time(expires_at) AND ledger.is_a_time(accepted_at) AND ledger.is_a_time(withdrawn_at) AND (expires_at <= (created_at + '90 days'::interval))) IS TRUE))
+);
+
 CREATE TABLE public.job (
     id text NOT NULL,
     tenant_id text NOT NULL,
@@ -1411,6 +1664,7 @@ CREATE TABLE public.job (
     hinted_at timestamp with time zone,
     model_revision text,
     teacher_job text,
+    silo_job text,
     CONSTRAINT an_error_says_what CHECK ((((error IS NULL) OR ledger.is_error(error)) IS TRUE)),
     CONSTRAINT job_json CHECK ((((jsonb_typeof(method) = 'object'::text) AND (jsonb_typeof(plan) = 'object'::text) AND (jsonb_typeof(privacy) = 'object'::text) AND ledger.is_plain(jsonb_build_array(method, plan, privacy))) IS TRUE)),
     CONSTRAINT job_model_revision CHECK ((((model_revision IS NULL) OR ((length(model_revision) >= 1) AND (length(model_revision) <= 64))) IS TRUE)),
@@ -1420,6 +1674,8 @@ CREATE TABLE public.job (
 );
 
 COMMENT ON COLUMN public.job.teacher_job IS 'all its charges are to the budget of this job, and its adapter is released';
+
+COMMENT ON COLUMN public.job.silo_job IS 'of a federated job: the child that learns from its training file';
 
 CREATE TABLE public.job_event (
     job_id text NOT NULL,
@@ -1539,6 +1795,31 @@ CREATE TABLE public.question (
     CONSTRAINT question_upload CHECK ((((jsonb_typeof(upload) = 'object'::text) AND (length((upload)::text) <= 1000000) AND (NOT jsonb_path_exists(upload, 'strict $.**{12 to last}'::jsonpath)) AND (NOT jsonb_path_exists(upload, 'strict $.**?(@ > 1000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 || @ < -1000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000)'::jsonpath))) IS TRUE))
 );
 
+CREATE TABLE public.silo (
+    job_id text NOT NULL,
+    parent_id text NOT NULL,
+    name text NOT NULL,
+    invitation_id text,
+    declared_size bigint NOT NULL,
+    CONSTRAINT a_silo_has_a_name CHECK (((name ~ '^silo-[0-9]{1,3}$'::text) IS TRUE)),
+    CONSTRAINT a_silo_has_a_size CHECK (((declared_size > 0) IS TRUE))
+);
+
+CREATE TABLE public.silo_round (
+    job_id text NOT NULL,
+    number integer NOT NULL,
+    fence bigint NOT NULL,
+    steps integer NOT NULL,
+    begun_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    sent_fence bigint,
+    blob text,
+    sha256 text,
+    sent_at timestamp with time zone,
+    CONSTRAINT a_message_is_whole CHECK (((((sent_at IS NULL) AND (blob IS NULL) AND (sha256 IS NULL) AND (sent_fence IS NULL)) OR ((sent_at IS NOT NULL) AND (sent_fence IS NOT NULL) AND ledger.is_a_blob(blob) AND starts_with(blob, 'exchange/'::text) AND (sha256 ~ '^[0-9a-f]{64}$'::text))) IS TRUE)),
+    CONSTRAINT a_round_has_steps CHECK ((((steps >= 1) AND (steps <= 1000)) IS TRUE)),
+    CONSTRAINT silo_round_times CHECK (((ledger.is_a_time(begun_at) AND ledger.is_a_time(sent_at)) IS TRUE))
+);
+
 CREATE TABLE public.sketch (
     id bigint NOT NULL,
     tenant_id text NOT NULL,
@@ -1610,6 +1891,9 @@ ALTER TABLE ONLY ledger.reservation
 ALTER TABLE ONLY ledger.reservation
     ADD CONSTRAINT reservation_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY ledger.silo_login
+    ADD CONSTRAINT silo_login_pkey PRIMARY KEY (login);
+
 ALTER TABLE ONLY ledger.work
     ADD CONSTRAINT work_pkey PRIMARY KEY (job_id);
 
@@ -1634,6 +1918,9 @@ ALTER TABLE ONLY public.checkpoint
 ALTER TABLE ONLY public.data_key
     ADD CONSTRAINT data_key_pkey PRIMARY KEY (blob);
 
+ALTER TABLE ONLY public.federated_round
+    ADD CONSTRAINT federated_round_pkey PRIMARY KEY (job_id, number);
+
 ALTER TABLE ONLY public.file
     ADD CONSTRAINT file_id_budget_id_key UNIQUE (id, budget_id);
 
@@ -1651,6 +1938,12 @@ ALTER TABLE ONLY public.idempotency
 
 ALTER TABLE ONLY public.identity
     ADD CONSTRAINT identity_pkey PRIMARY KEY (file_id, key_mark);
+
+ALTER TABLE ONLY public.invitation
+    ADD CONSTRAINT invitation_job_id_key UNIQUE (job_id);
+
+ALTER TABLE ONLY public.invitation
+    ADD CONSTRAINT invitation_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY public.job_event
     ADD CONSTRAINT job_event_pkey PRIMARY KEY (job_id, seq);
@@ -1682,6 +1975,9 @@ ALTER TABLE ONLY public.file
 ALTER TABLE ONLY public.fingerprint_key
     ADD CONSTRAINT one_line_of_a_key UNIQUE (mark);
 
+ALTER TABLE ONLY public.silo
+    ADD CONSTRAINT one_silo_of_a_name UNIQUE (parent_id, name);
+
 ALTER TABLE ONLY public.public_record
     ADD CONSTRAINT public_record_pkey PRIMARY KEY (tenant_id, mac, file_id);
 
@@ -1696,6 +1992,15 @@ ALTER TABLE ONLY public.release
 
 ALTER TABLE ONLY public.release
     ADD CONSTRAINT release_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.silo
+    ADD CONSTRAINT silo_invitation_id_key UNIQUE (invitation_id);
+
+ALTER TABLE ONLY public.silo
+    ADD CONSTRAINT silo_pkey PRIMARY KEY (job_id);
+
+ALTER TABLE ONLY public.silo_round
+    ADD CONSTRAINT silo_round_pkey PRIMARY KEY (job_id, number, fence);
 
 ALTER TABLE ONLY public.sketch
     ADD CONSTRAINT sketch_pkey PRIMARY KEY (id);
@@ -1724,6 +2029,8 @@ CREATE INDEX audit_page ON public.audit USING btree (tenant_id, created_at, id);
 CREATE INDEX data_key_master ON public.data_key USING btree (master);
 CREATE INDEX file_page ON public.file USING btree (tenant_id, created_at, id);
 CREATE INDEX idempotency_age ON public.idempotency USING btree (tenant_id, created_at);
+CREATE INDEX invitation_for ON public.invitation USING btree (guest, created_at, id);
+CREATE INDEX invitation_of ON public.invitation USING btree (tenant_id, created_at, id);
 CREATE INDEX job_file_of_file ON public.job_file USING btree (file_id);
 CREATE INDEX job_line ON public.job USING btree (tenant_id, created_at, id) WHERE (status = 'queued'::text);
 CREATE INDEX job_open ON public.job USING btree (created_at) WHERE (status = ANY (ARRAY['queued'::text, 'running'::text]));
@@ -1731,6 +2038,7 @@ CREATE INDEX job_page ON public.job USING btree (tenant_id, created_at, id);
 CREATE INDEX job_taught ON public.job USING btree (teacher_job) WHERE (teacher_job IS NOT NULL);
 CREATE INDEX model_profile_newest ON public.model_profile USING btree (revision, task, method, device, measured_at);
 CREATE INDEX model_trial_newest ON public.model_trial USING btree (revision, method, task, tried_at);
+CREATE UNIQUE INDEX one_message_of_a_silo_and_round ON public.silo_round USING btree (job_id, number) WHERE (blob IS NOT NULL);
 CREATE INDEX question_tenant ON public.question USING btree (tenant_id) WHERE (answer IS NULL);
 CREATE INDEX sketch_tenant ON public.sketch USING btree (tenant_id, id);
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON ledger.authorisation FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
@@ -1744,6 +2052,7 @@ CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON ledger.lost
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON ledger.phase FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON ledger.population FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON ledger.reservation FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
+CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON ledger.silo_login FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON ledger.work FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
 CREATE TRIGGER accept_loss BEFORE UPDATE ON ledger.lost_budget FOR EACH ROW EXECUTE FUNCTION ledger.accept_loss();
 CREATE TRIGGER append_only BEFORE DELETE OR UPDATE ON ledger.authorisation FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
@@ -1753,6 +2062,8 @@ CREATE TRIGGER append_only BEFORE DELETE OR UPDATE ON ledger.entry FOR EACH ROW 
 CREATE TRIGGER append_only BEFORE DELETE OR UPDATE ON ledger.finding FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER attest_records BEFORE INSERT ON ledger.entry FOR EACH ROW WHEN ((new.kind = 'records'::text)) EXECUTE FUNCTION ledger.attest_records();
 CREATE TRIGGER authorise BEFORE INSERT ON ledger.authorisation FOR EACH ROW EXECUTE FUNCTION ledger.authorise();
+CREATE TRIGGER bound_row BEFORE INSERT ON ledger.entry FOR EACH ROW WHEN ((new.kind = 'settle'::text)) EXECUTE FUNCTION ledger.bound_row();
+CREATE TRIGGER bound_row BEFORE UPDATE ON ledger.work FOR EACH ROW EXECUTE FUNCTION ledger.bound_row();
 CREATE TRIGGER budget_open BEFORE INSERT ON ledger.budget FOR EACH ROW EXECUTE FUNCTION ledger.budget_open();
 CREATE TRIGGER budget_opened AFTER INSERT ON ledger.budget FOR EACH ROW EXECUTE FUNCTION ledger.budget_opened();
 CREATE TRIGGER decide BEFORE INSERT ON ledger.entry FOR EACH ROW EXECUTE FUNCTION ledger.decide();
@@ -1785,16 +2096,19 @@ CREATE TRIGGER require_unpaused BEFORE UPDATE OF fence ON ledger.work FOR EACH R
 CREATE TRIGGER reservation_begins BEFORE INSERT ON ledger.reservation FOR EACH ROW EXECUTE FUNCTION ledger.reservation_begins();
 
 CREATE CONSTRAINT TRIGGER seal_records AFTER INSERT OR UPDATE ON ledger.population DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION ledger.seal_records();
+CREATE TRIGGER work_begins BEFORE INSERT ON ledger.work FOR EACH ROW EXECUTE FUNCTION ledger.work_begins();
 CREATE TRIGGER work_guard BEFORE UPDATE ON ledger.work FOR EACH ROW EXECUTE FUNCTION ledger.work_guard();
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.api_key FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.audit FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.checkpoint FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.data_key FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
+CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.federated_round FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.file FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.fingerprint FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.fingerprint_key FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.idempotency FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.identity FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
+CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.invitation FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.job FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.job_event FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.job_file FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
@@ -1804,6 +2118,8 @@ CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.mode
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.public_record FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.question FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.release FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
+CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.silo FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
+CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.silo_round FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.sketch FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.tenant FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.upload_report FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
@@ -1815,16 +2131,25 @@ CREATE TRIGGER append_only BEFORE DELETE OR UPDATE ON public.job_file FOR EACH R
 CREATE TRIGGER append_only BEFORE DELETE OR UPDATE ON public.model_trial FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER append_only BEFORE DELETE OR UPDATE ON public.public_record FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER append_only BEFORE DELETE OR UPDATE ON public.release FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
+CREATE TRIGGER append_only BEFORE DELETE OR UPDATE ON public.silo FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER append_only BEFORE DELETE OR UPDATE ON public.sketch FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER append_only BEFORE DELETE OR UPDATE ON public.upload_report FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
+CREATE TRIGGER bound_key BEFORE INSERT OR DELETE ON public.data_key FOR EACH ROW EXECUTE FUNCTION ledger.bound_key();
+CREATE TRIGGER bound_row BEFORE DELETE ON public.checkpoint FOR EACH ROW EXECUTE FUNCTION ledger.bound_row();
+CREATE TRIGGER bound_row BEFORE UPDATE ON public.job FOR EACH ROW EXECUTE FUNCTION ledger.bound_row();
+CREATE TRIGGER bound_row BEFORE INSERT ON public.job_event FOR EACH ROW EXECUTE FUNCTION ledger.bound_row();
 CREATE TRIGGER fenced_row BEFORE INSERT ON public.checkpoint FOR EACH ROW EXECUTE FUNCTION ledger.fenced_row();
 CREATE TRIGGER fenced_row BEFORE INSERT ON public.release FOR EACH ROW EXECUTE FUNCTION ledger.fenced_row();
 CREATE TRIGGER file_guard BEFORE UPDATE ON public.file FOR EACH ROW EXECUTE FUNCTION public.file_guard();
 CREATE TRIGGER first_key BEFORE INSERT ON public.fingerprint_key FOR EACH ROW EXECUTE FUNCTION public.first_key();
+CREATE TRIGGER invitation_guard BEFORE INSERT OR UPDATE ON public.invitation FOR EACH ROW EXECUTE FUNCTION public.invitation_guard();
 CREATE TRIGGER job_guard BEFORE UPDATE ON public.job FOR EACH ROW EXECUTE FUNCTION public.job_guard();
 CREATE TRIGGER never_changed BEFORE UPDATE ON public.checkpoint FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
+CREATE TRIGGER never_deleted BEFORE DELETE ON public.federated_round FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER never_deleted BEFORE DELETE ON public.question FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
+CREATE TRIGGER never_deleted BEFORE DELETE ON public.silo_round FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER never_moved BEFORE UPDATE OF blob, created_at ON public.data_key FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
+CREATE TRIGGER no_truncate BEFORE TRUNCATE ON public.federated_round FOR EACH STATEMENT EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER no_truncate BEFORE TRUNCATE ON public.fingerprint FOR EACH STATEMENT EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER no_truncate BEFORE TRUNCATE ON public.fingerprint_key FOR EACH STATEMENT EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER no_truncate BEFORE TRUNCATE ON public.identity FOR EACH STATEMENT EXECUTE FUNCTION ledger.append_only();
@@ -1833,6 +2158,8 @@ CREATE TRIGGER no_truncate BEFORE TRUNCATE ON public.model_trial FOR EACH STATEM
 CREATE TRIGGER no_truncate BEFORE TRUNCATE ON public.public_record FOR EACH STATEMENT EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER no_truncate BEFORE TRUNCATE ON public.question FOR EACH STATEMENT EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER no_truncate BEFORE TRUNCATE ON public.release FOR EACH STATEMENT EXECUTE FUNCTION ledger.append_only();
+CREATE TRIGGER no_truncate BEFORE TRUNCATE ON public.silo FOR EACH STATEMENT EXECUTE FUNCTION ledger.append_only();
+CREATE TRIGGER no_truncate BEFORE TRUNCATE ON public.silo_round FOR EACH STATEMENT EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER no_truncate BEFORE TRUNCATE ON public.sketch FOR EACH STATEMENT EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER no_truncate BEFORE TRUNCATE ON public.upload_report FOR EACH STATEMENT EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER one_population AFTER INSERT ON public.fingerprint REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION ledger.one_population();
@@ -1841,8 +2168,11 @@ CREATE TRIGGER question_guard BEFORE UPDATE ON public.question FOR EACH ROW EXEC
 CREATE TRIGGER require_no_loss BEFORE INSERT ON public.fingerprint FOR EACH STATEMENT EXECUTE FUNCTION ledger.require_no_loss();
 
 CREATE CONSTRAINT TRIGGER require_reservation AFTER INSERT ON public.job_file DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION ledger.require_reservation();
+CREATE TRIGGER round_guard BEFORE INSERT OR UPDATE ON public.federated_round FOR EACH ROW EXECUTE FUNCTION public.round_guard();
 
 CREATE CONSTRAINT TRIGGER seal_records AFTER INSERT ON public.file DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (((new.status = 'processed'::text) AND (new.budget_id IS NOT NULL))) EXECUTE FUNCTION ledger.seal_records();
+CREATE TRIGGER silo_begins BEFORE INSERT ON public.silo FOR EACH ROW EXECUTE FUNCTION public.silo_begins();
+CREATE TRIGGER silo_round_guard BEFORE INSERT OR UPDATE ON public.silo_round FOR EACH ROW EXECUTE FUNCTION public.silo_round_guard();
 
 ALTER TABLE ONLY ledger.authorisation
     ADD CONSTRAINT authorisation_reservation_id_ordinal_fkey FOREIGN KEY (reservation_id, ordinal) REFERENCES ledger.phase(reservation_id, ordinal);
@@ -1913,6 +2243,24 @@ ALTER TABLE ONLY public.idempotency
 ALTER TABLE ONLY public.identity
     ADD CONSTRAINT identity_file_id_fkey FOREIGN KEY (file_id) REFERENCES public.file(id);
 
+ALTER TABLE ONLY public.invitation
+    ADD CONSTRAINT invitation_file FOREIGN KEY (file_id) REFERENCES public.file(id);
+
+ALTER TABLE ONLY public.invitation
+    ADD CONSTRAINT invitation_guests_key FOREIGN KEY (accepted_by) REFERENCES public.api_key(id);
+
+ALTER TABLE ONLY public.invitation
+    ADD CONSTRAINT invitation_job FOREIGN KEY (job_id) REFERENCES public.job(id);
+
+ALTER TABLE ONLY public.invitation
+    ADD CONSTRAINT invitation_key FOREIGN KEY (created_by) REFERENCES public.api_key(id);
+
+ALTER TABLE ONLY public.invitation
+    ADD CONSTRAINT invitation_tenant FOREIGN KEY (tenant_id) REFERENCES public.tenant(id);
+
+ALTER TABLE ONLY public.invitation
+    ADD CONSTRAINT invitation_withdrawer FOREIGN KEY (withdrawn_by) REFERENCES public.api_key(id);
+
 ALTER TABLE ONLY public.job
     ADD CONSTRAINT job_created_by_fkey FOREIGN KEY (created_by) REFERENCES public.api_key(id);
 
@@ -1924,6 +2272,9 @@ ALTER TABLE ONLY public.job_file
 
 ALTER TABLE ONLY public.job_file
     ADD CONSTRAINT job_file_job_id_fkey FOREIGN KEY (job_id) REFERENCES public.job(id);
+
+ALTER TABLE ONLY public.job
+    ADD CONSTRAINT job_silo FOREIGN KEY (silo_job) REFERENCES public.job(id);
 
 ALTER TABLE ONLY public.job
     ADD CONSTRAINT job_teacher FOREIGN KEY (teacher_job) REFERENCES public.job(id);
@@ -1952,6 +2303,21 @@ ALTER TABLE ONLY public.release
 ALTER TABLE ONLY public.release
     ADD CONSTRAINT release_job_id_fkey FOREIGN KEY (job_id) REFERENCES public.job(id);
 
+ALTER TABLE ONLY public.federated_round
+    ADD CONSTRAINT round_job FOREIGN KEY (job_id) REFERENCES public.job(id);
+
+ALTER TABLE ONLY public.silo
+    ADD CONSTRAINT silo_invitation FOREIGN KEY (invitation_id) REFERENCES public.invitation(id);
+
+ALTER TABLE ONLY public.silo
+    ADD CONSTRAINT silo_job FOREIGN KEY (job_id) REFERENCES public.job(id);
+
+ALTER TABLE ONLY public.silo
+    ADD CONSTRAINT silo_parent FOREIGN KEY (parent_id) REFERENCES public.job(id);
+
+ALTER TABLE ONLY public.silo_round
+    ADD CONSTRAINT silo_round_silo FOREIGN KEY (job_id) REFERENCES public.silo(job_id);
+
 ALTER TABLE ONLY public.sketch
     ADD CONSTRAINT sketch_budget_id_fkey FOREIGN KEY (budget_id) REFERENCES ledger.budget(id);
 
@@ -1977,6 +2343,8 @@ REVOKE ALL ON FUNCTION ledger.append_only() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.at_orders(wanted integer[], known integer[], step_cost bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.attest_records() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.authorise() FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger.bound_key() FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger.bound_row() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.budget_open() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.budget_opened() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.caps(epsilon numeric, delta numeric, orders integer[], weight_numerators integer[], weight_denominator integer) FROM PUBLIC;
@@ -2080,6 +2448,7 @@ REVOKE ALL ON FUNCTION ledger.is_lost() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.is_words(value jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.is_words(value jsonb) TO tacit_api;
 GRANT ALL ON FUNCTION ledger.is_words(value jsonb) TO tacit_worker;
+REVOKE ALL ON FUNCTION ledger.is_worker() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.lock_population(tenant text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.lock_population(tenant text) TO tacit_api;
 REVOKE ALL ON FUNCTION ledger.log1p_exp(x double precision) FROM PUBLIC;
@@ -2105,6 +2474,7 @@ REVOKE ALL ON FUNCTION ledger.read_committed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.records_digest(wanted_budget text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.reprice(wanted_budget text, OUT spent_change numeric[], OUT reserved_change numeric[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.require_approval() FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger.require_bound(wanted_job text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.require_charge() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.require_fence(wanted_job text, wanted_fence bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.require_no_loss() FROM PUBLIC;
@@ -2114,6 +2484,7 @@ REVOKE ALL ON FUNCTION ledger.require_teacher() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.require_unpaused() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.reservation_begins() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.seal_records() FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger.silo_of(blob text) FROM PUBLIC;
 GRANT SELECT ON TABLE public.release TO tacit_api;
 GRANT SELECT ON TABLE public.release TO tacit_worker;
 GRANT INSERT(id) ON TABLE public.release TO tacit_worker;
@@ -2122,12 +2493,17 @@ GRANT INSERT(file_id) ON TABLE public.release TO tacit_worker;
 GRANT INSERT(kind) ON TABLE public.release TO tacit_worker;
 GRANT INSERT(fence) ON TABLE public.release TO tacit_worker;
 REVOKE ALL ON FUNCTION ledger.teaches(teacher text, wanted_budget text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger.work_begins() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.work_guard() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.api_key_guard() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.file_guard() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.first_key() FROM PUBLIC;
+REVOKE ALL ON FUNCTION public.invitation_guard() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.job_guard() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.question_guard() FROM PUBLIC;
+REVOKE ALL ON FUNCTION public.round_guard() FROM PUBLIC;
+REVOKE ALL ON FUNCTION public.silo_begins() FROM PUBLIC;
+REVOKE ALL ON FUNCTION public.silo_round_guard() FROM PUBLIC;
 GRANT SELECT ON TABLE ledger.authorisation TO tacit_api;
 GRANT SELECT ON TABLE ledger.authorisation TO tacit_worker;
 GRANT INSERT(reservation_id) ON TABLE ledger.authorisation TO tacit_worker;
@@ -2147,6 +2523,8 @@ GRANT INSERT(seq) ON TABLE ledger.lost_budget TO tacit_api;
 GRANT INSERT(hash) ON TABLE ledger.lost_budget TO tacit_api;
 GRANT SELECT ON TABLE ledger.population TO tacit_api;
 GRANT SELECT ON TABLE ledger.population TO tacit_worker;
+GRANT SELECT ON TABLE ledger.silo_login TO tacit_api;
+GRANT SELECT ON TABLE ledger.silo_login TO tacit_worker;
 GRANT SELECT ON TABLE ledger.work TO tacit_api;
 GRANT SELECT ON TABLE ledger.work TO tacit_worker;
 GRANT INSERT(job_id) ON TABLE ledger.work TO tacit_api;
@@ -2191,6 +2569,15 @@ GRANT INSERT(wrapped) ON TABLE public.data_key TO tacit_api;
 GRANT INSERT(wrapped) ON TABLE public.data_key TO tacit_worker;
 GRANT INSERT(master) ON TABLE public.data_key TO tacit_api;
 GRANT INSERT(master) ON TABLE public.data_key TO tacit_worker;
+GRANT SELECT ON TABLE public.federated_round TO tacit_api;
+GRANT SELECT ON TABLE public.federated_round TO tacit_worker;
+GRANT INSERT(job_id) ON TABLE public.federated_round TO tacit_worker;
+GRANT INSERT(number) ON TABLE public.federated_round TO tacit_worker;
+GRANT INSERT(fence),UPDATE(fence) ON TABLE public.federated_round TO tacit_worker;
+GRANT INSERT(blob) ON TABLE public.federated_round TO tacit_worker;
+GRANT INSERT(sha256) ON TABLE public.federated_round TO tacit_worker;
+GRANT INSERT(closes_at) ON TABLE public.federated_round TO tacit_worker;
+GRANT UPDATE(came) ON TABLE public.federated_round TO tacit_worker;
 GRANT SELECT ON TABLE public.file TO tacit_api;
 GRANT SELECT ON TABLE public.file TO tacit_worker;
 GRANT INSERT(id) ON TABLE public.file TO tacit_api;
@@ -2233,6 +2620,19 @@ GRANT INSERT(key_mark) ON TABLE public.identity TO tacit_api;
 GRANT INSERT(made) ON TABLE public.identity TO tacit_api;
 GRANT INSERT(elsewhere) ON TABLE public.identity TO tacit_api;
 GRANT INSERT(users) ON TABLE public.identity TO tacit_api;
+GRANT SELECT ON TABLE public.invitation TO tacit_api;
+GRANT SELECT ON TABLE public.invitation TO tacit_worker;
+GRANT INSERT(id) ON TABLE public.invitation TO tacit_api;
+GRANT INSERT(tenant_id) ON TABLE public.invitation TO tacit_api;
+GRANT INSERT(created_by) ON TABLE public.invitation TO tacit_api;
+GRANT INSERT(file_id) ON TABLE public.invitation TO tacit_api;
+GRANT INSERT(guest) ON TABLE public.invitation TO tacit_api;
+GRANT INSERT(asked) ON TABLE public.invitation TO tacit_api;
+GRANT INSERT(note) ON TABLE public.invitation TO tacit_api;
+GRANT INSERT(expires_at) ON TABLE public.invitation TO tacit_api;
+GRANT UPDATE(accepted_by) ON TABLE public.invitation TO tacit_api;
+GRANT UPDATE(job_id) ON TABLE public.invitation TO tacit_api;
+GRANT UPDATE(withdrawn_by) ON TABLE public.invitation TO tacit_api;
 GRANT SELECT ON TABLE public.job TO tacit_api;
 GRANT SELECT ON TABLE public.job TO tacit_worker;
 GRANT INSERT(id) ON TABLE public.job TO tacit_api;
@@ -2259,6 +2659,7 @@ GRANT UPDATE(hinted_at) ON TABLE public.job TO tacit_api;
 GRANT UPDATE(hinted_at) ON TABLE public.job TO tacit_worker;
 GRANT INSERT(model_revision) ON TABLE public.job TO tacit_api;
 GRANT INSERT(teacher_job) ON TABLE public.job TO tacit_api;
+GRANT INSERT(silo_job) ON TABLE public.job TO tacit_api;
 GRANT SELECT,DELETE ON TABLE public.job_event TO tacit_api;
 GRANT SELECT ON TABLE public.job_event TO tacit_worker;
 GRANT INSERT(job_id) ON TABLE public.job_event TO tacit_api;
@@ -2307,6 +2708,22 @@ GRANT INSERT(found) ON TABLE public.question TO tacit_api;
 GRANT UPDATE(answered_by) ON TABLE public.question TO tacit_api;
 GRANT UPDATE(answer) ON TABLE public.question TO tacit_api;
 GRANT UPDATE(reason) ON TABLE public.question TO tacit_api;
+GRANT SELECT ON TABLE public.silo TO tacit_api;
+GRANT SELECT ON TABLE public.silo TO tacit_worker;
+GRANT INSERT(job_id) ON TABLE public.silo TO tacit_api;
+GRANT INSERT(parent_id) ON TABLE public.silo TO tacit_api;
+GRANT INSERT(name) ON TABLE public.silo TO tacit_api;
+GRANT INSERT(invitation_id) ON TABLE public.silo TO tacit_api;
+GRANT INSERT(declared_size) ON TABLE public.silo TO tacit_api;
+GRANT SELECT ON TABLE public.silo_round TO tacit_api;
+GRANT SELECT ON TABLE public.silo_round TO tacit_worker;
+GRANT INSERT(job_id) ON TABLE public.silo_round TO tacit_worker;
+GRANT INSERT(number) ON TABLE public.silo_round TO tacit_worker;
+GRANT INSERT(fence) ON TABLE public.silo_round TO tacit_worker;
+GRANT INSERT(steps) ON TABLE public.silo_round TO tacit_worker;
+GRANT UPDATE(sent_fence) ON TABLE public.silo_round TO tacit_worker;
+GRANT UPDATE(blob) ON TABLE public.silo_round TO tacit_worker;
+GRANT UPDATE(sha256) ON TABLE public.silo_round TO tacit_worker;
 GRANT SELECT ON TABLE public.sketch TO tacit_api;
 GRANT INSERT(tenant_id) ON TABLE public.sketch TO tacit_api;
 GRANT INSERT(file_id) ON TABLE public.sketch TO tacit_api;
