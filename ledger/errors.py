@@ -63,6 +63,10 @@ class LedgerIncomplete(LedgerError):
     """The witness saw a budget that the database has lost: nobody is taken in until the operator accepts it (TC012)."""
 
 
+class RoundClosed(LedgerError):
+    """The round is over; a silo's message comes too late for it (TC013)."""
+
+
 class AlreadyGranted(LedgerError):
     """The key or the project has a grant of the budget (one_grant_of_a_key, one_grant_of_a_project)."""
 
@@ -78,6 +82,7 @@ _BY_STATE: dict[str, type[LedgerError]] = {
     "TC009": NotWaiting,
     "TC010": PauseRequested,
     "TC012": LedgerIncomplete,
+    "TC013": RoundClosed,
 }
 _BY_CONSTRAINT: dict[str, type[LedgerError]] = {
     "never_overspent": BudgetExceeded,

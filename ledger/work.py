@@ -21,15 +21,16 @@ class Lease:
     fence: int
 
 
-def claim(connection: sa.Connection, job_id: str, owner: str, seconds: float) -> Lease | None:
+def claim(connection: sa.Connection, job_id: str, owner: str, seconds: float, *, paid: bool = True) -> Lease | None:
     """Take the lease if nobody holds it, the job is neither settled nor paused and no steward is waited for: the fence
-    grows by one. None otherwise."""
+    grows by one. None otherwise. paid: whether the job has reserved what it may cost; one that is a federated job has
+    not, and the database asks its silos instead."""
     of_job = sa.exists().where(reservation.c.job_id == work.c.job_id)
     free = (
         work.c.job_id == job_id,
         sa.or_(work.c.lease_until.is_(None), work.c.lease_until < sa.func.clock_timestamp()),
         work.c.paused_at.is_(None),
-        of_job.where(reservation.c.state == "reserved"),
+        of_job.where(reservation.c.state == "reserved") if paid else sa.true(),
         ~of_job.where(reservation.c.waits),
     )
     # Locked by a statement of its own: the next one sees what a settlement did that had the lock until now.
@@ -108,8 +109,23 @@ def _pause(connection: sa.Connection, job_id: str, since: sa.ColumnElement[Any])
 def excuse(connection: sa.Connection, lease: Lease) -> bool:
     """When a worker lets go: whether that is because of a pause. The attempt then does not count as one that failed,
     and until the caller commits nobody resumes the job."""
-    paused = sa.update(work).where(*_held(lease), work.c.paused_at.is_not(None)).values(excused_fence=work.c.fence)
-    return connection.execute(paused).rowcount == 1
+    return _excuse(connection, lease, work.c.paused_at.is_not(None))
+
+
+def excuse_waiting(connection: sa.Connection, lease: Lease) -> None:
+    """When a worker lets go because it waits for others: the attempt does not count as one that failed."""
+    _excuse(connection, lease, sa.true())
+
+
+def _excuse(connection: sa.Connection, lease: Lease, where: sa.ColumnElement[bool]) -> bool:
+    excused = sa.update(work).where(*_held(lease), where).values(excused_fence=work.c.fence)
+    return connection.execute(excused).rowcount == 1
+
+
+def leased(connection: sa.Connection, job_id: str) -> bool:
+    """Whether a worker holds the job; it stays so until the caller's transaction ends."""
+    until = sa.select(work.c.lease_until > sa.func.clock_timestamp()).where(work.c.job_id == job_id).with_for_update()
+    return bool(connection.execute(until).scalar_one())
 
 
 def authorise(connection: sa.Connection, lease: Lease, ordinal: int, steps: int) -> int:

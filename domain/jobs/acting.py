@@ -17,6 +17,14 @@ def cancel(connection: sa.Connection, viewer: Viewer, job_id: str) -> None:
     """
     if require(connection, viewer, job_id).status == "cancelled":
         return
+    stop(connection, job_id)
+    now = require(connection, viewer, job_id).status
+    if now in ("succeeded", "failed"):
+        raise Conflict(f"the job has {now}; there is nothing to cancel", code="job_has_ended")
+
+
+def stop(connection: sa.Connection, job_id: str) -> None:
+    """At once if nobody works on the job, otherwise by asking its worker; one that has ended stays so."""
     try:
         with connection.begin_nested():
             settled = reserve.settle(connection, job_id, "cancelled")
@@ -28,9 +36,6 @@ def cancel(connection: sa.Connection, viewer: Viewer, job_id: str) -> None:
     else:
         if settled:
             life.cancelled(connection, job_id)
-    now = require(connection, viewer, job_id).status
-    if now in ("succeeded", "failed"):
-        raise Conflict(f"the job has {now}; there is nothing to cancel", code="job_has_ended")
 
 
 def pause(connection: sa.Connection, viewer: Viewer, job_id: str) -> None:

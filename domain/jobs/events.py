@@ -10,6 +10,8 @@ from domain.kit.tables import job, job_event
 EventName = Literal[
     "job.queued",
     "job.waiting",
+    "job.invited",
+    "job.joined",
     "job.approved",
     "job.rejected",
     "job.started",
@@ -22,6 +24,7 @@ EventName = Literal[
     "job.failed",
     "job.succeeded",
     "steps.authorised",
+    "round.closed",
     "job.noted",
 ]
 """What an event is about, for programs. job.noted: it was written before events had names."""

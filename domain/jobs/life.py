@@ -18,9 +18,11 @@ from domain.kit.statuses import ENDED, OPEN, Status
 from domain.kit.tables import job
 from ledger.errors import AlreadySettled
 
-Detail = Literal["waiting_for_approval", "paused", "pausing", "cancelling", "rejected", "expired"]
+Detail = Literal["waiting_for_approval", "waiting_for_silos", "paused", "pausing", "cancelling", "rejected", "expired"]
 WAITING: Detail = "waiting_for_approval"
 """Queued; a steward must agree before any worker begins."""
+INVITED: Detail = "waiting_for_silos"
+"""Queued; it takes part in a federated job that has not been submitted yet."""
 PAUSED: Detail = "paused"
 """Queued; nobody works on it until it is resumed."""
 PAUSING: Detail = "pausing"
@@ -31,7 +33,7 @@ REJECTED: Detail = "rejected"
 """Cancelled, by a steward."""
 EXPIRED: Detail = "expired"
 """Cancelled, by a time limit."""
-HELD = (WAITING, PAUSED)
+HELD = (WAITING, INVITED, PAUSED)
 """Queued, but not in line."""
 LIVE: tuple[Status, ...] = ("queued", "running")
 """Open and taken in: a worker works on it, or may."""
@@ -62,6 +64,8 @@ class Move:
 
 Step = Literal[
     "waiting",
+    "invited",
+    "joined",
     "approved",
     "rejected",
     "started",
@@ -77,6 +81,8 @@ Step = Literal[
 ]
 MOVES: Mapping[Step, Move] = {
     "waiting": Move("job.waiting", ("queued",), (None,), {"status_detail": WAITING}),
+    "invited": Move("job.invited", ("queued",), (None,), {"status_detail": INVITED}),
+    "joined": Move("job.joined", ("queued",), (None, INVITED, WAITING), {}),
     "approved": Move("job.approved", ("queued",), (WAITING,), {"status_detail": None}),
     "rejected": Move("job.rejected", ("queued",), (WAITING,), {"status": "cancelled", "status_detail": REJECTED}),
     # One that is being cancelled may be claimed once more, by a worker that looked before it was.
@@ -100,10 +106,32 @@ def queued(connection: sa.Connection, job_id: str, epsilon: float, **asked: Any)
     append_event(connection, job_id, "job.queued", message, new=True)
 
 
+def federated(connection: sa.Connection, job_id: str, silos: int, **asked: Any) -> None:
+    """A new federated job, whose silos have reserved what it may cost. asked: as for `queued`."""
+    connection.execute(job.insert().values(id=job_id, **asked))
+    message = f"Queued. {silos} silos take part, each under a budget of its own; this job itself reserves nothing."
+    append_event(connection, job_id, "job.queued", message, new=True)
+
+
 def waiting(connection: sa.Connection, job_id: str) -> bool:
     """A job of this transaction, which the database made wait for a steward."""
     message = "Waiting: a job of this epsilon needs the approval of a steward."
     return _move(connection, job_id, "waiting", message, new=True)
+
+
+def invited(connection: sa.Connection, job_id: str) -> bool:
+    """A silo's job of this transaction, which waits until the federated job begins. One that waits for a steward too
+    says that first."""
+    message = "Waiting for the federated job to be submitted by the tenant that invited."
+    return _move(connection, job_id, "invited", message, new=True)
+
+
+def joined(connection: sa.Connection, job_id: str) -> bool:
+    """The federated job that a silo's job was reserved for is there. Whether a steward is waited for stays."""
+    detail = sa.case((job.c.status_detail == INVITED, None), else_=job.c.status_detail)
+    return _move(
+        connection, job_id, "joined", "The federated job is submitted: its rounds begin.", status_detail=detail
+    )
 
 
 def approved(connection: sa.Connection, job_id: str) -> bool:
@@ -176,6 +204,12 @@ def succeeded(connection: sa.Connection, job_id: str) -> None:
     then be rolled back."""
     if not _move(connection, job_id, "succeeded", "The job has been completed: the adapter is released."):
         raise AlreadySettled(f"job {job_id} has ended")
+
+
+def took_part(connection: sa.Connection, job_id: str) -> bool:
+    """A silo's job, settled: the federated job needs nothing more of it."""
+    message = "The silo has taken part to the end. Steps that were authorised stay charged; the rest went back."
+    return _move(connection, job_id, "succeeded", message)
 
 
 def hinted(connection: sa.Connection, job_ids: Sequence[str]) -> None:

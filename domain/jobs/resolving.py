@@ -168,7 +168,7 @@ def plan_job(connection: sa.Connection, viewer: Viewer, models: Models, wanted: 
     Raises Invalid or NotFound, naming the field.
     """
     model, student = with_student(models, _model(models, wanted.model), wanted.method, wanted.options)
-    training = _usable(connection, viewer, wanted.training_file, "training_file", PRIVATE)
+    training = usable_private(connection, viewer, wanted.training_file, "training_file")
     sources = [training]
     if wanted.validation_file is not None:
         validation = _usable(connection, viewer, wanted.validation_file, "validation_file", PUBLIC)
@@ -253,6 +253,12 @@ def _default_epsilon(grant: HeldGrant | None) -> float | None:
 def _approval_above(budget: Balance, grant: HeldGrant | None) -> float | None:
     both = (budget.approval_above, None if grant is None else grant.approval_above)
     return min((float(above) for above in both if above is not None), default=None)
+
+
+def usable_private(connection: sa.Connection, viewer: Viewer, file_id: str, param: str) -> sa.Row[Any]:
+    """A private file to train on, which cannot be deleted until the caller's transaction ends. Raises Invalid or
+    NotFound, naming the field."""
+    return _usable(connection, viewer, file_id, param, PRIVATE)
 
 
 def _usable(connection: sa.Connection, viewer: Viewer, file_id: str, param: str, purpose: str) -> sa.Row[Any]:

@@ -74,6 +74,7 @@ job = sa.Table(
     sa.Column("model", sa.Text),
     sa.Column("model_revision", sa.Text),
     sa.Column("teacher_job", sa.Text),
+    sa.Column("silo_job", sa.Text),
     sa.Column("validation_file", sa.Text),
     sa.Column("method", JSONB),
     sa.Column("plan", JSONB),
@@ -242,4 +243,61 @@ question = sa.Table(
     sa.Column("answered_by", sa.Text),
     sa.Column("answer", sa.Text),
     sa.Column("reason", sa.Text),
+)
+
+invitation = sa.Table(
+    "invitation",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("tenant_id", sa.Text),
+    sa.Column("created_by", sa.Text),
+    sa.Column("file_id", sa.Text),
+    sa.Column("guest", sa.Text),
+    sa.Column("asked", JSONB),
+    sa.Column("note", sa.Text),
+    sa.Column("created_at", sa.DateTime(timezone=True)),
+    sa.Column("expires_at", sa.DateTime(timezone=True)),
+    sa.Column("accepted_at", sa.DateTime(timezone=True)),
+    sa.Column("accepted_by", sa.Text),
+    sa.Column("job_id", sa.Text),
+    sa.Column("withdrawn_at", sa.DateTime(timezone=True)),
+    sa.Column("withdrawn_by", sa.Text),
+)
+
+silo = sa.Table(
+    "silo",
+    metadata,
+    sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("parent_id", sa.Text),
+    sa.Column("name", sa.Text),
+    sa.Column("invitation_id", sa.Text),
+    sa.Column("declared_size", sa.BigInteger),
+)
+
+federated_round = sa.Table(
+    "federated_round",
+    metadata,
+    sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("fence", sa.BigInteger),
+    sa.Column("blob", sa.Text),
+    sa.Column("sha256", sa.Text),
+    sa.Column("opened_at", sa.DateTime(timezone=True)),
+    sa.Column("closes_at", sa.DateTime(timezone=True)),
+    sa.Column("closed_at", sa.DateTime(timezone=True)),
+    sa.Column("came", JSONB),
+)
+
+silo_round = sa.Table(
+    "silo_round",
+    metadata,
+    sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("fence", sa.BigInteger, primary_key=True),
+    sa.Column("steps", sa.Integer),
+    sa.Column("begun_at", sa.DateTime(timezone=True)),
+    sa.Column("sent_fence", sa.BigInteger),
+    sa.Column("blob", sa.Text),
+    sa.Column("sha256", sa.Text),
+    sa.Column("sent_at", sa.DateTime(timezone=True)),
 )

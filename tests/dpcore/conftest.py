@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from typing import Literal
+
 import pytest
 import torch
 from tokenizers import Tokenizer
@@ -278,3 +280,8 @@ def writer_folder(make_base, writer_tokenizer, tmp_path) -> Callable[[str], Path
         return folder
 
     return make
+
+
+def takes_steps(method):
+    """Whether a caller names the steps; a federated job's follow from its rounds."""
+    return "steps" in method.Request.model_fields and method.Request.model_fields["steps"].annotation != Literal["auto"]

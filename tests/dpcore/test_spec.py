@@ -26,6 +26,7 @@ from tests.kinds import WRONG_KIND, candidates
 
 from . import zoo
 from .architectures import ARCHITECTURES
+from .conftest import takes_steps
 from .test_train import make_program
 
 FACTS = ModelFacts(
@@ -143,9 +144,11 @@ def test_what_is_asked_for_is_taken_or_refused(name):
     method = get_method(name)
     public = {"task": "classification", "epsilon": 3.0, "facts": FACTS}
     assert method.Request(steps="auto", batch_size="auto", learning_rate="auto") == method.Request()
-    asked = method.Request(steps=7, batch_size=5, learning_rate=0.5)
+    steps = {"steps": 7} if takes_steps(method) else {}
+    asked = method.Request(batch_size=5, learning_rate=0.5, **steps)
     numbers = method.resolve(asked, method.Options(), declared_size=5, **public)
-    assert (numbers.steps, numbers.batch_size, numbers.learning_rate) == (7, 5, 0.5)
+    assert (numbers.batch_size, numbers.learning_rate) == (5, 0.5)
+    assert numbers.steps == steps.get("steps", numbers.steps)
     with pytest.raises(ValueError, match="declared size 4"):
         method.resolve(asked, method.Options(), declared_size=4, **public)
     for bad in ({"steps": 0}, {"batch_size": -1}, {"learning_rate": float("nan")}, {"steps": "many"}, {"epochs": 3}):

@@ -5,7 +5,7 @@ price counts the noise of its own alone: that others add theirs counts for nothi
 """
 
 import math
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -29,7 +29,7 @@ class Request(AnyRequest):
 
     steps: Literal["auto"] = "auto"  # rounds times local steps
     optimizer: Literal["sgd"] = Field(default="sgd", description="without momentum: nothing of a round outlives it")
-    weight_averaging: Annotated[float, Field(ge=0, le=0)] = 0.0
+    weight_averaging: float = Field(default=0.0, ge=0, le=0, description="none: the server takes the mean of rounds")
     clip_norm: float = Field(
         default=1.0,
         ge=1e-6,
@@ -52,7 +52,7 @@ def resolve(request: Request, options: Options, *, declared_size: int) -> Hyperp
 def phases(options: Options, hyperparameters: Hyperparameters, *, declared_size: int) -> tuple[Phase, ...]:
     """One phase, before its noise is chosen: of all local steps of all rounds, each on a Poisson draw of the silo's own
     rate, or of one output on the whole file in each round."""
-    plain = phase(hyperparameters, name="train", trains=NAME, declared_size=declared_size)
+    plain = phase(hyperparameters, name="train", trains="lora", declared_size=declared_size)
     plain = plain.model_copy(update={"steps": options.rounds * options.local_steps})
     if options.clipping == "record":
         return (plain,)

@@ -40,7 +40,7 @@ def test_a_silos_price_is_the_accountants(clipping, rate, steps, golden):
     """Of all local steps on its own rate, or of one output on the whole file a round, calibrated as any other job."""
     program, filter = priced(Options(clipping=clipping, local_steps=2))
     (phase,) = program.phases
-    assert (phase.mechanism.sample_rate, phase.steps, phase.trains) == (rate, steps, "federated-lora")
+    assert (phase.mechanism.sample_rate, phase.steps, phase.trains) == (rate, steps, "lora")
     sigma = phase.mechanism.noise_multiplier
     assert sigma == pytest.approx(golden, abs=1e-5)
     event = PoissonSampledDpEvent(rate, GaussianDpEvent(sigma))
@@ -74,7 +74,6 @@ def test_rounds_and_local_steps_make_the_steps():
         resolve(Request(batch_size=SIZE + 1), Options(), declared_size=SIZE)
     with pytest.raises(ValueError, match="dropout"):
         Options(dropout=0.1)
-    assert not [name for name in method_names() if "federated" in name]  # until the service can run it
 
 
 def test_survivors_count_by_declared_size():

@@ -1,0 +1,246 @@
+"""The rounds of a federated job as the database has them: opened and closed by its worker, begun and answered by those
+of its silos, each under its own fence. Only the database's clock counts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+import sqlalchemy as sa
+
+from domain.kit.statuses import ENDED
+from domain.kit.tables import federated_round, invitation, job, silo, silo_round
+from ledger.errors import translated
+from ledger.tables import reservation
+from ledger.work import Lease
+
+Role = Literal["federated", "silo"]
+
+
+@dataclass(frozen=True)
+class Round:
+    """The newest round of a federated job, as of now. seconds: since it was opened."""
+
+    number: int
+    blob: str
+    sha256: str
+    seconds: float
+    overdue: bool
+    closed: bool
+
+
+def role_of(connection: sa.Connection, job_id: str) -> Role | None:
+    """What a job is in a federated one; None for any other job. A silo's job whose federated job is not there yet is a
+    silo's."""
+    row = connection.execute(
+        sa.select(
+            sa.exists().where(silo.c.parent_id == job_id),
+            sa.or_(sa.exists().where(silo.c.job_id == job_id), sa.exists().where(invitation.c.job_id == job_id)),
+        )
+    ).one()
+    return "federated" if row[0] else "silo" if row[1] else None
+
+
+def newest(connection: sa.Connection, parent_id: str) -> Round | None:
+    """The round that was opened last, if any."""
+    now, table = sa.func.clock_timestamp(), federated_round.c
+    row = connection.execute(
+        sa.select(
+            table.number,
+            table.blob,
+            table.sha256,
+            sa.extract("epoch", now - table.opened_at).label("seconds"),
+            (table.closes_at <= now).label("overdue"),
+            table.closed_at.is_not(None).label("closed"),
+        )
+        .where(table.job_id == parent_id)
+        .order_by(table.number.desc())
+        .limit(1)
+    ).one_or_none()
+    if row is None:
+        return None
+    return Round(row.number, row.blob, row.sha256, float(row.seconds), row.overdue, row.closed)
+
+
+def open_round(connection: sa.Connection, lease: Lease, number: int, blob: str, sha256: str, patience: float) -> None:
+    """Open a round at the factors in a blob; the caller commits. Raises StaleFence."""
+    with translated():
+        connection.execute(
+            federated_round.insert().values(
+                job_id=lease.job_id,
+                number=number,
+                fence=lease.fence,
+                blob=blob,
+                sha256=sha256,
+                closes_at=sa.func.now() + sa.literal(timedelta(seconds=patience), sa.Interval),
+            )
+        )
+
+
+def close_round(connection: sa.Connection, lease: Lease, number: int, came: Sequence[str]) -> None:
+    """Close a round: whatever has not come counts for nothing. came: the silos, by name, whose messages count. The
+    caller commits. Raises StaleFence."""
+    closed = sa.update(federated_round).where(
+        federated_round.c.job_id == lease.job_id, federated_round.c.number == number
+    )
+    with translated():
+        connection.execute(closed.values(fence=lease.fence, came=list(came)))
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A silo's message of a round."""
+
+    silo: str
+    blob: str
+    sha256: str
+
+
+def messages(connection: sa.Connection, parent_id: str, number: int) -> list[Sent]:
+    """What has come of a round, in the order of the silos' names."""
+    rows = connection.execute(
+        sa.select(silo.c.name, silo_round.c.blob, silo_round.c.sha256)
+        .join(silo, silo.c.job_id == silo_round.c.job_id)
+        .where(silo.c.parent_id == parent_id, silo_round.c.number == number, silo_round.c.blob.is_not(None))
+        .order_by(silo.c.name)
+    )
+    return [Sent(*row) for row in rows]
+
+
+def taking_part(connection: sa.Connection, parent_id: str) -> dict[str, str]:
+    """The jobs of the silos that have not left, by name."""
+    rows = connection.execute(
+        sa.select(silo.c.name, silo.c.job_id)
+        .join(job, job.c.id == silo.c.job_id)
+        .where(silo.c.parent_id == parent_id, job.c.status.not_in(ENDED))
+    )
+    return {row.name: row.job_id for row in rows}
+
+
+def declared_sizes(connection: sa.Connection, parent_id: str) -> dict[str, int]:
+    """By which the silos' messages are weighted."""
+    rows = connection.execute(sa.select(silo.c.name, silo.c.declared_size).where(silo.c.parent_id == parent_id))
+    return {row.name: row.declared_size for row in rows}
+
+
+@dataclass(frozen=True)
+class Membership:
+    """A silo's place in its federated job. status: of the federated job."""
+
+    parent_id: str
+    name: str
+    status: str
+
+
+def membership(connection: sa.Connection, job_id: str) -> Membership | None:
+    """Of a silo's job; None before the federated job is there."""
+    row = connection.execute(
+        sa.select(silo.c.parent_id, silo.c.name, job.c.status)
+        .join(job, job.c.id == silo.c.parent_id)
+        .where(silo.c.job_id == job_id)
+    ).one_or_none()
+    return None if row is None else Membership(*row)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A silo's own rounds so far. steps: of all that it ever began. unsent: fences of attempts at the newest round that
+    began it; sent: whether its message is there."""
+
+    steps: int
+    sent_rounds: int
+    unsent: tuple[int, ...]
+    sent: bool
+
+
+def begun(connection: sa.Connection, job_id: str, number: int) -> Begun:
+    """What a silo has begun and sent, of all rounds and of this one."""
+    rows = connection.execute(
+        sa.select(silo_round.c.number, silo_round.c.fence, silo_round.c.steps, silo_round.c.blob).where(
+            silo_round.c.job_id == job_id
+        )
+    ).all()
+    return Begun(
+        steps=sum(row.steps for row in rows),
+        sent_rounds=sum(row.blob is not None for row in rows),
+        unsent=tuple(sorted(row.fence for row in rows if row.number == number and row.blob is None)),
+        sent=any(row.number == number and row.blob is not None for row in rows),
+    )
+
+
+def begin(connection: sa.Connection, lease: Lease, number: int, steps: int) -> None:
+    """A silo begins a round, whose steps are authorised; the caller commits before they run. Raises StaleFence."""
+    with translated():
+        connection.execute(
+            silo_round.insert().values(job_id=lease.job_id, number=number, fence=lease.fence, steps=steps)
+        )
+
+
+def send(connection: sa.Connection, lease: Lease, number: int, fence: int, blob: str, sha256: str) -> None:
+    """A silo's message is there. fence: under which the round was begun. The caller commits. Raises StaleFence, and
+    RoundClosed when it comes too late."""
+    table = silo_round.c
+    sent = sa.update(silo_round).where(table.job_id == lease.job_id, table.number == number, table.fence == fence)
+    with translated():
+        connection.execute(sent.values(sent_fence=lease.fence, blob=blob, sha256=sha256))
+
+
+_round, _parent, _child = federated_round.alias(), silo.alias(), silo.alias()
+
+
+def due() -> sa.ColumnElement[bool]:
+    """Of a row of `job`: whether there is something to do for a worker now. Of a silo: a round without its message; of
+    a federated job: no round is open and no steward waited for, or one is complete or overdue. Any other job: yes."""
+    answered = sa.exists().where(
+        silo_round.c.job_id == job.c.id, silo_round.c.number == _round.c.number, silo_round.c.blob.is_not(None)
+    )
+    asked = (
+        sa.select(_round.c.number)
+        .join(_child, _child.c.parent_id == _round.c.job_id)
+        .where(_child.c.job_id == job.c.id, _round.c.closed_at.is_(None), ~answered)
+        .correlate(job)
+        .exists()
+    )
+    is_silo = sa.or_(
+        sa.exists().where(_child.c.job_id == job.c.id).correlate(job),
+        sa.exists().where(invitation.c.job_id == job.c.id).correlate(job),
+    )
+    siblings = sa.select(_parent.c.job_id).where(_parent.c.parent_id == job.c.id).correlate(job)
+    is_federated = siblings.exists()
+    held_up = sa.exists().where(reservation.c.job_id == _parent.c.job_id, reservation.c.waits)
+    open_round_ = (
+        sa.select(_round.c.number).where(_round.c.job_id == job.c.id, _round.c.closed_at.is_(None)).correlate(job)
+    )
+    overdue = open_round_.where(_round.c.closes_at <= sa.func.clock_timestamp())
+    return sa.case(
+        (is_silo, asked),
+        (
+            is_federated,
+            sa.or_(
+                sa.and_(~open_round_.exists(), ~siblings.where(held_up).exists()),
+                overdue.exists(),
+                sa.and_(open_round_.exists(), ~_unanswered(job.c.id)),
+            ),
+        ),
+        else_=sa.true(),
+    )
+
+
+def complete(connection: sa.Connection, parent_id: str) -> bool:
+    """Whether every silo that has not left has sent its message of the round that is open."""
+    return bool(connection.execute(sa.select(~_unanswered(sa.literal(parent_id)))).scalar_one())
+
+
+def _unanswered(parent_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """Whether some silo that takes part has not sent its message of the open round."""
+    of, member, owner = federated_round.alias(), silo.alias(), job.alias()
+    message = sa.exists().where(
+        silo_round.c.job_id == member.c.job_id, silo_round.c.number == of.c.number, silo_round.c.blob.is_not(None)
+    )
+    waited_for = (
+        sa.select(member.c.job_id)
+        .join(of, of.c.job_id == member.c.parent_id)
+        .join(owner, owner.c.id == member.c.job_id)
+        .where(member.c.parent_id == parent_id, of.c.closed_at.is_(None), owner.c.status.not_in(ENDED), ~message)
+    )
+    return waited_for.correlate_except(of, member, owner, silo_round).exists()
