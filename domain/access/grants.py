@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from domain.kit.ids import new_id
 from domain.kit.refusals import Conflict, Invalid, NotFound
-from domain.kit.tables import api_key, file, job_file, release
+from domain.kit.tables import api_key, file, job, job_file, release, silo
 from dpcore.terms import accounting
 from ledger import grants
 from ledger.budgets import Balance, as_balance
@@ -19,6 +19,7 @@ from ledger.tables import budget, budget_grant
 
 # Made once: an alias copies every column of its table.
 _budget, _use, _of = budget.alias(), job_file.alias(), release.alias()
+_silo, _member = silo.alias(), job.alias()
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,18 @@ def readable_budgets(viewer: Viewer) -> sa.Select[Any]:
 
 
 def sees_job(viewer: Viewer, job_id: sa.Column[str]) -> sa.ColumnElement[bool]:
-    """Whether a job uses no budget but visible ones."""
+    """Whether a job uses no budget of the viewer's tenant but visible ones; a federated job by its silos."""
     if viewer.may("steward"):
         return sa.true()
-    hidden = sa.select(_use.c.job_id).where(_use.c.job_id == job_id, _use.c.budget_id.not_in(visible_budgets(viewer)))
-    return ~hidden.correlate(job_id.table).exists()
+    not_visible = _use.c.budget_id.not_in(visible_budgets(viewer))
+    hidden = sa.select(_use.c.job_id).where(_use.c.job_id == job_id, not_visible)
+    hidden_silo = (
+        sa.select(_silo.c.job_id)
+        .join(_member, sa.and_(_member.c.id == _silo.c.job_id, _member.c.tenant_id == viewer.tenant_id))
+        .join(_use, _use.c.job_id == _silo.c.job_id)
+        .where(_silo.c.parent_id == job_id, not_visible)
+    )
+    return ~sa.or_(hidden.correlate(job_id.table).exists(), hidden_silo.correlate(job_id.table).exists())
 
 
 def sees_file(viewer: Viewer) -> sa.ColumnElement[bool]:

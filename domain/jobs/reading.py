@@ -42,7 +42,9 @@ def page_of_tenant(viewer: Viewer) -> sa.Select[Any]:
 
 def _seen_by(viewer: Viewer) -> sa.Select[Any]:
     # Correlated by hand: this one lies two levels deep, where SQLAlchemy would read the whole job table instead.
-    own = sa.select(sa.func.min(reservation.c.id)).where(reservation.c.job_id == job.c.id).correlate(job)
+    # A federated job has no reservation and no file: it shows those of its own tenant's silo.
+    accounted = sa.func.coalesce(job.c.silo_job, job.c.id)
+    own = sa.select(sa.func.min(reservation.c.id)).where(reservation.c.job_id == accounted).correlate(job)
     first = own.scalar_subquery()
     steps = sa.select(sa.func.array_agg(aggregate_order_by(phase.c.steps_authorised, phase.c.ordinal))).where(
         phase.c.reservation_id == first
@@ -52,11 +54,11 @@ def _seen_by(viewer: Viewer) -> sa.Select[Any]:
             "budget", entry.c.budget_id, "seq", entry.c.seq, "hash", sa.func.encode(entry.c.hash, "hex")
         )
     ).where(entry.c.reservation_id == first, entry.c.kind == "reserve")
-    training = sa.select(sa.func.min(job_file.c.file_id)).where(job_file.c.job_id == job.c.id)
+    training = sa.select(sa.func.min(job_file.c.file_id)).where(job_file.c.job_id == accounted)
     task = (
         sa.select(sa.func.min(_source.c.task))
         .join(job_file, job_file.c.file_id == _source.c.id)
-        .where(job_file.c.job_id == job.c.id)
+        .where(job_file.c.job_id == accounted)
     )
     results = (
         sa.select(sa.func.array_agg(aggregate_order_by(release.c.file_id, release.c.kind)))  # the adapter first
