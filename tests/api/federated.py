@@ -4,9 +4,9 @@ from typing import Any
 
 import httpx
 
+from tests.api.attacks import INVITATIONS
 from tests.api.conftest import JOBS, World
 
-INVITATIONS = "/v1/invitations"
 METHOD = "federated-lora"
 OPTIONS = {"r": 2, "rounds": 4, "hyperparameters": {"batch_size": 20}}
 

@@ -6,8 +6,9 @@ import pytest
 import sqlalchemy as sa
 
 from domain.kit.tables import invitation, job
+from tests.api.attacks import INVITATIONS, difference
 from tests.api.conftest import JOBS, PRIVATE, World
-from tests.api.federated import INVITATIONS, METHOD, accept, accepted, federated, federated_body, invite, method
+from tests.api.federated import METHOD, accept, accepted, federated, federated_body, invite, method
 
 pytestmark = pytest.mark.usefixtures("quick_checks")
 
@@ -117,21 +118,22 @@ def test_what_a_guest_cannot_take_part_with_is_named(
     asked = invite(world, training["id"]).json()["id"]
     path = f"{INVITATIONS}/{asked}"
     other_labels = world.upload(form=PRIVATE | {"labels": "0,1,2"}, tenant="two").json()["id"]
-    texts = b"".join(b'{"text": "number %d"}\n' % i for i in range(400))
-    form = {name: value for name, value in PRIVATE.items() if name != "labels"} | {"task": "language-modeling"}
-    other_task = world.upload(texts, form, "rows.jsonl", tenant="two")
+    pairs = b"text,text_pair,label\n" + b"".join(b"one %d,other %d,%d\n" % (i, i, i % 2) for i in range(400))
+    other_task = world.upload(pairs, PRIVATE | {"task": "pair"}, tenant="two").json()["id"]
     users = b"text,label,user\n" + b"".join(b"of user %d,%d,u%d\n" % (i, i % 2, i) for i in range(400))
     unit = {"privacy_budget[unit]": "user", "privacy_budget[max_records_per_user]": "1", "columns[user]": "user"}
     other_unit = world.upload(users, PRIVATE | unit, tenant="two").json()["id"]
-    for file, code in ((other_labels, "labels_differ"), (other_unit, "units_differ"), (training["id"], "not_found")):
+    for file, code in (
+        (other_task, "tasks_differ"),
+        (other_labels, "labels_differ"),
+        (other_unit, "units_differ"),
+        (training["id"], "not_found"),
+    ):
         for call in ("estimate", "accept"):
             answer = world.post(
                 f"{path}/{call}", {"training_file": file, "privacy": {"epsilon": 1}}, "steward", tenant="two"
             )
             assert (refused(answer)[1], answer.json()["error"]["param"]) == (code, "training_file")
-    if True:
-        print(other_task.text)
-        assert refused(accept(world, asked, other_task.json()["id"])) == (400, "tasks_differ")
     for privacy in ({}, {"epsilon": 1.0, "share": 0.1}):
         assert refused(accept(world, asked, theirs["id"], privacy=privacy)) == (400, "invalid_request")
     assert refused(accept(world, asked, theirs["id"], "analyst")) == (403, "missing_scope")
@@ -197,6 +199,8 @@ def test_a_job_takes_accepted_invitations_that_ask_for_the_same(
         answer = world.post(JOBS, federated_body(training["id"], silos, **options))
         assert refused(answer) == expected
         assert answer.json()["error"]["param"] == f"method.{METHOD}.silos"
+    told = [world.post(JOBS, federated_body(training["id"], [id])) for id in (foreign, "inv-nothing")]
+    assert difference(*told, (foreign, "inv-nothing")) == ""
     assert balance(world, training, "one") == before
     federated(world, training["id"], [good])
     assert refused(world.post(JOBS, federated_body(training["id"], [good]))) == (409, "invitation_not_accepted")
