@@ -243,3 +243,27 @@ def test_an_invitation_whose_row_is_damaged_ends_no_list(world: World, training:
     with world.engine("superuser").begin() as connection:
         connection.execute(sa.text("SET LOCAL session_replication_role = replica"))
         connection.execute(sa.delete(invitation).where(invitation.c.id == bad))
+
+
+def test_rounds_are_read_with_one_statement_and_only_where_there_are_some(
+    world: World, training: dict[str, Any], theirs: dict[str, Any]
+) -> None:
+    made = federated(world, training["id"], [accepted(world, training["id"], theirs["id"])])
+    read: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        read.append(statement)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    try:
+        for path, most in (
+            (JOBS, 1),
+            (f"{JOBS}/{made['id']}", 1),
+            (f"{JOBS}/{world.submit(training['id'], 1.0)['id']}", 0),
+        ):
+            read.clear()
+            assert world.get(path).status_code == 200
+            assert sum("federated_round" in statement for statement in read) == most, path
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", note)
+    world.post(f"{JOBS}/{made['id']}/cancel")
