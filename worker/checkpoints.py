@@ -51,6 +51,7 @@ def discard(engine: sa.Engine, store: Store, job_id: str) -> None:
     """Forget a finished job's checkpoints, those that an attempt wrote but did not live to record included."""
     with _untidy(job_id):
         delete_all(store, _prefix(job_id))
+        delete_all(store, f"exchange/{job_id}/")
         with engine.begin() as connection:  # blobs first: as long as there is a row, somebody tries again
             connection.execute(sa.delete(checkpoint).where(checkpoint.c.job_id == job_id))
 

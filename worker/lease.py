@@ -10,6 +10,7 @@ from types import TracebackType
 
 import sqlalchemy as sa
 
+from domain.federated.rounds import due
 from domain.jobs import life
 from domain.kit.tables import job
 from ledger import work
@@ -40,6 +41,7 @@ def worth_claiming(connection: sa.Connection, job_id: str) -> bool:
                 ~work_table.c.stop_requested,  # the reconciler ends it
                 ~sa.exists().where(reservation.c.job_id == job.c.id, reservation.c.waits),
                 ~FROZEN,
+                due(),
                 sa.or_(work_table.c.lease_until.is_(None), work_table.c.lease_until < sa.func.clock_timestamp()),
             )
         ).first()
@@ -47,11 +49,12 @@ def worth_claiming(connection: sa.Connection, job_id: str) -> bool:
     )
 
 
-def claim(connection: sa.Connection, job_id: str, seconds: float) -> Lease | None:
+def claim(connection: sa.Connection, job_id: str, seconds: float, *, paid: bool = True) -> Lease | None:
     """Take the lease and show the job as running; None when somebody else has it or there is nothing left to do.
+    paid: as in `ledger.work.claim`.
 
     Raises AlreadySettled when the job's row forbids what the ledger allows; the lease must then be rolled back."""
-    lease = work.claim(connection, job_id, f"{socket.gethostname()}:{os.getpid()}", seconds)
+    lease = work.claim(connection, job_id, f"{socket.gethostname()}:{os.getpid()}", seconds, paid=paid)
     if lease is None:
         return None
     life.started(connection, job_id)

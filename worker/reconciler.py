@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
+from domain.federated.rounds import due, left_behind
 from domain.jobs import life
 from domain.jobs.expiry import end_expired
 from domain.jobs.hints import HINT_ERRORS, send_hint, waiting
@@ -18,6 +19,7 @@ from ledger.tables import reservation, work
 from ledger.work import LONGEST_LEASE
 from worker import checkpoints, ends
 from worker.errors import Refused
+from worker.federated.ending import end_left_behind
 from worker.lease import FROZEN
 from worker.log import log
 from worker.metrics import LOOKS
@@ -72,6 +74,8 @@ def reconcile(engine: sa.Engine, store: Store, settings: WorkerSettings) -> None
     end_expired(engine)
     for job_id in _open_jobs(engine, _fruitless >= settings.max_attempts, ~_paused):
         _end(engine, job_id, lambda c, job_id: ends.fail(c, job_id, None, GAVE_UP))
+    for job_id in _open_jobs(engine, left_behind()):
+        _end(engine, job_id, end_left_behind)
     _forget_hints_for_frozen(engine)
     _hint(engine, settings)
     checkpoints.tidy(engine, store)
@@ -135,7 +139,7 @@ def _hint(engine: sa.Engine, settings: WorkerSettings) -> None:
     )
     missing = sa.or_(job.c.hinted_at.is_(None), used_up, may_be_lost)
     with engine.begin() as connection:
-        wanted = _select(_unleased, ~work.c.stop_requested, ~FROZEN, ~_waits, ~_paused, missing)
+        wanted = _select(_unleased, ~work.c.stop_requested, ~FROZEN, ~_waits, ~_paused, due(), missing)
         wanted = wanted.with_for_update(of=job, skip_locked=True)
         jobs = connection.execute(wanted).scalars().all()
         life.hinted(connection, jobs)
