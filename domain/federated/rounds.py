@@ -1,6 +1,7 @@
 """The rounds of a federated job as the database has them: opened and closed by its worker, begun and answered by those
 of its silos, each under its own fence. Only the database's clock counts."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -145,9 +146,10 @@ def members(connection: sa.Connection, parent_id: str) -> list[Member]:
 
 def times_counted(connection: sa.Connection, parent_id: str) -> dict[str, int]:
     """In how many rounds the message of each silo counted."""
-    came = sa.func.jsonb_array_elements_text(federated_round.c.came).column_valued("name")
-    counted = sa.select(came, sa.func.count()).where(federated_round.c.job_id == parent_id).group_by(came)
-    return {name: int(times) for name, times in connection.execute(counted)}
+    closed = sa.select(federated_round.c.came).where(
+        federated_round.c.job_id == parent_id, federated_round.c.came.is_not(None)
+    )
+    return Counter(name for came in connection.execute(closed).scalars() for name in came)
 
 
 @dataclass(frozen=True)
@@ -219,7 +221,7 @@ def due() -> sa.ColumnElement[bool]:
     """Of a row of `job`: whether there is something to do for a worker now. Of a silo: a round without its message; of
     a federated job: no round is open and no steward waited for, or one is complete or overdue. Any other job: yes."""
     answered = sa.exists().where(
-        silo_round.c.job_id == job.c.id, silo_round.c.number == _round.c.number, silo_round.c.blob.is_not(None)
+        silo_round.c.job_id == _child.c.job_id, silo_round.c.number == _round.c.number, silo_round.c.blob.is_not(None)
     )
     asked = (
         sa.select(_round.c.number)

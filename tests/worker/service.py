@@ -72,7 +72,15 @@ class Service:
         self.train_file = self.add_file(*tiny.rows(DECLARED, seed=1), private=True)
         self.eval_file = self.add_file(*tiny.rows(100, seed=2), private=False)
 
-    def add_file(self, texts: Sequence[str], labels: Sequence[int], *, private: bool) -> str:
+    def add_file(
+        self,
+        texts: Sequence[str],
+        labels: Sequence[int],
+        *,
+        private: bool,
+        tenant_id: str = "tenant_a",
+        budget_id: str = "budget_a",
+    ) -> str:
         """A checked file, as ingest leaves it."""
         id = new_id("file", "-")
         path = self.folder / id
@@ -83,8 +91,8 @@ class Service:
         stored = put_file(self.store, f"files/{id}", path)
         values: dict[str, Any] = {"purpose": "evals"}
         if private:
-            values = {"purpose": "fine-tune", "budget_id": "budget_a", "declared_size": DECLARED}
-        values |= {"id": id, "tenant_id": "tenant_a", "task": "classification", "filename": "rows.jsonl", "bytes": 1}
+            values = {"purpose": "fine-tune", "budget_id": budget_id, "declared_size": DECLARED}
+        values |= {"id": id, "tenant_id": tenant_id, "task": "classification", "filename": "rows.jsonl", "bytes": 1}
         values |= {"status": "processed", "sha256": "0" * 64, "labels": list(tiny.LABELS), "max_length": MAX_LENGTH}
         with self.api.begin() as c:
             c.execute(file.insert().values(**values, blob=stored.name, binding=bind(c, stored, values)))

@@ -1,0 +1,173 @@
+"""Two tenants, three silos, and a job over them: submitted by the domain, worked on in this process, turn by turn."""
+
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import Any
+
+import sqlalchemy as sa
+
+from domain.access.grants import Viewer
+from domain.federated import invitations, rounds
+from domain.federated.invitations import Proposal, Terms
+from domain.federated.submitting import submit_federated
+from domain.jobs.resolving import Wanted, plan_job
+from domain.kit.ids import new_id
+from domain.kit.settings import WorkerSettings
+from domain.kit.tables import api_key, federated_round, file, job, silo_round, tenant
+from domain.models.allow_list import base_models
+from ledger.budgets import Reference, open_budget
+from ledger.tables import budget, phase, reservation
+from tests.worker import tiny
+from tests.worker.service import DECLARED, Service
+from worker.attempt import attempt
+
+HOST = Viewer("key_a", "tenant_a", frozenset({"steward", "analyst"}))
+GUEST = Viewer("key_b", "tenant_b", frozenset({"steward", "analyst"}))
+ROUNDS = 4
+QUICK = {"rounds": ROUNDS, "round_seconds": 0.1, "patience_seconds": 60.0, "r": 2}
+NUMBERS = {"batch_size": 80}
+FAST = 0.05
+
+
+class Federation:
+    """A federated job of tenant a, on its own file and on two files of tenant b."""
+
+    def __init__(self, service: Service, settings: WorkerSettings, **options: Any) -> None:
+        self.service, self.settings = service, settings
+        self.engine = sa.create_engine(settings.database_url.get_secret_value(), poolclass=sa.NullPool)
+        self.models = base_models(settings)
+        self.options = {**QUICK, **options}
+        with service.api.begin() as c:
+            c.execute(tenant.insert().values(id="tenant_b", name="b"))
+            key = {"id": "key_b", "tenant_id": "tenant_b", "name": "b", "prefix": "q", "mac": b"n"}
+            c.execute(api_key.insert().values(**key, scopes=["steward", "analyst"]))
+        self.files = [self._file(f"budget_b{number}", seed=10 + number) for number in (1, 2)]
+
+    def _file(self, budget_id: str, seed: int) -> str:
+        with self.service.api.begin() as c:
+            open_budget(
+                c,
+                id=budget_id,
+                tenant_id="tenant_b",
+                name=budget_id,
+                epsilon=Decimal(100),
+                delta=Decimal("1e-5"),
+                unit="record",
+                max_records_per_user=None,
+                reference=Reference(0.05, 200),
+            )
+        return self.service.add_file(
+            *tiny.rows(DECLARED, seed=seed), private=True, tenant_id="tenant_b", budget_id=budget_id
+        )
+
+    def invite(self, number: int, **asked: Any) -> str:
+        """An invitation of tenant b, accepted with one of its files."""
+        proposal = Proposal(
+            guest="tenant_b",
+            model="tiny",
+            training_file=self.service.train_file,
+            options=self.options,
+            hyperparameters=NUMBERS,
+            seed=None,
+            note=None,
+            days=7,
+        )
+        with self.service.api.begin() as c:
+            made = invitations.propose(c, HOST, self.models, proposal)
+        with self.service.api.begin() as c:
+            terms = Terms(training_file=self.files[number], epsilon=None, share=0.25, queue_days=None)
+            invitations.accept(c, GUEST, self.models, self.service.store, made, terms, check_first=True)
+        return made
+
+    def submit(self, *, silos: int = 3, validation: bool = True, **options: Any) -> str:
+        """The federated job's id."""
+        invited = [self.invite(number) for number in range(silos - 1)]
+        job_id = new_id("ftjob", "-")
+        wanted = Wanted(
+            model="tiny",
+            training_file=self.service.train_file,
+            validation_file=self.service.eval_file if validation else None,
+            method="federated-lora",
+            options={**self.options, **options, "silos": invited},
+            hyperparameters=NUMBERS,
+            epsilon=None,
+            delta=None,
+            seed=None,
+            suffix=None,
+            metadata={},
+            share=0.25,
+        )
+        with self.service.api.begin() as c:
+            planned = plan_job(c, HOST, self.models, invitations.with_public_seed(wanted))
+            submit_federated(c, planned, self.service.store, job_id=job_id, viewer=HOST, check_first=True)
+        return job_id
+
+    def silos(self, job_id: str) -> dict[str, str]:
+        """The silos' jobs by name, of those that have not left."""
+        with self.service.api.connect() as c:
+            return dict(sorted(rounds.taking_part(c, job_id).items()))
+
+    def go(self, job_id: str) -> None:
+        """One attempt."""
+        attempt(self.engine, self.settings, job_id)
+
+    def due(self, job_id: str) -> bool:
+        """Whether a worker would take it up."""
+        with self.engine.connect() as c:
+            return bool(c.scalar(sa.select(rounds.due()).where(job.c.id == job_id)))
+
+    def turns(self, job_id: str, most: int = 60) -> Iterator[str]:
+        """Each job that was worked on, one after the other as they are due, until the federated one has ended."""
+        silos = self.silos(job_id)
+        for _ in range(most):
+            for each in [job_id, *silos.values()]:
+                if self.status(each) in ("queued", "running") and self.due(each):
+                    self.go(each)
+                    yield each
+            if self.status(job_id) not in ("queued", "running"):
+                return
+        raise AssertionError(f"{job_id} has not ended after {most} turns: {self.story(job_id)}")
+
+    def run(self, job_id: str, most: int = 60) -> str:
+        """To its end; answers the status."""
+        for _ in self.turns(job_id, most):
+            pass
+        return self.status(job_id)
+
+    def status(self, job_id: str) -> str:
+        with self.service.api.connect() as c:
+            return str(c.scalar(sa.select(job.c.status).where(job.c.id == job_id)))
+
+    def authorised(self, job_id: str) -> int:
+        """Steps of a silo's job that are paid for."""
+        with self.service.api.connect() as c:
+            steps = sa.select(sa.func.sum(phase.c.steps_authorised)).join(
+                reservation, reservation.c.id == phase.c.reservation_id
+            )
+            return int(c.scalar(steps.where(reservation.c.job_id == job_id)) or 0)
+
+    def story(self, job_id: str) -> list[Mapping[str, Any]]:
+        """The rounds, with who came."""
+        with self.service.api.connect() as c:
+            found = c.execute(
+                sa.select(federated_round).where(federated_round.c.job_id == job_id).order_by(federated_round.c.number)
+            )
+            return list(found.mappings())
+
+    def parts(self, silo_job: str) -> list[Mapping[str, Any]]:
+        """A silo's rounds."""
+        with self.service.api.connect() as c:
+            found = c.execute(
+                sa.select(silo_round).where(silo_round.c.job_id == silo_job).order_by(silo_round.c.number)
+            )
+            return list(found.mappings())
+
+    def balances(self) -> dict[str, tuple[list[int], list[int]]]:
+        """Spent and reserved of each budget."""
+        with self.service.api.connect() as c:
+            rows = c.execute(sa.select(budget.c.id, budget.c.spent, budget.c.reserved))
+            return {row.id: (list(row.spent), [int(x) for x in row.reserved]) for row in rows}
+
+    def file_row(self, file_id: str) -> Mapping[str, Any]:
+        with self.service.api.connect() as c:
+            return dict(c.execute(sa.select(file).where(file.c.id == file_id)).mappings().one())
