@@ -302,6 +302,8 @@ class OperatorSettings(FileSettings):
     """The API's TACIT_DATABASE_URL: its login is to be a member of tacit_api."""
     worker_database_url: SecretStr
     """The workers' TACIT_DATABASE_URL: its login is to be a member of tacit_worker."""
+    silo_database_urls: dict[SiloName, SecretStr] = Field(default_factory=dict)
+    """TACIT_DATABASE_URL of each silo's worker, by the silo's name: its login is to work for that silo alone."""
     key_pepper: HexSecret
 
 
