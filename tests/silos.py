@@ -22,7 +22,7 @@ class Installation:
     """Of each silo."""
 
     def place(self, name: str) -> Path:
-        return self.folder / name
+        return self.folder / ("blobs" if name == "general" else name)
 
     def worker(self, silo: str | None, **other: Any) -> WorkerSettings:
         """A worker's settings; other: in place of what it should have."""
