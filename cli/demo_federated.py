@@ -35,7 +35,7 @@ def federated_demo(data: Path, scratch: Path) -> dict[str, Any]:
         watch.lap("start")
         host, guest = Client(url, admin_key), Client(url, _guest_key(data, scratch))
         console.print(
-            f"Two tenants share the service on {url}, and neither sees the other's rows: hospital and clinic."
+            f"Two tenants share the service on {url}: a hospital and a clinic, each with rows of its own."
         )
         console.rule("Each steward opens budgets and uploads rows")
         own = _private(host, paths[0], "hospital")

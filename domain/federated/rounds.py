@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from domain.kit.statuses import ENDED
 from domain.kit.tables import federated_round, invitation, job, silo, silo_round
 from ledger.errors import translated
-from ledger.tables import reservation
+from ledger.tables import reservation, work
 from ledger.work import Lease
 
 Role = Literal["federated", "silo"]
@@ -112,14 +112,25 @@ def messages(connection: sa.Connection, parent_id: str, number: int) -> list[Sen
     return [Sent(*row) for row in rows]
 
 
-def taking_part(connection: sa.Connection, parent_id: str) -> dict[str, str]:
-    """The jobs of the silos that have not left, by name."""
+@dataclass(frozen=True)
+class Working:
+    """A silo that has not left. place: whose worker has its job, as in `ledger.work.silo`."""
+
+    name: str
+    job_id: str
+    place: str | None
+
+
+def taking_part(connection: sa.Connection, parent_id: str) -> list[Working]:
+    """The silos that have not left, in the order of their names."""
     rows = connection.execute(
-        sa.select(silo.c.name, silo.c.job_id)
+        sa.select(silo.c.name, silo.c.job_id, work.c.silo)
         .join(job, job.c.id == silo.c.job_id)
+        .join(work, work.c.job_id == silo.c.job_id)
         .where(silo.c.parent_id == parent_id, job.c.status.not_in(ENDED))
+        .order_by(silo.c.name)
     )
-    return {row.name: row.job_id for row in rows}
+    return [Working(*row) for row in rows]
 
 
 @dataclass(frozen=True)

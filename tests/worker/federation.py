@@ -105,7 +105,7 @@ class Federation:
     def silos(self, job_id: str) -> dict[str, str]:
         """The silos' jobs by name, of those that have not left."""
         with self.service.api.connect() as c:
-            return dict(sorted(rounds.taking_part(c, job_id).items()))
+            return {each.name: each.job_id for each in rounds.taking_part(c, job_id)}
 
     def go(self, job_id: str) -> None:
         """One attempt."""

@@ -110,13 +110,13 @@ class Coordinator(Training):
         self._require_going()
         with needs_services(), self.engine.connect() as connection:
             now = rounds.newest(connection, self.lease.job_id)
-            jobs = rounds.taking_part(connection, self.lease.job_id)
-        if len(jobs) < plan.options.least_silos and (now is None or now.number < state.round):
+            here = rounds.taking_part(connection, self.lease.job_id)
+        if len(here) < plan.options.least_silos and (now is None or now.number < state.round):
             raise TOO_FEW
         if now is None or now.number < state.round:
             self._open(plan, state)
-            for job_id in jobs.values():
-                hint(self.settings, job_id)
+            for silo in here:
+                hint(self.settings, silo.job_id, silo.place)
         if now is not None and now.number == state.round and now.closed:
             return now
         ready = wait_for(self.settings, lambda: self._ready(state.round), self._require_going)
