@@ -14,10 +14,10 @@ from cli.demo import DemoTask, measured_alone
 from cli.demo_stack import Watch, running
 from dpcore.terms.tasks import DEFAULT_KIND
 
-ROWS, EVALUATED = 2000, 600
+ROWS, EVALUATED = 1500, 600
 """Made-up notes of each file, and public ones."""
 EPSILON, DELTA = 8.0, 1e-5
-ROUNDS, BATCH = 20, 400
+ROUNDS, BATCH = 15, 250
 LEARNT = 0.15  # how far above chance the made-up task must be learnt
 WORKERS = 4  # one for each silo, and one for the job itself
 METHOD = "federated-lora"
