@@ -4,7 +4,7 @@ from pydantic import BaseModel, Field
 
 from api.jobs.privacy import Finite
 from domain.federated.invitations import METHOD
-from domain.federated.reading import Part, State, longest_message
+from domain.federated.reading import FederatedPart, SiloState, longest_message
 from domain.jobs.resolving import Planned
 from dpcore.terms.facts import ModelFacts
 from dpcore.terms.methods.federated_lora import Options
@@ -17,7 +17,7 @@ class JobSilo(BaseModel):
     own: bool = Field(description="whether it is of the caller's tenant")
     tenant: str | None = Field(description="the guest, as it was invited; null for the job's own training file")
     job: str | None = Field(description="the silo's own job, where that is of the caller's tenant")
-    state: State = Field(
+    state: SiloState = Field(
         description="waiting: no round is open; working: its message of the open round is awaited; sent: that is "
         "there, or the silo took part to the end; left: it takes part no longer"
     )
@@ -48,7 +48,7 @@ class PlannedRounds(Finite):
     model_ratio: float = Field(description="how many times that the whole model is")
 
 
-def silos_of(part: Part | None) -> list[JobSilo] | None:
+def silos_of(part: FederatedPart | None) -> list[JobSilo] | None:
     """Null for all but a federated job."""
     if part is None or part.silos is None:
         return None
@@ -67,7 +67,7 @@ def silos_of(part: Part | None) -> list[JobSilo] | None:
     ]
 
 
-def rounds_of(part: Part | None) -> JobRounds | None:
+def rounds_of(part: FederatedPart | None) -> JobRounds | None:
     """Null for a job that has none."""
     if part is None:
         return None

@@ -13,7 +13,7 @@ from api.jobs.privacy import Finite, JobPrivacy, privacy_of
 from domain.access.grants import HeldGrant
 from domain.federated.invitations import METHOD as FEDERATED
 from domain.federated.invitations import with_public_seed
-from domain.federated.reading import Part
+from domain.federated.reading import FederatedPart
 from domain.jobs.events import EventName
 from domain.jobs.life import Detail
 from domain.jobs.resolving import Planned, Wanted, budget_left
@@ -237,7 +237,8 @@ class Job(BaseModel):
     )
     status: Status
     status_detail: Detail | None = Field(
-        description="what the six statuses leave open: waiting_for_approval and paused (queued, nobody begins it), "
+        description="what the six statuses leave open: waiting_for_approval, waiting_for_silos (its federated job is "
+        "not there yet) and paused (queued, nobody begins it), "
         "pausing and cancelling (running, until its worker lets go), rejected and expired (cancelled)"
     )
     queue_position: int | None = Field(
@@ -303,7 +304,7 @@ class ReleasedCheckpoint(BaseModel):
 
 
 def job_of(
-    row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | None = None, part: Part | None = None
+    row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | None = None, part: FederatedPart | None = None
 ) -> Job:
     """A row of domain.jobs.reading.of_tenant, with its part in a federated job where it has one. One that makes no job
     is shown as such, so that no list ends at it."""
@@ -314,7 +315,7 @@ def job_of(
         return _damaged(row)
 
 
-def _whole(row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | None, part: Part | None) -> Job:
+def _whole(row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | None, part: FederatedPart | None) -> Job:
     method, done = row.method, [int(steps) for steps in row.steps_by_phase]
     total = sum(phase["steps"] for phase in row.plan["phases"]) if "phases" in row.plan else row.plan["steps"]
     numbers = method[method["type"]]["hyperparameters"]

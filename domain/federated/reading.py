@@ -16,13 +16,13 @@ from dpcore.terms.federated import payload
 from dpcore.terms.methods.federated_lora import Options
 from dpcore.terms.tasks import TaskKind
 
-State = Literal["waiting", "working", "sent", "left"]
+SiloState = Literal["waiting", "working", "sent", "left"]
 """waiting: no round is open; working: its message of the open round is awaited; sent: that is there, or the silo took
 part to the end; left: it ended before that, for whatever reason."""
 
 
 @dataclass(frozen=True)
-class Message:
+class MessageSize:
     """The longest message of a round, by arithmetic on shapes. ratio: how many times that the whole model is."""
 
     bytes: int
@@ -38,14 +38,14 @@ class Member:
     own: bool
     guest: str | None
     job: str | None
-    state: State
+    state: SiloState
     declared_size: int
     sent: int
     missed: int
 
 
 @dataclass(frozen=True)
-class Part:
+class FederatedPart:
     """Of a federated job: its silos. Of a silo's job: silos is None, and parent its federated job where that is of the
     viewer's tenant. done, open: rounds of the federated job that are closed, and the number of the open one; sent and
     missed are the silo's own, None of a federated job. message: None for a model that is not there now."""
@@ -57,18 +57,18 @@ class Part:
     open: int | None
     sent: int | None
     missed: int | None
-    message: Message | None
+    message: MessageSize | None
 
 
-def longest_message(options: Options, facts: ModelFacts, *, labels: int, task: TaskKind) -> Message:
+def longest_message(options: Options, facts: ModelFacts, *, labels: int, task: TaskKind) -> MessageSize:
     """Of all rounds, for a model of these facts."""
     numbers = max(payload.numbers(options, facts, labels=labels, task=task, round=round) for round in options.kinds)
-    return Message(payload.message_bytes(numbers), payload.ratio(facts.parameters, numbers))
+    return MessageSize(payload.message_bytes(numbers), payload.ratio(facts.parameters, numbers))
 
 
 def parts(
     connection: sa.Connection, viewer: Viewer, models: Mapping[str, BaseModelFacts], rows: Sequence[sa.Row[Any]]
-) -> dict[str, Part]:
+) -> dict[str, FederatedPart]:
     """By job, for those rows of `domain.jobs.reading` that are federated or silos: one statement, and none where there
     are none. A row that cannot be read has no part."""
     theirs = [row for row in rows if isinstance(row.method, dict) and row.method.get("type") == METHOD]
@@ -135,12 +135,12 @@ def _count(table: sa.FromClause, *which: sa.ColumnElement[bool]) -> sa.ScalarSel
 
 def _part(
     viewer: Viewer, models: Mapping[str, BaseModelFacts], row: sa.Row[Any], members: Sequence[sa.Row[Any]]
-) -> Part:
+) -> FederatedPart:
     options = Options.model_validate(row.plan["options"])
     own = next(m for m in members if m.job_id == (row.silo_job or row.id))
     known = models.get(row.model)
     federated = row.silo_job is not None
-    return Part(
+    return FederatedPart(
         silos=tuple(_member(viewer, m) for m in members) if federated else None,
         parent=own.parent_id if not federated and own.host == viewer.tenant_id else None,
         total=options.rounds,
@@ -166,7 +166,7 @@ def _member(viewer: Viewer, row: sa.Row[Any]) -> Member:
     )
 
 
-def _state(row: sa.Row[Any]) -> State:
+def _state(row: sa.Row[Any]) -> SiloState:
     if row.status in ("failed", "cancelled"):
         return "left"
     if row.status == "succeeded" or row.answered:

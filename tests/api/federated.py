@@ -15,9 +15,11 @@ def method(**options: Any) -> dict[str, Any]:
     return {"type": METHOD, METHOD: OPTIONS | options}
 
 
-def invite(world: World, file: str, guest: str = "tenant_two", scope: str = "analyst", **body: Any) -> httpx.Response:
+def invite(
+    world: World, file: str, guest: str = "tenant_two", scope: str = "analyst", tenant: str = "one", **body: Any
+) -> httpx.Response:
     asked = {"guest": guest, "model": "minilm-l6", "training_file": file, "method": method()}
-    return world.post(INVITATIONS, asked | body, scope)
+    return world.post(INVITATIONS, asked | body, scope, tenant=tenant)
 
 
 def accept(
