@@ -163,6 +163,13 @@ def times_counted(connection: sa.Connection, parent_id: str) -> dict[str, int]:
     return Counter(name for came in connection.execute(closed).scalars() for name in came)
 
 
+def any_counted(connection: sa.Connection, parent_id: str, least: int) -> bool:
+    """Whether in some round at least so many silos' messages counted."""
+    enough = sa.func.jsonb_array_length(federated_round.c.came) >= least
+    found = sa.select(sa.exists().where(federated_round.c.job_id == parent_id, enough))
+    return bool(connection.execute(found).scalar_one())
+
+
 @dataclass(frozen=True)
 class Membership:
     """A silo's place in its federated job. status: of the federated job."""

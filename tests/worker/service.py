@@ -24,6 +24,7 @@ from domain.storage.rows import RowWriter
 from dpcore.terms.facts import read_facts
 from dpcore.terms.methods import get_method
 from dpcore.terms.program import Phase, Program, scaled
+from dpcore.terms.tasks import TaskKind, get_kind
 from dpcore.terms.teachers import teacher_job
 from ledger.budgets import Reference, open_budget
 from ledger.reserve import Charge, Priced, reserve
@@ -81,20 +82,24 @@ class Service:
         tenant_id: str = "tenant_a",
         budget_id: str = "budget_a",
         home: str = "",
+        names: Sequence[str] = tiny.LABELS,
+        task: TaskKind = "classification",
+        users: int | None = None,
     ) -> str:
-        """A checked file, as ingest leaves it."""
+        """A checked file, as ingest leaves it. names: of its labels, in its order. users: how many, row after row."""
         id = new_id("file", "-")
         path = self.folder / id
-        writer = RowWriter(path)
-        for text, label in zip(texts, labels, strict=True):
-            writer.add([text], label)
+        writer, labelled = RowWriter(path, task, users=users is not None), get_kind(task).labelled
+        for number, (text, label) in enumerate(zip(texts, labels, strict=True)):
+            writer.add([text], label if labelled else None, None if users is None else number % users)
         writer.close()
         stored = put_file(self.store, f"{home}files/{id}", path)
         values: dict[str, Any] = {"purpose": "evals"}
         if private:
             values = {"purpose": "fine-tune", "budget_id": budget_id, "declared_size": DECLARED}
-        values |= {"id": id, "tenant_id": tenant_id, "task": "classification", "filename": "rows.jsonl", "bytes": 1}
-        values |= {"status": "processed", "sha256": "0" * 64, "labels": list(tiny.LABELS), "max_length": MAX_LENGTH}
+        values |= {"id": id, "tenant_id": tenant_id, "task": task, "filename": "rows.jsonl", "bytes": 1}
+        values |= {"status": "processed", "sha256": "0" * 64, "max_length": MAX_LENGTH}
+        values |= {"labels": list(names)} if labelled else {}
         with self.api.begin() as c:
             c.execute(file.insert().values(**values, blob=stored.name, binding=bind(c, stored, values)))
         return id

@@ -31,6 +31,7 @@ from worker.log import log
 from worker.training import Training, data_phase, needs_services
 
 TOO_FEW = Refused("too_few_silos", "Fewer silos than a round needs are left: the others have left the job.")
+NO_ROUND = Refused("too_few_silos", "In no round enough silos' messages came in time: nothing was learnt.")
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,9 @@ class Coordinator(Training):
                     work.excuse_waiting(connection, self.lease)
                 return False
             state = self._next(plan, state, now)
+        with needs_services(), self.engine.connect() as connection:
+            if not rounds.any_counted(connection, self.lease.job_id, plan.options.least_silos):
+                raise NO_ROUND
         self.heartbeat.lift_limit()
         put(built.model, state.factors)
         self.spans.phase("publish")

@@ -5,15 +5,17 @@ import time
 from dataclasses import dataclass
 
 import sqlalchemy as sa
+from obstore.exceptions import NotFoundError
 
 from domain.federated import rounds
 from domain.federated.rounds import Membership, Round
 from domain.jobs.events import append_event
 from domain.kit.statuses import ENDED
 from domain.storage.blobs import get_bytes, put_bytes, require_room
+from domain.storage.sealing import Tampered
 from dpcore.checkpoint import PlanMismatch, read_step
-from dpcore.federated import message, tensors
-from dpcore.federated.silo import Silo, put
+from dpcore.federated import message
+from dpcore.federated.silo import Silo
 from dpcore.machine.micro_batches import out_of_memory
 from dpcore.mechanism.keystream import Streams
 from dpcore.terms.methods.federated_lora import Options
@@ -109,9 +111,8 @@ class SiloTraining(Training):
 
     def _round(self, part: Part, now: Round) -> bool | None:
         """One round. True when the silo's part is over with it, False when the worker must let go, None otherwise."""
-        with needs_services():
-            start = get_bytes(self.store, now.blob)
-        if not _begins_well(part, start, now):
+        start = self._start(now)
+        if start is None or not _begins_well(part, start, now):
             log.error("job %s: the factors of round %d are not this job's", self.lease.job_id, now.number)
             return self._let_wait()
         kept = self._kept(part, now.number)
@@ -128,6 +129,14 @@ class SiloTraining(Training):
         if now.number == part.options.rounds - 1:
             return self._end(part.member)
         return None
+
+    def _start(self, now: Round) -> bytes | None:
+        """What the round begins at; None where there is nothing, or not what was stored."""
+        with needs_services():
+            try:
+                return get_bytes(self.store, now.blob)
+            except (FileNotFoundError, NotFoundError, Tampered):
+                return None
 
     def _kept(self, part: Part, number: int) -> bytes | None:
         """What an earlier attempt at this round saved."""
@@ -239,18 +248,14 @@ class SiloTraining(Training):
 
 
 def _begins_well(part: Part, start: bytes, now: Round) -> bool:
-    """Whether the factors are what the round says, and of this model; they are put into it. From whoever runs the
-    coordinator: what is wrong with them is no failure of this silo's."""
+    """Whether the factors are what the round says, and of this job's model. They come from whoever runs the
+    coordinator: what is wrong with them is no failure of this silo's, and found before anything is paid."""
     if message.sha256(start) != now.sha256:
         return False
     try:
-        factors, about = tensors.loads(start)
-        if about.get("job") != part.member.parent_id or about.get("round") != now.number:
-            return False
-        put(part.built.model, factors)
-    except (ValueError, PlanMismatch):
+        return part.silo.begin(part.member.parent_id, start)[1] == now.number
+    except PlanMismatch:
         return False
-    return True
 
 
 def _message_bytes(built: Built) -> int:
