@@ -34,9 +34,7 @@ def federated_demo(data: Path, scratch: Path) -> dict[str, Any]:
     with running(data, scratch, WORKERS) as (url, admin_key):
         watch.lap("start")
         host, guest = Client(url, admin_key), Client(url, _guest_key(data, scratch))
-        console.print(
-            f"Two tenants share the service on {url}: a hospital and a clinic, each with rows of its own."
-        )
+        console.print(f"Two tenants share the service on {url}: a hospital and a clinic, each with rows of its own.")
         console.rule("Each steward opens budgets and uploads rows")
         own = _private(host, paths[0], "hospital")
         theirs = [_private(guest, path, f"clinic {number}") for number, path in enumerate(paths[1:3], start=1)]
