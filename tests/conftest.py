@@ -24,7 +24,11 @@ LOGINS = Logins(
     Login("tacit_admin", "admin-password"),
     Login("tacit_api_login", "api-password"),
     Login("tacit_worker_login", "worker-password"),
-    silos=(Login("tacit_silo_a", "silo-a-password"), Login("tacit_silo_b", "silo-b-password")),
+    silos=(
+        Login("tacit_silo_a", "silo-a-password"),
+        Login("tacit_silo_b", "silo-b-password"),
+        Login("tacit_silo_c", "silo-c-password"),
+    ),
 )
 SUPERUSER_PASSWORD = "superuser-password"
 hypothesis.settings.register_profile("untimed", deadline=None)  # a deadline is an assertion on time
@@ -64,7 +68,7 @@ class Database:
     api_url: str
     worker_url: str
     silo_urls: Mapping[str, str] = field(default_factory=dict)
-    """Of the logins for the workers of silos a and b, which are bound by `bind_silos`."""
+    """Of the logins for the workers of silos a, b and c, which are bound by `bind_silos`."""
 
     def bind_silos(self) -> None:
         from migrations.silos import bind

@@ -1,4 +1,4 @@
-"""The places of an installation with two silos: each has a folder and a master key of its own."""
+"""The places of an installation with silos: each has a folder and a master key of its own."""
 
 import json
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 from domain.kit.settings import ApiSettings, WorkerSettings
 from tests.conftest import MASTER_KEY, Database
 
-KEYS = {"general": MASTER_KEY, "exchange": "e1" * 32, "a": "a1" * 32, "b": "b1" * 32}
+KEYS = {"general": MASTER_KEY, "exchange": "e1" * 32, "a": "a1" * 32, "b": "b1" * 32, "c": "c1" * 32}
 
 
 @dataclass(frozen=True)

@@ -87,8 +87,9 @@ class Federation:
         self.own = service.train_file if plain else self.add_file("tenant_a", seed=1)
         self.files = [self.add_file("tenant_b", seed=10 + number) for number in (1, 2)]
 
-    def add_file(self, tenant_id: str, seed: int, names: Sequence[str] = tiny.LABELS) -> str:
-        """A private file under a budget of its own. names: of its labels, in its order: the same rows in any."""
+    def add_file(self, tenant_id: str, seed: int, names: Sequence[str] = tiny.LABELS, home: str = "") -> str:
+        """A private file under a budget of its own. names: of its labels, in its order: the same rows in any. home:
+        where its rows lie."""
         budget_id, users = new_id("budget"), self._kind["users"]
         with self.service.api.begin() as c:
             open_budget(
@@ -105,7 +106,7 @@ class Federation:
         texts, labels = tiny.rows(DECLARED, seed=seed)
         places = [names.index(tiny.LABELS[label]) for label in labels]
         return self.service.add_file(
-            texts, places, private=True, tenant_id=tenant_id, budget_id=budget_id, names=names, **self._kind
+            texts, places, private=True, tenant_id=tenant_id, budget_id=budget_id, names=names, home=home, **self._kind
         )
 
     def invite(self, number: int, **asked: Any) -> str:
