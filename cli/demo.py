@@ -1,16 +1,13 @@
 """`tacit demo`: one private fine-tuning job from raw rows to a refused second one, told step by step."""
 
-import contextlib
 import json
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -25,7 +22,7 @@ from rich.table import Table
 from cli import columns, demo_data, options, output
 from cli.client import ApiError, Client
 from cli.commands import adapters, jobs
-from cli.embedded import lock
+from cli.demo_stack import Watch, running
 from cli.embedded.errors import StackError
 from dpcore.terms.kind import LABEL, TEXT
 from dpcore.terms.methods import method_names
@@ -34,7 +31,6 @@ from dpcore.terms.tasks import DEFAULT_KIND, KINDS, TaskKind, get_kind, told_by
 ROWS, EVALUATED = 6000, 600  # of the made-up data
 STEPS, BATCH = 40, 256
 LEARNT = 0.15  # how far above chance the made-up task must be learnt
-START = 180.0  # seconds for the stack to come up, migrations included
 LEDGER = ["seq", "kind", "outcome", "epsilon_after", "at", "hash"]
 CAUSAL = "causal-lm"
 STOCK = Path(__file__).with_name("demo_predict.py")
@@ -86,11 +82,15 @@ def demo(
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
     learning_rate: Annotated[float | None, typer.Option()] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write every figure to this file.")] = None,
+    federated: Annotated[
+        bool, typer.Option("--federated", help="Two tenants and three files: one job that no one of them sees whole.")
+    ] = False,
 ) -> None:
     """One private fine-tuning job, end to end, on a stack of its own: made-up rows, or yours.
 
     ```text
     tacit demo
+    tacit demo --federated
     tacit demo --train train.tsv --eval dev.tsv --text sentence --epsilon 8 --json figures.json
     tacit demo --task causal-lm --train e2e.csv --eval dev.csv --prompt mr --completion ref --model gpt2=/models/gpt2
     ```
@@ -105,6 +105,13 @@ def demo(
     with tempfile.TemporaryDirectory(prefix="tacit-demo-") as name:
         scratch = Path(name)
         scratch.chmod(0o711)  # Postgres may run as another user, who must pass here
+        if federated:
+            from cli.demo_federated import federated_demo
+
+            figures = federated_demo((data or scratch / "data").absolute(), scratch)
+            if json_file is not None:
+                json_file.write_text(json.dumps(figures, indent=1) + "\n")
+            return
         if train is None or evaluation is None:
             train, evaluation = _make_data(scratch)
             labels: str | None = ",".join(demo_data.LABELS)
@@ -179,9 +186,9 @@ def _make_data(scratch: Path) -> tuple[Path, Path]:
 
 
 def _run(task: DemoTask, data: Path, scratch: Path) -> dict[str, Any]:
-    watch = _Watch()
+    watch = Watch()
     console.rule("The service")
-    with _stack(data, scratch) as (url, admin_key):
+    with running(data, scratch) as (url, admin_key):
         watch.lap("start")
         console.print(
             f"Postgres, Redis, one worker and the API run on {url}. The API's login cannot change a balance;\n"
@@ -197,7 +204,7 @@ def _run(task: DemoTask, data: Path, scratch: Path) -> dict[str, Any]:
         adapter = scratch / "adapter"
         _download(analyst, job["id"], adapter)
         watch.lap("download")
-        measured = _stock(task, private, adapter, scratch)
+        measured = measured_alone(task, private, adapter, scratch)
         watch.lap("predict")
         refusal = _refused(analyst, task, private["id"])
         _ledger(steward, budget["id"])
@@ -276,7 +283,7 @@ def _steward(steward: Client, task: DemoTask) -> tuple[dict[str, Any], dict[str,
 
 
 def _analyst(
-    analyst: Client, task: DemoTask, private: dict[str, Any], public: dict[str, Any], watch: "_Watch"
+    analyst: Client, task: DemoTask, private: dict[str, Any], public: dict[str, Any], watch: Watch
 ) -> dict[str, Any]:
     """Ask the price, submit, and wait. Returns the finished job."""
     console.rule("The analyst asks for the price: free, and no row is looked at")
@@ -317,7 +324,7 @@ def _download(analyst: Client, job: str, adapter: Path) -> None:
     console.print("Files: " + ", ".join(sorted(path.name for path in adapter.iterdir())))
 
 
-def _stock(task: DemoTask, private: dict[str, Any], adapter: Path, scratch: Path) -> dict[str, Any]:
+def measured_alone(task: DemoTask, private: dict[str, Any], adapter: Path, scratch: Path) -> dict[str, Any]:
     """Measure in a process that has only stock libraries."""
     console.print("Loaded by stock libraries, in a process that imports nothing of Tacit:")
     base, labels = _base_model(task.model).folder, private["labels"] or []
@@ -445,58 +452,3 @@ def _records(task: DemoTask, path: Path) -> Iterator[dict[str, str]]:
                 name: value.strip() if name == LABEL else value
                 for name, value in zip(task.columns, values, strict=True)
             }
-
-
-@contextlib.contextmanager
-def _stack(data: Path, scratch: Path) -> Iterator[tuple[str, str]]:
-    """The URL and admin key of a stack on the data folder: the one that runs there, else one of our own."""
-    from cli.embedded.services import die_with
-    from cli.embedded.stack import key_file
-
-    address = data / "run" / "address"
-    if lock.holder(data) is not None:
-        console.print(f"Using the stack that runs on {escape(str(data))}.")
-        yield address.read_text(), key_file(data).read_text()
-        return
-    command = [sys.executable, "-P", "-m", "cli", "up", "--data", str(data), "--port", str(_free_port())]
-    log = scratch / "up.log"
-    address.unlink(missing_ok=True)
-    with log.open("wb") as said:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, preexec_fn=die_with(os.getpid())
-        )
-    try:
-        deadline = time.monotonic() + START
-        while not address.exists():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise StackError(f"The stack did not come up:\n{log.read_text().strip()}")
-            time.sleep(0.1)
-        if not key_file(data).exists():
-            raise StackError(f"{key_file(data)} is missing; run the demo on another folder.")
-        yield address.read_text(), key_file(data).read_text()
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-class _Watch:
-    """Seconds from one lap to the next."""
-
-    def __init__(self) -> None:
-        self._began = self._last = time.monotonic()
-        self.stages: dict[str, float] = {}
-
-    def lap(self, name: str) -> None:
-        now = time.monotonic()
-        self.stages[name] = round(now - self._last, 1)
-        self._last = now
-
-    def total(self) -> float:
-        return round(time.monotonic() - self._began, 1)

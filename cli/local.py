@@ -22,8 +22,11 @@ def up(
     data: DataOption = Path("tacit-data"),
     host: Annotated[str, typer.Option(help="Address to listen on. 0.0.0.0 opens it to the network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    workers: Annotated[
+        int, typer.Option(min=1, max=32, help="Jobs at a time. A federated job wants one for each silo, and one more.")
+    ] = 1,
 ) -> None:
-    """Start everything on this machine: database, broker, one worker and the API. Ctrl-C stops it in order.
+    """Start everything on this machine: database, broker, a worker and the API. Ctrl-C stops it in order.
 
     The first start makes the data folder and prints the first admin key, once. Starting again on the same folder
     loses nothing, also after a crash.
@@ -37,7 +40,7 @@ def up(
 
     console = Console(highlight=False, soft_wrap=True)
     data = data.absolute()
-    stack = Stack(data, host, port, lambda text: console.print(escape(text)))
+    stack = Stack(data, host, port, lambda text: console.print(escape(text)), workers)
 
     def ready(first_key: str | None) -> None:
         console.print(f"[bold]Tacit runs on {stack.url}[/bold]   (data and logs in {escape(str(data))})")

@@ -3,7 +3,7 @@
 import typer
 
 from cli import demo, doctor, local, logs, migrate, trial
-from cli.commands import adapters, audit, budgets, files, grants, invitations, jobs, keys, ledger, models
+from cli.commands import adapters, audit, budgets, files, grants, invitations, jobs, keys, ledger, models, tenants
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,6 +25,7 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(invitations.app, name="invitations")
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(keys.app, name="keys")
+app.add_typer(tenants.app, name="tenants")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(models.app, name="models")
 app.command("audit")(audit.audit)

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from domain.files.binding import BrokenBinding, open_file
 from domain.kit.purposes import PUBLIC
-from domain.kit.tables import file, job, job_file
-from domain.storage.blobs import Store
+from domain.kit.tables import file, invitation, job, job_file
+from domain.storage.blobs import NotMounted, Store
 from domain.storage.sealing import Sealed
 from dpcore.terms.program import Program
 from dpcore.terms.tasks import CAUSAL_LM, TaskKind
@@ -33,6 +33,8 @@ class Assignment:
     """Everything that one attempt needs to know; all of it public but the rows that `rows` can be read for."""
 
     job_id: str
+    accounted: str
+    """The job whose reservation pays: itself, or a federated job's own silo."""
     tenant_id: str
     model: str
     model_revision: str | None
@@ -42,10 +44,14 @@ class Assignment:
     privacy: dict[str, Any]
     budget_id: str
     labels: tuple[str, ...]
-    rows: Sealed
+    """In the order that the model has them."""
+    rows: Sealed | None
+    """None of a federated job, which opens none."""
     evaluation: EvaluationFile | None
     teacher: Released | None = None
     """What an earlier job released, where the program names one."""
+    own_labels: tuple[str, ...] = ()
+    """In the order that the rows have them; another one in a silo than in the federated job."""
 
 
 def read_assignment(connection: sa.Connection, store: Store, job_id: str) -> Assignment:
@@ -55,8 +61,9 @@ def read_assignment(connection: sa.Connection, store: Store, job_id: str) -> Ass
     its rows and its budget; errors of the store and of the database otherwise.
     """
     row = connection.execute(sa.select(job).where(job.c.id == job_id)).one()
+    accounted = row.silo_job or job_id
     sources = connection.execute(
-        sa.select(file).join(job_file, job_file.c.file_id == file.c.id).where(job_file.c.job_id == job_id)
+        sa.select(file).join(job_file, job_file.c.file_id == file.c.id).where(job_file.c.job_id == accounted)
     ).all()
     if len(sources) != 1:
         raise Refused("not_trainable", "The job must have exactly one training file.")
@@ -67,12 +74,15 @@ def read_assignment(connection: sa.Connection, store: Store, job_id: str) -> Ass
         program = Program.model_validate(row.plan)
     except ValidationError as error:
         raise Refused("plan_mismatch", "The job's plan is not one that this worker can run.") from error
-    _require_priced(connection, job_id, program)
+    federated = row.silo_job is not None
+    if not federated:
+        _require_priced(connection, job_id, program)
     teacher = teacher_job(program)
     if teacher != row.teacher_job:
         raise Refused("plan_mismatch", "The job's plan names another teacher than the one that its budget allows.")
     return Assignment(
         job_id=job_id,
+        accounted=accounted,
         tenant_id=row.tenant_id,
         model=row.model,
         model_revision=row.model_revision,
@@ -80,16 +90,26 @@ def read_assignment(connection: sa.Connection, store: Store, job_id: str) -> Ass
         program=program,
         privacy=row.privacy,
         budget_id=source.budget_id,
-        labels=tuple(source.labels or ()),
-        rows=_opened(connection, store, source, "training"),
+        labels=_labels(connection, job_id, source),
+        own_labels=tuple(source.labels or ()),
+        rows=None if federated else _opened(connection, store, source, "training"),
         evaluation=_evaluation_file(connection, store, row.validation_file, source),
         teacher=None if teacher is None else read_released(connection, store, teacher, source),
     )
 
 
+def _labels(connection: sa.Connection, job_id: str, source: sa.Row[Any]) -> tuple[str, ...]:
+    """In the order of the federated job that the file takes part in, if it does; in its own otherwise."""
+    asked = connection.scalar(sa.select(invitation.c.asked).where(invitation.c.job_id == job_id))
+    return tuple(source.labels or ()) if asked is None else tuple(asked["labels"])
+
+
 def _opened(connection: sa.Connection, store: Store, source: sa.Row[Any], which: str) -> Sealed:
     try:
         return open_file(connection, store, source)
+    except NotMounted as error:
+        message = f"The {which} file lies where this worker keeps nothing: it was not uploaded for this silo."
+        raise Refused("not_trainable", message) from error
     except BrokenBinding as error:
         message = f"The {which} file is not tied to the rows that are stored for it: the service's data was changed."
         raise Refused(error.code, message) from error

@@ -10,6 +10,7 @@ from types import TracebackType
 
 import sqlalchemy as sa
 
+from domain.federated.rounds import due
 from domain.jobs import life
 from domain.kit.tables import job
 from ledger import work
@@ -27,19 +28,26 @@ FROZEN = sa.exists().where(
 """Of a job: no step of it may be authorised until the operator says so."""
 
 
-def worth_claiming(connection: sa.Connection, job_id: str) -> bool:
-    """A look without a lock, for the many hints that come too late; `claim` decides."""
+def of_silo(silo: str | None) -> sa.ColumnElement[bool]:
+    """Of a job's work: that it is for the workers of this silo, or for those of none. The database refuses the rest."""
+    return work_table.c.silo.is_not_distinct_from(silo)
+
+
+def worth_claiming(connection: sa.Connection, job_id: str, silo: str | None = None) -> bool:
+    """A look without a lock, for the many hints that come too late; `claim` decides. silo: the worker's own."""
     return (
         connection.execute(
             sa.select(job.c.id)
             .join(work_table, work_table.c.job_id == job.c.id)
             .where(
                 job.c.id == job_id,
+                of_silo(silo),
                 job.c.status.in_(life.LIVE),
                 work_table.c.paused_at.is_(None),
                 ~work_table.c.stop_requested,  # the reconciler ends it
                 ~sa.exists().where(reservation.c.job_id == job.c.id, reservation.c.waits),
                 ~FROZEN,
+                due(),
                 sa.or_(work_table.c.lease_until.is_(None), work_table.c.lease_until < sa.func.clock_timestamp()),
             )
         ).first()
@@ -47,11 +55,12 @@ def worth_claiming(connection: sa.Connection, job_id: str) -> bool:
     )
 
 
-def claim(connection: sa.Connection, job_id: str, seconds: float) -> Lease | None:
+def claim(connection: sa.Connection, job_id: str, seconds: float, *, paid: bool = True) -> Lease | None:
     """Take the lease and show the job as running; None when somebody else has it or there is nothing left to do.
+    paid: as in `ledger.work.claim`.
 
     Raises AlreadySettled when the job's row forbids what the ledger allows; the lease must then be rolled back."""
-    lease = work.claim(connection, job_id, f"{socket.gethostname()}:{os.getpid()}", seconds)
+    lease = work.claim(connection, job_id, f"{socket.gethostname()}:{os.getpid()}", seconds, paid=paid)
     if lease is None:
         return None
     life.started(connection, job_id)

@@ -68,13 +68,13 @@ def privacy_report(
     rows = connection.execute(
         sa.select(phase.c.steps_authorised, phase.c.steps_max, phase.c.step_cost)
         .join(reservation, reservation.c.id == phase.c.reservation_id)
-        .where(reservation.c.job_id == assignment.job_id)
+        .where(reservation.c.job_id == assignment.accounted)
         .order_by(phase.c.ordinal)
     ).all()
     declared_size = connection.scalar(
         sa.select(file.c.declared_size)
         .join(job_file, job_file.c.file_id == file.c.id)
-        .where(job_file.c.job_id == assignment.job_id)
+        .where(job_file.c.job_id == assignment.accounted)
     )
     budget = balance(connection, assignment.budget_id)
     costs = [accounting.cost(tuple(row.step_cost), row.steps_authorised) for row in rows]
@@ -158,5 +158,5 @@ def zipped(folder: Path) -> bytes:
 
 
 def _store(store: Store, lease: Lease, kind: str, filename: str, data: bytes) -> Result:
-    stored = put_bytes(store, f"jobs/{lease.job_id}/results/{lease.fence}/{filename}", data)
+    stored = put_bytes(store, f"{store.home}jobs/{lease.job_id}/results/{lease.fence}/{filename}", data)
     return Result(kind, filename, len(data), hashlib.sha256(data).hexdigest(), stored)

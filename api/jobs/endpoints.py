@@ -39,6 +39,7 @@ from domain.jobs.resolving import plan_job
 from domain.jobs.submit import submit
 from domain.kit.ids import new_id
 from domain.kit.tables import job
+from ledger.tables import work
 
 logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
@@ -226,9 +227,11 @@ def _jobs_of(connection: sa.Connection, caller: Caller, service: Resources, rows
 
 
 def _hint(service: Resources, job_id: str) -> None:
-    """Tell a worker. The job is committed: when the broker is away, the reconciler sends the hint later."""
+    """Tell a worker of its silo. The job is committed: when the broker is away, the reconciler sends the hint later."""
+    with service.engine.connect() as connection:
+        silo = connection.scalar(sa.select(work.c.silo).where(work.c.job_id == job_id))
     try:
-        send_hint(service.settings.broker_url.get_secret_value(), job_id)
+        send_hint(service.settings.broker_url.get_secret_value(), job_id, silo)
     except HINT_ERRORS as error:
         logger.warning("no hint was sent for %s: %s", job_id, type(error).__name__)
         return

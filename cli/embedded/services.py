@@ -63,11 +63,11 @@ def api_environment(data: Path, values: dict[str, str]) -> dict[str, str]:
     return environment(ApiSettings, data, values)
 
 
-def worker_environment(data: Path, values: dict[str, str]) -> dict[str, str]:
-    """SIGTERM becomes Celery's soft shutdown, which lets a job checkpoint and settle."""
+def worker_environment(data: Path, values: dict[str, str], number: int = 0) -> dict[str, str]:
+    """SIGTERM becomes Celery's soft shutdown, which lets a job checkpoint and settle. number: of several, from 0."""
     own = environment(WorkerSettings, data, values | {"REMAP_SIGTERM": "SIGQUIT"})
     if (port := own.get("TACIT_METRICS_PORT", "")).isdecimal():
-        own["TACIT_METRICS_PORT"] = str(int(port) + 1)  # the API has the port itself
+        own["TACIT_METRICS_PORT"] = str(int(port) + 1 + number)  # the API has the port itself
     return own
 
 

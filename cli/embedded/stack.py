@@ -40,6 +40,7 @@ class Stack:
     host: str
     port: int
     say: Say
+    workers: int = 1
     kept: dict[str, Kept] = field(default_factory=dict)
     hurry: bool = False
 
@@ -94,14 +95,18 @@ class Stack:
         first_key = self._migrate(database_server, known)
         secrets.save(_master_key_file(self.data), known.master_key)
         address = ("--host", self.host, "--port", str(self.port))
-        for service in (
-            services.ServiceProcess("worker", "worker", (), worker_environment(self.data), _log(logs, "worker")),
-            services.ServiceProcess("api", "api", address, api_environment(self.data), _log(logs, "api")),
-        ):
-            self._begin(service.name, service.start)
+        for number, name in enumerate(self._worker_names()):
+            environment = worker_environment(self.data, number)
+            worker = services.ServiceProcess(name, "worker", (), environment, _log(logs, name))
+            self._begin(name, worker.start)
+        api = services.ServiceProcess("api", "api", address, api_environment(self.data), _log(logs, "api"))
+        self._begin(api.name, api.start)
         self._wait_for_api(logs / "api.log")
         (self.data / "run" / "address").write_text(self.url)
         return first_key
+
+    def _worker_names(self) -> list[str]:
+        return ["worker", *(f"worker-{number}" for number in range(2, self.workers + 1))]
 
     def _begin(self, name: str, start: Callable[[], Process]) -> Kept:
         self.kept[name] = Kept(name, start)
@@ -138,7 +143,11 @@ class Stack:
     def _stop(self) -> None:
         """The reverse order, by what runs on the folder, so that a start cut short is undone as well."""
         (self.data / "run" / "address").unlink(missing_ok=True)
-        for name, grace in (("api", API_GRACE), ("worker", WORKER_GRACE)):
+        workers = self._worker_names()
+        for name in workers[1:]:  # all of them stop their jobs at once
+            if (kept := self.kept.get(name)) is not None and kept.process is not None:
+                kept.process.send(signal.SIGTERM)
+        for name, grace in (("api", API_GRACE), *((name, WORKER_GRACE) for name in workers)):
             if (kept := self.kept.get(name)) is not None and kept.process is not None:
                 self._end(kept.process, grace)
         end_all(self.data, signal.SIGKILL)  # what a killed worker or API left
@@ -153,10 +162,10 @@ class Stack:
                 return
 
 
-def worker_environment(data: Path) -> dict[str, str]:
-    """The variables of a worker of the stack that runs on `data`. Raises StackError when none does."""
+def worker_environment(data: Path, number: int = 0) -> dict[str, str]:
+    """The variables of a worker of the stack that runs on `data`, numbered from 0. Raises StackError when none does."""
     values = _shared_values(data, roles.WORKER, _of_running(data).worker_password)
-    return services.worker_environment(data, values)
+    return services.worker_environment(data, values, number)
 
 
 def api_environment(data: Path) -> dict[str, str]:

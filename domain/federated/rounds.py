@@ -1,17 +1,18 @@
 """The rounds of a federated job as the database has them: opened and closed by its worker, begun and answered by those
 of its silos, each under its own fence. Only the database's clock counts."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
 from domain.kit.statuses import ENDED
 from domain.kit.tables import federated_round, invitation, job, silo, silo_round
 from ledger.errors import translated
-from ledger.tables import reservation
+from ledger.tables import reservation, work
 from ledger.work import Lease
 
 Role = Literal["federated", "silo"]
@@ -19,7 +20,8 @@ Role = Literal["federated", "silo"]
 
 @dataclass(frozen=True)
 class Round:
-    """The newest round of a federated job, as of now. seconds: since it was opened."""
+    """The newest round of a federated job, as of now. seconds: since it was opened; came: the silos whose messages
+    count, once it is closed."""
 
     number: int
     blob: str
@@ -27,6 +29,7 @@ class Round:
     seconds: float
     overdue: bool
     closed: bool
+    came: tuple[str, ...] = ()
 
 
 def role_of(connection: sa.Connection, job_id: str) -> Role | None:
@@ -52,6 +55,7 @@ def newest(connection: sa.Connection, parent_id: str) -> Round | None:
             sa.extract("epoch", now - table.opened_at).label("seconds"),
             (table.closes_at <= now).label("overdue"),
             table.closed_at.is_not(None).label("closed"),
+            table.came,
         )
         .where(table.job_id == parent_id)
         .order_by(table.number.desc())
@@ -59,7 +63,8 @@ def newest(connection: sa.Connection, parent_id: str) -> Round | None:
     ).one_or_none()
     if row is None:
         return None
-    return Round(row.number, row.blob, row.sha256, float(row.seconds), row.overdue, row.closed)
+    came = tuple(row.came or ())
+    return Round(row.number, row.blob, row.sha256, float(row.seconds), row.overdue, row.closed, came)
 
 
 def open_round(connection: sa.Connection, lease: Lease, number: int, blob: str, sha256: str, patience: float) -> None:
@@ -107,20 +112,62 @@ def messages(connection: sa.Connection, parent_id: str, number: int) -> list[Sen
     return [Sent(*row) for row in rows]
 
 
-def taking_part(connection: sa.Connection, parent_id: str) -> dict[str, str]:
-    """The jobs of the silos that have not left, by name."""
+@dataclass(frozen=True)
+class Working:
+    """A silo that has not left. place: whose worker has its job, as in `ledger.work.silo`."""
+
+    name: str
+    job_id: str
+    place: str | None
+
+
+def taking_part(connection: sa.Connection, parent_id: str) -> list[Working]:
+    """The silos that have not left, in the order of their names."""
     rows = connection.execute(
-        sa.select(silo.c.name, silo.c.job_id)
+        sa.select(silo.c.name, silo.c.job_id, work.c.silo)
         .join(job, job.c.id == silo.c.job_id)
+        .join(work, work.c.job_id == silo.c.job_id)
         .where(silo.c.parent_id == parent_id, job.c.status.not_in(ENDED))
+        .order_by(silo.c.name)
     )
-    return {row.name: row.job_id for row in rows}
+    return [Working(*row) for row in rows]
 
 
-def declared_sizes(connection: sa.Connection, parent_id: str) -> dict[str, int]:
-    """By which the silos' messages are weighted."""
-    rows = connection.execute(sa.select(silo.c.name, silo.c.declared_size).where(silo.c.parent_id == parent_id))
-    return {row.name: row.declared_size for row in rows}
+@dataclass(frozen=True)
+class Member:
+    """A silo of a federated job, whether it has left or not: public values. plan: of its own job."""
+
+    name: str
+    tenant_id: str
+    declared_size: int
+    plan: Mapping[str, Any]
+    privacy: Mapping[str, Any]
+
+
+def members(connection: sa.Connection, parent_id: str) -> list[Member]:
+    """All silos of a federated job, in the order of their names."""
+    rows = connection.execute(
+        sa.select(silo.c.name, job.c.tenant_id, silo.c.declared_size, job.c.plan, job.c.privacy)
+        .join(job, job.c.id == silo.c.job_id)
+        .where(silo.c.parent_id == parent_id)
+        .order_by(silo.c.name)
+    )
+    return [Member(*row) for row in rows]
+
+
+def times_counted(connection: sa.Connection, parent_id: str) -> dict[str, int]:
+    """In how many rounds the message of each silo counted."""
+    closed = sa.select(federated_round.c.came).where(
+        federated_round.c.job_id == parent_id, federated_round.c.came.is_not(None)
+    )
+    return Counter(name for came in connection.execute(closed).scalars() for name in came)
+
+
+def any_counted(connection: sa.Connection, parent_id: str, least: int) -> bool:
+    """Whether in some round at least so many silos' messages counted."""
+    enough = sa.func.jsonb_array_length(federated_round.c.came) >= least
+    found = sa.select(sa.exists().where(federated_round.c.job_id == parent_id, enough))
+    return bool(connection.execute(found).scalar_one())
 
 
 @dataclass(frozen=True)
@@ -192,7 +239,7 @@ def due() -> sa.ColumnElement[bool]:
     """Of a row of `job`: whether there is something to do for a worker now. Of a silo: a round without its message; of
     a federated job: no round is open and no steward waited for, or one is complete or overdue. Any other job: yes."""
     answered = sa.exists().where(
-        silo_round.c.job_id == job.c.id, silo_round.c.number == _round.c.number, silo_round.c.blob.is_not(None)
+        silo_round.c.job_id == _child.c.job_id, silo_round.c.number == _round.c.number, silo_round.c.blob.is_not(None)
     )
     asked = (
         sa.select(_round.c.number)
@@ -224,6 +271,13 @@ def due() -> sa.ColumnElement[bool]:
         ),
         else_=sa.true(),
     )
+
+
+def left_behind() -> sa.ColumnElement[bool]:
+    """Of a row of `job`: whether it is a silo's, whose federated job has ended."""
+    over = job.alias()
+    of = sa.select(over.c.id).join(_child, _child.c.parent_id == over.c.id).where(over.c.status.in_(ENDED))
+    return of.where(_child.c.job_id == job.c.id).correlate(job).exists()
 
 
 def complete(connection: sa.Connection, parent_id: str) -> bool:

@@ -101,6 +101,23 @@ class Silo:
         for name, p in self._all.items():
             p.requires_grad_(round is None or self._options.trains(name, round))
 
+    def begin(self, job: str, start: bytes) -> tuple[dict[str, Tensor], int]:
+        """The factors that begin a round, and its number; nothing is changed. Raises PlanMismatch for bytes that begin
+        none of this job, whoever sent them."""
+        try:
+            began, about = tensors.loads(start)
+        except ValueError as error:
+            raise PlanMismatch("these bytes are no factors") from error
+        number = about.get("round")
+        if about.get("job") != job or type(number) is not int or not 0 <= number < self._options.rounds:
+            raise PlanMismatch("these factors begin no round of this job")
+        kinds = {name: (p.shape, p.dtype) for name, p in self._all.items()}
+        if {name: (value.shape, value.dtype) for name, value in began.items()} != kinds:
+            raise PlanMismatch("the factors are not those that this job trains")
+        if not all(value.isfinite().all() for value in began.values()):
+            raise PlanMismatch("the factors have numbers that are not finite")
+        return began, number
+
     def round(
         self,
         job: str,
@@ -117,12 +134,7 @@ class Silo:
         at this round saved; at its end, the message is the same to the bit. streams: the silo's own, never another's.
         Raises PlanMismatch for factors of another model, and for a checkpoint of another round or program.
         """
-        began, about = tensors.loads(start)
-        number: int = about["round"]
-        if about["job"] != job or not 0 <= number < self._options.rounds:
-            raise PlanMismatch("these factors begin no round of this job")
-        if began.keys() != self._all.keys():
-            raise PlanMismatch("the factors are not those that this job trains")
+        began, number = self.begin(job, start)
         put(self._model, began)
         first = number * self._options.steps_each
         until = first + self._options.steps_each

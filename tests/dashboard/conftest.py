@@ -21,7 +21,7 @@ from domain.kit.settings import WorkerSettings
 from tests.api.conftest import World, free_port, make_keys, make_settings, wait_for
 from tests.conftest import Database
 from tests.worker import tiny
-from worker import attempt
+from worker import attempt, training
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PATIENCE = 120_000  # milliseconds: a browser takes its time on a busy machine
@@ -103,14 +103,14 @@ class Gate:
 def working(house: House, job_id: str) -> Iterator[Gate]:
     """A worker on the job that stands before its first chunk, and goes on as the gate is opened."""
     gate = Gate()
-    authorise = attempt._Attempt._authorise
+    authorise = training.Training._authorise
     with pytest.MonkeyPatch.context() as patch:
 
         def wait(self: Any, *arguments: Any) -> int:
             assert gate.waiting.acquire(timeout=300)
             return authorise(self, *arguments)
 
-        patch.setattr(attempt._Attempt, "_authorise", wait)
+        patch.setattr(training.Training, "_authorise", wait)
         thread = threading.Thread(target=house.work, args=(job_id,))
         thread.start()
         yield gate

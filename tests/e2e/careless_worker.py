@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from dpcore.tasks.sequence_classification import SequenceClassification
-from worker import attempt
+from worker import training
 from worker.__main__ import main  # noqa: F401  (what is run)
 
-_encode, _train = SequenceClassification.encode, attempt.run
+_encode, _train = SequenceClassification.encode, training.run
 _rows: dict[str, Any] = {}
 
 
@@ -39,6 +39,6 @@ def train(**arguments: Any) -> Any:
 
 
 SequenceClassification.encode = encode  # type: ignore[method-assign]
-attempt.run = train
+training.run = train
 
 os.chdir(os.environ["PLACE"])

@@ -16,7 +16,7 @@ from ledger.tables import work as work_table
 from tests.faults.injections import jump_database
 from tests.worker.service import Service, until
 from tests.worker.test_pauses import Office
-from worker import attempt as module
+from worker import training as module
 from worker.attempt import attempt
 from worker.lease import Heartbeat
 

@@ -59,11 +59,11 @@ def _stumble(**_: Any) -> None:
     import torch
 
     import dpcore.mechanism.output
-    import worker.attempt
+    import worker.training
     from dpcore.tasks.sequence_classification import SequenceClassification
 
     losses, noised_mean = SequenceClassification.losses, dpcore.mechanism.output.noised_mean
-    begin = worker.attempt._Attempt.run
+    begin = worker.training.Training.run
     errors: dict[str, Exception] = {
         "gpu": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
         "host": MemoryError(),
@@ -96,7 +96,7 @@ def _stumble(**_: Any) -> None:
             notes.write(f"{_holds[0]} {_holds[1]} {digest}\n")
         return mean
 
-    worker.attempt._Attempt.run = run  # type: ignore[method-assign]
+    worker.training.Training.run = run  # type: ignore[method-assign]
     SequenceClassification.losses = stumbling  # type: ignore[method-assign]
     dpcore.mechanism.output.noised_mean = noted
 

@@ -21,6 +21,7 @@ import torch
 import worker.attempt
 import worker.lease
 import worker.reconciler
+import worker.training
 from domain.files.binding import bind
 from domain.jobs import acting
 from domain.jobs.planning import Draft
@@ -207,16 +208,16 @@ class Service:
     def attempt(self) -> None:
         with contextlib.ExitStack() as stack:
             for target, name, stand_in in (
-                (worker.attempt, "run", self._run),
+                (worker.training, "run", self._run),
                 (
-                    worker.attempt,
+                    worker.training,
                     "build",
                     lambda *_: SimpleNamespace(
                         model=torch.nn.Identity(), task=None, base=SimpleNamespace(name="m", revision="00" * 32)
                     ),
                 ),
-                (worker.attempt._Attempt, "_records", lambda *_: (None, None)),
-                (worker.attempt.results, "store_adapter", self._adapter),
+                (worker.training.Training, "records", lambda *_: (None, None)),
+                (worker.training.results, "store_adapter", self._adapter),
                 (worker.attempt, "open_store", lambda *_: self.store),
                 (worker.lease, "MOST_SECONDS_BETWEEN_BEATS", 1e6),
             ):

@@ -50,7 +50,7 @@ TAUGHT_HERE, TAUGHT_BEFORE = "own teacher", "released teacher"
 
 Point = tuple[str, int, Literal["before", "after"]]
 """The n-th call of a function."""
-AUTHORISE, SAVE = "worker.attempt:_Attempt._authorise", "worker.checkpoints:save"
+AUTHORISE, SAVE = "worker.training:Training._authorise", "worker.checkpoints:save"
 PUT, BETWEEN = "worker.checkpoints:put_bytes", "dpcore.methods.prune:between"
 
 
@@ -76,7 +76,7 @@ def _publishing(job: str, *nothing: int) -> list[Kill]:
     return [
         _of(job, "in publishing, before its transaction", "worker.results:store_adapter", 1, "after", *nothing),
         _of(job, "in publishing, settled and not committed", "domain.jobs.releases:settle", 1, "after", *nothing),
-        _of(job, "in publishing, all said and not committed", "worker.attempt:publish", 1, "after", *nothing),
+        _of(job, "in publishing, all said and not committed", "worker.training:publish", 1, "after", *nothing),
     ]
 
 
@@ -108,7 +108,7 @@ KILLS = [
     _of("entries, lora", "after the mask of the start", AUTHORISE, 3, "after", 1),
     _of("entries, lora", "after the last step, before publishing", SAVE, FEW, "after", 0),
     _of("layers, lora", "a checkpoint kept", SAVE, 3, "after", 0),
-    _of("layers, lora", "in publishing", "worker.attempt:publish", 1, "after", 0),
+    _of("layers, lora", "in publishing", "worker.training:publish", 1, "after", 0),
     _of(TAUGHT_HERE, "in the teacher's phase", AUTHORISE, 3, "after", 1, 0),
     _of(TAUGHT_HERE, "at the teacher's last step", AUTHORISE, TEACHER, "after", 1, 0),
     _of(TAUGHT_HERE, "between the phases, the teacher kept", SAVE, TEACHER, "after", 0, 0),

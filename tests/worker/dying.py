@@ -77,4 +77,4 @@ def _grant(most: list[int]) -> None:
 
         return authorise
 
-    _instead("worker.attempt:_Attempt._authorise", make)
+    _instead("worker.training:Training._authorise", make)

@@ -24,6 +24,7 @@ from domain.storage.rows import RowWriter
 from dpcore.terms.facts import read_facts
 from dpcore.terms.methods import get_method
 from dpcore.terms.program import Phase, Program, scaled
+from dpcore.terms.tasks import TaskKind, get_kind
 from dpcore.terms.teachers import teacher_job
 from ledger.budgets import Reference, open_budget
 from ledger.reserve import Charge, Priced, reserve
@@ -72,20 +73,33 @@ class Service:
         self.train_file = self.add_file(*tiny.rows(DECLARED, seed=1), private=True)
         self.eval_file = self.add_file(*tiny.rows(100, seed=2), private=False)
 
-    def add_file(self, texts: Sequence[str], labels: Sequence[int], *, private: bool) -> str:
-        """A checked file, as ingest leaves it."""
+    def add_file(
+        self,
+        texts: Sequence[str],
+        labels: Sequence[int],
+        *,
+        private: bool,
+        tenant_id: str = "tenant_a",
+        budget_id: str = "budget_a",
+        home: str = "",
+        names: Sequence[str] = tiny.LABELS,
+        task: TaskKind = "classification",
+        users: int | None = None,
+    ) -> str:
+        """A checked file, as ingest leaves it. names: of its labels, in its order. users: how many, row after row."""
         id = new_id("file", "-")
         path = self.folder / id
-        writer = RowWriter(path)
-        for text, label in zip(texts, labels, strict=True):
-            writer.add([text], label)
+        writer, labelled = RowWriter(path, task, users=users is not None), get_kind(task).labelled
+        for number, (text, label) in enumerate(zip(texts, labels, strict=True)):
+            writer.add([text], label if labelled else None, None if users is None else number % users)
         writer.close()
-        stored = put_file(self.store, f"files/{id}", path)
+        stored = put_file(self.store, f"{home}files/{id}", path)
         values: dict[str, Any] = {"purpose": "evals"}
         if private:
-            values = {"purpose": "fine-tune", "budget_id": "budget_a", "declared_size": DECLARED}
-        values |= {"id": id, "tenant_id": "tenant_a", "task": "classification", "filename": "rows.jsonl", "bytes": 1}
-        values |= {"status": "processed", "sha256": "0" * 64, "labels": list(tiny.LABELS), "max_length": MAX_LENGTH}
+            values = {"purpose": "fine-tune", "budget_id": budget_id, "declared_size": DECLARED}
+        values |= {"id": id, "tenant_id": tenant_id, "task": task, "filename": "rows.jsonl", "bytes": 1}
+        values |= {"status": "processed", "sha256": "0" * 64, "max_length": MAX_LENGTH}
+        values |= {"labels": list(names)} if labelled else {}
         with self.api.begin() as c:
             c.execute(file.insert().values(**values, blob=stored.name, binding=bind(c, stored, values)))
         return id
@@ -99,6 +113,7 @@ class Service:
         model: str = "tiny",
         model_revision: str | None = None,
         train_file: str | None = None,
+        eval_file: str | None = None,
         options: dict[str, Any] | None = None,
         numbers: dict[str, Any] | None = None,
         reserved_sigma: float | None = None,
@@ -137,7 +152,7 @@ class Service:
                     model=model,
                     model_revision=model_revision,
                     teacher_job=teacher_job(program),
-                    validation_file=self.eval_file,
+                    validation_file=eval_file or self.eval_file,
                     method={"type": method},
                     plan=program.model_dump(mode="json"),
                     privacy={"epsilon": 5.0, "delta": 1e-5},
@@ -153,7 +168,8 @@ class Service:
         if hint:
             with self.api.begin() as c:
                 c.execute(sa.update(job).where(job.c.id == id).values(hinted_at=sa.func.now()))
-            send_hint(self.broker, id)
+            silo = self.one(sa.select(work.c.silo).where(work.c.job_id == id)).silo
+            send_hint(self.broker, id, silo)
         return id
 
     def status(self, job_id: str) -> str:
@@ -182,9 +198,7 @@ class Service:
     def leftovers(self, job_id: str) -> list[str]:
         """What is still kept of a job's checkpoints: rows and blobs."""
         rows = [r.blob for r in self.all(sa.select(checkpoint.c.blob).where(checkpoint.c.job_id == job_id))]
-        return rows + [
-            str(p) for p in (self.folder / "blobs" / "jobs" / job_id / "checkpoints").rglob("*") if p.is_file()
-        ]
+        return rows + [str(p) for p in self.folder.rglob(f"jobs/{job_id}/checkpoints/*") if p.is_file()]
 
     def wait_tidied(self, job_id: str) -> None:
         """Until nothing is left of a finished job's checkpoints: that happens after its end is visible."""

@@ -16,7 +16,7 @@ from ledger.errors import StaleFence
 from ledger.work import authorise, claim, drop, request_stop
 from tests.worker import tiny
 from tests.worker.service import Service
-from worker import attempt as module
+from worker import training as module
 from worker.attempt import attempt
 
 SECRET = "Erika Mustermann, diabetes"

@@ -13,7 +13,7 @@ from domain.storage.blobs import put_bytes
 from tests.worker import tiny
 from tests.worker.service import DECLARED, MAX_LENGTH, Service
 from tests.worker.test_attempt import failure
-from worker import attempt as module
+from worker import training as module
 from worker.attempt import attempt
 
 ATTACKS = [

@@ -18,8 +18,8 @@ from ledger.tables import work as work_table
 from tests.worker.service import PATIENCE, Service, until
 from tests.worker.test_job import adapter_moved
 from tests.worker.test_reconciler import Desk
-from worker import attempt as module
 from worker import ends
+from worker import training as module
 from worker.attempt import attempt
 from worker.reconciler import reconcile
 

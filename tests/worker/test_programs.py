@@ -18,7 +18,7 @@ from dpcore.terms.program import Phase, Program
 from ledger import work
 from tests.worker.books import authorised, lose, paid, price
 from tests.worker.service import Service
-from worker import attempt as module
+from worker import training as module
 from worker.attempt import attempt
 
 FULL, BIASES = 6, 10
@@ -55,7 +55,7 @@ def after(
 ) -> list[int]:
     """Something happens once `count` chunks of a phase were authorised. What was asked for, by phase."""
     asked: list[int] = []
-    real = module._Attempt._authorise
+    real = module.Training._authorise
 
     def watched(self: Any, program: Program, at: int, steps: int) -> int:
         granted = real(self, program, at, steps)  # committed
@@ -66,7 +66,7 @@ def after(
                 raise Died
         return granted
 
-    monkeypatch.setattr(module._Attempt, "_authorise", watched)
+    monkeypatch.setattr(module.Training, "_authorise", watched)
     return asked
 
 

@@ -15,7 +15,7 @@ from ledger.work import request_stop
 from tests.spans import COLLECTOR, MINUTE, attributes, require_bare, sent
 from tests.worker import tiny
 from tests.worker.service import Service
-from worker import attempt as module
+from worker import training as module
 from worker.attempt import attempt
 
 SECRET = "canary of a row"

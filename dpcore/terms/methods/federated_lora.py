@@ -1,9 +1,9 @@
 """LoRA over several private files, each under a budget of its own (DP-LoRA, Liu et al. 2023, made honest): what is said
 here is of one silo, whose budget is asked."""
 
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from dpcore.terms import memory as sizes
 from dpcore.terms.facts import ModelFacts
@@ -41,6 +41,12 @@ class Options(federated.Options):
         le=604800,
         description="how long a round waits for a silo that has not sent its message; it may come back in a later one",
     )
+
+    @model_validator(mode="after")
+    def _public_times(self) -> Self:
+        if self.patience_seconds < 2 * self.round_seconds:
+            raise ValueError("patience_seconds must be at least twice round_seconds, or no message would come in time")
+        return self
 
     @field_validator("silos")
     @classmethod
