@@ -6,7 +6,7 @@ from typing import Literal
 
 import sqlalchemy as sa
 
-from ledger.errors import translated
+from ledger.errors import StaleFence, translated
 from ledger.tables import entry, phase, reservation, work
 
 JobOutcome = Literal["succeeded", "cancelled", "failed"]
@@ -97,7 +97,19 @@ def settle(
             .where(reservation.c.job_id == job_id, reservation.c.state == "reserved")
             .order_by(reservation.c.budget_id)
         ).all()
+        if not rows:
+            _require_fence_without_entries(connection, job_id, fence)
         return [_post(connection, r.budget_id, "settle", r.id, outcome, fence, detail) for r in rows]
+
+
+def _require_fence_without_entries(connection: sa.Connection, job_id: str, fence: int | None) -> None:
+    """Of a federated job, which reserved nothing: no entry asks for its fence. Raises StaleFence."""
+    held = sa.func.coalesce(work.c.lease_until > sa.func.clock_timestamp(), sa.false()).label("held")
+    reserved = sa.exists().where(reservation.c.job_id == work.c.job_id)
+    found = sa.select(work.c.fence, held).where(work.c.job_id == job_id, ~reserved).with_for_update()
+    row = connection.execute(found).one_or_none()
+    if row is not None and (row.held if fence is None else not row.held or row.fence != fence):
+        raise StaleFence(f"the lease on job {job_id} is not held under fence {fence}")
 
 
 def _post(

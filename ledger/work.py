@@ -24,7 +24,7 @@ class Lease:
 def claim(connection: sa.Connection, job_id: str, owner: str, seconds: float, *, paid: bool = True) -> Lease | None:
     """Take the lease if nobody holds it, the job is neither settled nor paused and no steward is waited for: the fence
     grows by one. None otherwise. paid: whether the job has reserved what it may cost; one that is a federated job has
-    not, and the database asks its silos instead."""
+    not, and the database asks its silos and its row instead: raises AlreadySettled when it has ended."""
     of_job = sa.exists().where(reservation.c.job_id == work.c.job_id)
     free = (
         work.c.job_id == job_id,
@@ -36,12 +36,13 @@ def claim(connection: sa.Connection, job_id: str, owner: str, seconds: float, *,
     # Locked by a statement of its own: the next one sees what a settlement did that had the lock until now.
     if connection.execute(sa.select(work.c.job_id).where(*free).with_for_update()).first() is None:
         return None
-    fence = connection.execute(
-        sa.update(work)
-        .where(*free)
-        .values(fence=work.c.fence + 1, owner=owner, lease_until=_after(seconds))
-        .returning(work.c.fence)
-    ).scalar_one_or_none()
+    with translated():
+        fence = connection.execute(
+            sa.update(work)
+            .where(*free)
+            .values(fence=work.c.fence + 1, owner=owner, lease_until=_after(seconds))
+            .returning(work.c.fence)
+        ).scalar_one_or_none()
     return None if fence is None else Lease(job_id, fence)
 
 

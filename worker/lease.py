@@ -60,6 +60,9 @@ def claim(connection: sa.Connection, job_id: str, seconds: float, *, paid: bool 
     paid: as in `ledger.work.claim`.
 
     Raises AlreadySettled when the job's row forbids what the ledger allows; the lease must then be rolled back."""
+    # Of a job that reserved nothing the row alone says that it has ended.
+    if not paid and not connection.scalar(sa.select(job.c.status.in_(life.LIVE)).where(job.c.id == job_id)):
+        return None
     lease = work.claim(connection, job_id, f"{socket.gethostname()}:{os.getpid()}", seconds, paid=paid)
     if lease is None:
         return None

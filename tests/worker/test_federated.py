@@ -30,15 +30,18 @@ from dpcore.federated.silo import Silo, put
 from dpcore.mechanism.keystream import Streams
 from dpcore.methods import get_trainer
 from dpcore.models import build_model, load_tokenizer
+from ledger import work
+from ledger.errors import StaleFence
 from tests.worker import tiny
-from tests.worker.books import wrong
+from tests.worker.books import lose, wrong
 from tests.worker.federation import GUEST, HOST, ROUNDS, Federation, rehearse_once
 from tests.worker.service import Service
+from worker import ends
 from worker.federated import silo as silo_module
 from worker.federated import waiting
 from worker.federated.coordinator import Coordinator
 from worker.federated.silo import SiloTraining
-from worker.reconciler import reconcile
+from worker.reconciler import GAVE_UP, reconcile
 
 SECRET = "Erika Mustermann, diabetes"
 
@@ -303,6 +306,26 @@ def test_a_job_and_a_silo_that_were_paused_go_on_when_they_are_resumed(quick: Fe
     assert quick.run(job_id) == "succeeded"
     assert [r["came"] for r in quick.story(job_id)] == [list(silos)] * 3
     assert [wrong(quick.service, each) for each in silos.values()] == [[], [], []]
+
+
+def test_a_coordinator_that_lost_its_lease_ends_nothing(quick: Federation) -> None:
+    """No entry of the ledger asks for the fence of a job that reserved nothing."""
+    job_id = quick.submit(silos=2)
+    with quick.engine.begin() as c:
+        late = work.claim(c, job_id, "late", 60, paid=False)
+    lose(quick.service)
+    with quick.engine.begin() as c:
+        now = work.claim(c, job_id, "now", 60, paid=False)
+    assert late is not None
+    assert now is not None
+    for fence in (late.fence, None):
+        for end in (ends.cancel, partial(ends.fail, reason=GAVE_UP)):
+            with pytest.raises(StaleFence), quick.engine.begin() as c:
+                end(c, job_id, fence)
+    assert quick.status(job_id) == "queued"
+    with quick.engine.begin() as c:
+        ends.fail(c, job_id, now.fence, GAVE_UP)
+    assert quick.status(job_id) == "failed"
 
 
 def act(federation: Federation, what: Callable[..., object], viewer: Any, job_id: str) -> None:

@@ -1,5 +1,6 @@
 """Jobs that nobody works on are found again, or brought to their end."""
 
+import pytest
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -10,9 +11,14 @@ from ledger import policy
 from ledger.tables import reservation
 from ledger.work import Lease, authorise, claim, drop, request_stop
 from tests.conftest import MASTER_KEY
+from tests.worker.books import wrong
+from tests.worker.federation import Federation, rehearse_once
 from tests.worker.service import Service
+from worker import ends
 from worker.checkpoints import save
-from worker.reconciler import reconcile
+from worker.federated import coordinator
+from worker.federated import silo as silo_module
+from worker.reconciler import GAVE_UP, reconcile
 
 HOUR = sa.text("interval '1 hour'")
 
@@ -165,3 +171,65 @@ def test_without_a_broker_the_hint_is_still_owed(service: Service) -> None:
     reconcile(away.engine, service.store, away.settings)
     assert service.one(sa.select(job.c.hinted_at).where(job.c.id == id))[0] is None
     assert Desk(service).look() == 1
+
+
+@pytest.fixture
+def federation(service: Service, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch) -> Federation:
+    """Nobody lingers, and no hint but the reconciler's goes out."""
+    rehearse_once(monkeypatch)
+    monkeypatch.setattr("worker.federated.waiting.LINGER", -1.0)
+    for module in (coordinator, silo_module):
+        monkeypatch.setattr(module, "hint", lambda *_: None)
+    return Federation(service, settings)
+
+
+def test_a_silo_is_hinted_at_while_a_round_waits_for_it_and_the_federated_job_while_none_does(
+    service: Service, federation: Federation
+) -> None:
+    desk = Desk(service)
+    job_id = federation.submit(silos=2)
+
+    def hinted() -> set[str]:
+        """Whom one look sends a hint for."""
+        before = sa.select(sa.func.clock_timestamp())
+        now = service.one(before)[0]
+        assert desk.look() >= 0
+        return {row.id for row in service.all(sa.select(job.c.id).where(job.c.hinted_at > now))}
+
+    silos = set(federation.silos(job_id).values())
+    assert hinted() == {job_id}
+    federation.go(job_id)
+    assert hinted() == silos
+    assert hinted() == set()
+    for each in silos:
+        federation.go(each)
+    assert hinted() == {job_id}
+
+
+def test_silos_of_a_federated_job_that_has_ended_are_ended_without_a_worker(
+    service: Service, federation: Federation
+) -> None:
+    """Settled with what was authorised: as cancelled where it failed, as having taken part where it came to its end."""
+    desk = Desk(service)
+    failed = federation.submit(silos=2)
+    of_failed = federation.silos(failed)
+    federation.round(failed, without=["silo-2"])
+    with desk.engine.begin() as c:
+        ends.fail(c, failed, None, GAVE_UP)
+    desk.look()
+    assert [federation.status(each) for each in of_failed.values()] == ["cancelled"] * 2
+    assert [federation.authorised(each) for each in of_failed.values()] == [1, 0]
+
+    ended = federation.submit(silos=2, least_silos=1)
+    of_ended = federation.silos(ended)
+    federation.round(ended)
+    federation.round(ended, without=["silo-2"])
+    federation.overdue(ended)
+    federation.go(ended)
+    assert federation.status(ended) == "succeeded"
+    assert federation.status(of_ended["silo-2"]) == "running"
+    desk.look()
+    assert [federation.status(each) for each in of_ended.values()] == ["succeeded"] * 2
+    for each in (*of_failed.values(), *of_ended.values()):
+        assert wrong(service, each) == []
+    assert all(not any(reserved) for _, reserved in federation.balances().values())
