@@ -27,7 +27,7 @@ from worker import attempt as attempt_module
 from worker.assignment import Assignment
 from worker.attempt import attempt
 from worker.federated import silo as silo_module
-from worker.federated.silo import Part, SiloTraining
+from worker.federated.silo import Prepared, SiloTraining
 
 HOST = Viewer("key_a", "tenant_a", frozenset({"steward", "analyst"}))
 GUEST = Viewer("key_b", "tenant_b", frozenset({"steward", "analyst"}))
@@ -40,10 +40,10 @@ class Rehearsed(SiloTraining):
     """A silo that is built and rehearsed at its first attempt alone, which takes most of an attempt's time. Its draws
     and noise are new in each one, as in a worker of its own."""
 
-    parts: ClassVar[dict[str, Part]] = {}
+    parts: ClassVar[dict[str, Prepared]] = {}
     now: ClassVar[dict[str, "Rehearsed"]] = {}
 
-    def _prepare(self, assignment: Assignment, member: Membership) -> Part:
+    def _prepare(self, assignment: Assignment, member: Membership) -> Prepared:
         self.now[assignment.job_id] = self
         if assignment.job_id not in self.parts:
             self.parts[assignment.job_id] = super()._prepare(assignment, member)
