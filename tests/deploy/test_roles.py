@@ -2,6 +2,7 @@
 left. Nobody needs a superuser afterwards."""
 
 import base64
+import json
 import re
 import secrets
 import subprocess
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 from cli.embedded import postgres, roles
 from cli.embedded import secrets as kept
 from cli.main import app
-from domain.kit.database import require_safe_login
+from domain.kit.database import require_safe_login, require_silo_login
 from ledger.budgets import balance
 from ledger.guard import require_intact
 from ledger.verify import verify_budget
@@ -135,6 +136,33 @@ def test_a_managed_servers_administrator_is_no_superuser(start: Start, major: in
     # The landlord goes back to not being of the family.
     usage = "SELECT pg_has_role('landlord', 'tacit_owner', 'USAGE')"
     assert rows(server.url("postgres", SUPER, "tacit"), usage) == [(False,)]
+
+
+def test_a_silos_login_is_made_and_bound_to_it(start: Start) -> None:
+    server = start()
+    run(server.url("postgres", SUPER, "postgres"), "CREATE DATABASE tacit")
+    superuser, ward = server.url("postgres", SUPER, "tacit"), server.url("ward_login", "ward-password", "tacit")
+    plain = environment(server)
+    values = plain | {"TACIT_SILO_DATABASE_URLS": json.dumps({"ward": ward})}
+    run(superuser, CliRunner().invoke(app, ["migrate", "--roles"], env=plain).stdout)
+    lacking = CliRunner().invoke(app, ["migrate"], env=values)
+    assert lacking.exit_code == 1
+    assert "ward_login must be a member of tacit_worker" in " ".join(lacking.output.split())
+    printed = CliRunner().invoke(app, ["migrate", "--roles"], env=values).stdout
+    assert "ward-password" not in printed
+    for _ in range(2):
+        run(superuser, printed)
+        done = CliRunner().invoke(app, ["migrate"], env=values)
+        assert done.exit_code == 0, done.output
+    engine = sa.create_engine(ward, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        require_safe_login(connection)
+        require_silo_login(connection, "ward")
+    CliRunner().invoke(app, ["migrate"], env=plain)  # what is not named stays bound
+    assert rows(superuser, "SELECT login, silo FROM ledger.silo_login") == [("ward_login", "ward")]
+    swapped = CliRunner().invoke(app, ["migrate"], env=plain | {"TACIT_WORKER_DATABASE_URL": ward})
+    assert swapped.exit_code == 1
+    assert "works for the silo ward" in " ".join(swapped.output.split())
 
 
 def as_before(server: postgres.Postgres) -> None:
