@@ -13,7 +13,7 @@ from functools import partial
 from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import sqlalchemy as sa
 import torch
@@ -167,7 +167,11 @@ def _usual(folder: Path, method: str, task: TaskKind, max_length: int, records: 
     """The method's own phases with its defaults, of which so many steps are at most a chunk, on a file of `records`
     records that are all drawn."""
     spec = get_method(method)
-    options, request = spec.Options(), spec.Request(steps=20 * steps, batch_size=records)
+    asked: dict[str, dict[str, int]] = {"options": {}, "numbers": {"steps": 20 * steps}}
+    if get_args(spec.Request.model_fields["steps"].annotation) == ("auto",):  # its rounds say how many
+        asked = {"options": {"rounds": 20 * steps}, "numbers": {}}
+    options = spec.Options.model_validate(asked["options"])
+    request = spec.Request.model_validate(asked["numbers"] | {"batch_size": records})
     numbers = spec.resolve(request, options, task=task, declared_size=records, epsilon=1.0, facts=read_facts(folder))
     phases = spec.phases(options, numbers, declared_size=records)
     return Program(method=method, options=options.model_dump(mode="json"), max_length=max_length, phases=phases)
