@@ -21,6 +21,7 @@ from api.files import questions
 from api.grants import endpoints as grants
 from api.health import endpoints as health
 from api.health.checks import look
+from api.invitations import endpoints as invitations
 from api.jobs import endpoints as jobs
 from api.keys import endpoints as keys
 from api.ledger import endpoints as ledger
@@ -101,7 +102,7 @@ def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
     app.add_middleware(BodyLimit, upload_limit=settings.upload_limit)
     app.add_middleware(Observed, metrics=requests)
     app.add_middleware(Envelope)
-    for room in (budgets, grants, ledger, questions, files, jobs, models, keys, audit, health):
+    for room in (budgets, grants, ledger, questions, files, invitations, jobs, models, keys, audit, health):
         app.include_router(room.router)
     app.mount("/dashboard", make_dashboard())
 

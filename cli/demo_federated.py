@@ -14,10 +14,10 @@ from cli.demo import DemoTask, measured_alone
 from cli.demo_stack import Watch, running
 from dpcore.terms.tasks import DEFAULT_KIND
 
-ROWS, EVALUATED = 2000, 600
+ROWS, EVALUATED = 1500, 600
 """Made-up notes of each file, and public ones."""
 EPSILON, DELTA = 8.0, 1e-5
-ROUNDS, BATCH = 20, 400
+ROUNDS, BATCH = 15, 250
 LEARNT = 0.15  # how far above chance the made-up task must be learnt
 WORKERS = 4  # one for each silo, and one for the job itself
 METHOD = "federated-lora"
@@ -34,9 +34,7 @@ def federated_demo(data: Path, scratch: Path) -> dict[str, Any]:
     with running(data, scratch, WORKERS) as (url, admin_key):
         watch.lap("start")
         host, guest = Client(url, admin_key), Client(url, _guest_key(data, scratch))
-        console.print(
-            f"Two tenants share the service on {url}, and neither sees the other's rows: hospital and clinic."
-        )
+        console.print(f"Two tenants share the service on {url}: a hospital and a clinic, each with rows of its own.")
         console.rule("Each steward opens budgets and uploads rows")
         own = _private(host, paths[0], "hospital")
         theirs = [_private(guest, path, f"clinic {number}") for number, path in enumerate(paths[1:3], start=1)]

@@ -3,7 +3,7 @@
 import typer
 
 from cli import demo, doctor, local, logs, migrate, trial
-from cli.commands import adapters, audit, budgets, files, grants, jobs, keys, ledger, models, tenants
+from cli.commands import adapters, audit, budgets, files, grants, invitations, jobs, keys, ledger, models, tenants
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +22,7 @@ app.add_typer(budgets.app, name="budgets")
 app.add_typer(grants.app, name="grants")
 app.add_typer(files.app, name="files")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(invitations.app, name="invitations")
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(keys.app, name="keys")
 app.add_typer(tenants.app, name="tenants")

@@ -25,8 +25,9 @@ def migrate(
 ) -> None:
     """Operator: bring the database to this version and make the first admin key.
 
-    Reads TACIT_ADMIN_DATABASE_URL, TACIT_API_DATABASE_URL, TACIT_WORKER_DATABASE_URL and TACIT_KEY_PEPPER, each also
-    from the file that TACIT_..._FILE names. Doing it again changes nothing.
+    Reads TACIT_ADMIN_DATABASE_URL, TACIT_API_DATABASE_URL, TACIT_WORKER_DATABASE_URL and TACIT_KEY_PEPPER, and for
+    silos TACIT_SILO_DATABASE_URLS, a JSON object of URLs by the silo's name; each also from the file that
+    TACIT_..._FILE names. Doing it again changes nothing.
 
     None of these logins is a superuser. Their roles are made once by an administrator of the server, who runs what
     `tacit migrate --roles` prints, connected to the database: it holds no password, only what Postgres keeps of them.
@@ -37,6 +38,7 @@ def migrate(
     from domain.access.bootstrap import create_first_key
     from domain.kit.settings import OperatorSettings, secret_bytes
     from migrations import RolesMissing, found, head, upgrade
+    from migrations.silos import BoundToASilo, bind
 
     settings = options.settings(OperatorSettings)
     logins = _logins(settings)
@@ -46,7 +48,10 @@ def migrate(
     admin_url = settings.admin_database_url.get_secret_value()
     try:
         upgrade(admin_url)
-        for login, url in ((logins.api, settings.api_database_url), (logins.worker, settings.worker_database_url)):
+        silos = dict(zip(settings.silo_database_urls, (login.name for login in logins.silos), strict=True))
+        bind(admin_url, silos, logins.worker.name)
+        services = (logins.api, settings.api_database_url), (logins.worker, settings.worker_database_url)
+        for login, url in (*services, *zip(logins.silos, settings.silo_database_urls.values(), strict=True)):
             _require_login(login.name, url.get_secret_value())
         keep = (lambda key: None) if first_key is None else (lambda key: secrets.save(first_key, key))
         made = create_first_key(admin_url, secret_bytes(settings.key_pepper), keep)
@@ -58,6 +63,8 @@ def migrate(
             "An administrator of the server runs the statements above once, connected to the database of "
             "TACIT_ADMIN_DATABASE_URL: psql --dbname tacit < statements.sql. Then run this again."
         ) from None
+    except BoundToASilo as error:
+        raise StackError(f"TACIT_WORKER_DATABASE_URL: {error}") from None
     except sa.exc.OperationalError:
         raise StackError(
             "the database behind TACIT_ADMIN_DATABASE_URL does not answer, or refuses the login. Where that login is "
@@ -78,6 +85,7 @@ def _logins(settings: "OperatorSettings") -> "Logins":
         "TACIT_ADMIN_DATABASE_URL": settings.admin_database_url,
         "TACIT_API_DATABASE_URL": settings.api_database_url,
         "TACIT_WORKER_DATABASE_URL": settings.worker_database_url,
+        **{f"TACIT_SILO_DATABASE_URLS: {name}": url for name, url in settings.silo_database_urls.items()},
     }
     made = []
     for variable, url in urls.items():
@@ -86,8 +94,9 @@ def _logins(settings: "OperatorSettings") -> "Logins":
         except ValueError as error:
             raise StackError(f"{variable}: {error}") from None
     if len({login.name for login in made}) < len(made):
-        raise StackError("the three database URLs must name three different logins")
-    return Logins(*made)
+        raise StackError("the database URLs must each name a login of its own")
+    admin, api, worker, *silos = made
+    return Logins(admin, api, worker, tuple(silos))
 
 
 def _statements(logins: "Logins") -> str:

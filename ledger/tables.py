@@ -91,6 +91,14 @@ work = sa.Table(
     sa.Column("paused_at", sa.DateTime(timezone=True)),
     sa.Column("excused_fence", sa.BigInteger),
     sa.Column("seconds", sa.Double),
+    sa.Column("silo", sa.Text),
+)
+
+silo_login = sa.Table(
+    "silo_login",
+    metadata,
+    sa.Column("login", sa.Text, primary_key=True),
+    sa.Column("silo", sa.Text),
 )
 
 authorisation = sa.Table(

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 OWNER = "tacit_owner"
 SCHEMA = Path(__file__).parent / "sql" / "roles.sql"
+OF_SILO = SCHEMA.with_name("roles_silo.sql")
 MISSING = SCHEMA.with_name("roles_missing.sql")
 _ITERATIONS = 4096
 _VARIABLE = re.compile(r":'(\w+)'")
@@ -27,11 +28,12 @@ class Login:
 
 @dataclass(frozen=True)
 class Logins:
-    """The three that an installation needs."""
+    """The three that an installation needs, and one for the worker of each silo."""
 
     admin: Login
     api: Login
     worker: Login
+    silos: tuple[Login, ...] = ()
 
 
 def login_of(url: str) -> Login:
@@ -43,18 +45,20 @@ def login_of(url: str) -> Login:
 
 
 def statements(logins: Logins) -> str:
-    """roles.sql with its variables filled in, as a superuser or a managed server's administrator runs it."""
-    values = {
-        name + part: value
-        for name, login in (("admin", logins.admin), ("api", logins.api), ("worker", logins.worker))
-        for part, value in (("", login.name), ("_password", login.password))
-    }
-    return _VARIABLE.sub(lambda found: _literal(values[found[1]]), SCHEMA.read_text(encoding="utf-8"))
+    """roles.sql with its variables filled in, as a superuser or a managed server's administrator runs it; then, for
+    each silo, roles_silo.sql."""
+    made = [_filled(SCHEMA, admin=logins.admin, api=logins.api, worker=logins.worker)]
+    return "".join(made + [_filled(OF_SILO, silo=login) for login in logins.silos])
 
 
 def sealed(logins: Logins) -> Logins:
     """The same with verifiers in place of passwords: what may be shown. Raises ValueError for other than ASCII."""
-    return Logins(*(Login(each.name, verifier(each.password)) for each in (logins.admin, logins.api, logins.worker)))
+
+    def closed(login: Login) -> Login:
+        return Login(login.name, verifier(login.password))
+
+    silos = tuple(closed(login) for login in logins.silos)
+    return Logins(closed(logins.admin), closed(logins.api), closed(logins.worker), silos)
 
 
 def verifier(password: str, salt: bytes | None = None) -> str:
@@ -74,6 +78,15 @@ def verifier(password: str, salt: bytes | None = None) -> str:
 def missing(connection: sa.Connection) -> list[str]:
     """What the roles lack, seen by the operator's login; empty when `upgrade` may run."""
     return list(connection.execute(sa.text(MISSING.read_text(encoding="utf-8"))).scalars())
+
+
+def _filled(path: Path, **logins: Login) -> str:
+    values = {
+        name + part: value
+        for name, login in logins.items()
+        for part, value in (("", login.name), ("_password", login.password))
+    }
+    return _VARIABLE.sub(lambda found: _literal(values[found[1]]), path.read_text(encoding="utf-8"))
 
 
 def _literal(value: str) -> str:

@@ -1280,6 +1280,7 @@ CREATE FUNCTION public.round_guard() RETURNS trigger
     AS $$
 DECLARE asked public.federated_round := NEW;
 BEGIN
+  PERFORM ledger.require_fence(NEW.job_id, NEW.fence);  -- first: what follows reads what this lock holds still
   IF TG_OP = 'INSERT' THEN
     IF NOT EXISTS (SELECT FROM public.silo s WHERE s.parent_id = NEW.job_id) OR NEW.closed_at IS NOT NULL
        OR EXISTS (SELECT FROM public.federated_round r WHERE r.job_id = NEW.job_id AND r.number >= NEW.number)
@@ -1297,7 +1298,6 @@ BEGIN
     END IF;
     NEW.closed_at := clock_timestamp();
   END IF;
-  PERFORM ledger.require_fence(NEW.job_id, NEW.fence);
   RETURN NEW;
 END $$;
 

@@ -4,8 +4,8 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +24,11 @@ LOGINS = Logins(
     Login("tacit_admin", "admin-password"),
     Login("tacit_api_login", "api-password"),
     Login("tacit_worker_login", "worker-password"),
+    silos=(
+        Login("tacit_silo_a", "silo-a-password"),
+        Login("tacit_silo_b", "silo-b-password"),
+        Login("tacit_silo_c", "silo-c-password"),
+    ),
 )
 SUPERUSER_PASSWORD = "superuser-password"
 hypothesis.settings.register_profile("untimed", deadline=None)  # a deadline is an assertion on time
@@ -62,12 +67,20 @@ class Database:
     admin_url: str
     api_url: str
     worker_url: str
+    silo_urls: Mapping[str, str] = field(default_factory=dict)
+    """Of the logins for the workers of silos a, b and c, which are bound by `bind_silos`."""
+
+    def bind_silos(self) -> None:
+        from migrations.silos import bind
+
+        bind(self.admin_url, {login.name[-1]: login.name for login in LOGINS.silos}, LOGINS.worker.name)
 
 
 def database_on(server: postgres.Postgres, name: str) -> Database:
     """The URLs of a database on a server with the tests' passwords."""
     urls = [server.url(login.name, login.password, name) for login in (LOGINS.admin, LOGINS.api, LOGINS.worker)]
-    return Database(name, server.url(postgres.SUPERUSER, SUPERUSER_PASSWORD, name), *urls)
+    silos = {login.name[-1]: server.url(login.name, login.password, name) for login in LOGINS.silos}
+    return Database(name, server.url(postgres.SUPERUSER, SUPERUSER_PASSWORD, name), *urls, silos)
 
 
 def establish(superuser_url: str) -> None:

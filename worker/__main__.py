@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from celery.signals import celeryd_init, worker_shutting_down
 
 from domain.files.files import encrypt_old
-from domain.kit.database import UnsafeLogin, make_engine, require_safe_login
+from domain.kit.database import UnsafeLogin, make_engine, require_safe_login, require_silo_login
 from domain.kit.process import protect
 from domain.kit.settings import BadSettings, WorkerSettings, from_environment
 from domain.models.allow_list import BaseModelFacts, base_models
@@ -55,6 +55,7 @@ def main() -> int:
         with engine.connect() as connection:
             require_safe_login(connection)
             require_intact(connection)
+            require_silo_login(connection, settings.silo)
         store = open_store(settings, engine)
         require_usable(store)
         if done := encrypt_old(engine, store):
@@ -92,7 +93,7 @@ def _run(settings: WorkerSettings, engine: sa.Engine, store: Store) -> int:
             return _refuse(f"metrics cannot be served on TACIT_METRICS_PORT: {error.strerror}")
     arguments = ["--quiet", "worker", "--pool=prefork", "--loglevel=INFO", f"--hostname=tacit-{os.getpid()}@%h"]
     app = make_app(settings)
-    intake.install(app, engine)
+    intake.install(app, engine, settings.silo)
     app.worker_main([*arguments, "--without-gossip", "--without-mingle", "--without-heartbeat"])
     return 0
 

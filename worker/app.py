@@ -2,7 +2,7 @@
 
 from celery import Celery
 
-from domain.jobs.hints import BROKER_OPTIONS, QUEUE
+from domain.jobs.hints import BROKER_OPTIONS, queue_of
 from domain.kit.settings import WorkerSettings
 
 
@@ -18,7 +18,7 @@ def make_app(settings: WorkerSettings) -> Celery:
         accept_content=["json"],
         result_backend=None,
         task_ignore_result=True,
-        task_default_queue=QUEUE,
+        task_default_queue=queue_of(settings.silo),
         task_create_missing_queues=False,
         worker_pool_start_method="spawn",  # CUDA does not survive a fork
         worker_concurrency=1,

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from domain.files.binding import BrokenBinding, open_file
 from domain.kit.purposes import PUBLIC
 from domain.kit.tables import file, invitation, job, job_file
-from domain.storage.blobs import Store
+from domain.storage.blobs import NotMounted, Store
 from domain.storage.sealing import Sealed
 from dpcore.terms.program import Program
 from dpcore.terms.tasks import CAUSAL_LM, TaskKind
@@ -107,6 +107,9 @@ def _labels(connection: sa.Connection, job_id: str, source: sa.Row[Any]) -> tupl
 def _opened(connection: sa.Connection, store: Store, source: sa.Row[Any], which: str) -> Sealed:
     try:
         return open_file(connection, store, source)
+    except NotMounted as error:
+        message = f"The {which} file lies where this worker keeps nothing: it was not uploaded for this silo."
+        raise Refused("not_trainable", message) from error
     except BrokenBinding as error:
         message = f"The {which} file is not tied to the rows that are stored for it: the service's data was changed."
         raise Refused(error.code, message) from error

@@ -10,6 +10,7 @@ from domain.kit.statuses import ENDED
 from domain.kit.tables import checkpoint, job
 from domain.storage.blobs import Store, delete, delete_all, get_bytes, put_bytes
 from ledger.errors import translated
+from ledger.tables import work
 from ledger.work import Lease
 from worker.errors import STORE_ERRORS
 from worker.log import log
@@ -17,7 +18,7 @@ from worker.log import log
 
 def save(engine: sa.Engine, store: Store, lease: Lease, step: int, data: bytes) -> None:
     """Keep a checkpoint and drop the ones before it. Raises StaleFence, a store's or the database's error."""
-    blob = f"{_prefix(lease.job_id)}{lease.fence}-{step}.safetensors"
+    blob = f"{_prefix(store, lease.job_id)}{lease.fence}-{step}.safetensors"
     put_bytes(store, blob, data)
     with translated(), engine.begin() as connection:
         # The same step may be saved twice, at the end of a chunk and at a stop right after it: the same bytes.
@@ -50,7 +51,7 @@ def newest(engine: sa.Engine, store: Store, job_id: str) -> bytes | None:
 def discard(engine: sa.Engine, store: Store, job_id: str) -> None:
     """Forget a finished job's checkpoints, those that an attempt wrote but did not live to record included."""
     with _untidy(job_id):
-        delete_all(store, _prefix(job_id))
+        delete_all(store, _prefix(store, job_id))
         delete_all(store, f"exchange/{job_id}/")
         with engine.begin() as connection:  # blobs first: as long as there is a row, somebody tries again
             connection.execute(sa.delete(checkpoint).where(checkpoint.c.job_id == job_id))
@@ -66,10 +67,16 @@ def _drop_older(engine: sa.Engine, store: Store, lease: Lease, kept: str) -> Non
             delete(store, blob)
 
 
-def tidy(engine: sa.Engine, store: Store) -> None:
-    """Discard what finished jobs left: those that ended without a worker, or whose worker died right after."""
+def tidy(engine: sa.Engine, store: Store, own: sa.ColumnElement[bool]) -> None:
+    """Discard what finished jobs left: those that ended without a worker, or whose worker died right after. own: a
+    condition on the work of those that this worker may touch."""
+    over = (
+        sa.select(checkpoint.c.job_id)
+        .join(job, job.c.id == checkpoint.c.job_id)
+        .join(work, work.c.job_id == job.c.id)
+        .where(job.c.status.in_(ENDED), own)
+    )
     with engine.connect() as connection:
-        over = sa.select(checkpoint.c.job_id).join(job, job.c.id == checkpoint.c.job_id).where(job.c.status.in_(ENDED))
         jobs = connection.execute(over.distinct()).scalars().all()
     for job_id in jobs:
         discard(engine, store, job_id)
@@ -84,5 +91,5 @@ def _untidy(job_id: str) -> Iterator[None]:
         log.warning("job %s: old checkpoints stay for now: %s", job_id, type(error).__name__)
 
 
-def _prefix(job_id: str) -> str:
-    return f"jobs/{job_id}/checkpoints/"
+def _prefix(store: Store, job_id: str) -> str:
+    return f"{store.home}jobs/{job_id}/checkpoints/"

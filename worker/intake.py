@@ -22,8 +22,8 @@ Strategy = Callable[..., None]
 """What Celery does with a message: takes (message, body, ack, reject, callbacks)."""
 
 
-def install(app: Celery, engine: sa.Engine) -> None:
-    """Have the worker of this application look before it takes a job up."""
+def install(app: Celery, engine: sa.Engine, silo: str | None) -> None:
+    """Have the worker of this application, which works for this silo, look before it takes a job up."""
 
     class Intake(StartStopStep):
         """Stops and starts with the connection to the broker, as the channel and the strategies do."""
@@ -41,7 +41,7 @@ def install(app: Celery, engine: sa.Engine) -> None:
                 self.again = consumer.timer.call_after(AWAY, take, arguments)
 
             strategy = consumer.strategies[TASK]
-            consumer.strategies[TASK] = only_worthwhile(strategy, engine, consumer.connection_errors, later)
+            consumer.strategies[TASK] = only_worthwhile(strategy, engine, silo, consumer.connection_errors, later)
 
         def stop(self, consumer: Any) -> None:
             """A hint in hand was of the connection that ends."""
@@ -54,6 +54,7 @@ def install(app: Celery, engine: sa.Engine) -> None:
 def only_worthwhile(
     strategy: Strategy,
     engine: sa.Engine,
+    silo: str | None,
     broker_errors: tuple[type[Exception], ...],
     later: Callable[..., None],
 ) -> Strategy:
@@ -63,7 +64,7 @@ def only_worthwhile(
         try:
             (job_id, *_), *_ = message.payload
             with engine.connect() as connection:
-                wanted = worth_claiming(connection, job_id)
+                wanted = worth_claiming(connection, job_id, silo)
         except _NO_ANSWER as error:
             # A process would get no answer either, and the hint that it used up would be missed for minutes. In hand it
             # keeps its place, and until it is acknowledged no other is taken; should this worker end, it is sent again.

@@ -28,14 +28,20 @@ FROZEN = sa.exists().where(
 """Of a job: no step of it may be authorised until the operator says so."""
 
 
-def worth_claiming(connection: sa.Connection, job_id: str) -> bool:
-    """A look without a lock, for the many hints that come too late; `claim` decides."""
+def of_silo(silo: str | None) -> sa.ColumnElement[bool]:
+    """Of a job's work: that it is for the workers of this silo, or for those of none. The database refuses the rest."""
+    return work_table.c.silo.is_not_distinct_from(silo)
+
+
+def worth_claiming(connection: sa.Connection, job_id: str, silo: str | None = None) -> bool:
+    """A look without a lock, for the many hints that come too late; `claim` decides. silo: the worker's own."""
     return (
         connection.execute(
             sa.select(job.c.id)
             .join(work_table, work_table.c.job_id == job.c.id)
             .where(
                 job.c.id == job_id,
+                of_silo(silo),
                 job.c.status.in_(life.LIVE),
                 work_table.c.paused_at.is_(None),
                 ~work_table.c.stop_requested,  # the reconciler ends it

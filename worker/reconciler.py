@@ -20,7 +20,7 @@ from ledger.work import LONGEST_LEASE
 from worker import checkpoints, ends
 from worker.errors import Refused
 from worker.federated.ending import end_left_behind
-from worker.lease import FROZEN
+from worker.lease import FROZEN, of_silo
 from worker.log import log
 from worker.metrics import LOOKS
 
@@ -65,35 +65,37 @@ class Reconciler:
 
 
 def reconcile(engine: sa.Engine, store: Store, settings: WorkerSettings) -> None:
-    """One look at all open jobs."""
-    _forget_times_ahead(engine)
-    for job_id in _open_jobs(engine, work.c.stop_requested):
+    """One look at all open jobs that this worker may touch: those of its silo, or of none."""
+    own = of_silo(settings.silo)
+    _forget_times_ahead(engine, own)
+    for job_id in _open_jobs(engine, own, work.c.stop_requested):
         _end(engine, job_id, lambda c, job_id: ends.cancel(c, job_id, None))
-    for job_id in _open_jobs(engine, _paused, job.c.status_detail == life.PAUSING):  # its worker died before it let go
+    dead = _paused, job.c.status_detail == life.PAUSING  # the worker died before it let go
+    for job_id in _open_jobs(engine, own, *dead):
         _end(engine, job_id, show_paused)
-    end_expired(engine)
-    for job_id in _open_jobs(engine, _fruitless >= settings.max_attempts, ~_paused):
+    end_expired(engine, own)
+    for job_id in _open_jobs(engine, own, _fruitless >= settings.max_attempts, ~_paused):
         _end(engine, job_id, lambda c, job_id: ends.fail(c, job_id, None, GAVE_UP))
-    for job_id in _open_jobs(engine, left_behind()):
+    for job_id in _open_jobs(engine, own, left_behind()):
         _end(engine, job_id, end_left_behind)
-    _forget_hints_for_frozen(engine)
-    _hint(engine, settings)
-    checkpoints.tidy(engine, store)
+    _forget_hints_for_frozen(engine, own)
+    _hint(engine, settings, own)
+    checkpoints.tidy(engine, store, own)
 
 
-def _forget_times_ahead(engine: sa.Engine) -> None:
+def _forget_times_ahead(engine: sa.Engine, own: sa.ColumnElement[bool]) -> None:
     """What was written before the database's clock was set back: the lease of a worker that has died would hold, and a
     lost hint be believed, for as long as that. A worker that is alive takes its job up again."""
     with engine.begin() as connection:
         ahead = work.c.lease_until > _now + sa.cast(LONGEST_LEASE, sa.Interval)
-        connection.execute(sa.update(work).where(ahead).values(lease_until=_now))
-        life.forget_hints(connection, job.c.hinted_at > _now)
+        connection.execute(sa.update(work).where(own, ahead).values(lease_until=_now))
+        life.forget_hints(connection, sa.and_(_whose_work(own), job.c.hinted_at > _now))
 
 
-def _forget_hints_for_frozen(engine: sa.Engine) -> None:
+def _forget_hints_for_frozen(engine: sa.Engine, own: sa.ColumnElement[bool]) -> None:
     """They are dropped, so that others are due as soon as the budget thaws."""
     with engine.begin() as connection:
-        life.forget_hints(connection, FROZEN)
+        life.forget_hints(connection, sa.and_(_whose_work(own), FROZEN))
 
 
 def _end(engine: sa.Engine, job_id: str, end: Callable[[sa.Connection, str], None]) -> None:
@@ -105,7 +107,7 @@ def _end(engine: sa.Engine, job_id: str, end: Callable[[sa.Connection, str], Non
         log.info("job %s: left alone: %s", job_id, type(error).__name__)
 
 
-def _hint(engine: sa.Engine, settings: WorkerSettings) -> None:
+def _hint(engine: sa.Engine, settings: WorkerSettings, own: sa.ColumnElement[bool]) -> None:
     """Send a hint where one is missing.
 
     A lease that ended after the last hint means that the hint was used up: a new one goes out, later and later while
@@ -114,7 +116,7 @@ def _hint(engine: sa.Engine, settings: WorkerSettings) -> None:
     """
     broker = settings.broker_url.get_secret_value()
     try:
-        doubt = LONGEST_DOUBT if waiting(broker) else 2 * settings.lease_seconds
+        doubt = LONGEST_DOUBT if waiting(broker, settings.silo) else 2 * settings.lease_seconds
     except HINT_ERRORS as error:
         log.warning("the broker is away: %s", type(error).__name__)
         return
@@ -139,13 +141,13 @@ def _hint(engine: sa.Engine, settings: WorkerSettings) -> None:
     )
     missing = sa.or_(job.c.hinted_at.is_(None), used_up, may_be_lost)
     with engine.begin() as connection:
-        wanted = _select(_unleased, ~work.c.stop_requested, ~FROZEN, ~_waits, ~_paused, due(), missing)
+        wanted = _select(own, _unleased, ~work.c.stop_requested, ~FROZEN, ~_waits, ~_paused, due(), missing)
         wanted = wanted.with_for_update(of=job, skip_locked=True)
         jobs = connection.execute(wanted).scalars().all()
         life.hinted(connection, jobs)
     for i, job_id in enumerate(jobs):
         try:
-            send_hint(broker, job_id)
+            send_hint(broker, job_id, settings.silo)
         except HINT_ERRORS as error:
             log.warning("the broker is away: %s", type(error).__name__)
             with engine.begin() as connection:
@@ -158,6 +160,11 @@ _fruitless = work.c.fence - sa.func.coalesce(
     sa.func.greatest(_last_checkpoint.scalar_subquery(), work.c.excused_fence), 0
 )
 """Attempts since the last one that kept a checkpoint, or was paused."""
+
+
+def _whose_work(own: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """Of a job: what `own` says of its work."""
+    return sa.exists().where(work.c.job_id == job.c.id, own)
 
 
 def _open_jobs(engine: sa.Engine, *conditions: sa.ColumnElement[bool]) -> list[str]:

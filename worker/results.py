@@ -158,5 +158,5 @@ def zipped(folder: Path) -> bytes:
 
 
 def _store(store: Store, lease: Lease, kind: str, filename: str, data: bytes) -> Result:
-    stored = put_bytes(store, f"jobs/{lease.job_id}/results/{lease.fence}/{filename}", data)
+    stored = put_bytes(store, f"{store.home}jobs/{lease.job_id}/results/{lease.fence}/{filename}", data)
     return Result(kind, filename, len(data), hashlib.sha256(data).hexdigest(), stored)

@@ -35,7 +35,7 @@ def run_job(job_id: str) -> None:
     with about(job_id=job_id):
         try:
             with engine.connect() as connection:
-                wanted = worth_claiming(connection, job_id)
+                wanted = worth_claiming(connection, job_id, settings.silo)
             if wanted and not draining():
                 from worker.attempt import attempt
 

@@ -18,7 +18,7 @@ from domain.kit.purposes import RESULT
 from domain.kit.settings import WorkerSettings
 from domain.kit.tables import file, job, job_file, release
 from domain.models.allow_list import BaseModelFacts, find
-from domain.storage.blobs import Store
+from domain.storage.blobs import NotMounted, Store
 from domain.storage.sealing import Sealed
 from dpcore.methods import load_export
 from dpcore.models import build_model, load_model, load_tokenizer
@@ -74,6 +74,8 @@ def read_released(connection: sa.Connection, store: Store, teacher: str, source:
         raise Refused("not_trainable", "The teacher's job learnt another task.")
     try:
         adapter = open_file(connection, store, result)
+    except NotMounted as error:
+        raise Refused("not_trainable", "The teacher lies where this worker keeps nothing: in another silo.") from error
     except BrokenBinding as error:
         raise Refused(error.code, "The teacher is not what was released: the service's data was changed.") from error
     other = named_student(Program.model_validate(row.plan))

@@ -18,6 +18,7 @@ from domain.kit.tables import audit
 _CHANGES = {"POST", "PUT", "PATCH", "DELETE"}
 _ONLY_LOOKS = {
     ("POST", "/v1/fine_tuning/jobs/estimate"),
+    ("POST", "/v1/invitations/{invitation_id}/estimate"),
     ("GET", "/dashboard/estimate"),
     ("POST", "/dashboard/estimate"),
 }

@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
 from api import errors
-from api.dashboard import budgets, estimate, files, jobs, login, models, questions
+from api.dashboard import budgets, estimate, files, invitations, jobs, login, models, questions
 from api.dashboard.render import FILES, page
 from api.dashboard.session import PATH, LoggedOut, login_url
 from api.errors import HttpError
@@ -40,7 +40,7 @@ def make_dashboard() -> FastAPI:
         content, kind = FILES[place]
         return Response(content, media_type=kind, headers={"cache-control": "public, max-age=31536000, immutable"})
 
-    for room in (login, budgets, files, jobs, estimate, questions, models):
+    for room in (login, budgets, files, jobs, invitations, estimate, questions, models):
         app.include_router(room.router)
     return app
 
@@ -59,8 +59,8 @@ def _as_page(handler: Callable[..., Any]) -> Callable[..., Any]:
             status=said.status_code,
             problem=problem,
             asked=asked,
-            suggestions=estimate.suggestions(asked or {}, problem["largest_epsilon"], problem["largest_share"])
-            if refused
+            suggestions=estimate.suggestions(asked, problem["largest_epsilon"], problem["largest_share"])
+            if refused and asked is not None
             else [],
         )
         response.headers.update({k: v for k, v in said.headers.items() if k in ("connection", "retry-after")})

@@ -148,17 +148,20 @@ def _variants(
     numbers = made.method[made.method["type"]]["hyperparameters"]
     base = asked if asked.get("share") else asked | {"epsilon": asked.get("epsilon") or f"{made.privacy.epsilon:.4g}"}
     price, amount = ("share", float(asked["share"])) if asked.get("share") else ("epsilon", made.privacy.epsilon)
+    long, field, length = "steps", "steps", numbers["steps"]
+    if made.rounds is not None:
+        long, field, length = "rounds", f"{made.method['type']}.rounds", made.rounds.total
     changes: list[tuple[str, dict[str, Any]]] = [
         ("This plan", {}),
-        ("Half the steps", {"steps": max(1, numbers["steps"] // 2)}),
-        ("Double the steps", {"steps": numbers["steps"] * 2}),
+        (f"Half the {long}", {field: max(1, length // 2)}),
+        (f"Double the {long}", {field: length * 2}),
         ("Half the batch", {"batch_size": max(1, numbers["batch_size"] // 2)}),
         ("Double the batch", {"batch_size": numbers["batch_size"] * 2}),
         (f"Half the {price}", {price: f"{amount / 2:.4g}"}),
     ]
     variants = []
     for name, change in changes:
-        query = base | {field: str(value) for field, value in change.items()}
+        query = base | {changed: str(value) for changed, value in change.items()}
         try:
             variants.append(Variant(name, query, _estimate(query, caller, service, connection) if change else made))
         except Refusal as error:

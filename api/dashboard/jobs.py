@@ -4,7 +4,7 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import APIRouter, BackgroundTasks, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
@@ -165,8 +165,9 @@ def timeline(events: Sequence[Event]) -> list[tuple[Event, list[Event]]]:
 
 
 def request_of(job: Job) -> dict[str, Any]:
-    """The body that asks for the same job again; epsilon as it is shown. Of a job that cannot be read there is none."""
-    if job.method["type"] not in method_names():
+    """The body that asks for the same job again; epsilon as it is shown. Of a job that cannot be read there is none,
+    nor of a silo's: it is submitted with its federated job."""
+    if job.method["type"] not in method_names() or (job.federated and job.silos is None):
         return {}
     method = get_method(job.method["type"])
     resolved = job.method[job.method["type"]]
@@ -202,9 +203,11 @@ def query_of(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unusual(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the values that are not the fields' defaults."""
-    fields = model.model_fields.items()
-    return {name: values[name] for name, field in fields if name in values and values[name] != field.default}
+    """Those of the values that are not the fields' defaults, of fields that take others."""
+    fields = {name: field for name, field in model.model_fields.items() if name in values}
+    usual = {name for name, field in fields.items() if values[name] == field.default}
+    fixed = {name for name, field in fields.items() if get_args(field.annotation) == (field.default,)}
+    return {name: values[name] for name in fields if name not in usual | fixed}
 
 
 def _price(job: Job) -> dict[str, float]:

@@ -83,7 +83,8 @@ def _read(model: type[BaseModel], given: Mapping[str, str]) -> dict[str, Any]:
     """Numbers where the method's are; what stands between commas is a list, of names or of numbers."""
     values = from_text(model, given)
     for name, value in values.items():
-        if isinstance(value, str) and "," in value:
+        only_lists = name in model.model_fields and get_origin(model.model_fields[name].annotation) is tuple
+        if isinstance(value, str) and ("," in value or only_lists):
             parts = [part.strip() for part in value.split(",") if part.strip()]
             values[name] = [from_text(model, {name: part})[name] for part in parts]
     return values

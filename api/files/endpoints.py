@@ -45,6 +45,8 @@ from domain.kit.refusals import Conflict, Invalid, NotFound
 from domain.kit.settings import secret_bytes
 from domain.kit.tables import file, question
 from domain.storage import blobs
+from domain.storage.blobs import Store
+from domain.storage.homes import home_for
 from domain.storage.rows import stream_jsonl
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
@@ -80,7 +82,7 @@ async def create(request: Request, caller: Steward, service: Service) -> NewlyUp
     declared = request.headers.get("content-length", "")
     await to_thread.run_sync(_require_room, service, caller, int(declared) if declared.isdecimal() else 0)
     # No transaction is open while bytes arrive or are checked: that may take minutes.
-    with scratch.part(service.store, file_id) as part:
+    with scratch.part(_received_in(service, caller), file_id) as part:
         form = await receive(request, part.file, service.settings.upload_limit)
         wanted = parse_form(form)
         most = await to_thread.run_sync(_require_budget, service, caller, wanted)
@@ -139,9 +141,9 @@ def delete(file_id: Id, caller: Steward, service: Service, connection: Transacti
     """Delete a file's content for good. Its budget keeps what it has spent. One that waits for an answer is withdrawn:
     it was under no budget."""
     if connection.execute(questions.open_questions(caller.tenant_id).where(question.c.file_id == file_id)).first():
-        questions.require(connection, caller.tenant_id, file_id, lock=True)
+        row = questions.require(connection, caller.tenant_id, file_id, lock=True)
         questions.answer(connection, file_id, "withdrawn", caller.key_id, None)
-        questions.forget(service.store, file_id, rows=files.rows_key(file_id))
+        questions.forget(service.store, row, rows=True)
     else:
         files.delete(connection, service.store, caller, file_id)
     return DeletedFile(id=file_id)
@@ -174,7 +176,12 @@ def _require_room(service: Resources, caller: Caller, size: int) -> None:
     with service.engine.connect() as connection:
         least = max(0, size - FORM_OVERHEAD)  # of the file alone; its own size is asked about at the end
         quotas.require_storage(connection, caller.tenant_id, least, service.settings.storage_quota)
-    disk.require_room(scratch.folder(service.store), 3 * size, service.settings.disk_reserve)
+    disk.require_room(scratch.folder(_received_in(service, caller)), 3 * size, service.settings.disk_reserve)
+
+
+def _received_in(service: Resources, caller: Caller) -> Store:
+    """The place that a tenant's uploads pass through, whatever they are for: nobody knows before all of it is there."""
+    return service.store.at(home_for(service.settings.silos, caller.tenant_id, PRIVATE))
 
 
 def _require_budget(service: Resources, caller: Caller, wanted: NewFile) -> int | None:
@@ -263,13 +270,13 @@ def _keep(
             name=inline.name,
         )
     )
-    key = files.rows_key(file_id)
+    home = home_for(service.settings.silos, caller.tenant_id, wanted.purpose)
     near = Resemblance()
     with service.engine.connect() as connection:  # what takes long, before anybody waits for it
         resemblance.look(connection, caller.tenant_id, part.marks.sketches, near)
     try:
         # Outside of the transaction: the blob's key is a connection's work too.
-        rows = blobs.put_file(service.store, key, part.rows)
+        rows = blobs.put_file(service.store, files.rows_key(home, file_id), part.rows)
         with service.engine.begin() as connection:
             if service.settings.storage_quota is not None:
                 fingerprints.lock(connection, caller.tenant_id)
@@ -288,13 +295,13 @@ def _keep(
             if isinstance(made, files.Registered):
                 upload_reports.keep(connection, file_id, found)
         if isinstance(made, Ask):
-            questions.keep_marks(service.store, file_id, part.marks)
+            questions.keep_marks(service.store, home, file_id, part.marks)
             with service.engine.begin() as connection:
-                asked = questions.ask(connection, upload, budget, made, found)
+                asked = questions.ask(connection, upload, home, budget, made, found)
             waiting = waiting_file(asked).model_dump()
             return NewlyUploaded(**waiting, budget_inherited=False, question=question_of(asked), report=found)
     except BaseException:
-        blobs.delete_all(service.store, f"files/{file_id}/")
+        blobs.delete_all(service.store, files.folder_key(home, file_id))
         raise
     shown = file_of(made.row, caller).model_dump()
     return NewlyUploaded(**shown, budget_inherited=made.inherited, public_overlap=made.public, report=found)

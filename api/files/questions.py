@@ -75,11 +75,11 @@ def answer(file_id: Id, body: Answer, caller: Steward, service: Service) -> Newl
         raise Conflict(f"the answers to this question are {' and '.join(given)}", code="wrong_answer", param="answer")
     upload, budget = questions.asked_for(row)
     decision = Decision(body.answer == "same_population", body.reason)
-    near = Resemblance()
-    with questions.kept_marks(service.store, file_id) as marks:
+    home, near = questions.home_of_waiting(row), Resemblance()
+    with questions.kept_marks(service.store, home, file_id) as marks:
         with service.engine.connect() as connection:
             resemblance.look(connection, caller.tenant_id, marks.sketches, near)
-        seal = open_blob(service.store, files.rows_key(file_id)).seal
+        seal = open_blob(service.store, files.rows_key(home, file_id)).seal
         with service.engine.begin() as connection:
             questions.require(connection, caller.tenant_id, file_id, lock=True)
             made = files.register(
@@ -96,7 +96,7 @@ def answer(file_id: Id, body: Answer, caller: Steward, service: Service) -> Newl
             assert not isinstance(made, Ask)  # there is a decision
             upload_reports.keep(connection, file_id, questions.report_of(row))
             questions.answer(connection, file_id, body.answer, caller.key_id, body.reason)
-    questions.forget(service.store, file_id)
+    questions.forget(service.store, row)
     shown = file_of(made.row, caller).model_dump()
     report = questions.report_of(row)
     return NewlyUploaded(**shown, budget_inherited=made.inherited, public_overlap=made.public, report=report)

@@ -1,7 +1,8 @@
 """Fine-tuning jobs: planned and submitted by analysts."""
 
 import logging
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import sqlalchemy as sa
 from fastapi import APIRouter, BackgroundTasks, Header, Query, Request, Response
@@ -26,6 +27,10 @@ from api.jobs.schemas import (
 from api.jobs.stream import STREAM_ANSWERS, event_stream, fetch_events
 from api.pages import After, Order, Page, PageSize, fetch, page, unknown_cursor
 from domain.access import quotas
+from domain.federated import cancelling
+from domain.federated.invitations import METHOD as FEDERATED
+from domain.federated.reading import parts
+from domain.federated.submitting import submit_federated
 from domain.files.binding import open_file
 from domain.jobs import acting, life, reading
 from domain.jobs.hints import HINT_ERRORS, send_hint
@@ -34,6 +39,7 @@ from domain.jobs.resolving import plan_job
 from domain.jobs.submit import submit
 from domain.kit.ids import new_id
 from domain.kit.tables import job
+from ledger.tables import work
 
 logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
@@ -47,7 +53,9 @@ IdempotencyKey = Annotated[
 @router.post("/estimate")
 def estimate(body: NewJob, caller: Analyst, service: Service, connection: Transaction) -> Estimate:
     """The plan and its price. Free: nothing is charged, and only public values are read."""
-    return estimate_of(plan_job(connection, caller, service.models, body.wanted()))
+    models = service.models
+    planned = plan_job(connection, caller, models, body.wanted())
+    return estimate_of(planned, models.usable[planned.wanted.model].facts)
 
 
 @router.post("", status_code=201)
@@ -69,14 +77,8 @@ def create(
             return _shown(connection, caller, service, known)
     quotas.require_few_jobs(connection, caller.tenant_id, service.settings.job_quota)
     planned = plan_job(connection, caller, service.models, body.wanted())
-    submit(
-        connection,
-        planned,
-        service.store,
-        job_id=job_id,
-        viewer=caller,
-        check_first=service.check_first,
-    )
+    insert = submit_federated if planned.wanted.method == FEDERATED else submit
+    insert(connection, planned, service.store, job_id=job_id, viewer=caller, check_first=service.check_first)
     made = _shown(connection, caller, service, job_id)
     after_commit.add_task(service.keeper.tell_witness)
     if made.status_detail != life.WAITING:
@@ -107,8 +109,7 @@ def index(
     elif request.query_params.get("metadata") == "null":
         scoped = scoped.where(job.c.metadata == sa.cast({}, job.c.metadata.type))
     rows, more = fetch(connection, scoped, job, after=after, limit=limit, order=order)
-    finishes = estimated_finishes(connection, service.models.usable, rows)
-    return page([job_of(row, service.signer, finishes.get(row.id)) for row in rows], more)
+    return page(_jobs_of(connection, caller, service, rows), more)
 
 
 @router.get("/{job_id}")
@@ -119,8 +120,9 @@ def show(job_id: Id, caller: StewardOrAnalyst, service: Service, connection: Tra
 
 @router.post("/{job_id}/cancel")
 def cancel(job_id: Id, caller: StewardOrAnalyst, service: Service, connection: Transaction) -> Job:
-    """Stop a job: steps that were authorised stay charged, the rest goes back to the budget."""
-    acting.cancel(connection, caller, job_id)
+    """Stop a job: steps that were authorised stay charged, the rest goes back to the budget. A federated one stops with
+    all its silos."""
+    cancelling.cancel(connection, caller, job_id)
     return _shown(connection, caller, service, job_id)
 
 
@@ -212,14 +214,24 @@ def adapter(
 
 def _shown(connection: sa.Connection, caller: Caller, service: Resources, job_id: str) -> Job:
     """The job as it is now. Raises NotFound."""
-    row = reading.require(connection, caller, job_id)
-    return job_of(row, service.signer, estimated_finishes(connection, service.models.usable, [row]).get(job_id))
+    (made,) = _jobs_of(connection, caller, service, [reading.require(connection, caller, job_id)])
+    return made
+
+
+def _jobs_of(connection: sa.Connection, caller: Caller, service: Resources, rows: Sequence[sa.Row[Any]]) -> list[Job]:
+    """Rows that the caller may see, as jobs."""
+    models = service.models.usable
+    finishes = estimated_finishes(connection, models, rows)
+    found = parts(connection, caller, models, rows)
+    return [job_of(row, service.signer, finishes.get(row.id), found.get(row.id)) for row in rows]
 
 
 def _hint(service: Resources, job_id: str) -> None:
-    """Tell a worker. The job is committed: when the broker is away, the reconciler sends the hint later."""
+    """Tell a worker of its silo. The job is committed: when the broker is away, the reconciler sends the hint later."""
+    with service.engine.connect() as connection:
+        silo = connection.scalar(sa.select(work.c.silo).where(work.c.job_id == job_id))
     try:
-        send_hint(service.settings.broker_url.get_secret_value(), job_id)
+        send_hint(service.settings.broker_url.get_secret_value(), job_id, silo)
     except HINT_ERRORS as error:
         logger.warning("no hint was sent for %s: %s", job_id, type(error).__name__)
         return

@@ -8,14 +8,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from api.fields import Body, Delta, Epsilon, IdInBody, Name, Reason, Share
+from api.jobs.federated import JobRounds, JobSilo, PlannedRounds, planned_rounds, rounds_of, silos_of
 from api.jobs.privacy import Finite, JobPrivacy, privacy_of
 from domain.access.grants import HeldGrant
+from domain.federated.invitations import METHOD as FEDERATED
+from domain.federated.invitations import with_public_seed
+from domain.federated.reading import FederatedPart
 from domain.jobs.events import EventName
 from domain.jobs.life import Detail
 from domain.jobs.resolving import Planned, Wanted, budget_left
 from domain.kit.faults import fault
 from domain.kit.logs import type_name
 from domain.kit.statuses import Status
+from dpcore.terms.facts import ModelFacts
 from dpcore.terms.methods import DEFAULT_METHOD, get_method, method_names
 from ledger.receipts import sign
 
@@ -116,7 +121,7 @@ class NewJob(Body):
 
     def wanted(self) -> Wanted:
         """The request as the domain takes it."""
-        return Wanted(
+        asked = Wanted(
             model=self.model,
             training_file=self.training_file,
             validation_file=self.validation_file,
@@ -132,6 +137,7 @@ class NewJob(Body):
             queue_days=self.queue_days,
             allow_duplicate=self.allow_duplicate,
         )
+        return with_public_seed(asked)
 
 
 class GrantUse(BaseModel):
@@ -175,6 +181,7 @@ class Estimate(BaseModel):
         "slowest worker of this installation measured on synthetic input, as if every record were that long; waiting "
         "and loading come on top; null until a worker has measured the model"
     )
+    rounds: PlannedRounds | None = Field(description="of a federated job; null for others")
 
 
 class JobHyperparameters(Finite):
@@ -230,7 +237,8 @@ class Job(BaseModel):
     )
     status: Status
     status_detail: Detail | None = Field(
-        description="what the six statuses leave open: waiting_for_approval and paused (queued, nobody begins it), "
+        description="what the six statuses leave open: waiting_for_approval, waiting_for_silos (its federated job is "
+        "not there yet) and paused (queued, nobody begins it), "
         "pausing and cancelling (running, until its worker lets go), rejected and expired (cancelled)"
     )
     queue_position: int | None = Field(
@@ -256,6 +264,12 @@ class Job(BaseModel):
     finished_twin: str | None = Field(
         default=None, description="when submitted: a job that had succeeded with the same numbers already"
     )
+    federated: bool = Field(description="whether it learns from several silos, or is one silo's part of such a job")
+    parent: str | None = Field(
+        description="of a silo's job: the federated job, where that is of the caller's tenant and submitted already"
+    )
+    silos: list[JobSilo] | None = Field(description="of a federated job; null for all others")
+    rounds: JobRounds | None = Field(description="of a federated job, and of a silo's; null for all others")
 
 
 class Approval(Body):
@@ -289,25 +303,29 @@ class ReleasedCheckpoint(BaseModel):
     id: str
 
 
-def job_of(row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | None = None) -> Job:
-    """A row of domain.jobs.reading.of_tenant. One that makes no job is shown as such, so that no list ends at it."""
+def job_of(
+    row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | None = None, part: FederatedPart | None = None
+) -> Job:
+    """A row of domain.jobs.reading.of_tenant, with its part in a federated job where it has one. One that makes no job
+    is shown as such, so that no list ends at it."""
     try:
-        return _whole(row, key, estimated_finish)
+        return _whole(row, key, estimated_finish, part)
     except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
         logger.error("ALARM: the row of job %s cannot be read (%s): the database was changed", row.id, type_name(error))
         return _damaged(row)
 
 
-def _whole(row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | None) -> Job:
+def _whole(row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | None, part: FederatedPart | None) -> Job:
     method, done = row.method, [int(steps) for steps in row.steps_by_phase]
     total = sum(phase["steps"] for phase in row.plan["phases"]) if "phases" in row.plan else row.plan["steps"]
     numbers = method[method["type"]]["hyperparameters"]
     succeeded = row.status == "succeeded"
+    federated = method["type"] == FEDERATED
     return Job(
         id=row.id,
         created_at=int(row.created_at.timestamp()),
         finished_at=None if row.finished_at is None else int(row.finished_at.timestamp()),
-        estimated_finish=estimated_finish,
+        estimated_finish=None if federated else estimated_finish,  # a round takes as long as its slowest silo
         status=row.status,
         status_detail=row.status_detail,
         queue_position=row.queue_position,
@@ -330,6 +348,10 @@ def _whole(row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | Non
         receipt=ChargeReceipt(
             **row.receipt, signature=sign(key, row.receipt["budget"], row.receipt["seq"], row.receipt["hash"])
         ),
+        federated=federated,
+        parent=None if part is None else part.parent,
+        silos=silos_of(part),
+        rounds=rounds_of(part),
     )
 
 
@@ -372,6 +394,10 @@ def _damaged(row: sa.Row[Any]) -> Job:
         ),
         progress=Progress(step=0, total_steps=0, fraction=0),
         receipt=ChargeReceipt(budget="", seq=0, hash="", signature=""),
+        federated=False,
+        parent=None,
+        silos=None,
+        rounds=None,
     )
 
 
@@ -382,8 +408,8 @@ def _error_of(error: dict[str, Any]) -> JobError:
     )
 
 
-def estimate_of(planned: Planned) -> Estimate:
-    """A plan that was not submitted."""
+def estimate_of(planned: Planned, facts: ModelFacts) -> Estimate:
+    """A plan that was not submitted, for a model of these facts."""
     return Estimate(
         model=planned.wanted.model,
         training_file=planned.wanted.training_file,
@@ -402,6 +428,7 @@ def estimate_of(planned: Planned) -> Estimate:
         needs_approval=planned.needs_approval,
         finished_twin=planned.finished_twin,
         seconds=planned.seconds,
+        rounds=planned_rounds(planned, facts),
     )
 
 

@@ -72,12 +72,13 @@ def entry_receipt(
 
 @router.get("/fine_tuning/jobs/{job_id}/receipts")
 def job_receipts(job_id: Id, caller: StewardOrAnalyst, service: Service, connection: Transaction) -> list[Receipt]:
-    """The receipts of a job's charge and of its settlement, to be kept and checked without this service."""
-    reading.require(connection, caller, job_id)
+    """The receipts of a job's charge and of its settlement, to be kept and checked without this service. Of a federated
+    job: those of its own tenant's silo."""
+    row = reading.require(connection, caller, job_id)
     charged = connection.execute(
         sa.select(entry.c.budget_id, entry.c.seq)
         .join(reservation, reservation.c.id == entry.c.reservation_id)
-        .where(reservation.c.job_id == job_id)
+        .where(reservation.c.job_id == (row.silo_job or row.id))
         .order_by(entry.c.budget_id, entry.c.seq)
     ).all()
     return [issue(connection, service.signer, row.budget_id, row.seq) for row in charged]

@@ -25,6 +25,7 @@ COLUMNS = [
     "progress.fraction",
     "created_at",
 ]
+SILO_COLUMNS = ["name", "own", "tenant", "state", "declared_size", "rounds_sent", "rounds_missed", "job"]
 PHASE_COLUMNS = ["phase", "trains", "mechanism", "sigma", "rate", "steps", "epsilon", "share"]
 EVENT_COLUMNS = ["created_at", "level", "message"]
 ENDED = ("succeeded", "failed", "cancelled")
@@ -88,8 +89,8 @@ def _requested(
 ) -> dict[str, Any]:
     """The options that an estimate and a job have in common, as a request."""
     named = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
-    hyperparameters = {name: value for name, value in named.items() if value is not None} | _pairs(hyperparameter)
-    return request(model, training_file, validation_file, method, _pairs(option), hyperparameters, epsilon, share)
+    hyperparameters = {name: value for name, value in named.items() if value is not None} | pairs(hyperparameter)
+    return request(model, training_file, validation_file, method, pairs(option), hyperparameters, epsilon, share)
 
 
 @app.command()
@@ -109,7 +110,7 @@ def estimate(
     tacit jobs estimate --file file-... --epsilon 3 --method zo --hyperparameter directions=16
     ```
     """
-    _show(connect(url, key).post(f"{PATH}/estimate", body), as_json)
+    show_job(connect(url, key).post(f"{PATH}/estimate", body), as_json)
 
 
 @app.command()
@@ -138,9 +139,12 @@ def create(
     ```text
     tacit jobs create --file file-... --epsilon 3 --watch
     tacit jobs create --file file-... --method lora --option r=8 --steps 200 --batch-size 512 --share 0.25
+    tacit jobs create --file file-... --share 0.2 --method federated-lora --option 'silos=["inv-..."]'
     ```
+
+    A federated job learns from accepted invitations beside the file: `tacit invitations --help`.
     """
-    notes = {name: str(value) for name, value in _pairs(metadata).items()}
+    notes = {name: str(value) for name, value in pairs(metadata).items()}
     rest = {"suffix": suffix, "metadata": notes or None, "seed": seed, "queue_days": queue_days}
     rest |= {"allow_duplicate": allow_duplicate or None}
     body |= {name: value for name, value in rest.items() if value is not None}
@@ -148,7 +152,7 @@ def create(
     job = client.post(PATH, body)
     if watch:
         job = follow(client, job, quiet=as_json)
-    _show(job, as_json)
+    show_job(job, as_json)
     if watch and job["status"] != "succeeded":
         raise typer.Exit(1)
 
@@ -159,7 +163,7 @@ def watch(job: str, url: options.Url = None, key: options.Key = None, as_json: o
     """Show a job's progress until it ends. Exit code 1 unless it succeeds."""
     client = connect(url, key)
     ended = follow(client, client.get(f"{PATH}/{job}"), quiet=as_json)
-    _show(ended, as_json)
+    show_job(ended, as_json)
     if ended["status"] != "succeeded":
         raise typer.Exit(1)
 
@@ -176,8 +180,9 @@ def list_jobs(
 @app.command()
 @options.explained
 def show(job: str, url: options.Url = None, key: options.Key = None, as_json: options.Json = False) -> None:
-    """One job, with its privacy statement, and its phases with what each costs."""
-    _show(connect(url, key).get(f"{PATH}/{job}"), as_json)
+    """One job, with its privacy statement, its phases with what each costs, and its silos and rounds where it is
+    federated."""
+    show_job(connect(url, key).get(f"{PATH}/{job}"), as_json)
 
 
 @app.command()
@@ -247,15 +252,19 @@ def events(
     output.show_list(connect(url, key).pages(f"{PATH}/{job}/events", limit), EVENT_COLUMNS, as_json)
 
 
-def _show(job: dict[str, Any], as_json: bool) -> None:
-    """A job or an estimate; for people its phases stand in a table below the rest."""
-    privacy = job.get("privacy") or {}
+def show_job(job: dict[str, Any], as_json: bool) -> None:
+    """A job or an estimate; for people its phases and silos stand in tables below the rest."""
+    privacy, silos = job.get("privacy") or {}, job.get("silos")
     phases = privacy.get("phases")
     if as_json or not phases:
         return output.show(job, as_json)
-    output.show(job | {"privacy": {name: value for name, value in privacy.items() if name != "phases"}}, as_json)
+    rest = {name: value for name, value in job.items() if name != "silos"}
+    output.show(rest | {"privacy": {name: value for name, value in privacy.items() if name != "phases"}}, as_json)
     output.console.print("\nPhases, in order; shares add up, epsilons do not:")
     output.show_list([_in_short(phase) for phase in phases], PHASE_COLUMNS, as_json)
+    if silos:
+        output.console.print("\nSilos; the price above is your own one's:")
+        output.show_list(silos, SILO_COLUMNS, as_json)
 
 
 def _in_short(phase: dict[str, Any]) -> dict[str, Any]:
@@ -265,7 +274,7 @@ def _in_short(phase: dict[str, Any]) -> dict[str, Any]:
     return {names.get(name, name): value for name, value in phase.items()} | done
 
 
-def _pairs(given: list[str] | None) -> dict[str, Any]:
+def pairs(given: list[str] | None) -> dict[str, Any]:
     """name=value options; a value that reads as JSON is taken as such, so that r=8 is a number."""
     taken: dict[str, Any] = {}
     for pair in given or []:

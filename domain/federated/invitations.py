@@ -4,11 +4,11 @@ price that is reserved there and then. Whether a tenant of that name exists is t
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from domain.access.grants import Viewer, visible_budgets
+from domain.access.grants import Viewer, sees_job, visible_budgets
 from domain.jobs import acting, life
 from domain.jobs.resolving import Planned, Wanted, plan_job, usable_private
 from domain.jobs.submit import submit
@@ -25,6 +25,8 @@ METHOD = "federated-lora"
 DAYS = 14
 PUBLIC_SEED = 0
 """Of a federated job that names none: all silos begin at the same factors."""
+Standing = Literal["open", "accepted", "used", "ended", "withdrawn", "expired"]
+"""ended: the guest's job, before any federated job took it up."""
 
 
 @dataclass(frozen=True)
@@ -95,14 +97,22 @@ def _wanted(proposal: Proposal, training_file: str) -> Wanted:
 
 def of_viewer(viewer: Viewer) -> sa.Select[Any]:
     """Invitations that the viewer may see: those sent for a file that it sees, and, for stewards, those to its
-    tenant. Beside them: the status of the guest's job, and the federated job that takes them up."""
+    tenant. Beside them: the status of the guest's job, and the federated job that takes them up, as `federated_job` to
+    who of the host may see it."""
     sent = invitation.c.tenant_id == viewer.tenant_id
     if not viewer.may("steward"):
         budgets = sa.select(file.c.id).where(file.c.budget_id.in_(visible_budgets(viewer)))
         sent = sa.and_(sent, invitation.c.file_id.in_(budgets))
     received = sa.and_(invitation.c.guest == viewer.tenant_id, sa.literal(viewer.may("steward")))
+    hosts = sa.and_(invitation.c.tenant_id == viewer.tenant_id, sees_job(viewer, silo.c.parent_id))
     return (
-        sa.select(invitation, job.c.status.label("job_status"), silo.c.parent_id, silo.c.name.label("silo"))
+        sa.select(
+            invitation,
+            job.c.status.label("job_status"),
+            silo.c.parent_id,
+            silo.c.name.label("silo"),
+            sa.case((hosts, silo.c.parent_id)).label("federated_job"),
+        )
         .join(job, job.c.id == invitation.c.job_id, isouter=True)
         .join(silo, silo.c.job_id == invitation.c.job_id, isouter=True)
         .where(sa.or_(sent, received))
@@ -118,8 +128,8 @@ def require(connection: sa.Connection, viewer: Viewer, invitation_id: str, *, lo
     return row
 
 
-def status_of(row: sa.Row[Any]) -> str:
-    """Where an invitation stands, of a row of `of_viewer`: open, accepted, used, ended, withdrawn or expired."""
+def status_of(row: sa.Row[Any]) -> Standing:
+    """Where an invitation stands, of a row of `of_viewer`."""
     if row.withdrawn_at is not None:
         return "withdrawn"
     if row.job_id is None:
@@ -127,6 +137,16 @@ def status_of(row: sa.Row[Any]) -> str:
     if row.parent_id is not None:
         return "used"
     return "ended" if row.job_status in ENDED else "accepted"
+
+
+def require_open(connection: sa.Connection, viewer: Viewer, invitation_id: str, *, lock: bool = False) -> sa.Row[Any]:
+    """An invitation that the viewer's tenant may still accept. Raises NotFound, Forbidden for its host, Conflict."""
+    row = require(connection, viewer, invitation_id, lock=lock)
+    if row.guest != viewer.tenant_id:
+        raise Forbidden("an invitation is accepted by its guest", code="not_the_guest")
+    if status_of(row) != "open":
+        raise Conflict(f"the invitation is {status_of(row)}", code="invitation_not_open")
+    return row
 
 
 @dataclass(frozen=True)
@@ -207,11 +227,7 @@ def accept(
 
     Raises what `plan_acceptance` and `submit` raise, and Conflict for an invitation that is no longer open.
     """
-    row = require(connection, viewer, invitation_id, lock=True)
-    if row.guest != viewer.tenant_id:
-        raise Forbidden("an invitation is accepted by its guest", code="not_the_guest")
-    if status_of(row) != "open":
-        raise Conflict(f"the invitation is {status_of(row)}", code="invitation_not_open")
+    row = require_open(connection, viewer, invitation_id, lock=True)
     planned = plan_acceptance(connection, viewer, models, row, terms)
     job_id = new_id("ftjob", "-")
     submit(connection, planned, store, job_id=job_id, viewer=viewer, check_first=check_first)

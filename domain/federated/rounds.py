@@ -12,14 +12,14 @@ import sqlalchemy as sa
 from domain.kit.statuses import ENDED
 from domain.kit.tables import federated_round, invitation, job, silo, silo_round
 from ledger.errors import translated
-from ledger.tables import reservation
+from ledger.tables import reservation, work
 from ledger.work import Lease
 
 Role = Literal["federated", "silo"]
 
 
 @dataclass(frozen=True)
-class Round:
+class NewestRound:
     """The newest round of a federated job, as of now. seconds: since it was opened; came: the silos whose messages
     count, once it is closed."""
 
@@ -44,7 +44,7 @@ def role_of(connection: sa.Connection, job_id: str) -> Role | None:
     return "federated" if row[0] else "silo" if row[1] else None
 
 
-def newest(connection: sa.Connection, parent_id: str) -> Round | None:
+def newest(connection: sa.Connection, parent_id: str) -> NewestRound | None:
     """The round that was opened last, if any."""
     now, table = sa.func.clock_timestamp(), federated_round.c
     row = connection.execute(
@@ -64,7 +64,7 @@ def newest(connection: sa.Connection, parent_id: str) -> Round | None:
     if row is None:
         return None
     came = tuple(row.came or ())
-    return Round(row.number, row.blob, row.sha256, float(row.seconds), row.overdue, row.closed, came)
+    return NewestRound(row.number, row.blob, row.sha256, float(row.seconds), row.overdue, row.closed, came)
 
 
 def open_round(connection: sa.Connection, lease: Lease, number: int, blob: str, sha256: str, patience: float) -> None:
@@ -112,18 +112,29 @@ def messages(connection: sa.Connection, parent_id: str, number: int) -> list[Sen
     return [Sent(*row) for row in rows]
 
 
-def taking_part(connection: sa.Connection, parent_id: str) -> dict[str, str]:
-    """The jobs of the silos that have not left, by name."""
+@dataclass(frozen=True)
+class Working:
+    """A silo that has not left. place: whose worker has its job, as in `ledger.work.silo`."""
+
+    name: str
+    job_id: str
+    place: str | None
+
+
+def taking_part(connection: sa.Connection, parent_id: str) -> list[Working]:
+    """The silos that have not left, in the order of their names."""
     rows = connection.execute(
-        sa.select(silo.c.name, silo.c.job_id)
+        sa.select(silo.c.name, silo.c.job_id, work.c.silo)
         .join(job, job.c.id == silo.c.job_id)
+        .join(work, work.c.job_id == silo.c.job_id)
         .where(silo.c.parent_id == parent_id, job.c.status.not_in(ENDED))
+        .order_by(silo.c.name)
     )
-    return {row.name: row.job_id for row in rows}
+    return [Working(*row) for row in rows]
 
 
 @dataclass(frozen=True)
-class Member:
+class Promised:
     """A silo of a federated job, whether it has left or not: public values. plan: of its own job."""
 
     name: str
@@ -133,7 +144,7 @@ class Member:
     privacy: Mapping[str, Any]
 
 
-def members(connection: sa.Connection, parent_id: str) -> list[Member]:
+def members(connection: sa.Connection, parent_id: str) -> list[Promised]:
     """All silos of a federated job, in the order of their names."""
     rows = connection.execute(
         sa.select(silo.c.name, job.c.tenant_id, silo.c.declared_size, job.c.plan, job.c.privacy)
@@ -141,7 +152,7 @@ def members(connection: sa.Connection, parent_id: str) -> list[Member]:
         .where(silo.c.parent_id == parent_id)
         .order_by(silo.c.name)
     )
-    return [Member(*row) for row in rows]
+    return [Promised(*row) for row in rows]
 
 
 def times_counted(connection: sa.Connection, parent_id: str) -> dict[str, int]:

@@ -22,6 +22,7 @@ from domain.kit.statuses import OPEN
 from domain.kit.tables import checkpoint, data_key, file, identity, job, job_file, question, release
 from domain.storage import blobs
 from domain.storage.blobs import Store
+from domain.storage.homes import home_of
 from domain.storage.sealing import Seal
 from dpcore.terms.facts import ModelFacts
 from dpcore.terms.tasks import TaskKind
@@ -201,9 +202,14 @@ def _open_with(connection: sa.Connection, upload: Upload, budget: InlineBudget, 
     return opened.id
 
 
-def rows_key(file_id: str) -> str:
-    """Where the checked rows of a file are kept."""
-    return f"files/{file_id}/rows.parquet"
+def folder_key(home: str, file_id: str) -> str:
+    """What the names of a new file's blobs begin with. home: homes.home_for."""
+    return f"{home}files/{file_id}/"
+
+
+def rows_key(home: str, file_id: str) -> str:
+    """Where the checked rows of a new file are kept."""
+    return f"{folder_key(home, file_id)}rows.parquet"
 
 
 def of_tenant(viewer: Viewer) -> sa.Select[Any]:
@@ -248,7 +254,8 @@ def delete(connection: sa.Connection, store: Store, viewer: Viewer, file_id: str
 
 
 def encrypt_old(engine: sa.Engine, store: Store) -> int:
-    """Encrypt what an earlier version stored as it was; answers how many blobs. Needs the worker's login."""
+    """Encrypt what an earlier version stored as it was in the store's own place; answers how many blobs. Needs the
+    worker's login."""
     stored = sa.union(
         sa.select(file.c.blob).where(file.c.blob.is_not(None), file.c.deleted_at.is_(None)),
         sa.select(checkpoint.c.blob),
@@ -256,15 +263,17 @@ def encrypt_old(engine: sa.Engine, store: Store) -> int:
     without_key = sa.select(stored.c.blob).where(stored.c.blob.not_in(sa.select(data_key.c.blob)))
     with engine.connect() as connection:
         names = connection.execute(without_key).scalars().all()
-    return sum(blobs.encrypt_plain(store, name) for name in names)
+    return sum(blobs.encrypt_plain(store, name) for name in names if home_of(name) == store.home)
 
 
 def forget_dead_uploads(engine: sa.Engine, store: Store) -> None:
     """At start: remove what uploads left that ended with their process."""
-    for file_id in scratch.sweep(store):
-        with engine.connect() as connection:
-            waits = sa.select(question.c.file_id).where(question.c.file_id == file_id, question.c.answer.is_(None))
-            known = connection.execute(sa.union(sa.select(file.c.id).where(file.c.id == file_id), waits)).first()
-        if known is None:
-            blobs.delete(store, rows_key(file_id))
-        logger.warning("removed what was left of the upload of %s", file_id)
+    for place in store.places:
+        for file_id in scratch.sweep(place):
+            with engine.connect() as connection:
+                waits = sa.select(question.c.file_id).where(question.c.file_id == file_id, question.c.answer.is_(None))
+                known = connection.execute(sa.union(sa.select(file.c.id).where(file.c.id == file_id), waits)).first()
+            if known is None:
+                for each in store.places:  # in an object store's service all uploads pass through one folder
+                    blobs.delete(store, rows_key(each.home, file_id))
+            logger.warning("removed what was left of the upload of %s", file_id)

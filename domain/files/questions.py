@@ -17,7 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from domain.files import scratch
-from domain.files.files import InlineBudget, Upload
+from domain.files.files import InlineBudget, Upload, folder_key, rows_key
 from domain.files.whereabouts import Ask
 from domain.ingest.marks import Marks
 from domain.ingest.report import UploadReport
@@ -25,29 +25,30 @@ from domain.kit.refusals import Conflict, NotFound
 from domain.kit.tables import question
 from domain.storage import blobs
 from domain.storage.blobs import Store, open_blob
+from domain.storage.homes import GENERAL, home_of
 
 
-def marks_key(file_id: str) -> str:
+def marks_key(home: str, file_id: str) -> str:
     """Where the marks of a file lie that waits."""
-    return f"files/{file_id}/marks"
+    return f"{folder_key(home, file_id)}marks"
 
 
-def keep_marks(store: Store, file_id: str, marks: Marks) -> None:
-    """Store the marks for the time of the answer."""
-    with tempfile.NamedTemporaryFile(dir=scratch.folder(store)) as packed:
+def keep_marks(store: Store, home: str, file_id: str, marks: Marks) -> None:
+    """Store the marks for the time of the answer, beside the file's rows."""
+    with tempfile.NamedTemporaryFile(dir=scratch.folder(store.at(home))) as packed:
         with tarfile.open(fileobj=packed, mode="w") as tar:
             for name, path in asdict(marks).items():
                 tar.add(path, name)
         packed.flush()
-        blobs.put_file(store, marks_key(file_id), Path(packed.name))
+        blobs.put_file(store, marks_key(home, file_id), Path(packed.name))
 
 
 @contextmanager
-def kept_marks(store: Store, file_id: str) -> Iterator[Marks]:
+def kept_marks(store: Store, home: str, file_id: str) -> Iterator[Marks]:
     """The marks of a file that waits; gone when the block ends."""
-    with tempfile.TemporaryDirectory(dir=scratch.folder(store)) as name:
+    with tempfile.TemporaryDirectory(dir=scratch.folder(store.at(home))) as name:
         with (
-            blobs.as_file(open_blob(store, marks_key(file_id))) as packed,
+            blobs.as_file(open_blob(store, marks_key(home, file_id))) as packed,
             tarfile.open(fileobj=packed, mode="r") as tar,
         ):
             tar.extractall(name, filter="data")
@@ -55,19 +56,31 @@ def kept_marks(store: Store, file_id: str) -> Iterator[Marks]:
 
 
 def ask(
-    connection: sa.Connection, upload: Upload, budget: str | InlineBudget | None, ask: Ask, report: UploadReport
+    connection: sa.Connection,
+    upload: Upload,
+    home: str,
+    budget: str | InlineBudget | None,
+    ask: Ask,
+    report: UploadReport,
 ) -> sa.Row[Any]:
-    """Let a file wait: what was asked for, and what the steward has to decide about."""
+    """Let a file wait: what was asked for, where it lies, and what the steward has to decide about."""
     wanted = asdict(budget) if isinstance(budget, InlineBudget) else budget
     values = {
         "file_id": upload.id,
         "tenant_id": upload.tenant_id,
         "upload": json.loads(
-            json.dumps({"upload": asdict(upload), "budget": wanted, "report": report.model_dump()}, default=str)
+            json.dumps(
+                {"upload": asdict(upload), "home": home, "budget": wanted, "report": report.model_dump()}, default=str
+            )
         ),
         "found": asdict(ask),
     }
     return connection.execute(question.insert().values(**values).returning(question)).one()
+
+
+def home_of_waiting(row: sa.Row[Any]) -> str:
+    """Where the file lies that a question is about."""
+    return home_of(str(row.upload.get("home", GENERAL)))
 
 
 def report_of(row: sa.Row[Any]) -> UploadReport:
@@ -107,8 +120,9 @@ def answer(connection: sa.Connection, file_id: str, said: str, by: str, reason: 
     connection.execute(sa.update(question).where(question.c.file_id == file_id).values(values))
 
 
-def forget(store: Store, file_id: str, *, rows: str | None = None) -> None:
-    """Remove what was kept for the answer; with `rows`, of a file that was withdrawn, those too."""
-    for name in (marks_key(file_id), rows):
-        if name is not None:
-            blobs.delete(store, name)
+def forget(store: Store, row: sa.Row[Any], *, rows: bool = False) -> None:
+    """Remove what was kept for the answer; `rows`: of a file that was withdrawn, those too."""
+    home = home_of_waiting(row)
+    blobs.delete(store, marks_key(home, row.file_id))
+    if rows:
+        blobs.delete(store, rows_key(home, row.file_id))

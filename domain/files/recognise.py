@@ -64,6 +64,7 @@ def recognise_old(engine: sa.Engine, store: Store, key: bytes) -> int:
         file.c.id.not_in(under),
         file.c.purpose != RESULT,
         file.c.status == "processed",
+        file.c.blob.is_not(None),
         file.c.deleted_at.is_(None),
     )
     with engine.connect() as connection:
@@ -81,7 +82,7 @@ def _again(engine: sa.Engine, store: Store, key: bytes, row: sa.Row[Any]) -> boo
     """One file; False if another process is at it or was first. In one transaction, so that a kill leaves it as it
     was."""
     try:
-        with scratch.part(store, row.id) as part:
+        with scratch.part(store.at(row.blob), row.id) as part:
             with engine.connect() as connection, blobs.as_file(binding.open_file(connection, store, row)) as source:
                 shutil.copyfileobj(source, part.file)
             part.file.flush()

@@ -20,9 +20,9 @@ _paused_long = sa.and_(work.c.paused_at.is_not(None), work.c.paused_at <= _now -
 logger = logging.getLogger(__name__)
 
 
-def end_expired(engine: sa.Engine) -> list[str]:
+def end_expired(engine: sa.Engine, *which: sa.ColumnElement[bool]) -> list[str]:
     """Cancel open jobs that nobody works on and whose time is over; answers their ids. Steps that were authorised stay
-    charged, the rest is given back."""
+    charged, the rest is given back. which: conditions on the work of those that the caller's login may end."""
     late = (
         sa.select(
             job.c.id, work.c.fence, sa.func.bool_or(reservation.c.waits).label("waits"), _paused_long.label("paused")
@@ -33,6 +33,7 @@ def end_expired(engine: sa.Engine) -> list[str]:
             reservation.c.state == "reserved",
             sa.or_(_unstarted, reservation.c.expires_at <= _now, _paused_long),
             sa.or_(work.c.lease_until.is_(None), work.c.lease_until <= _now),
+            *which,
         )
         .group_by(job.c.id, work.c.fence, work.c.paused_at)
         .order_by(job.c.created_at, job.c.id)

@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 
 TASK = "tacit.run_job"
 QUEUE = "gpu"
+"""Of jobs whose rows lie in no silo."""
 
 HINT_ERRORS: tuple[type[Exception], ...] = (OperationalError, KombuError, RedisError, OSError)
 """What a broker that is away may raise; a caller goes on without, the reconciler sends the hint again."""
@@ -23,9 +24,15 @@ BROKER_OPTIONS: dict[str, Any] = {
 }
 
 
-def send_hint(broker_url: str, job_id: str) -> None:
-    """Put a hint on the queue. The message is the job's id and nothing else. Raises one of HINT_ERRORS in seconds."""
-    _sender(broker_url).send_task(TASK, args=[job_id], queue=QUEUE, retry=False, ignore_result=True)
+def queue_of(silo: str | None) -> str:
+    """The queue of the workers of a silo, or of those that work for none."""
+    return QUEUE if silo is None else f"silo-{silo}"
+
+
+def send_hint(broker_url: str, job_id: str, silo: str | None = None) -> None:
+    """Put a hint on the queue of the job's silo. The message is the job's id and nothing else. Raises one of
+    HINT_ERRORS in seconds."""
+    _sender(broker_url).send_task(TASK, args=[job_id], queue=queue_of(silo), retry=False, ignore_result=True)
 
 
 def redis_url(broker_url: str) -> str | None:
@@ -37,10 +44,10 @@ def redis_url(broker_url: str) -> str | None:
     return broker_url if url.scheme in ("redis", "rediss") else None
 
 
-def waiting(broker_url: str) -> int:
-    """Hints on the queue that no worker has taken. Raises one of HINT_ERRORS in seconds."""
+def waiting(broker_url: str, silo: str | None = None) -> int:
+    """Hints on a silo's queue that no worker has taken. Raises one of HINT_ERRORS in seconds."""
     with _sender(broker_url).connection_for_write() as connection:
-        return int(connection.default_channel.queue_declare(QUEUE).message_count)
+        return int(connection.default_channel.queue_declare(queue_of(silo)).message_count)
 
 
 @lru_cache(maxsize=4)

@@ -40,6 +40,20 @@ def require_safe_login(connection: sa.Connection) -> None:
         )
 
 
+def require_silo_login(connection: sa.Connection, silo: str | None) -> None:
+    """Refuse a worker's login that is not bound to the worker's silo, or that is bound to one where it has none: the
+    database lets it work on nothing else than the jobs of its own."""
+    login, bound = connection.execute(_BOUND).one()
+    if bound != silo:
+        is_bound = "bound to no silo" if bound is None else f"bound to the silo {bound}"
+        wanted = "TACIT_SILO is not set" if silo is None else f"TACIT_SILO is {silo}"
+        raise UnsafeLogin(
+            f"the database login {login!r} is {is_bound}, and {wanted}; name the login's silo in TACIT_SILO, or take "
+            "the URL that the operator's TACIT_SILO_DATABASE_URLS has for it (tacit migrate binds it)"
+        )
+
+
+_BOUND = sa.text("SELECT session_user, (SELECT silo FROM ledger.silo_login WHERE login = session_user)")
 _STRONG = sa.text(
     """
     SELECT session_user WHERE EXISTS (

@@ -3,14 +3,26 @@
 Every TACIT_NAME can be in a file instead, named by TACIT_NAME_FILE: so that a secret is in no environment.
 """
 
+import json
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
@@ -59,6 +71,10 @@ class HubModel:
         return f"hub:{self.repository}@{self.revision}"
 
 
+def _as_text(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, dict) else value
+
+
 def _model_source(value: Any) -> Any:
     if not isinstance(value, str) or not value.startswith("hub:"):
         return value
@@ -73,6 +89,7 @@ def _model_source(value: Any) -> Any:
     return HubModel(repository, revision)
 
 
+SiloName = Annotated[str, StringConstraints(pattern="^[a-z0-9][a-z0-9-]{0,39}$")]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,80}$")]
 ModelSource = Annotated[Path | HubModel, BeforeValidator(_model_source)]
 
@@ -125,14 +142,16 @@ def from_environment(settings: type[T]) -> T:
     try:
         return settings()
     except ValidationError as error:  # its own words would repeat the secrets
-        wrong = (f"{PREFIX}{str(e['loc'][0]).upper()}: {_inside(e['loc'][1:])}{e['msg']}" for e in error.errors())
-        raise BadSettings("; ".join(wrong)) from None
+        raise BadSettings("; ".join(_wrong(e["loc"], e["msg"]) for e in error.errors())) from None
     except SettingsError as error:
         raise BadSettings(str(error)) from None
 
 
-def _inside(place: tuple[int | str, ...]) -> str:
-    return f"{place[0]}: " if place else ""
+def _wrong(place: tuple[int | str, ...], message: str) -> str:
+    if not place:  # of several settings together, which its words name
+        return message.removeprefix("Value error, ")
+    name, *inside = place
+    return ": ".join([f"{PREFIX}{str(name).upper()}", *map(str, inside[:2]), message])
 
 
 class KeySettings(FileSettings):
@@ -175,6 +194,33 @@ class ServiceSettings(KeySettings, ModelSettings, ProcessSettings):
     """A folder, or an object store's URL (s3://bucket/prefix)."""
     blob_options: SecretStr | None = None
     """An object store's options as a JSON object: endpoint, region, access_key_id, secret_access_key, ..."""
+    exchange: str | None = None
+    """Where silos' workers and the others meet: a folder, or an object store's URL; None: there are no silos."""
+    exchange_options: SecretStr | None = None
+    """Its options, as blob_options."""
+    exchange_key: SecretStr | None = None
+    """Its own master key, as master_key."""
+
+    @model_validator(mode="after")
+    def _exchange_has_a_key(self) -> Self:
+        if (self.exchange is None) != (self.exchange_key is None):
+            raise ValueError("TACIT_EXCHANGE and TACIT_EXCHANGE_KEY belong together: set both, or neither")
+        return self
+
+
+class SiloPlace(BaseModel):
+    """Where the API keeps what belongs to a silo, as the silo's own worker knows it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tenants: list[str]
+    """Ids of the tenants whose private files lie there."""
+    blobs: str
+    """The worker's TACIT_BLOBS."""
+    blob_options: Annotated[SecretStr | None, BeforeValidator(_as_text)] = None
+    """The worker's TACIT_BLOB_OPTIONS, as an object."""
+    master_key_file: Path
+    """A file with the worker's TACIT_MASTER_KEY."""
 
 
 class ApiSettings(ServiceSettings):
@@ -204,11 +250,24 @@ class ApiSettings(ServiceSettings):
     """Days after a job's end that its events are kept."""
     trusted_proxies: str = ""
     """Addresses or networks, with commas, whose X-Forwarded-For and -Proto are believed; empty: nobody's."""
+    silos: dict[SiloName, SiloPlace] = Field(default_factory=dict)
+    """The silos by name; tenants of none have their files in blobs."""
+
+    @model_validator(mode="after")
+    def _silos_are_apart(self) -> Self:
+        if self.silos and self.exchange is None:
+            raise ValueError("TACIT_SILOS needs TACIT_EXCHANGE and TACIT_EXCHANGE_KEY, where silos and others meet")
+        tenants = Counter(tenant for silo in self.silos.values() for tenant in silo.tenants)
+        if twice := [tenant for tenant, times in tenants.items() if times > 1]:
+            raise ValueError(f"TACIT_SILOS: {twice[0]} is named more than once; a tenant has one silo at most")
+        return self
 
 
 class WorkerSettings(ServiceSettings):
     """What the worker needs beyond the shared settings."""
 
+    silo: SiloName | None = None
+    """The silo whose jobs this worker runs, and no others; blobs and master_key are then the silo's own."""
     device: str = "auto"
     """torch device: auto, cpu, cuda, cuda:1, ..."""
     profile_after: float = Field(default=60.0, ge=0)
@@ -220,6 +279,19 @@ class WorkerSettings(ServiceSettings):
     job_seconds: float | None = Field(default=None, gt=0)
     """Seconds that workers may have one job in hand, all attempts together; None: as long as its reservation lives."""
 
+    @model_validator(mode="after")
+    def _silo_is_whole(self) -> Self:
+        if self.silo is not None and self.exchange is None:
+            raise ValueError(
+                "TACIT_SILO needs TACIT_EXCHANGE and TACIT_EXCHANGE_KEY: public files of its tenants lie there, and "
+                "what its jobs send to others"
+            )
+        if self.silo is not None and (self.master_key is None or self.kms_command is not None):
+            raise ValueError(
+                "TACIT_SILO needs the silo's TACIT_MASTER_KEY, and no TACIT_KMS_COMMAND: the API must open its results"
+            )
+        return self
+
 
 class OperatorSettings(FileSettings):
     """What brings a database to this version. No service gets any of it but its own login."""
@@ -230,6 +302,8 @@ class OperatorSettings(FileSettings):
     """The API's TACIT_DATABASE_URL: its login is to be a member of tacit_api."""
     worker_database_url: SecretStr
     """The workers' TACIT_DATABASE_URL: its login is to be a member of tacit_worker."""
+    silo_database_urls: dict[SiloName, SecretStr] = Field(default_factory=dict)
+    """TACIT_DATABASE_URL of each silo's worker, by the silo's name: its login is to work for that silo alone."""
     key_pepper: HexSecret
 
 

@@ -1,11 +1,15 @@
-"""Where file contents live: a folder or an object store, behind a few functions. All of it is encrypted."""
+"""Where file contents live: folders or object stores, behind a few functions. All of it is encrypted.
+
+A blob's name says which place it lies in (homes.py). A process that has no such place has no key for it either.
+"""
 
 import contextlib
 import io
 import json
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +23,9 @@ from pydantic import SecretStr
 from domain.kit import disk
 from domain.kit.ids import new_id
 from domain.kit.settings import ServiceSettings
-from domain.storage.masters import read_masters
+from domain.storage.homes import EXCHANGE, GENERAL, home_of
+from domain.storage.masters import NoMasterKey
+from domain.storage.places import BlobPlace, places
 from domain.storage.sealing import CHUNK, KEY, MAGIC, Seal, Sealed, new_seal, sealed
 from domain.storage.vault import Vault, open_vault
 
@@ -31,6 +37,10 @@ class BadStore(ValueError):
     """The blob store that the settings name cannot be used: the message says why."""
 
 
+class NotMounted(NoMasterKey, FileNotFoundError):
+    """A blob lies in a place that is none of this process's."""
+
+
 @dataclass(frozen=True)
 class Store:
     """An open store; `folder` is None for an object store."""
@@ -40,37 +50,67 @@ class Store:
     vault: Vault
     reserve: int = 0
     """Bytes that stay free on the folder's disk."""
+    home: str = GENERAL
+    """What the names of its blobs begin with."""
+    mounts: Mapping[str, "Store"] = field(default_factory=dict)
+    """The other places of this process, by their homes."""
+
+    def at(self, blob: str) -> "Store":
+        """The place of a blob. Raises NotMounted."""
+        home = home_of(blob)
+        for place in self.places:
+            if place.home == home:
+                return place
+        opened = ", ".join(place.home or "what is of no silo" for place in self.places)
+        raise NotMounted(f"{blob} lies in no place of this process, which opens {opened} and nothing else")
+
+    @property
+    def places(self) -> list["Store"]:
+        """This place and the others."""
+        return [self, *self.mounts.values()]
 
 
 def open_store(settings: ServiceSettings, engine: sa.Engine) -> Store:
-    """The store of TACIT_BLOBS: a folder, made if missing and for this user only, or an object store's URL.
+    """The store of TACIT_BLOBS, and beside it the other places of this process: folders, made if missing and for this
+    user only, or object stores' URLs.
 
     Raises BadStore, or masters.NoMasterKey.
     """
-    vault = open_vault(read_masters(settings), engine)
-    if is_object_store(settings.blobs):
-        return Store(object_store(settings.blobs, settings.blob_options, "TACIT_BLOBS"), None, vault)
-    folder = Path(settings.blobs.removeprefix("file://")).absolute()
+    own, *others = [_open(place, settings, engine) for place in places(settings)]
+    mounts = {other.home: other for other in others}
+    if own.home == GENERAL and EXCHANGE not in mounts:  # all workers open the same: they meet here
+        mounts[EXCHANGE] = replace(own, home=EXCHANGE)
+    return replace(own, mounts=mounts)
+
+
+def _open(place: BlobPlace, settings: ServiceSettings, engine: sa.Engine) -> Store:
+    vault = open_vault(place.masters, engine, place.home)
+    if is_object_store(place.blobs):
+        objects = object_store(place.blobs, place.options, place.variable, options_variable=place.options_variable)
+        return Store(objects, None, vault, home=place.home)
+    folder = Path(place.blobs.removeprefix("file://")).absolute()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return Store(LocalStore(folder, automatic_cleanup=True), folder, vault, settings.disk_reserve)
+    return Store(LocalStore(folder, automatic_cleanup=True), folder, vault, settings.disk_reserve, place.home)
 
 
 def require_usable(store: Store) -> None:
     """At start, before anything depends on it: raises BadStore when a key cannot be wrapped and opened again, or a blob
-    written, read and deleted."""
-    try:
-        master = store.vault.masters.first
-        master.unwrap(master.wrap(bytes(KEY), "probe"), "probe")
-    except OSError as error:
-        raise BadStore(f"the keys of blobs cannot be wrapped: {error}") from None
-    try:
-        probe(store)
-    except (BaseError, OSError) as error:
-        raise BadStore(f"the blob store of TACIT_BLOBS cannot be used: {reason(error)}") from None
+    written, read and deleted, in one of its places."""
+    for place in store.places:
+        try:
+            master = place.vault.masters.first
+            master.unwrap(master.wrap(bytes(KEY), "probe"), "probe")
+        except OSError as error:
+            raise BadStore(f"the keys of blobs cannot be wrapped: {error}") from None
+        try:
+            probe(place)
+        except (BaseError, OSError) as error:
+            which = "TACIT_BLOBS" if place is store else place.home
+            raise BadStore(f"the blob store of {which} cannot be used: {reason(error)}") from None
 
 
 def probe(store: Store) -> None:
-    """Write, read and delete a few bytes that mean nothing. Raises the store's error."""
+    """Write, read and delete a few bytes that mean nothing in its own place. Raises the store's error."""
     name = new_id("probe")
     obstore.put(store.objects, name, b"ok")
     obstore.get(store.objects, name).bytes()
@@ -78,7 +118,8 @@ def probe(store: Store) -> None:
 
 
 def require_room(store: Store, size: int) -> None:
-    """Raises OSError (ENOSPC) when a blob of this size would leave less of a disk of ours than its reserve."""
+    """Raises OSError (ENOSPC) when a blob of this size in its own place would leave less of a disk of ours than its
+    reserve."""
     if store.folder is not None:
         disk.require_room(store.folder, size, store.reserve)
 
@@ -100,13 +141,14 @@ def get_bytes(store: Store, key: str) -> bytes:
 
 
 def open_blob(store: Store, key: str) -> Sealed:
-    """A blob to read from; its header is read now. Raises FileNotFoundError, sealing.Tampered, masters.WrongKey, and
-    what a store or a key service that is away raises."""
+    """A blob to read from; its header is read now. Raises FileNotFoundError, NotMounted, sealing.Tampered,
+    masters.WrongKey, and what a store or a key service that is away raises."""
+    place = store.at(key)
 
     def fetch(start: int, end: int) -> bytes:
-        return bytes(obstore.get_range(store.objects, key, start=start, end=end))
+        return bytes(obstore.get_range(place.objects, key, start=start, end=end))
 
-    return Sealed(store.vault.key(key), key, obstore.head(store.objects, key)["size"], fetch)
+    return Sealed(place.vault.key(key), key, obstore.head(place.objects, key)["size"], fetch)
 
 
 def as_file(blob: Sealed) -> IO[bytes]:
@@ -117,7 +159,7 @@ def as_file(blob: Sealed) -> IO[bytes]:
 def encrypt_plain(store: Store, key: str) -> bool:
     """Encrypt a blob that is not; False where there is none, or one whose key was destroyed."""
     try:
-        plain = bytes(obstore.get(store.objects, key).bytes())
+        plain = bytes(obstore.get(store.at(key).objects, key).bytes())
     except (FileNotFoundError, NotFoundError):
         return False
     if plain.startswith(MAGIC):
@@ -128,16 +170,18 @@ def encrypt_plain(store: Store, key: str) -> bool:
 
 def delete(store: Store, key: str) -> None:
     """Delete a blob and its key; one that is gone already is fine."""
-    store.vault.destroy(key)
-    _delete_stored(store, key)
+    place = store.at(key)
+    place.vault.destroy(key)
+    _delete_stored(place, key)
 
 
 def delete_all(store: Store, prefix: str) -> None:
     """Delete every blob under a prefix such as `files/<id>/`, and their keys."""
-    store.vault.destroy_all(prefix)
-    for batch in obstore.list(store.objects, prefix):
+    place = store.at(prefix)
+    place.vault.destroy_all(prefix)
+    for batch in obstore.list(place.objects, prefix):
         for item in batch:
-            _delete_stored(store, item["path"])
+            _delete_stored(place, item["path"])
 
 
 class _Reader(io.RawIOBase):
@@ -168,15 +212,22 @@ def is_object_store(where: str) -> bool:
     return "://" in where and not where.startswith("file://")
 
 
-def object_store(url: str, options: SecretStr | None, variable: str, seconds: float = 30.0) -> Any:
-    """The store behind an object store's URL, with the options of TACIT_BLOB_OPTIONS; `seconds` bound each request, and
-    its retries together. Raises BadStore naming the variable."""
+def object_store(
+    url: str,
+    options: SecretStr | None,
+    variable: str,
+    seconds: float = 30.0,
+    *,
+    options_variable: str = "TACIT_BLOB_OPTIONS",
+) -> Any:
+    """The store behind an object store's URL; `seconds` bound each request, and its retries together. Raises BadStore
+    naming the variable, or that of its options."""
     try:
         given = json.loads("{}" if options is None else options.get_secret_value())
     except ValueError:
         given = None
     if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
-        raise BadStore('TACIT_BLOB_OPTIONS must be a JSON object of texts, such as {"endpoint": "https://..."}')
+        raise BadStore(options_variable + ' must be a JSON object of texts, such as {"endpoint": "https://..."}')
     allow_http = given.get("endpoint", "").startswith("http://")  # the operator's word
     patience = timedelta(seconds=seconds)
     try:
@@ -187,7 +238,7 @@ def object_store(url: str, options: SecretStr | None, variable: str, seconds: fl
             **given,
         )
     except (BaseError, ValueError, TypeError) as error:
-        raise BadStore(f"{variable} or TACIT_BLOB_OPTIONS: {reason(error)}") from None
+        raise BadStore(f"{variable} or {options_variable}: {reason(error)}") from None
 
 
 def reason(error: Exception) -> str:
@@ -198,21 +249,22 @@ def reason(error: Exception) -> str:
 
 
 def _put(store: Store, key: str, source: IO[bytes], size: int) -> Seal:
-    require_room(store, size)
-    seal = new_seal(store.vault.new_key(key), key, size)
+    place = store.at(key)
+    require_room(place, size)
+    seal = new_seal(place.vault.new_key(key), key, size)
     pieces = sealed(source, seal)
     if size <= AT_ONCE:
-        obstore.put(store.objects, key, b"".join(pieces), use_multipart=False)
+        obstore.put(place.objects, key, b"".join(pieces), use_multipart=False)
     else:
-        obstore.put(store.objects, key, pieces, chunk_size=AT_ONCE, max_concurrency=4)
-    if store.folder is not None:
-        path = store.folder / key
+        obstore.put(place.objects, key, pieces, chunk_size=AT_ONCE, max_concurrency=4)
+    if place.folder is not None:
+        path = place.folder / key
         path.chmod(0o600)
         disk.sync(path)
         disk.sync(path.parent)
     return seal
 
 
-def _delete_stored(store: Store, name: str) -> None:
+def _delete_stored(place: Store, name: str) -> None:
     with contextlib.suppress(FileNotFoundError, NotFoundError):
-        obstore.delete(store.objects, name)
+        obstore.delete(place.objects, name)

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from pydantic import SecretStr
 
 from domain.kit.settings import KeySettings
 
@@ -110,28 +111,44 @@ class Masters:
 
     first: Master
     known: Mapping[str, Master]
+    where: str = "TACIT_MASTER_KEY"
+    """The setting that holds them."""
 
     def opener(self, id: str) -> Master:
         """Raises NoMasterKey."""
         try:
             return self.known[id]
         except KeyError:
-            where = "TACIT_KMS_COMMAND is not set" if id == KMS else f"TACIT_MASTER_KEY does not hold {id}"
+            where = "TACIT_KMS_COMMAND is not set" if id == KMS else f"{self.where} does not hold {id}"
             raise NoMasterKey(f"there are blobs whose master key is missing: {where}") from None
 
 
 def read_masters(settings: KeySettings) -> Masters:
     """From TACIT_KMS_COMMAND, if set, and the lines of TACIT_MASTER_KEY, in this order. Raises NoMasterKey."""
-    lines = [] if settings.master_key is None else settings.master_key.get_secret_value().split()
-    masters: list[Master] = [] if settings.kms_command is None else [KmsCommand(settings.kms_command)]
-    for line in lines:
+    keys = [] if settings.master_key is None else _local_keys(settings.master_key, "TACIT_MASTER_KEY")
+    program: list[Master] = [] if settings.kms_command is None else [KmsCommand(settings.kms_command)]
+    masters = [*program, *keys]
+    if not masters:
+        raise NoMasterKey("set TACIT_MASTER_KEY_FILE to a file made with `openssl rand -hex 32`, or TACIT_KMS_COMMAND")
+    return Masters(masters[0], {master.id: master for master in masters})
+
+
+def local_masters(keys: SecretStr | None, where: str) -> Masters:
+    """From lines of hexadecimal digits that the setting `where` holds. Raises NoMasterKey."""
+    masters = [] if keys is None else _local_keys(keys, where)
+    if not masters:
+        raise NoMasterKey(f"{where} holds no master key; make one with: openssl rand -hex 32")
+    return Masters(masters[0], {master.id: master for master in masters}, where)
+
+
+def _local_keys(lines: SecretStr, where: str) -> list[Master]:
+    masters: list[Master] = []
+    for line in lines.get_secret_value().split():
         try:
             key = bytes.fromhex(line)
         except ValueError:
             key = b""
         if len(key) != 32:
-            raise NoMasterKey("TACIT_MASTER_KEY must be 64 hexadecimal digits; make them with: openssl rand -hex 32")
+            raise NoMasterKey(f"{where} must be 64 hexadecimal digits; make them with: openssl rand -hex 32")
         masters.append(LocalKey(key))
-    if not masters:
-        raise NoMasterKey("set TACIT_MASTER_KEY_FILE to a file made with `openssl rand -hex 32`, or TACIT_KMS_COMMAND")
-    return Masters(masters[0], {master.id: master for master in masters})
+    return masters

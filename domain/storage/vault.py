@@ -1,7 +1,7 @@
 """The keys of blobs: one each, wrapped by a master key, in the database. Without its row a blob is noise for good.
 
-`python -m domain.storage.vault` wraps every key again under the first of the master keys, so that the others can be
-retired.
+`python -m domain.storage.vault` wraps what the other master keys have wrapped again under the first, so that they can
+be retired.
 """
 
 import secrets
@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from domain.kit.settings import BadSettings, RewrapSettings, from_environment
 from domain.kit.tables import data_key
+from domain.storage.homes import GENERAL, PATTERN
 from domain.storage.masters import KeyUnavailable, Masters, NoMasterKey, read_masters
 from domain.storage.sealing import KEY
 
@@ -56,20 +57,23 @@ class Vault:
             connection.execute(sa.delete(data_key).where(data_key.c.blob.startswith(prefix, autoescape=True)))
 
 
-def open_vault(masters: Masters, engine: sa.Engine) -> Vault:
-    """The keys behind these master keys. Raises NoMasterKey when some were wrapped by another one."""
+def open_vault(masters: Masters, engine: sa.Engine, home: str = GENERAL) -> Vault:
+    """The keys behind these master keys, which wrap those of one home's blobs. Raises NoMasterKey when some of them
+    were wrapped by another one."""
+    its = sa.func.coalesce(sa.func.substring(data_key.c.blob, PATTERN), GENERAL) == home
     with engine.connect() as connection:
-        for id in connection.execute(sa.select(data_key.c.master).distinct()).scalars():
+        for id in connection.execute(sa.select(data_key.c.master).where(its).distinct()).scalars():
             masters.opener(id)
     return Vault(engine, masters)
 
 
 def rewrap(engine: sa.Engine, masters: Masters) -> int:
-    """Wrap every key again that is not under the first master key; answers how many.
+    """Wrap every key again that another of these master keys has wrapped; answers how many. Keys under master keys that
+    are not among them stay as they are: a silo's, the exchange's.
 
     Services may run meanwhile, if they know both master keys. Blobs are not touched. Needs the admin login.
     """
-    old = data_key.c.master != masters.first.id
+    old = data_key.c.master.in_(masters.known.keys() - {masters.first.id})
     wanted = sa.select(data_key).where(old).limit(REWRAP).with_for_update(skip_locked=True)
     done = 0
     while True:
@@ -84,15 +88,25 @@ def rewrap(engine: sa.Engine, masters: Masters) -> int:
         done += len(rows)
 
 
+def under_others(engine: sa.Engine, masters: Masters) -> int:
+    """How many keys are under none of these master keys."""
+    with engine.connect() as connection:
+        counted = sa.select(sa.func.count()).where(data_key.c.master.not_in(masters.known.keys()))
+        return int(connection.execute(counted).scalar_one())
+
+
 def main() -> int:
     """Answers the exit status."""
     try:
         settings = from_environment(RewrapSettings)
-        done = rewrap(sa.create_engine(settings.admin_database_url.get_secret_value()), read_masters(settings))
+        engine, masters = sa.create_engine(settings.admin_database_url.get_secret_value()), read_masters(settings)
+        done, others = rewrap(engine, masters), under_others(engine, masters)
     except (BadSettings, NoMasterKey, KeyUnavailable) as error:
         sys.stderr.write(f"Nothing more was wrapped: {error}.\n")
         return 1
     sys.stdout.write(f"{done} keys are under another master key now.\n")
+    if others:
+        sys.stdout.write(f"{others} keys of other master keys, such as a silo's, were left as they are.\n")
     return 0
 
 

@@ -16,11 +16,12 @@ from domain.kit.ids import new_id
 from tests.api.conftest import CSV, JOBS, PRIVATE, World, job_body
 
 DASHBOARD = "/dashboard"
+INVITATIONS = "/v1/invitations"
 PUBLIC = {
     ("GET", path) for path in ("/", "/healthz", "/readyz", "/openapi.json", f"{DASHBOARD}/", f"{DASHBOARD}/login")
 } | {("POST", f"{DASHBOARD}/login"), ("GET", f"{DASHBOARD}/static/{{place}}")}
 """What needs no key, and tells everybody the same."""
-KINDS = ("budget", "file", "job", "key", "grant")
+KINDS = ("budget", "file", "job", "key", "grant", "invitation")
 PLAIN = {"seq": "1", "model_id": "minilm-l6", "receipt": "1"}
 """Parameters of paths that name nothing of a tenant's."""
 KNOWN_QUERY = {"after", "limit", "order", "purpose", "stream"}
@@ -37,6 +38,7 @@ class Ids:
     job: str
     key: str
     grant: str
+    invitation: str
     more: Mapping[str, list[str]] = field(default_factory=dict)
 
     def all_of(self, kind: str) -> list[str]:
@@ -52,6 +54,7 @@ class Ids:
 def made_up(like: Ids) -> Ids:
     """The same shapes, never given out."""
     kinds = {"budget": ("budget", "-"), "file": ("file", "-"), "job": ("ftjob", "-"), "key": ("key", "_")}
+    kinds["invitation"] = ("inv", "-")
     fresh = {kind: new_id(*kinds.get(kind, (kind, "_"))) for kind in KINDS}
     more = {k: [new_id(*kinds.get(k, (k, "_"))) for _ in ids] for k, ids in like.more.items()}
     return Ids(**fresh, more=more)
@@ -98,6 +101,10 @@ BODIES: dict[tuple[str, str], dict[str, str]] = {
     ("POST", "/v1/files/{file_id}/answer"): {},
     ("POST", "/v1/keys"): {},
     ("POST", "/v1/keys/{key_id}/rotate"): {},
+    ("POST", INVITATIONS): {"training_file": "file"},
+    ("POST", f"{INVITATIONS}/{{invitation_id}}/estimate"): {"training_file": "file"},
+    ("POST", f"{INVITATIONS}/{{invitation_id}}/accept"): {"training_file": "file"},
+    ("POST", f"{INVITATIONS}/{{invitation_id}}/withdraw"): {},
     ("POST", JOBS): {"training_file": "file", "validation_file": "file"},
     ("POST", f"{JOBS}/estimate"): {"training_file": "file", "validation_file": "file"},
     ("POST", f"{JOBS}/{{job_id}}/cancel"): {},
@@ -114,6 +121,8 @@ BODIES: dict[tuple[str, str], dict[str, str]] = {
     ("POST", f"{DASHBOARD}/jobs/{{job_id}}/resume"): {},
     ("POST", f"{DASHBOARD}/jobs/{{job_id}}/approve"): {},
     ("POST", f"{DASHBOARD}/jobs/{{job_id}}/reject"): {},
+    ("POST", f"{DASHBOARD}/invitations/{{invitation_id}}/accept"): {"training_file": "file"},
+    ("POST", f"{DASHBOARD}/invitations/{{invitation_id}}/withdraw"): {},
     ("POST", f"{DASHBOARD}/estimate"): {"training_file": "file", "validation_file": "file"},
     ("GET", f"{DASHBOARD}/estimate"): {"training_file": "file", "validation_file": "file"},
 }
@@ -134,15 +143,19 @@ def filled(method: str, path: str, own: Ids) -> Call:
         return replace(call, form=form, upload=True)
     if path.startswith(DASHBOARD):
         filled = {"training_file": own.file, "model": "minilm-l6", "epsilon": "1"} if "estimate" in path else {}
+        filled |= {"training_file": own.file, "epsilon": "1"} if path.endswith("/accept") else {}
         filled |= {"answer": "publish"} if "/questions/" in path else {}
         filled |= {"key": own.key} if path.endswith("/grants") else {"reason": "r"} if method == "POST" else {}
         return replace(call, form=filled) if method == "POST" else replace(call, query=filled)
+    offer = {"training_file": own.file, "privacy": {"epsilon": 1}}
     bodies: dict[str, Any] = {
+        "invitations": {"guest": "tenant_x", "model": "minilm-l6", "training_file": own.file},
+        "accept": offer,
         "grants": {"key": own.key},
         "budgets": {"name": "n", "epsilon": 8, "delta": 1e-5},
         "keys": {"name": "n", "scopes": ["analyst"]},
         "jobs": job_body(own.file, 1.0),
-        "estimate": job_body(own.file, 1.0),
+        "estimate": offer if path.startswith(INVITATIONS) else job_body(own.file, 1.0),
         "answer": {"answer": "publish", "reason": "r"},
         "freeze": {"reason": "r"},
         "rotate": {"overlap_hours": 1},

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,8 +137,10 @@ def make_settings(database: Database, broker: str, folder: Path) -> ApiSettings:
     )
 
 
-def make_keys(database: Database, settings: ApiSettings) -> dict[str, dict[str, str]]:
-    keys: dict[str, dict[str, str]] = {"one": {}, "two": {}}
+def make_keys(
+    database: Database, settings: ApiSettings, tenants: Sequence[str] = ("one", "two")
+) -> dict[str, dict[str, str]]:
+    keys: dict[str, dict[str, str]] = {name: {} for name in tenants}
     engine = sa.create_engine(database.admin_url, poolclass=sa.NullPool)
     with engine.begin() as connection:
         for name, of_tenant in keys.items():

@@ -15,7 +15,19 @@ from fastapi.dependencies.models import Dependant
 from api.auth import authenticated
 from api.dashboard.session import visitor
 from domain.access.bootstrap import ALL_SCOPES
-from tests.api.attacks import KINDS, PUBLIC, Browser, Call, Ids, attacks, difference, listing, made_up, routes
+from tests.api.attacks import (
+    INVITATIONS,
+    KINDS,
+    PUBLIC,
+    Browser,
+    Call,
+    Ids,
+    attacks,
+    difference,
+    listing,
+    made_up,
+    routes,
+)
 from tests.api.conftest import JOBS, World, job_body
 from tests.api.test_jobs import finish
 
@@ -25,7 +37,8 @@ SECRETS = "of someone else"
 
 
 def settle_in(world: World, keys: str, name: str, tenant: str, **grantee: Any) -> Ids:
-    """A budget with a file, a queued job and a finished one, and a grant of it; all named so that it would show."""
+    """A budget with a file, a queued job and a finished one, a grant of it, and an invitation that the tenant sends
+    itself; all named so that it would show."""
     form = {"purpose": "fine-tune", "privacy_budget[epsilon]": "50", "privacy_budget[name]": name}
     form |= {"declared_size": "400", "labels": "0,1"}
     file = world.upload(form=form, tenant=keys, granted=False).json()
@@ -35,7 +48,9 @@ def settle_in(world: World, keys: str, name: str, tenant: str, **grantee: Any) -
         done = finish(world, file, at_work, keys, tenant)
     job = world.post(JOBS, job_body(file["id"], 2.0, metadata={"for": name}, suffix=name), "admin", tenant=keys).json()
     results = world.get(f"{JOBS}/{done}", "admin", tenant=keys).json()["result_files"]
-    return Ids(file["budget"], file["id"], job["id"], key, grant["id"], {"job": [done], "file": results})
+    asked = {"guest": tenant, "model": "minilm-l6", "training_file": file["id"], "note": name}
+    invited = world.post(INVITATIONS, asked, "steward", tenant=keys).json()["id"]
+    return Ids(file["budget"], file["id"], job["id"], key, grant["id"], invited, {"job": [done], "file": results})
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +158,7 @@ def snapshot(world: World, ids: Ids) -> list[str]:
     """What the owner sees of its things, which no attack may have changed."""
     owner = Browser(world, world.keys["one"]["admin"])
     calls = [f"/v1/budgets/{ids.budget}", f"/v1/budgets/{ids.budget}/grants", "/v1/keys"]
+    calls += [f"{INVITATIONS}/{ids.invitation}"]
     calls += [f"{JOBS}/{id}" for id in ids.all_of("job")] + [f"/v1/files/{id}" for id in ids.all_of("file")]
     return [owner.send(Call("GET", path)).text for path in calls]
 

@@ -8,11 +8,12 @@ from tests.api.conftest import JOBS, World, job_body
 from tests.api.test_questions import PUBLIC, edited, put
 from tests.api.test_variants import sentences
 
-ID = re.compile(r"(file|budget|key|grant|ftjob|resv|tenant|entry|event)[-_][0-9a-zA-Z_-]+")
+ID = re.compile(r"(file|budget|key|grant|ftjob|inv|resv|tenant|entry|event)[-_][0-9a-zA-Z_-]+")
 PASSING = {
     "request_id",
     "instance",
     "created_at",
+    "expires_at",
     "at",
     "hash",
     "head_hash",

@@ -145,6 +145,60 @@ def test_a_job_may_be_asked_for_by_its_share(service: Service) -> None:
     assert asked["method"] == {"type": "bitfit", "bitfit": {"full_steps": 20}}
 
 
+def test_invitations_are_sent_answered_and_withdrawn(service: Service) -> None:
+    path = "/v1/invitations"
+    shown = {"id": "inv-1", "status": "open", "guest": "tenant_b", "expires_at": 0}
+    service.says(f"POST {path}", shown, status=201)
+    service.says(f"GET {path}", {"object": "list", "data": [shown], "has_more": False})
+    for call in ("accept", "withdraw"):
+        service.says(f"POST {path}/inv-1/{call}", shown)
+    service.says(f"POST {path}/inv-1/estimate", {"fits": True})
+    service.says(f"GET {path}/inv-1", shown)
+    offer = ["inv-1", "--file", "file-2", "--share", "0.25"]
+    for arguments in (
+        ["create", "tenant_b", "--file", "file-1", "--option", "rounds=5", "--hyperparameter", "batch_size=8"],
+        ["create", "tenant_b", "--file", "file-1", "--note", "please", "--days", "3", "--seed", "7"],
+        ["list"],
+        ["show", "inv-1"],
+        ["estimate", *offer],
+        ["accept", *offer, "--queue-days", "2"],
+        ["withdraw", "inv-1"],
+    ):
+        done = tacit("invitations", *arguments, "--url", service.url, "--key", "k")
+        assert done.exit_code == 0, done.output
+        assert "tenant_b" in done.stdout or "fits" in done.stdout
+    bodies = [json.loads(body) if body else None for _, _, body in service.asked]
+    basis = {"guest": "tenant_b", "model": "minilm-l6", "training_file": "file-1"}
+    block = {"rounds": 5, "hyperparameters": {"batch_size": 8}}
+    assert bodies[0] == basis | {"method": {"type": "federated-lora", "federated-lora": block}}
+    rest = {"note": "please", "days": 3, "seed": 7}
+    assert bodies[1] == basis | {"method": {"type": "federated-lora"}} | rest
+    assert bodies[4] == {"training_file": "file-2", "privacy": {"share": 0.25}}
+    assert bodies[5] == bodies[4] | {"queue_days": 2}
+    for wrong in ([], ["--share", "0.5", "--epsilon", "1"]):
+        done = tacit("invitations", "accept", "inv-1", "--file", "f", *wrong, "--url", service.url, "--key", "k")
+        assert (done.exit_code, "--share or --epsilon" in done.stderr) == (1, True)
+
+
+def test_a_federated_job_is_asked_for_and_shows_its_silos_and_rounds(service: Service) -> None:
+    silo = {"own": False, "tenant": "tenant_b", "job": None, "state": "working", "declared_size": 400}
+    silos = [{"name": f"silo-{n}", "rounds_sent": 3, "rounds_missed": n} | silo for n in (1, 2)]
+    phase = {"name": "train", "noise_multiplier": 1, "sample_rate": 0.1, "steps_authorised": 1, "steps": 9}
+    rounds = {"total": 50, "done": 3, "open": 3, "message_bytes": 1000, "model_ratio": 305.2}
+    job = {"id": "ftjob-1", "privacy": {"phases": [phase]}, "silos": silos, "rounds": rounds}
+    service.says("POST /v1/fine_tuning/jobs", job, status=201)
+    service.says("GET /v1/fine_tuning/jobs/ftjob-1", job)
+    given = ["--file", "f", "--method", "federated-lora", "--option", 'silos=["inv-1", "inv-2"]', "--share", "0.2"]
+    assert tacit("jobs", "create", *given, "--url", service.url, "--key", "k").exit_code == 0
+    asked = json.loads(service.asked[0][2])["method"]
+    assert asked == {"type": "federated-lora", "federated-lora": {"silos": ["inv-1", "inv-2"]}}
+    shown = tacit("jobs", "show", "ftjob-1", "--url", service.url, "--key", "k").stdout
+    fields, _, table = shown.partition("Silos;")
+    assert "rounds.done" in fields
+    for part in ("silo-1", "silo-2", "tenant_b", "working", "400"):
+        assert part in table
+
+
 def test_the_phases_of_a_job_are_a_table_of_their_own(service: Service) -> None:
     phase = {"trains": "full", "mechanism": "poisson_gaussian", "noise_multiplier": 1.5, "sample_rate": 0.01}
     phases = [

@@ -33,7 +33,7 @@ class House(World):
 
     address: str = ""
 
-    def tickets(self, seed: int, name: str = "tickets.jsonl", **form: str) -> dict[str, Any]:
+    def tickets(self, seed: int, name: str = "tickets.jsonl", tenant: str = "one", **form: str) -> dict[str, Any]:
         """A private file that the tiny model can learn, with a budget of its own."""
         texts, labels = tiny.rows(400, seed=seed)
         lines = [
@@ -46,7 +46,7 @@ class House(World):
             "labels": ",".join(tiny.LABELS),
             "max_length": "16",
         }
-        answer = self.upload("\n".join(lines).encode(), fields | form, name=name)
+        answer = self.upload("\n".join(lines).encode(), fields | form, name=name, tenant=tenant)
         assert answer.status_code == 201, answer.text
         made: dict[str, Any] = answer.json()
         return made

@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import Page
 
 from domain.ingest.report import Code
+from tests.api.federated import accept, invite, method
 from tests.dashboard.conftest import House, Open
 
 SEEDS = itertools.count(31)
@@ -85,7 +86,17 @@ def everywhere(house: House, page: Page) -> dict[str, Any]:
     form = f"estimate?training_file={file['id']}&model=tiny"
     bitfit = {"full_steps": 5, "hyperparameters": {"steps": 20, "batch_size": 100}}
     two_phases = house.job(file["id"], method={"type": "bitfit", "bitfit": bitfit}, privacy={"share": 0.05})["id"]
+    invited, taken = (invite(house, file["id"], "tenant_one", model="tiny").json()["id"] for _ in range(2))
+    part = accept(house, taken, house.tickets(next(SEEDS))["id"], tenant="one").json()["job"]
+    chosen = method(silos=[taken])
+    federated = house.job(file["id"], method=chosen, privacy={"share": 0.05})["id"]
     paths = {
+        "invitations": "invitations",
+        "invitation": f"invitations/{invited}",
+        "price of a silo": f"invitations/{invited}?training_file={file['id']}&share=0.05",
+        "no price": f"invitations/{invited}?training_file={file['id']}&share=x",
+        "federated": f"jobs/{federated}",
+        "a silo of it": f"jobs/{part}",
         "budgets": "budgets",
         "budget": f"budgets/{file['budget']}",
         "file": f"files/{file['id']}",

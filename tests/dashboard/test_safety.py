@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from playwright.sync_api import expect
 
-from api.dashboard import budgets, estimate, jobs, login, questions, session
+from api.dashboard import budgets, estimate, invitations, jobs, login, questions, session
 from domain.kit.settings import secret_bytes
 from domain.kit.tables import api_key
 from tests.api.conftest import World
@@ -88,6 +88,8 @@ def expire(house: House, key_id: str, after: str) -> None:
 def test_every_form_carries_its_sessions_token(house: House) -> None:
     file = house.tickets(21)
     job = house.job(file["id"])["id"]
+    asked = {"guest": "tenant_one", "model": "tiny", "training_file": file["id"]}
+    invited = house.post("/v1/invitations", asked, "steward").json()["id"]
     cookies, _ = sign_in(house, house.keys["one"]["admin"])
     _, foreign = sign_in(house, house.keys["one"]["steward"])
     posts = [
@@ -100,9 +102,11 @@ def test_every_form_carries_its_sessions_token(house: House) -> None:
         (f"/dashboard/budgets/{file['budget']}/grants/grant_x/revoke", {}),
         ("/dashboard/estimate", {"training_file": file["id"], "model": "tiny", "epsilon": "1"}),
         (f"/dashboard/questions/{file['id']}", {"answer": "withdraw"}),
+        (f"/dashboard/invitations/{invited}/accept", {"training_file": file["id"], "share": "0.1"}),
+        (f"/dashboard/invitations/{invited}/withdraw", {}),
         ("/dashboard/logout", {}),
     ]
-    rooms = (budgets, estimate, jobs, login, questions)
+    rooms = (budgets, estimate, invitations, jobs, login, questions)
     routes = [r for room in rooms for r in room.router.routes if "POST" in r.methods]
     assert len(posts) == len(routes) - 1  # the other is the log-in, below
     before = len(house.get("/v1/fine_tuning/jobs").json()["data"])
@@ -112,6 +116,7 @@ def test_every_form_carries_its_sessions_token(house: House) -> None:
             assert answer.status_code == 403, (path, answer.text)
             assert "form" in answer.text
     assert inside(house, cookies)
+    assert house.get(f"/v1/invitations/{invited}").json()["status"] == "open"
     assert house.get(f"/v1/fine_tuning/jobs/{job}").json()["status"] == "queued"
     assert len(house.get("/v1/fine_tuning/jobs").json()["data"]) == before
     house.client.cookies.clear()

@@ -2,13 +2,16 @@
 
 import hashlib
 import re
+from urllib.parse import urlencode
 
 from playwright.sync_api import Page, expect
 
 from api.dashboard import estimate, jobs
 from api.jobs.schemas import Job
 from dpcore.terms.methods import get_method, method_names
-from tests.dashboard.conftest import House, Open, working
+from tests.api.federated import METHOD, accept, invite
+from tests.api.federated import method as method_of
+from tests.dashboard.conftest import House, Open, log_in, working
 from tests.dashboard.test_safety import sign_in
 
 
@@ -172,7 +175,9 @@ def test_every_option_of_every_method_is_planned_again(house: House) -> None:
     unusual |= {"teacher_trains": "full", "student_layers": [0], "temperature": 2.0, "mixing": 0.5}
     unusual |= {"teacher_steps": 3, "teacher_learning_rate": 0.25}
     unusual |= {"student_sparsity": 0.25}
-    apart = {"weights", "teacher", "teacher_model", "teacher_job", "student_model"}
+    unusual |= {"factors": "alternating", "server": "fedavg", "server_learning_rate": 0.5, "rounds": 6}
+    unusual |= {"local_steps": 2, "least_silos": 1, "round_seconds": 7.5, "patience_seconds": 70.0}
+    apart = {"weights", "teacher", "teacher_model", "teacher_job", "student_model", "silos"}
     """Beside these, other options are refused."""
     blocks = [("zo", {"weights": "all", "hyperparameters": {"steps": 7}})]
     pruned = {
@@ -201,6 +206,14 @@ def test_every_option_of_every_method_is_planned_again(house: House) -> None:
             numbers["optimizer"] = "adamw"  # sgd is its own
         options = {option: unusual[option] for option in method.Options.model_fields if option not in apart}
         assert not {**method.Options.model_fields, **method.Request.model_fields}.keys() - {*unusual, *apart}
+        if name == METHOD:  # it takes no steps, averaging or dropout
+            numbers |= {"steps": "auto", "weight_averaging": 0.0}
+            options |= {"dropout": 0.0, "clipping": "delta"}
+            asked = method_of(**options, hyperparameters=numbers)
+            invited = invite(house, file["id"], "tenant_one", model="tiny", method=asked).json()["id"]
+            other = house.tickets(14)["id"]
+            assert accept(house, invited, other, tenant="one", privacy={"share": 0.05}).status_code == 200
+            options["silos"] = [invited]
         blocks.append((name, options | {"hyperparameters": numbers}))
     cookies, _ = sign_in(house, house.keys["one"]["analyst"])
     for name, block in blocks:
@@ -215,6 +228,50 @@ def test_every_option_of_every_method_is_planned_again(house: House) -> None:
         page = house.client.get("/dashboard/estimate", params=query, cookies=cookies)
         assert page.status_code == 200, page.text
         assert f"{job.privacy.noise_multiplier:.4f}" in page.text
+
+
+def test_two_tenants_learn_together_on_their_pages(house: House, open_page: Open) -> None:
+    file, theirs = house.tickets(15), house.tickets(16, tenant="two")
+    asked = method_of(rounds=4)
+    invited = invite(house, file["id"], model="tiny", method=asked, note="the study of May").json()["id"]
+    guest, host = open_page(""), open_page("analyst")
+    log_in(guest, house.keys["two"]["steward"])
+    guest.get_by_role("link", name="Invitations").click()
+    guest.locator("#received").get_by_role("link", name="tenant_one").click()
+    expect(guest.get_by_text("the study of May")).to_be_visible()
+    guest.get_by_role("button", name="See the price").click()
+    expect(guest.get_by_role("alert")).to_contain_text("epsilon or share")
+    guest.get_by_label("Your file").select_option(theirs["id"])
+    guest.get_by_label("Share of its budget").fill("0.25")
+    guest.get_by_role("button", name="See the price").click()
+    expect(guest.get_by_role("heading", name="This fits")).to_be_visible()
+    guest.get_by_role("button", name="Accept and reserve").click()
+    expect(guest.locator("#state")).to_contain_text("waits for the federated job")
+    expect(guest.locator("#state")).to_contain_text("one silo of a federated job")
+    part = guest.url
+
+    host.goto("/dashboard/invitations")
+    expect(host.locator("#sent")).to_contain_text("accepted")
+    form = {"training_file": file["id"], "model": "tiny", "method": METHOD, "share": "0.2", "batch_size": "20"}
+    form |= {f"{METHOD}.{name}": value for name, value in (("r", "2"), ("rounds", "4"), ("silos", invited))}
+    host.goto(f"/dashboard/estimate?{urlencode(form)}")
+    expect(host.get_by_text("the price of your own silo")).to_be_visible()
+    host.get_by_role("button", name="Submit this job").click()
+    expect(host.locator("#silos")).to_contain_text("Round 0 of 4. A message is")
+    rows = host.get_by_role("table", name="Silos of this job").get_by_role("row")
+    expect(rows.nth(1)).to_contain_text("your own file")
+    expect(rows.nth(2)).to_contain_text("tenant_two")
+    expect(rows.nth(2)).to_contain_text("waits for a round")
+    guest.goto(part)
+    expect(guest.locator("#silos")).to_contain_text("Round 0 of 4. This silo sent 0 and missed 0.")
+    assert "silo-1" not in guest.content()
+
+    guest.goto(f"/dashboard/invitations/{invited}")
+    guest.get_by_text("Withdraw from the federated job").click()
+    guest.get_by_role("button", name="Withdraw the invitation").click()
+    expect(guest.get_by_role("heading", name="Withdrawn")).to_be_visible()
+    host.reload()
+    expect(rows.nth(2)).to_contain_text("has left")
 
 
 def test_a_job_is_paused_resumed_and_cancelled(house: House, open_page: Open) -> None:

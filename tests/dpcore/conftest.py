@@ -3,10 +3,9 @@
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-import numpy as np
 from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer

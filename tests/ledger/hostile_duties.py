@@ -26,7 +26,7 @@ from ledger.chains import KnownHeads, freezes, take_stock
 from tests.conftest import MASTER_KEY, Database
 
 _SETTINGS: Any = SimpleNamespace(
-    lease_seconds=60, max_attempts=20, reconcile_seconds=5, broker_url=SecretStr("redis://nowhere")
+    lease_seconds=60, max_attempts=20, reconcile_seconds=5, broker_url=SecretStr("redis://nowhere"), silo=None
 )
 
 

@@ -106,6 +106,7 @@ _KEPT += tuple(
         "upload_report",
         "sketch",
         "identity",
+        "silo",
     )
 )
 

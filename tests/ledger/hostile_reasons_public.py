@@ -135,6 +135,29 @@ PUBLIC = [
     ),
     Reason(
         API,
+        "public.invitation",
+        "*",
+        "*",
+        "a question between two tenants, which reserves nothing: only a steward of the guest accepts it, with a reservation "
+        "of the guest's own, and a withdrawal ends what has not begun",
+    ),
+    Reason(
+        API,
+        "public.job",
+        "silo_job",
+        "*",
+        "which child a federated job shows the price of: what is shown, to whoever reads every tenant's jobs anyway",
+    ),
+    Reason(
+        API,
+        "public.silo",
+        "*",
+        "*",
+        "a job with a reservation of its own, of the federated job's tenant or of a guest who accepted: a name that is shown, "
+        "and a size that weighs messages which are noised and paid for already",
+    ),
+    Reason(
+        API,
         "public.job",
         "id|model|model_revision|suffix|seed|metadata",
         "*",
@@ -239,6 +262,21 @@ PUBLIC = [
         "*",
         "*",
         "a trial within its bounds: a method may be refused that would do, or be offered and refused by the worker, free",
+    ),
+    Reason(
+        WORKER,
+        "public.federated_round",
+        "*",
+        "*",
+        "under the fence of the federated job's lease: a round lasts 7 days at most and is closed once; what comes in it was "
+        "paid for before it was made",
+    ),
+    Reason(
+        WORKER,
+        "public.silo_round",
+        "*",
+        "*",
+        "under the fence of the silo's lease: no more steps are begun than are paid for, and one message is sent a round",
     ),
     Reason(
         WORKER,

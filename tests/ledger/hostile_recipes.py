@@ -7,7 +7,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.ledger.hostile_stage import as_json, budget_row, file_row, insert, job_row, key_row, quoted, reserved
+from tests.ledger.hostile_stage import (
+    as_json,
+    budget_row,
+    file_row,
+    insert,
+    invitation_row,
+    job_row,
+    key_row,
+    quoted,
+    reserved,
+    round_row,
+)
 from tests.ledger.hostile_values import Value
 
 Columns = Mapping[str, str]
@@ -115,6 +126,10 @@ _RESULT |= {"bytes": "10", "sha256": quoted("00" * 32), "status": "'processed'",
 _RESULT |= {"blob": "'jobs/job_a_running/results/1/a.zip'"}
 _SUCCEEDED = insert("ledger.entry", _WORKER_ENTRIES[0].columns)
 
+_SILO = {"job_id": quoted(NEW), "parent_id": "'job_a_between'", "name": "'silo-1'", "invitation_id": "NULL"}
+_SILO |= {"declared_size": "1000"}
+_ACCEPTED = "UPDATE public.invitation SET accepted_by = 'key_b', job_id = 'job_b_new' WHERE id = 'invitation_a' AND job_id IS NULL"
+
 REPORT = {"read": 1, "kept": 1, "repeated": 0, "conflicts": {"texts": 0, "records": 0}, "dropped_by_user_bound": 0}
 REPORT |= {"max_length": 128, "longer_than_max_length": 0, "classes": {"no": {"read": 1, "kept": 1}}}
 REPORT |= {"length": dict.fromkeys(("min", "median", "p90", "p99", "max"), 1), "unused_columns": [], "questions": []}
@@ -189,6 +204,7 @@ INSERTS: dict[tuple[str, str], list[Row]] = {
             },
         )
     ],
+    ("tacit_api", "public.invitation"): [Row("to a guest", invitation_row("invitation_new", "a", "b"))],
     ("tacit_api", "public.job"): [
         Row("submitted", job_row("a", NEW, "key_a"), _nothing, lambda row: _reserved(row["id"])),
         Row("bare", job_row("a", NEW, "analyst_a")),
@@ -235,6 +251,14 @@ INSERTS: dict[tuple[str, str], list[Row]] = {
             },
         )
     ],
+    ("tacit_api", "public.silo"): [
+        Row("of the own tenant", _SILO, _always(*reserved("a", "new"))),
+        Row(
+            "of a guest",
+            _SILO | {"job_id": "'job_b_new'", "invitation_id": "'invitation_a'"},
+            _always(*reserved("b", "new"), _ACCEPTED),
+        ),
+    ],
     ("tacit_api", "public.sketch"): [
         Row(
             "of a file",
@@ -264,6 +288,7 @@ INSERTS: dict[tuple[str, str], list[Row]] = {
         ),
     ],
     ("tacit_worker", "public.data_key"): [Row("of a blob", _KEY)],
+    ("tacit_worker", "public.federated_round"): [Row("the next", round_row("job_a_between", 1))],
     ("tacit_worker", "public.file"): [Row("a result", _RESULT)],
     ("tacit_worker", "public.job_event"): [Row("an event", _EVENT)],
     ("tacit_worker", "public.model_profile"): [
@@ -308,6 +333,9 @@ INSERTS: dict[tuple[str, str], list[Row]] = {
             _always(_SUCCEEDED, insert("public.file", _RESULT)),
         )
     ],
+    ("tacit_worker", "public.silo_round"): [
+        Row("begun", {"job_id": "'job_a_silo'", "number": "0", "fence": "1", "steps": "5"}),
+    ],
 }
 
 _JOB_COLUMNS = {
@@ -340,6 +368,11 @@ UPDATES: dict[tuple[str, str], list[Victim]] = {
     ("tacit_api", "public.file"): [
         Victim(f"id = '{name}'", {"deleted_at": "now()"}) for name in ("file_a", "eval_a", "result_a")
     ],
+    ("tacit_api", "public.invitation"): [
+        Victim(
+            "id = 'invitation_a'", {"accepted_by": "'key_b'", "job_id": "'job_b_queued'", "withdrawn_by": "'key_a'"}
+        ),
+    ],
     ("tacit_api", "public.job"): [Victim(where, _JOB_COLUMNS) for where in _JOBS],
     ("tacit_api", "public.keeper_watch"): [
         Victim("duty = 'turn'", {"detail": as_json({"failing": {}}), "finished_at": "now()"})
@@ -353,7 +386,16 @@ UPDATES: dict[tuple[str, str], list[Victim]] = {
         Victim("job_id = 'job_a_queued'", _WORKED),
         Victim("job_id = 'job_a_waiting'", _WORKED),
     ],
+    ("tacit_worker", "public.federated_round"): [
+        Victim(f"job_id = 'job_a_{name}'", {"came": as_json(["silo-0"]), "fence": "1"}) for name in ("round", "between")
+    ],
     ("tacit_worker", "public.job"): [Victim(where, _JOB_COLUMNS | {"started_at": "now()"}) for where in _JOBS],
+    ("tacit_worker", "public.silo_round"): [
+        Victim(
+            "job_id = 'job_a_part'",
+            {"blob": "'exchange/job_a_round/0/silo-0'", "sent_fence": "1", "sha256": quoted("0b" * 32)},
+        ),
+    ],
 }
 """A victim's valid values need not all be accepted: a finished job stays finished."""
 

@@ -56,6 +56,7 @@ def job_row(tenant: str, id: str, key: str, status: str = "queued") -> dict[str,
         "model": "'minilm-l6'",
         "model_revision": "'r'",
         "teacher_job": "NULL",
+        "silo_job": "NULL",
         "validation_file": quoted(f"eval_{tenant}"),
         "method": as_json(METHOD),
         "plan": as_json(PLAN),
@@ -85,6 +86,29 @@ def reserved(tenant: str, name: str, key: str | None = None, steps: int = 40) ->
         f"INSERT INTO ledger.entry (budget_id, kind, reservation_id) VALUES ('{budget}', 'reserve', '{resv}')",
         f"INSERT INTO public.job_event (job_id, level, type, name, message) VALUES ('{job}', 'info', 'message', 'job.queued', 'Queued.')",
     ]
+
+
+def federated(tenant: str, parent: str, child: str) -> list[str]:
+    """A job over silos, and its one silo: the tenant's own, with a reservation that the parent has not."""
+    job = f"job_{tenant}_{parent}"
+    silo = {"job_id": quoted(f"job_{tenant}_{child}"), "parent_id": quoted(job), "name": "'silo-0'"}
+    return [
+        *reserved(tenant, child),
+        insert("public.job", job_row(tenant, job, f"key_{tenant}")),
+        f"INSERT INTO ledger.work (job_id) VALUES ('{job}')",
+        insert("public.silo", silo | {"declared_size": "1000"}),
+    ]
+
+
+def invitation_row(id: str, tenant: str, guest: str) -> dict[str, str]:
+    row = {"id": quoted(id), "tenant_id": quoted(f"tenant_{tenant}"), "created_by": quoted(f"key_{tenant}")}
+    row |= {"file_id": quoted(f"file_{tenant}"), "guest": quoted(f"tenant_{guest}"), "asked": as_json({"share": 0.1})}
+    return row | {"note": "'n'", "expires_at": "now() + interval '7 days'"}
+
+
+def round_row(job: str, number: int) -> dict[str, str]:
+    row = {"job_id": quoted(job), "number": str(number), "fence": "1", "sha256": quoted("0a" * 32)}
+    return row | {"blob": quoted(f"exchange/{job}/{number}"), "closes_at": "now() + interval '1 hour'"}
 
 
 def file_row(id: str, tenant: str, purpose: str) -> dict[str, str]:
@@ -138,6 +162,9 @@ def settled_in(t: str) -> list[tuple[str, list[str]]]:
         *reserved(t, "queued"),
         *reserved(t, "running", f"analyst_{t}"),
         *reserved(t, "done", f"analyst_{t}"),
+        *federated(t, "between", "silo"),
+        *federated(t, "round", "part"),
+        insert("public.invitation", invitation_row(f"invitation_{t}", t, "b" if t == "a" else "a")),
         f"INSERT INTO ledger.entry (budget_id, kind, detail) VALUES ('{budget}', 'rules', {as_json({'approval_above': '0.01', 'queue_days': '7', 'by': key, 'reason': 'r'})})",
         *reserved(t, "waiting", f"analyst_{t}"),
         f"INSERT INTO ledger.entry (budget_id, kind, detail) VALUES ('{budget}', 'rules', {as_json({'queue_days': '7', 'by': key, 'reason': 'r'})})",
@@ -157,10 +184,19 @@ def settled_in(t: str) -> list[tuple[str, list[str]]]:
     worker = [
         _claimed(f"{job}_running"),
         _claimed(f"{job}_done"),
+        *(_claimed(f"{job}_{name}") for name in ("between", "silo", "round", "part")),
         f"INSERT INTO ledger.authorisation (reservation_id, ordinal, fence, steps) VALUES ('resv_{t}_running', 0, 1, 10)",
         f"INSERT INTO ledger.authorisation (reservation_id, ordinal, fence, steps) VALUES ('resv_{t}_done', 0, 1, 40)",
         f"INSERT INTO public.checkpoint (job_id, fence, step, blob) VALUES ('{job}_running', 1, 10, 'jobs/{job}_running/checkpoints/1-10.safetensors')",
         f"UPDATE public.job SET status = 'running', started_at = now() WHERE id IN ('{job}_running', '{job}_done')",
+    ]
+    rounds = [
+        f"INSERT INTO ledger.authorisation (reservation_id, ordinal, fence, steps) VALUES ('resv_{t}_silo', 0, 1, 10)",
+        f"INSERT INTO ledger.authorisation (reservation_id, ordinal, fence, steps) VALUES ('resv_{t}_part', 0, 1, 10)",
+        insert("public.federated_round", round_row(f"{job}_between", 0)),
+        insert("public.federated_round", round_row(f"{job}_round", 0)),
+        f"INSERT INTO public.silo_round (job_id, number, fence, steps) VALUES ('{job}_part', 0, 1, 5)",
+        f"UPDATE public.federated_round SET fence = 1, came = '[]' WHERE job_id = '{job}_between'",
     ]
     end = [
         f"INSERT INTO ledger.entry (budget_id, kind, reservation_id, outcome, fence) VALUES ('{budget}', 'settle', 'resv_{t}_done', 'succeeded', 1)",
@@ -172,7 +208,7 @@ def settled_in(t: str) -> list[tuple[str, list[str]]]:
         "INSERT INTO public.model_trial (model, revision, method, task, versions)"
         " VALUES ('minilm-l6', 'r', 'lora', 'classification', 'torch 2')",
     ]
-    return [("tacit_api", api), ("tacit_worker", worker), ("tacit_worker", end)]
+    return [("tacit_api", api), ("tacit_worker", worker), ("tacit_worker", rounds), ("tacit_worker", end)]
 
 
 @dataclass(frozen=True)

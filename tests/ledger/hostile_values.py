@@ -34,6 +34,7 @@ OTHERS = {
     "key": "key_b",
     "grant": "grant_b",
     "reservation": "resv_b_running",
+    "invitation": "invitation_b",
 }
 """Things of the other tenant."""
 OWN = {

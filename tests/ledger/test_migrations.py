@@ -6,6 +6,7 @@ import os
 import pytest
 import sqlalchemy as sa
 
+from ledger import work
 from ledger.budgets import balance
 from ledger.guard import require_intact
 from ledger.verify import verify_budget
@@ -55,6 +56,9 @@ def test_a_database_with_data_is_brought_to_the_present(empty_database: Database
         ).scalar_one()
         assert held.spent == tuple(30 * k for k in price)
         assert held.reserved == tuple(100 * k for k in price)
+    worker = sa.create_engine(empty_database.worker_url, poolclass=sa.NullPool)
+    with worker.connect() as c:  # a worker takes up what is open: it is in no silo
+        assert work.claim(c, "j2", "w", 60) is not None
     with engine.begin() as c:  # and life goes on
         c.exec_driver_sql(
             "INSERT INTO ledger.entry (budget_id, kind, reservation_id, outcome) VALUES ('b', 'settle', 'rj2', 'failed')"

@@ -77,12 +77,18 @@ class World:
             )
         return made
 
-    def file(self, budget_id: str) -> str:
+    def file(self, budget_id: str, home: str = "") -> str:
+        """A private file. home: where its rows lie, as the names of blobs begin."""
         made = new_id("file", "-")
         with self.api.begin() as c:
             c.execute(
                 tables.file.insert().values(
-                    id=made, tenant_id=self.tenant, purpose="fine-tune", filename="f", budget_id=budget_id
+                    id=made,
+                    tenant_id=self.tenant,
+                    purpose="fine-tune",
+                    filename="f",
+                    budget_id=budget_id,
+                    blob=f"{home}files/{made}/rows.parquet",
                 )
             )
         return made

@@ -27,7 +27,7 @@ from worker import attempt as attempt_module
 from worker.assignment import Assignment
 from worker.attempt import attempt
 from worker.federated import silo as silo_module
-from worker.federated.silo import Part, SiloTraining
+from worker.federated.silo import Prepared, SiloTraining
 
 HOST = Viewer("key_a", "tenant_a", frozenset({"steward", "analyst"}))
 GUEST = Viewer("key_b", "tenant_b", frozenset({"steward", "analyst"}))
@@ -40,10 +40,10 @@ class Rehearsed(SiloTraining):
     """A silo that is built and rehearsed at its first attempt alone, which takes most of an attempt's time. Its draws
     and noise are new in each one, as in a worker of its own."""
 
-    parts: ClassVar[dict[str, Part]] = {}
+    parts: ClassVar[dict[str, Prepared]] = {}
     now: ClassVar[dict[str, "Rehearsed"]] = {}
 
-    def _prepare(self, assignment: Assignment, member: Membership) -> Part:
+    def _prepare(self, assignment: Assignment, member: Membership) -> Prepared:
         self.now[assignment.job_id] = self
         if assignment.job_id not in self.parts:
             self.parts[assignment.job_id] = super()._prepare(assignment, member)
@@ -87,8 +87,9 @@ class Federation:
         self.own = service.train_file if plain else self.add_file("tenant_a", seed=1)
         self.files = [self.add_file("tenant_b", seed=10 + number) for number in (1, 2)]
 
-    def add_file(self, tenant_id: str, seed: int, names: Sequence[str] = tiny.LABELS) -> str:
-        """A private file under a budget of its own. names: of its labels, in its order: the same rows in any."""
+    def add_file(self, tenant_id: str, seed: int, names: Sequence[str] = tiny.LABELS, home: str = "") -> str:
+        """A private file under a budget of its own. names: of its labels, in its order: the same rows in any. home:
+        where its rows lie."""
         budget_id, users = new_id("budget"), self._kind["users"]
         with self.service.api.begin() as c:
             open_budget(
@@ -105,7 +106,7 @@ class Federation:
         texts, labels = tiny.rows(DECLARED, seed=seed)
         places = [names.index(tiny.LABELS[label]) for label in labels]
         return self.service.add_file(
-            texts, places, private=True, tenant_id=tenant_id, budget_id=budget_id, names=names, **self._kind
+            texts, places, private=True, tenant_id=tenant_id, budget_id=budget_id, names=names, home=home, **self._kind
         )
 
     def invite(self, number: int, **asked: Any) -> str:
@@ -155,7 +156,7 @@ class Federation:
     def silos(self, job_id: str) -> dict[str, str]:
         """The silos' jobs by name, of those that have not left."""
         with self.service.api.connect() as c:
-            return dict(sorted(rounds.taking_part(c, job_id).items()))
+            return {each.name: each.job_id for each in rounds.taking_part(c, job_id)}
 
     def go(self, job_id: str) -> None:
         """One attempt."""

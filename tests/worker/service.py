@@ -81,6 +81,7 @@ class Service:
         private: bool,
         tenant_id: str = "tenant_a",
         budget_id: str = "budget_a",
+        home: str = "",
         names: Sequence[str] = tiny.LABELS,
         task: TaskKind = "classification",
         users: int | None = None,
@@ -92,7 +93,7 @@ class Service:
         for number, (text, label) in enumerate(zip(texts, labels, strict=True)):
             writer.add([text], label if labelled else None, None if users is None else number % users)
         writer.close()
-        stored = put_file(self.store, f"files/{id}", path)
+        stored = put_file(self.store, f"{home}files/{id}", path)
         values: dict[str, Any] = {"purpose": "evals"}
         if private:
             values = {"purpose": "fine-tune", "budget_id": budget_id, "declared_size": DECLARED}
@@ -112,6 +113,7 @@ class Service:
         model: str = "tiny",
         model_revision: str | None = None,
         train_file: str | None = None,
+        eval_file: str | None = None,
         options: dict[str, Any] | None = None,
         numbers: dict[str, Any] | None = None,
         reserved_sigma: float | None = None,
@@ -150,7 +152,7 @@ class Service:
                     model=model,
                     model_revision=model_revision,
                     teacher_job=teacher_job(program),
-                    validation_file=self.eval_file,
+                    validation_file=eval_file or self.eval_file,
                     method={"type": method},
                     plan=program.model_dump(mode="json"),
                     privacy={"epsilon": 5.0, "delta": 1e-5},
@@ -166,7 +168,8 @@ class Service:
         if hint:
             with self.api.begin() as c:
                 c.execute(sa.update(job).where(job.c.id == id).values(hinted_at=sa.func.now()))
-            send_hint(self.broker, id)
+            silo = self.one(sa.select(work.c.silo).where(work.c.job_id == id)).silo
+            send_hint(self.broker, id, silo)
         return id
 
     def status(self, job_id: str) -> str:
@@ -195,9 +198,7 @@ class Service:
     def leftovers(self, job_id: str) -> list[str]:
         """What is still kept of a job's checkpoints: rows and blobs."""
         rows = [r.blob for r in self.all(sa.select(checkpoint.c.blob).where(checkpoint.c.job_id == job_id))]
-        return rows + [
-            str(p) for p in (self.folder / "blobs" / "jobs" / job_id / "checkpoints").rglob("*") if p.is_file()
-        ]
+        return rows + [str(p) for p in self.folder.rglob(f"jobs/{job_id}/checkpoints/*") if p.is_file()]
 
     def wait_tidied(self, job_id: str) -> None:
         """Until nothing is left of a finished job's checkpoints: that happens after its end is visible."""

@@ -121,7 +121,7 @@ class Queue:
     def take(self, engine: sa.Engine) -> None:
         """The next hint, with a look into this database."""
         message = self.channel.basic_get(QUEUE)
-        take = only_worthwhile(self.hand_on, engine, (), lambda *again: self.put_off.append(again))
+        take = only_worthwhile(self.hand_on, engine, None, (), lambda *again: self.put_off.append(again))
         take(message, None, message.ack_log_error, message.reject_log_error, ())
 
     def hand_on(self, message: Any, *_: Any) -> None:

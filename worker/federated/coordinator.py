@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from obstore.exceptions import NotFoundError
 
 from domain.federated import rounds
-from domain.federated.rounds import Member, Round
+from domain.federated.rounds import NewestRound, Promised
 from domain.jobs.events import append_event
 from domain.storage.blobs import get_bytes, put_bytes
 from domain.storage.sealing import Tampered
@@ -35,11 +35,11 @@ NO_ROUND = Refused("too_few_silos", "In no round enough silos' messages came in 
 
 
 @dataclass(frozen=True)
-class Plan:
+class Course:
     """What all rounds share."""
 
     options: Options
-    members: Sequence[Member]
+    members: Sequence[Promised]
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -71,7 +71,7 @@ class Coordinator(Training):
         with self.engine.connect() as connection, needs_services():
             assignment = read_assignment(connection, self.store, self.lease.job_id)
             members = rounds.members(connection, self.lease.job_id)
-        plan = Plan(Options.model_validate(assignment.program.options), members)
+        plan = Course(Options.model_validate(assignment.program.options), members)
         built = build(self.settings, assignment)
         before = self.untrained(assignment, built)
         state = self._state(built)
@@ -108,19 +108,19 @@ class Coordinator(Training):
         with needs_services():
             checkpoints.save(self.engine, self.store, self.lease, state.round, server.dumps(state))
 
-    def _closed(self, plan: Plan, state: State) -> Round | None:
+    def _closed(self, plan: Course, state: State) -> NewestRound | None:
         """The round of this state, opened if it is not, waited for, and closed. None when the worker is needed
         elsewhere meanwhile."""
         self._require_going()
         with needs_services(), self.engine.connect() as connection:
             now = rounds.newest(connection, self.lease.job_id)
-            jobs = rounds.taking_part(connection, self.lease.job_id)
-        if len(jobs) < plan.options.least_silos and (now is None or now.number < state.round):
+            here = rounds.taking_part(connection, self.lease.job_id)
+        if len(here) < plan.options.least_silos and (now is None or now.number < state.round):
             raise TOO_FEW
         if now is None or now.number < state.round:
             self._open(plan, state)
-            for job_id in jobs.values():
-                hint(self.settings, job_id)
+            for silo in here:
+                hint(self.settings, silo.job_id, silo.place)
         if now is not None and now.number == state.round and now.closed:
             return now
         ready = wait_for(self.settings, lambda: self._ready(state.round), self._require_going)
@@ -133,7 +133,7 @@ class Coordinator(Training):
         with needs_services(), self.engine.connect() as connection:
             return rounds.newest(connection, self.lease.job_id)
 
-    def _open(self, plan: Plan, state: State) -> None:
+    def _open(self, plan: Course, state: State) -> None:
         start = server.start(state)
         blob = f"exchange/{self.lease.job_id}/{state.round}/start-{self.lease.fence}.safetensors"
         with needs_services():
@@ -150,7 +150,7 @@ class Coordinator(Training):
                 return None
             return True if now.closed or now.overdue or rounds.complete(connection, self.lease.job_id) else None
 
-    def _messages(self, plan: Plan, state: State, among: Sequence[str] | None = None) -> dict[str, Message]:
+    def _messages(self, plan: Course, state: State, among: Sequence[str] | None = None) -> dict[str, Message]:
         """What came of this round and counts. among: the silos that it was closed with."""
         expected = server.expected(state, plan.options, plan.bounds(state))
         came: dict[str, Message] = {}
@@ -179,7 +179,7 @@ class Coordinator(Training):
         except (FileNotFoundError, NotFoundError, Tampered):
             return None
 
-    def _next(self, plan: Plan, state: State, closed: Round) -> State:
+    def _next(self, plan: Course, state: State, closed: NewestRound) -> State:
         """The state after a closed round, kept. One of too few messages changes nothing."""
         came: Mapping[str, Message] = self._messages(plan, state, closed.came)
         try:
@@ -190,7 +190,7 @@ class Coordinator(Training):
         self._keep(state)
         return state
 
-    def _tell(self, connection: sa.Connection, plan: Plan, number: int, came: Sequence[str]) -> None:
+    def _tell(self, connection: sa.Connection, plan: Course, number: int, came: Sequence[str]) -> None:
         """In at most 20 parts of the rounds, as every job tells its progress."""
         total = plan.options.rounds
         every = -(-total // CHUNKS)

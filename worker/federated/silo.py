@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from obstore.exceptions import NotFoundError
 
 from domain.federated import rounds
-from domain.federated.rounds import Membership, Round
+from domain.federated.rounds import Membership, NewestRound
 from domain.jobs.events import append_event
 from domain.kit.statuses import ENDED
 from domain.storage.blobs import get_bytes, put_bytes, require_room
@@ -34,7 +34,7 @@ from worker.training import Training, does_not_fit, needs_services, why_not
 
 
 @dataclass(frozen=True)
-class Part:
+class Prepared:
     """What all rounds of an attempt share."""
 
     member: Membership
@@ -65,12 +65,12 @@ class SiloTraining(Training):
                 return self._let_wait()
             if isinstance(found, Membership):
                 return self._end(found)
-            assert isinstance(found, Round)
+            assert isinstance(found, NewestRound)
             ended = self._round(part, found)
             if ended is not None:
                 return ended
 
-    def _prepare(self, assignment: Assignment, member: Membership) -> Part:
+    def _prepare(self, assignment: Assignment, member: Membership) -> Prepared:
         """Built, encoded and rehearsed for every kind of round, before anything is paid."""
         built = build(self.settings, assignment)
         self.spans.phase("encode")
@@ -96,9 +96,9 @@ class SiloTraining(Training):
             raise Refused("not_trainable", why_not(error)) from error
         self.spans.phase("train")
         self.room = _message_bytes(built)
-        return Part(member, built, program, options, silo, Streams())
+        return Prepared(member, built, program, options, silo, Streams())
 
-    def _look(self, member: Membership) -> Round | Membership | None:
+    def _look(self, member: Membership) -> NewestRound | Membership | None:
         """A round to be done, or the end of the federated job."""
         with needs_services(), self.engine.connect() as connection:
             now = rounds.membership(connection, self.lease.job_id)
@@ -109,7 +109,7 @@ class SiloTraining(Training):
                 return None
         return found
 
-    def _round(self, part: Part, now: Round) -> bool | None:
+    def _round(self, part: Prepared, now: NewestRound) -> bool | None:
         """One round. True when the silo's part is over with it, False when the worker must let go, None otherwise."""
         start = self._start(now)
         if start is None or not _begins_well(part, start, now):
@@ -130,7 +130,7 @@ class SiloTraining(Training):
             return self._end(part.member)
         return None
 
-    def _start(self, now: Round) -> bytes | None:
+    def _start(self, now: NewestRound) -> bytes | None:
         """What the round begins at; None where there is nothing, or not what was stored."""
         with needs_services():
             try:
@@ -138,7 +138,7 @@ class SiloTraining(Training):
             except (FileNotFoundError, NotFoundError, Tampered):
                 return None
 
-    def _kept(self, part: Part, number: int) -> bytes | None:
+    def _kept(self, part: Prepared, number: int) -> bytes | None:
         """What an earlier attempt at this round saved."""
         with needs_services():
             found = checkpoints.newest(self.engine, self.store, self.lease.job_id)
@@ -147,7 +147,7 @@ class SiloTraining(Training):
             return None
         return found
 
-    def _paid(self, part: Part, number: int, kept: bytes | None) -> int | None:
+    def _paid(self, part: Prepared, number: int, kept: bytes | None) -> int | None:
         """The fence under which the round is begun, its steps authorised and committed; None when none are left.
 
         Steps are authorised for several rounds at a time, so that progress is seen in at most 20 chunks. A round that
@@ -174,12 +174,12 @@ class SiloTraining(Training):
         self.begun = True
         return self.lease.fence
 
-    def _tell(self, connection: sa.Connection, part: Part, authorised: int) -> None:
+    def _tell(self, connection: sa.Connection, part: Prepared, authorised: int) -> None:
         data = {"step": authorised, "total_steps": part.program.steps, "phase": part.program.phases[0].name}
         words = f"Step {authorised} of {part.program.steps}: authorised and charged."
         append_event(connection, self.lease.job_id, "steps.authorised", words, data)
 
-    def _train_round(self, part: Part, start: bytes, kept: bytes | None) -> object:
+    def _train_round(self, part: Prepared, start: bytes, kept: bytes | None) -> object:
         try:
             return part.silo.round(
                 part.member.parent_id,
@@ -196,7 +196,7 @@ class SiloTraining(Training):
                 raise Unavailable from error
             raise DataPhaseFailed from error
 
-    def _send(self, part: Part, number: int, fence: int, data: bytes) -> bool:
+    def _send(self, part: Prepared, number: int, fence: int, data: bytes) -> bool:
         """Put the message where the coordinator finds it, at a public time. False when the round is over by then."""
         parent = part.member.parent_id
         self._await_public_time(parent, number, part.options.round_seconds)
@@ -247,7 +247,7 @@ class SiloTraining(Training):
             raise Unavailable("this worker was told to end")
 
 
-def _begins_well(part: Part, start: bytes, now: Round) -> bool:
+def _begins_well(part: Prepared, start: bytes, now: NewestRound) -> bool:
     """Whether the factors are what the round says, and of this job's model. They come from whoever runs the
     coordinator: what is wrong with them is no failure of this silo's, and found before anything is paid."""
     if message.sha256(start) != now.sha256:

@@ -37,15 +37,16 @@ def wait_for(settings: WorkerSettings, look: Callable[[], T | None], wanted: Cal
 
 def _others_wait(settings: WorkerSettings) -> bool:
     try:
-        return waiting(settings.broker_url.get_secret_value()) > 0
+        return waiting(settings.broker_url.get_secret_value(), settings.silo) > 0
     except HINT_ERRORS as error:
         log.warning("the broker is away: %s", type(error).__name__)
         return False
 
 
-def hint(settings: WorkerSettings, job_id: str) -> None:
-    """Tell the workers of a job that there is something to do; the reconciler does it where this is lost."""
+def hint(settings: WorkerSettings, job_id: str, silo: str | None = None) -> None:
+    """Tell the workers of a job, of this silo or of none, that there is something to do; the reconciler does it where
+    this is lost."""
     try:
-        send_hint(settings.broker_url.get_secret_value(), job_id)
+        send_hint(settings.broker_url.get_secret_value(), job_id, silo)
     except HINT_ERRORS as error:
         log.warning("the broker is away: %s", type(error).__name__)

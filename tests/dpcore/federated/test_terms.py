@@ -15,7 +15,6 @@ from dpcore.terms.federated import payload
 from dpcore.terms.federated.options import Options
 from dpcore.terms.federated.silo import Request, longest_message, phases, resolve, silo_program
 from dpcore.terms.federated.weights import weights
-from dpcore.terms.methods import method_names
 from dpcore.terms.program import Phase
 from tests.dpcore.test_train import secret
 

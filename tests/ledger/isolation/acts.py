@@ -129,13 +129,13 @@ CHECKPOINT = sql(
 )
 
 
-def release(name: str) -> Act:
+def release(name: str, job: str = "job") -> Act:
     return sql(
         "release",
         "worker",
         "INSERT INTO file (id, tenant_id, purpose, filename, bytes, sha256, status, blob, binding)"
         f" VALUES (:{name}, :tenant, 'fine-tune-results', 'f', 1, 's', 'processed', :{name}, decode(repeat('00', 32), 'hex'))",
-        f"INSERT INTO release (id, job_id, file_id, kind, fence) VALUES (:{name}, :job, :{name}, 'adapter', 1)",
+        f"INSERT INTO release (id, job_id, file_id, kind, fence) VALUES (:{name}, :{job}, :{name}, 'adapter', 1)",
     )
 
 

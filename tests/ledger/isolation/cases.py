@@ -5,6 +5,7 @@ from decimal import Decimal
 
 from tests.ledger.isolation import acts as a
 from tests.ledger.isolation import populations as p
+from tests.ledger.isolation import silos as s
 from tests.ledger.isolation.matrix import Case
 from tests.ledger.isolation.sessions import Act
 
@@ -247,6 +248,30 @@ def _rows_that_change_once() -> list[Case]:
     ]
 
 
+def _silos() -> list[Case]:
+    bound, invited = "ledger.require_bound", [s.PARENT, s.INVITE, JOB]
+    joined = [*BEGUN, s.PARENT, s.JOIN, s.CLAIM_PARENT]
+    opened = [*joined, s.open_round(0)]
+    two_rounds = [*opened, s.CLOSE, s.open_round(1)]
+    return [
+        *of("ledger.work_begins", JOB, [a.DELETE_FILE, OTHER_JOB]),
+        *of(bound, a.authorisation(), [a.TAKE_OVER, a.DROP], CLAIMED),
+        *of("ledger.bound_row", a.RENEW, [a.TAKE_OVER, a.FINISH], CLAIMED),
+        *of("ledger.bound_key", s.DESTROY, [s.DESTROY, s.PLANT], [s.PLANT]),
+        *of("public.invitation_guard", s.accept(), [s.WITHDRAW, s.accept("job2"), UNFENCED], [*invited, OTHER_JOB]),
+        *of("public.invitation_guard", s.WITHDRAW, [s.accept(), s.WITHDRAW, s.JOIN_INVITED], invited),
+        *of("public.silo_begins", s.JOIN, [UNFENCED, s.JOIN], [JOB, s.PARENT]),
+        *of("public.silo_begins", s.JOIN_INVITED, [s.WITHDRAW], [*invited, s.accept()]),
+        *of("public.round_guard", s.open_round(0), [s.open_round(0), s.open_round(1), s.TAKE_PARENT_OVER], joined),
+        *of("public.round_guard", s.CLOSE, [s.CLOSE, s.SEND, s.open_round(1)], [*opened, s.begin()]),
+        *of("public.silo_round_guard", s.begin(), [s.CLOSE, a.authorisation(), a.TAKE_OVER], opened),
+        *of("public.silo_round_guard", s.begin(1, 6), [s.begin(0, 6)], two_rounds),
+        *of("public.silo_round_guard", s.SEND, [s.CLOSE, s.SEND, a.TAKE_OVER], [*opened, s.begin()]),
+        *of("ledger.fenced_row", a.release("r1", "fed"), [s.TAKE_PARENT_OVER], [*opened, s.CLOSE]),
+        *of("ledger.fenced_row", a.release("r1", "fed"), [s.CLOSE, s.open_round(1)], opened),
+    ]
+
+
 def _lock_order() -> list[Case]:
     """Over two budgets that are named in opposite orders: nobody waits in a circle."""
     first, second = a.submission("job2", budgets="ab"), a.submission("job3", budgets="ba")
@@ -275,5 +300,6 @@ CASES: list[Case] = [
     *_sealing(),
     *_budgets(),
     *_rows_that_change_once(),
+    *_silos(),
     *_lock_order(),
 ]

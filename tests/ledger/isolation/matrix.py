@@ -105,7 +105,7 @@ class Stage:
         rows = read(self.site.root, names.world)
         touched = [b["id"] for b in rows["ledger.budget"] if b["head_seq"] > 1]
         found = [f"{f.budget_id}: {f.what}" for b in touched for f in verify_budget(self.site.root, b)]
-        found = sorted(f.replace(f"{names.world}.", "") for f in [*found, *unpaid(rows)])
+        found = sorted(f.replace(f"{names.world}-", "") for f in [*found, *unpaid(rows)])
         if rows["ledger.lost_budget"]:  # nobody is new in the worlds to come otherwise
             with self.site.engines["admin"].begin() as c:
                 c.execute(_ACCEPT)
@@ -203,16 +203,16 @@ def _difference(seen: Seen, allowed: Sequence[Seen]) -> str:
 
 _ACCEPT = sa.text("UPDATE ledger.lost_budget SET accepted_reason = 'end of a world' WHERE accepted_at IS NULL")
 _WORLD = """
-INSERT INTO tenant (id, name) VALUES ('{world}.tenant', 'hospital');
+INSERT INTO tenant (id, name) VALUES ('{world}-tenant', 'hospital');
 INSERT INTO api_key (id, tenant_id, name, prefix, mac, scopes, project)
-  SELECT '{world}.' || name, '{world}.tenant', 'k', 'tacit_', convert_to('{world}.' || name, 'UTF8'), scopes, project
+  SELECT '{world}-' || name, '{world}-tenant', 'k', 'tacit_', convert_to('{world}-' || name, 'UTF8'), scopes, project
   FROM (VALUES ('steward', '{steward}'::text[], NULL), ('second', '{steward}', NULL), ('third', '{steward}', NULL),
                ('analyst', '{analyst}', 'lab')) AS k (name, scopes, project);
 INSERT INTO ledger.budget (id, tenant_id, name, epsilon, delta, unit, reference, weight_numerators, weight_denominator)
-  SELECT '{world}.budget_' || b, '{world}.tenant', 'notes', 8, 1e-5, 'record',
+  SELECT '{world}-budget_' || b, '{world}-tenant', 'notes', 8, 1e-5, 'record',
          '{"sample_rate": 0.01, "steps": 500, "noise_multiplier": null}', array_fill(1, ARRAY[12]), 12
   FROM unnest('{a,b}'::text[]) AS b;
 INSERT INTO file (id, tenant_id, purpose, filename, budget_id)
-  SELECT '{world}.file_' || b, '{world}.tenant', 'fine-tune', 'f', '{world}.budget_' || b FROM unnest('{a,b}'::text[]) AS b;
+  SELECT '{world}-file_' || b, '{world}-tenant', 'fine-tune', 'f', '{world}-budget_' || b FROM unnest('{a,b}'::text[]) AS b;
 """
 """A tenant with keys, and two budgets with a file each."""

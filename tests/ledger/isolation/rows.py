@@ -13,7 +13,7 @@ Rows = dict[str, list[dict[str, Any]]]
 
 def read(connection: sa.Connection, world: str) -> Rows:
     rows: Rows = {table: [] for table in _BY}
-    for table, row in connection.execute(_ROWS, {"world": f"{world}.%"}):
+    for table, row in connection.execute(_ROWS, {"world": f"{world}-%"}):
         rows[table].append(row)
     return rows
 
@@ -21,7 +21,7 @@ def read(connection: sa.Connection, world: str) -> Rows:
 def text(rows: Rows, world: str) -> str:
     """Without the world's prefix and without what tells of the run alone; a line for each row."""
     shown = [f"{table} {_plain(row)}" for table, found in rows.items() for row in found]
-    return "\n".join(sorted(shown)).replace(f"{world}.", "")
+    return "\n".join(sorted(shown)).replace(f"{world}-", "")
 
 
 def unpaid(rows: Rows) -> list[str]:
@@ -55,7 +55,18 @@ def _plain(row: dict[str, Any]) -> str:
     return json.dumps({k: v for k, v in sorted(row.items()) if k not in _FLEETING})
 
 
-_FLEETING = {"hash", "prev_hash", "head_hash", "at", "created_at", "noticed_at", "expires_at"}
+_FLEETING = {
+    "hash",
+    "prev_hash",
+    "head_hash",
+    "at",
+    "created_at",
+    "noticed_at",
+    "expires_at",
+    "opened_at",
+    "closes_at",
+    "begun_at",
+}
 """Columns that tell of the run, not of what was decided: times, and hashes over times and ids, which verification checks."""
 _SHOWN = {
     "ledger.work": "'lease_until', lease_until > clock_timestamp(), 'paused_at', paused_at IS NOT NULL",
@@ -67,6 +78,9 @@ _SHOWN = {
     "ledger.lost_budget": "'accepted_at', accepted_at IS NOT NULL",
     "public.file": "'deleted_at', deleted_at IS NOT NULL",
     "public.question": "'answered_at', answered_at IS NOT NULL",
+    "public.invitation": "'accepted_at', accepted_at IS NOT NULL, 'withdrawn_at', withdrawn_at IS NOT NULL",
+    "public.federated_round": "'closed_at', closed_at IS NOT NULL",
+    "public.silo_round": "'sent_at', sent_at IS NOT NULL",
     "public.api_key": "'revoked_at', revoked_at IS NOT NULL, 'mac', convert_from(mac, 'UTF8')",
 }
 """What is compared in place of a column that no two runs share."""
@@ -88,6 +102,11 @@ _BY = {
     "public.fingerprint": "tenant_id",
     "public.question": "file_id",
     "public.api_key": "id",
+    "public.data_key": "blob",
+    "public.invitation": "id",
+    "public.silo": "job_id",
+    "public.federated_round": "job_id",
+    "public.silo_round": "job_id",
 }
 """Tables whose rows are compared, by the column that names the world."""
 _ROWS = sa.text(

@@ -32,7 +32,7 @@ class Names:
         self.world = world
 
     def __getitem__(self, name: str) -> str:
-        return f"{self.world}.{name}"
+        return f"{self.world}-{name}"
 
 
 @dataclass(frozen=True)
