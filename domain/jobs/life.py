@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from domain.jobs.events import EventName, append_event
 from domain.kit.statuses import ENDED, OPEN, Status
-from domain.kit.tables import job
+from domain.kit.tables import invitation, job, silo
 from ledger.errors import AlreadySettled
 
 Detail = Literal["waiting_for_approval", "waiting_for_silos", "paused", "pausing", "cancelling", "rejected", "expired"]
@@ -135,8 +135,11 @@ def joined(connection: sa.Connection, job_id: str) -> bool:
 
 
 def approved(connection: sa.Connection, job_id: str) -> bool:
-    """A steward agreed: it is in line."""
-    return _move(connection, job_id, "approved", "Approved by a steward.")
+    """A steward agreed: it is in line, or waits for its federated job."""
+    mine = invitation.c.job_id == job.c.id
+    early = sa.exists().where(mine, ~sa.exists().where(silo.c.job_id == invitation.c.job_id)).correlate(job)
+    detail = sa.case((early, INVITED), else_=None)
+    return _move(connection, job_id, "approved", "Approved by a steward.", status_detail=detail)
 
 
 def rejected(connection: sa.Connection, job_id: str, reason: str) -> bool:

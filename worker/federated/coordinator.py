@@ -11,7 +11,7 @@ from obstore.exceptions import NotFoundError
 from domain.federated import rounds
 from domain.federated.rounds import NewestRound, Promised
 from domain.jobs.events import append_event
-from domain.storage.blobs import get_bytes, put_bytes
+from domain.storage.blobs import open_blob, put_bytes
 from domain.storage.sealing import Tampered
 from dpcore.federated import message, server
 from dpcore.federated.message import Message, RefusedMessage
@@ -161,7 +161,7 @@ class Coordinator(Training):
                 continue
             try:
                 with needs_services():
-                    data = self._fetched(each.blob)
+                    data = self._fetched(each.blob, expected.most_bytes)
                 if data is None or message.sha256(data) != each.sha256:
                     raise RefusedMessage("the message is not what the silo said it sent")
                 found = message.loads(data, expected, came)
@@ -173,9 +173,14 @@ class Coordinator(Training):
             came[each.silo] = found
         return came
 
-    def _fetched(self, blob: str) -> bytes | None:
+    def _fetched(self, blob: str, most: int) -> bytes | None:
+        """None where there is no such blob. Raises RefusedMessage for one that is larger than a message may be, of which
+        nothing is read."""
         try:
-            return get_bytes(self.store, blob)
+            found = open_blob(self.store, blob)
+            if found.size > most:
+                raise RefusedMessage(f"the message has {found.size} bytes, and a round's message at most {most}")
+            return found.whole()
         except (FileNotFoundError, NotFoundError, Tampered):
             return None
 
