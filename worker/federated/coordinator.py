@@ -174,8 +174,7 @@ class Coordinator(Training):
         return came
 
     def _fetched(self, blob: str, most: int) -> bytes | None:
-        """None where there is no such blob. Raises RefusedMessage for one that is larger than a message may be, of which
-        nothing is read."""
+        """None where there is no such blob. Raises RefusedMessage for one that is larger than a message may be, unread."""
         try:
             found = open_blob(self.store, blob)
             if found.size > most:
