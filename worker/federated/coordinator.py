@@ -174,7 +174,7 @@ class Coordinator(Training):
         return came
 
     def _fetched(self, blob: str, most: int) -> bytes | None:
-        """None where there is no such blob. Raises RefusedMessage for one that is larger than a message may be, unread."""
+        """None where there is no such blob. Raises RefusedMessage for one that is too large for a message, unread."""
         try:
             found = open_blob(self.store, blob)
             if found.size > most:
