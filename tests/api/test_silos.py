@@ -61,6 +61,7 @@ def left(house: World, id: str) -> list[str]:
         ("two", PRIVATE, "", "blobs"),
         ("two", PUBLIC, "", "blobs"),
     ],
+    ids=["private", "public", "of no silo, private", "of no silo, public"],
 )
 def test_a_file_lies_where_its_tenant_has_its_place_and_nowhere_else(
     house: World, tenant: str, form: dict[str, Any], home: str, folder: str
