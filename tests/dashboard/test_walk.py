@@ -136,7 +136,7 @@ def test_a_job_of_two_phases_is_planned_by_share_followed_and_planned_again(hous
     page.get_by_label("Method").select_option("bitfit")
     fill(page, {"or share of the budget": "0.3", "Steps": "12", "Expected batch": "100", "Name": "twice"})
     page.get_by_text("Advanced", exact=True).click()
-    page.get_by_label("Clipping").select_option("flat")
+    page.get_by_label("Clipping", exact=True).select_option("flat")
     page.get_by_label("Optimizer").select_option("adam-bc")
     fill(page, {"Clip norm": "0.5", "Weight averaging": "0.9"})
     expect(page.get_by_text("Options of").filter(visible=True)).to_have_text(["Options of bitfit"])

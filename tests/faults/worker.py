@@ -71,7 +71,7 @@ def _stumble(**_: Any) -> None:
     }
 
     def run(self: Any) -> bool:
-        _holds[:] = self._lease.job_id, self._lease.fence
+        _holds[:] = self.lease.job_id, self.lease.fence
         return begin(self)
 
     def stumbling(self: Any, *arguments: Any) -> Any:

@@ -174,7 +174,7 @@ class Service:
         self.api, self.worker = make_engine(self.database.api_url), make_engine(self.database.worker_url)
         self.tracer = Tracer(self.world.admin, [self.api, self.worker])
         self.store = blob_store(self.folder, self.world.admin)
-        self.settings = SimpleNamespace(lease_seconds=500, max_attempts=5, job_seconds=None)
+        self.settings = SimpleNamespace(lease_seconds=500, max_attempts=5, job_seconds=None, silo=None)
 
     def close(self) -> None:
         for engine in (self.api, self.worker, self.world.api, self.world.admin):
