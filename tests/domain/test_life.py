@@ -35,7 +35,8 @@ HELD_UP = [("queued", "paused"), ("queued", "pausing"), ("running", "pausing")]
 TO_BE_HAD = [("queued", None), ("running", None)]
 ENDING = [("queued", "cancelling"), ("running", "cancelling")]
 AWAITED: State = ("queued", "waiting_for_approval")
-STAND_OPEN: list[State] = [("validating_files", None), AWAITED, *TO_BE_HAD, *HELD_UP, *ENDING]
+EARLY: State = ("queued", "waiting_for_silos")
+STAND_OPEN: list[State] = [("validating_files", None), AWAITED, EARLY, *TO_BE_HAD, *HELD_UP, *ENDING]
 OVER: list[State] = [(s, None) for s in ENDED] + [("cancelled", "rejected"), ("cancelled", "expired")]
 
 
@@ -46,6 +47,8 @@ def asked(detail: str | None, *states: State) -> dict[State, State]:
 
 MOVED: dict[str, dict[State, State]] = {
     "waiting": {("queued", None): AWAITED},
+    "invited": {("queued", None): EARLY},
+    "joined": {("queued", None): ("queued", None), EARLY: ("queued", None), AWAITED: AWAITED},
     "approved": {AWAITED: ("queued", None)},
     "rejected": {AWAITED: ("cancelled", "rejected")},
     "started": {state: ("running", state[1]) for state in [*TO_BE_HAD, *ENDING]},
@@ -75,6 +78,8 @@ def unless_refused(step: Callable[[sa.Connection, str], None]) -> Callable[[sa.C
 
 STEPS: dict[str, Callable[[sa.Connection, str], bool]] = {
     "waiting": life.waiting,
+    "invited": life.invited,
+    "joined": life.joined,
     "approved": life.approved,
     "rejected": lambda c, id: life.rejected(c, id, "r"),
     "started": unless_refused(life.started),
