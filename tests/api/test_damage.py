@@ -18,8 +18,12 @@ from tests.superuser import forget, past_triggers, poison
 
 
 @pytest.fixture
-def world(database: Database, redis_server: str, tmp_path: Path, quick_checks: None) -> Iterator[World]:
-    """Damaged by its test: nobody else's."""
+def world(
+    database: Database, redis_server: str, tmp_path: Path, quick_checks: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[World]:
+    """Damaged by its test: nobody else's. The keeper takes no turn by itself: to freeze a budget writes its numbers
+    again, and on a slow machine that came between a damage and the look at it."""
+    monkeypatch.setattr(keeper, "SECONDS", 3600.0)
     settings = make_settings(database, redis_server, tmp_path)
     keys = make_keys(database, settings)
     with TestClient(create_app(settings), follow_redirects=False) as client:
@@ -60,6 +64,18 @@ def test_one_malformed_budget_is_shown_frozen_and_hides_no_other(world: World, d
             if not (scope == "auditor" and page.endswith("estimate")):
                 assert world.client.get(page, cookies=cookies).status_code in (200, 403), page
         assert world.client.get(f"/dashboard/budgets/{file['budget']}", cookies=cookies).status_code == 200
+
+
+def test_what_the_keeper_has_frozen_stays_so_though_it_can_be_read_again(world: World) -> None:
+    file = world.private_file()
+    poison(world.database, "UPDATE ledger.budget SET spent = ARRAY[spent::bigint[]] WHERE id = :budget", file["budget"])
+    keeper.verify_all(world.engine("api"), None)
+    shown = world.get(f"/v1/budgets/{file['budget']}").json()
+    assert shown["frozen"] is True
+    assert "verification failed" in shown["frozen_reason"]
+    assert world.post(f"{JOBS}/estimate", job_body(file["id"])).json()["fits"] is False
+    refused = world.post(JOBS, job_body(file["id"]))
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "budget_frozen")
 
 
 def test_the_keepers_line_is_for_stewards(world: World) -> None:
