@@ -8,9 +8,13 @@ import pytest
 import sqlalchemy as sa
 
 from domain.kit.settings import WorkerSettings
+from dpcore.federated.server import State
 from tests.conftest import MASTER_KEY, Database
 from tests.worker import tiny
+from tests.worker.federation import Federation, rehearse_once
 from tests.worker.service import Service
+from worker.federated import waiting
+from worker.federated.coordinator import Coordinator
 
 _queues = itertools.count(1)
 
@@ -47,3 +51,33 @@ def settings(service: Service) -> WorkerSettings:
         models={"tiny": service.model},
         device="cpu",
     )
+
+
+@pytest.fixture
+def federation(service: Service, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Federation]:
+    """Whoever waits lets go at once: the test gives the turns."""
+    monkeypatch.setattr(waiting, "LINGER", -1.0)
+    made = Federation(service, settings)
+    yield made
+    made.engine.dispose()
+
+
+@pytest.fixture
+def quick(federation: Federation, monkeypatch: pytest.MonkeyPatch) -> Federation:
+    """Silos are rehearsed once."""
+    rehearse_once(monkeypatch)
+    return federation
+
+
+@pytest.fixture
+def states(monkeypatch: pytest.MonkeyPatch) -> list[State]:
+    """Every state that the coordinator keeps."""
+    kept: list[State] = []
+    real = Coordinator._keep
+
+    def keep(self: Coordinator, state: State) -> None:
+        real(self, state)
+        kept.append(state)
+
+    monkeypatch.setattr(Coordinator, "_keep", keep)
+    return kept
