@@ -368,7 +368,7 @@ BEGIN
   IF TG_TABLE_NAME = 'release' THEN
     IF EXISTS (SELECT FROM public.silo s WHERE s.parent_id = NEW.job_id) THEN
       IF NOT EXISTS (SELECT FROM public.federated_round r WHERE r.job_id = NEW.job_id)
-         OR EXISTS (SELECT FROM public.federated_round r WHERE r.job_id = NEW.job_id AND r.closed_at IS NULL) THEN
+         OR EXISTS (SELECT FROM public.federated_round r WHERE r.job_id = NEW.job_id AND r.came IS NULL) THEN
         RAISE EXCEPTION 'job % is released once its rounds are closed', NEW.job_id USING ERRCODE = 'restrict_violation';
       END IF;
     ELSIF NOT EXISTS (SELECT FROM ledger.reservation r WHERE r.job_id = NEW.job_id)
@@ -1284,7 +1284,7 @@ BEGIN
   IF TG_OP = 'INSERT' THEN
     IF NOT EXISTS (SELECT FROM public.silo s WHERE s.parent_id = NEW.job_id) OR NEW.closed_at IS NOT NULL
        OR EXISTS (SELECT FROM public.federated_round r WHERE r.job_id = NEW.job_id AND r.number >= NEW.number)
-       OR EXISTS (SELECT FROM public.federated_round r WHERE r.job_id = NEW.job_id AND r.closed_at IS NULL) THEN
+       OR EXISTS (SELECT FROM public.federated_round r WHERE r.job_id = NEW.job_id AND r.came IS NULL) THEN
       RAISE EXCEPTION 'a round is opened after the one before it is closed' USING ERRCODE = 'restrict_violation';
     END IF;
     NEW.opened_at := clock_timestamp();
@@ -1292,11 +1292,13 @@ BEGIN
   ELSE
     asked.closed_at := OLD.closed_at;
     asked.came := OLD.came;
+    asked.agreed := OLD.agreed;
     asked.fence := OLD.fence;
-    IF asked IS DISTINCT FROM OLD OR OLD.closed_at IS NOT NULL OR NEW.came IS NULL THEN
-      RAISE EXCEPTION 'round % is closed once, and nothing else of it changes', OLD.number USING ERRCODE = 'restrict_violation';
+    IF asked IS DISTINCT FROM OLD OR OLD.came IS NOT NULL OR (NEW.came IS NULL) = (NEW.agreed IS NOT DISTINCT FROM OLD.agreed)
+       OR OLD.agreed IS NOT NULL AND NEW.agreed IS DISTINCT FROM OLD.agreed THEN
+      RAISE EXCEPTION 'round % is agreed on once and closed once, and nothing else of it changes', OLD.number USING ERRCODE = 'restrict_violation';
     END IF;
-    NEW.closed_at := clock_timestamp();
+    NEW.closed_at := coalesce(OLD.closed_at, clock_timestamp());
   END IF;
   RETURN NEW;
 END $$;
@@ -1305,14 +1307,24 @@ CREATE FUNCTION public.silo_begins() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'ledger', 'pg_temp'
     AS $$
-DECLARE parent public.job; child public.job; invited public.invitation;
+DECLARE parent public.job; child public.job; invited public.invitation; asked public.silo := NEW;
 BEGIN
+  IF TG_OP = 'UPDATE' THEN
+    -- Public keys of masks, by the silo's own worker, for good: who could exchange them could read behind the masks.
+    asked.mask_keys := OLD.mask_keys;
+    asked.mask_fence := OLD.mask_fence;
+    IF asked IS DISTINCT FROM OLD OR OLD.mask_keys IS NOT NULL OR NEW.mask_keys IS NULL THEN
+      RAISE EXCEPTION 'a silo''s keys are said once, and nothing else of it changes' USING ERRCODE = 'restrict_violation';
+    END IF;
+    PERFORM ledger.require_fence(NEW.job_id, NEW.mask_fence);
+    RETURN NEW;
+  END IF;
   SELECT * INTO parent FROM public.job j WHERE j.id = NEW.parent_id;
   SELECT * INTO child FROM public.job j WHERE j.id = NEW.job_id;
   SELECT * INTO invited FROM public.invitation i WHERE i.id = NEW.invitation_id FOR UPDATE;
-  IF EXISTS (SELECT FROM ledger.reservation r WHERE r.job_id = NEW.parent_id)
+  IF NEW.mask_keys IS NOT NULL OR EXISTS (SELECT FROM ledger.reservation r WHERE r.job_id = NEW.parent_id)
      OR NOT EXISTS (SELECT FROM ledger.reservation r WHERE r.job_id = NEW.job_id AND r.state = 'reserved') THEN
-    RAISE EXCEPTION 'a silo has a reservation, and its federated job none' USING ERRCODE = 'restrict_violation';
+    RAISE EXCEPTION 'a silo has a reservation and no keys yet, and its federated job no reservation' USING ERRCODE = 'restrict_violation';
   ELSIF NEW.invitation_id IS NULL AND child.tenant_id <> parent.tenant_id
      OR NEW.invitation_id IS NOT NULL AND (invited.job_id = child.id AND invited.tenant_id = parent.tenant_id AND invited.withdrawn_at IS NULL) IS NOT TRUE THEN
     RAISE EXCEPTION 'job % is no silo that may take part in job %', NEW.job_id, NEW.parent_id USING ERRCODE = 'insufficient_privilege';
@@ -1329,7 +1341,7 @@ BEGIN
   SELECT r.* INTO round FROM public.federated_round r JOIN public.silo s ON s.parent_id = r.job_id
     WHERE s.job_id = NEW.job_id AND r.number = NEW.number FOR SHARE OF r;
   IF TG_OP = 'INSERT' THEN
-    IF NEW.blob IS NOT NULL OR round.job_id IS NULL THEN
+    IF num_nonnulls(NEW.blob, NEW.signature) > 0 OR round.job_id IS NULL THEN
       RAISE EXCEPTION 'a silo begins a round of its job, and sends later' USING ERRCODE = 'restrict_violation';
     END IF;
     PERFORM ledger.require_fence(NEW.job_id, NEW.fence);
@@ -1342,14 +1354,26 @@ BEGIN
     END IF;
   ELSE
     asked.sent_fence := OLD.sent_fence;
-    asked.blob := OLD.blob;
-    asked.sha256 := OLD.sha256;
-    asked.sent_at := OLD.sent_at;
-    IF asked IS DISTINCT FROM OLD OR OLD.blob IS NOT NULL OR NEW.blob IS NULL THEN
-      RAISE EXCEPTION 'a message is sent once, and nothing else of it changes' USING ERRCODE = 'restrict_violation';
+    IF OLD.blob IS NULL THEN
+      asked.blob := OLD.blob;
+      asked.sha256 := OLD.sha256;
+      asked.sent_at := OLD.sent_at;
+    ELSIF OLD.signature IS NULL THEN
+      asked.signature := OLD.signature;
+    ELSE
+      asked.opening := OLD.opening;
+    END IF;
+    IF asked IS DISTINCT FROM OLD OR OLD.opening IS NOT NULL OR NEW.blob IS NULL
+       OR OLD.blob IS NOT NULL AND (NEW.signature IS NULL OR OLD.signature IS NOT NULL AND NEW.opening IS NULL) THEN
+      RAISE EXCEPTION 'a message is sent once, its list signed once, its masks opened once, and nothing else of it changes' USING ERRCODE = 'restrict_violation';
     END IF;
     PERFORM ledger.require_fence(NEW.job_id, NEW.sent_fence);
-    IF round.closed_at IS NOT NULL THEN
+    IF OLD.blob IS NOT NULL THEN
+      IF round.agreed IS NULL OR round.came IS NOT NULL THEN
+        RAISE EXCEPTION 'masks of round % are opened between its agreement and its end', NEW.number USING ERRCODE = 'TC013';
+      END IF;
+      RETURN NEW;
+    ELSIF round.closed_at IS NOT NULL THEN
       RAISE EXCEPTION 'round % is closed', NEW.number USING ERRCODE = 'TC013';
     END IF;
     NEW.sent_at := clock_timestamp();
@@ -1525,13 +1549,20 @@ CREATE TABLE public.federated_round (
     sha256 text NOT NULL,
     opened_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     closes_at timestamp with time zone NOT NULL,
+    silos jsonb,
+    agreed jsonb,
     closed_at timestamp with time zone,
     came jsonb,
-    CONSTRAINT a_closed_round_says_who_came CHECK (((((closed_at IS NULL) = (came IS NULL)) AND ((came IS NULL) OR ((jsonb_typeof(came) = 'array'::text) AND ledger.is_plain(came)))) IS TRUE)),
+    CONSTRAINT a_closed_round_says_who_came CHECK (((((closed_at IS NULL) = ((came IS NULL) AND (agreed IS NULL))) AND ((came IS NULL) OR ((jsonb_typeof(came) = 'array'::text) AND ledger.is_plain(came)))) IS TRUE)),
+    CONSTRAINT a_masked_round_says_whose_masks CHECK (((((silos IS NULL) OR ((jsonb_typeof(silos) = 'array'::text) AND ledger.is_plain(silos) AND (NOT jsonb_path_exists(silos, '$[*]?(@.type() != "string")'::jsonpath)))) AND ((agreed IS NULL) OR ((silos IS NOT NULL) AND (jsonb_typeof(agreed) = 'object'::text) AND ledger.is_plain(agreed) AND (NOT jsonb_path_exists(agreed, '$.*?(@.type() != "string")'::jsonpath))))) IS TRUE)),
     CONSTRAINT a_round_begins_at_a_blob CHECK (((ledger.is_a_blob(blob) AND starts_with(blob, (('exchange/'::text || job_id) || '/'::text)) AND (sha256 ~ '^[0-9a-f]{64}$'::text)) IS TRUE)),
     CONSTRAINT a_round_has_a_number CHECK ((((number >= 0) AND (number <= 999)) IS TRUE)),
     CONSTRAINT round_times CHECK (((ledger.is_a_time(opened_at) AND ledger.is_a_time(closes_at) AND ledger.is_a_time(closed_at) AND (closes_at <= (opened_at + '7 days'::interval))) IS TRUE))
 );
+
+COMMENT ON COLUMN public.federated_round.silos IS 'behind masks: whose masks are on this round''s messages';
+
+COMMENT ON COLUMN public.federated_round.agreed IS 'behind masks: whose messages are in the sum, each with its digest; from then on nothing more comes, and masks are opened';
 
 CREATE TABLE public.file (
     id text NOT NULL,
@@ -1658,7 +1689,7 @@ CREATE TABLE public.job (
     status text DEFAULT 'queued'::text NOT NULL,
     status_detail text,
     error jsonb,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     started_at timestamp with time zone,
     finished_at timestamp with time zone,
     hinted_at timestamp with time zone,
@@ -1801,8 +1832,11 @@ CREATE TABLE public.silo (
     name text NOT NULL,
     invitation_id text,
     declared_size bigint NOT NULL,
+    mask_keys text,
+    mask_fence bigint,
     CONSTRAINT a_silo_has_a_name CHECK (((name ~ '^silo-[0-9]{1,3}$'::text) IS TRUE)),
-    CONSTRAINT a_silo_has_a_size CHECK (((declared_size > 0) IS TRUE))
+    CONSTRAINT a_silo_has_a_size CHECK (((declared_size > 0) IS TRUE)),
+    CONSTRAINT a_silo_has_mask_keys CHECK (((((mask_keys IS NULL) = (mask_fence IS NULL)) AND ((mask_keys IS NULL) OR (mask_keys ~ '^[0-9a-f]{128}$'::text))) IS TRUE))
 );
 
 CREATE TABLE public.silo_round (
@@ -1815,6 +1849,9 @@ CREATE TABLE public.silo_round (
     blob text,
     sha256 text,
     sent_at timestamp with time zone,
+    signature text,
+    opening jsonb,
+    CONSTRAINT a_mask_is_opened_by_who_signed CHECK (((((signature IS NULL) OR ((blob IS NOT NULL) AND (signature ~ '^[0-9a-f]{128}$'::text))) AND ((opening IS NULL) OR ((signature IS NOT NULL) AND (jsonb_typeof(opening) = 'object'::text) AND ledger.is_plain(opening)))) IS TRUE)),
     CONSTRAINT a_message_is_whole CHECK (((((sent_at IS NULL) AND (blob IS NULL) AND (sha256 IS NULL) AND (sent_fence IS NULL)) OR ((sent_at IS NOT NULL) AND (sent_fence IS NOT NULL) AND ledger.is_a_blob(blob) AND starts_with(blob, 'exchange/'::text) AND (sha256 ~ '^[0-9a-f]{64}$'::text))) IS TRUE)),
     CONSTRAINT a_round_has_steps CHECK ((((steps >= 1) AND (steps <= 1000)) IS TRUE)),
     CONSTRAINT silo_round_times CHECK (((ledger.is_a_time(begun_at) AND ledger.is_a_time(sent_at)) IS TRUE))
@@ -2131,7 +2168,6 @@ CREATE TRIGGER append_only BEFORE DELETE OR UPDATE ON public.job_file FOR EACH R
 CREATE TRIGGER append_only BEFORE DELETE OR UPDATE ON public.model_trial FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER append_only BEFORE DELETE OR UPDATE ON public.public_record FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER append_only BEFORE DELETE OR UPDATE ON public.release FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
-CREATE TRIGGER append_only BEFORE DELETE OR UPDATE ON public.silo FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER append_only BEFORE DELETE OR UPDATE ON public.sketch FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER append_only BEFORE DELETE OR UPDATE ON public.upload_report FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER bound_key BEFORE INSERT OR DELETE ON public.data_key FOR EACH ROW EXECUTE FUNCTION ledger.bound_key();
@@ -2147,6 +2183,7 @@ CREATE TRIGGER job_guard BEFORE UPDATE ON public.job FOR EACH ROW EXECUTE FUNCTI
 CREATE TRIGGER never_changed BEFORE UPDATE ON public.checkpoint FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER never_deleted BEFORE DELETE ON public.federated_round FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER never_deleted BEFORE DELETE ON public.question FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
+CREATE TRIGGER never_deleted BEFORE DELETE ON public.silo FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER never_deleted BEFORE DELETE ON public.silo_round FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER never_moved BEFORE UPDATE OF blob, created_at ON public.data_key FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER no_truncate BEFORE TRUNCATE ON public.federated_round FOR EACH STATEMENT EXECUTE FUNCTION ledger.append_only();
@@ -2171,7 +2208,7 @@ CREATE CONSTRAINT TRIGGER require_reservation AFTER INSERT ON public.job_file DE
 CREATE TRIGGER round_guard BEFORE INSERT OR UPDATE ON public.federated_round FOR EACH ROW EXECUTE FUNCTION public.round_guard();
 
 CREATE CONSTRAINT TRIGGER seal_records AFTER INSERT ON public.file DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (((new.status = 'processed'::text) AND (new.budget_id IS NOT NULL))) EXECUTE FUNCTION ledger.seal_records();
-CREATE TRIGGER silo_begins BEFORE INSERT ON public.silo FOR EACH ROW EXECUTE FUNCTION public.silo_begins();
+CREATE TRIGGER silo_begins BEFORE INSERT OR UPDATE ON public.silo FOR EACH ROW EXECUTE FUNCTION public.silo_begins();
 CREATE TRIGGER silo_round_guard BEFORE INSERT OR UPDATE ON public.silo_round FOR EACH ROW EXECUTE FUNCTION public.silo_round_guard();
 
 ALTER TABLE ONLY ledger.authorisation
@@ -2577,6 +2614,8 @@ GRANT INSERT(fence),UPDATE(fence) ON TABLE public.federated_round TO tacit_worke
 GRANT INSERT(blob) ON TABLE public.federated_round TO tacit_worker;
 GRANT INSERT(sha256) ON TABLE public.federated_round TO tacit_worker;
 GRANT INSERT(closes_at) ON TABLE public.federated_round TO tacit_worker;
+GRANT INSERT(silos) ON TABLE public.federated_round TO tacit_worker;
+GRANT UPDATE(agreed) ON TABLE public.federated_round TO tacit_worker;
 GRANT UPDATE(came) ON TABLE public.federated_round TO tacit_worker;
 GRANT SELECT ON TABLE public.file TO tacit_api;
 GRANT SELECT ON TABLE public.file TO tacit_worker;
@@ -2715,6 +2754,8 @@ GRANT INSERT(parent_id) ON TABLE public.silo TO tacit_api;
 GRANT INSERT(name) ON TABLE public.silo TO tacit_api;
 GRANT INSERT(invitation_id) ON TABLE public.silo TO tacit_api;
 GRANT INSERT(declared_size) ON TABLE public.silo TO tacit_api;
+GRANT UPDATE(mask_keys) ON TABLE public.silo TO tacit_worker;
+GRANT UPDATE(mask_fence) ON TABLE public.silo TO tacit_worker;
 GRANT SELECT ON TABLE public.silo_round TO tacit_api;
 GRANT SELECT ON TABLE public.silo_round TO tacit_worker;
 GRANT INSERT(job_id) ON TABLE public.silo_round TO tacit_worker;
@@ -2724,6 +2765,8 @@ GRANT INSERT(steps) ON TABLE public.silo_round TO tacit_worker;
 GRANT UPDATE(sent_fence) ON TABLE public.silo_round TO tacit_worker;
 GRANT UPDATE(blob) ON TABLE public.silo_round TO tacit_worker;
 GRANT UPDATE(sha256) ON TABLE public.silo_round TO tacit_worker;
+GRANT UPDATE(signature) ON TABLE public.silo_round TO tacit_worker;
+GRANT UPDATE(opening) ON TABLE public.silo_round TO tacit_worker;
 GRANT SELECT ON TABLE public.sketch TO tacit_api;
 GRANT INSERT(tenant_id) ON TABLE public.sketch TO tacit_api;
 GRANT INSERT(file_id) ON TABLE public.sketch TO tacit_api;

@@ -1,5 +1,6 @@
 """Real servers for the tests: one Postgres and one Redis a session, and a fresh migrated database for each test."""
 
+import hashlib
 import itertools
 import os
 import shutil
@@ -44,8 +45,18 @@ LONG_FIRST = ("e2e", "deploy", "faults", "worker", "cli", "ledger", "benchmarks"
 T = TypeVar("T")
 
 
+@pytest.hookimpl(tryfirst=True)  # before the marks are looked at
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For whoever shares files out among processes."""
+    """For whoever shares files out among processes; and of a matrix that is sampled, the rest is for `make verify`."""
+    matrices: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sampled"):
+            matrices.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for cases in matrices.values():
+        (count,) = next(mark.args for mark in cases[0].iter_markers("sampled"))
+        ranked = sorted(cases, key=lambda item: hashlib.sha256(item.nodeid.encode()).digest())
+        for item in ranked[count:]:
+            item.add_marker("verify")
     place = {folder: number for number, folder in enumerate(LONG_FIRST)}
     tests = Path(__file__).parent
     items.sort(key=lambda item: place.get(item.path.relative_to(tests).parts[0], len(place)))

@@ -146,10 +146,7 @@ class Training:
         with needs_services(), self.engine.begin() as connection:
             granted = work.authorise(connection, self.lease, phase, steps)
             if granted:
-                done = ends.steps_authorised(connection, self.lease.job_id)
-                message = f"Step {done} of {program.steps}: authorised and charged."
-                data = {"step": done, "total_steps": program.steps, "phase": program.phases[phase].name}
-                append_event(connection, self.lease.job_id, "steps.authorised", message, data)
+                self.tell_authorised(connection, program, phase)
         self.begun = True
         if granted:
             self.spans.phase("train")
@@ -175,6 +172,26 @@ class Training:
         """Raises OutOfTime when the job has no time left. One that is trained to its end needs none."""
         if self.heartbeat.overtime >= 0:
             raise OutOfTime
+
+    def require_going(self) -> None:
+        """Raises when there is no point in waiting for others any more, or this worker was told to end."""
+        self.require_wanted()
+        self.require_time()
+        if draining():
+            raise Unavailable("this worker was told to end")
+
+    def let_wait(self) -> bool:
+        """Give the process back until others have come: no failure, and not the job's end."""
+        with needs_services(), self.engine.begin() as connection:
+            work.excuse_waiting(connection, self.lease)
+        return False
+
+    def tell_authorised(self, connection: sa.Connection, program: Program, phase: int) -> None:
+        """An event with the steps that are authorised by now."""
+        done = ends.steps_authorised(connection, self.lease.job_id)
+        message = f"Step {done} of {program.steps}: authorised and charged."
+        data = {"step": done, "total_steps": program.steps, "phase": program.phases[phase].name}
+        append_event(connection, self.lease.job_id, "steps.authorised", message, data)
 
     def _publish(self, assignment: Assignment, built: Built, before: dict[str, float] | None) -> None:
         metrics: dict[str, Any] = {}

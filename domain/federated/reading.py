@@ -63,7 +63,8 @@ class FederatedPart:
 def longest_message(options: Options, facts: ModelFacts, *, labels: int, task: TaskKind) -> MessageSize:
     """Of all rounds, for a model of these facts."""
     numbers = max(payload.numbers(options, facts, labels=labels, task=task, round=round) for round in options.kinds)
-    return MessageSize(payload.message_bytes(numbers), payload.ratio(facts.parameters, numbers))
+    size = payload.message_bytes(numbers, options.masked)
+    return MessageSize(size, payload.ratio(facts.parameters, numbers, options.masked))
 
 
 def parts(
@@ -91,11 +92,11 @@ def _members(rows: Sequence[sa.Row[Any]]) -> sa.Select[Any]:
     children = sa.func.unnest(sa.cast([row.id for row in rows if not row.silo_job], sa.ARRAY(sa.Text)))
     wanted = sa.select(silo.c.job_id).where(silo.c.parent_id.in_(parents)).union_all(sa.select(children))
     parent, closed, opened = job.alias(), federated_round.alias(), federated_round.alias()
-    over = sa.and_(closed.c.job_id == silo.c.parent_id, closed.c.closed_at.is_not(None))
+    over = sa.and_(closed.c.job_id == silo.c.parent_id, closed.c.came.is_not(None))
     message = sa.and_(silo_round.c.job_id == silo.c.job_id, silo_round.c.blob.is_not(None))
     open_number = (
         sa.select(sa.func.max(opened.c.number))
-        .where(opened.c.job_id == silo.c.parent_id, opened.c.closed_at.is_(None))
+        .where(opened.c.job_id == silo.c.parent_id, opened.c.came.is_(None))
         .correlate(silo)  # by hand: in `answered` it lies two levels deep
         .scalar_subquery()
     )

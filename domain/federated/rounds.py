@@ -20,8 +20,12 @@ Role = Literal["federated", "silo"]
 
 @dataclass(frozen=True)
 class NewestRound:
-    """The newest round of a federated job, as of now. seconds: since it was opened; came: the silos whose messages
-    count, once it is closed."""
+    """The newest round of a federated job, as of now. seconds: since it was opened; overdue: it has waited long enough,
+    for messages or for the opening of masks; came: the silos whose messages count, once it is closed.
+
+    Behind masks, silos: whose masks are on its messages; agreed: whose messages are in the sum, with their digests,
+    once no more may come.
+    """
 
     number: int
     blob: str
@@ -30,6 +34,8 @@ class NewestRound:
     overdue: bool
     closed: bool
     came: tuple[str, ...] = ()
+    silos: tuple[str, ...] | None = None
+    agreed: Mapping[str, str] | None = None
 
 
 def role_of(connection: sa.Connection, job_id: str) -> Role | None:
@@ -53,9 +59,10 @@ def newest(connection: sa.Connection, parent_id: str) -> NewestRound | None:
             table.blob,
             table.sha256,
             sa.extract("epoch", now - table.opened_at).label("seconds"),
-            (table.closes_at <= now).label("overdue"),
-            table.closed_at.is_not(None).label("closed"),
+            (_due_at(federated_round) <= now).label("overdue"),
             table.came,
+            table.silos,
+            table.agreed,
         )
         .where(table.job_id == parent_id)
         .order_by(table.number.desc())
@@ -63,12 +70,30 @@ def newest(connection: sa.Connection, parent_id: str) -> NewestRound | None:
     ).one_or_none()
     if row is None:
         return None
-    came = tuple(row.came or ())
-    return NewestRound(row.number, row.blob, row.sha256, float(row.seconds), row.overdue, row.closed, came)
+    came, silos = tuple(row.came or ()), None if row.silos is None else tuple(row.silos)
+    closed = row.came is not None
+    return NewestRound(
+        row.number, row.blob, row.sha256, float(row.seconds), row.overdue, closed, came, silos, row.agreed
+    )
 
 
-def open_round(connection: sa.Connection, lease: Lease, number: int, blob: str, sha256: str, patience: float) -> None:
-    """Open a round at the factors in a blob; the caller commits. Raises StaleFence."""
+def _due_at(table: sa.FromClause) -> sa.ColumnElement[Any]:
+    """When a round waits no longer: for messages, and then as long again for masks to be opened."""
+    again = table.c.closed_at + (table.c.closes_at - table.c.opened_at)
+    return sa.case((table.c.closed_at.is_(None), table.c.closes_at), else_=again)
+
+
+def open_round(
+    connection: sa.Connection,
+    lease: Lease,
+    number: int,
+    blob: str,
+    sha256: str,
+    patience: float,
+    silos: Sequence[str] | None = None,
+) -> None:
+    """Open a round at the factors in a blob; the caller commits. silos: whose masks will be on its messages, where
+    there are masks. Raises StaleFence."""
     with translated():
         connection.execute(
             federated_round.insert().values(
@@ -78,6 +103,7 @@ def open_round(connection: sa.Connection, lease: Lease, number: int, blob: str, 
                 blob=blob,
                 sha256=sha256,
                 closes_at=sa.func.now() + sa.literal(timedelta(seconds=patience), sa.Interval),
+                silos=None if silos is None else list(silos),
             )
         )
 
@@ -155,6 +181,12 @@ def members(connection: sa.Connection, parent_id: str) -> list[Promised]:
     return [Promised(*row) for row in rows]
 
 
+def waited(connection: sa.Connection, parent_id: str) -> float:
+    """Seconds since a federated job was begun, about: its row's times are whole minutes."""
+    since = sa.select(sa.extract("epoch", sa.func.clock_timestamp() - job.c.started_at)).where(job.c.id == parent_id)
+    return float(connection.execute(since).scalar_one() or 0.0)
+
+
 def times_counted(connection: sa.Connection, parent_id: str) -> dict[str, int]:
     """In how many rounds the message of each silo counted."""
     closed = sa.select(federated_round.c.came).where(
@@ -177,12 +209,13 @@ class Membership:
     parent_id: str
     name: str
     status: str
+    declared_size: int
 
 
 def membership(connection: sa.Connection, job_id: str) -> Membership | None:
     """Of a silo's job; None before the federated job is there."""
     row = connection.execute(
-        sa.select(silo.c.parent_id, silo.c.name, job.c.status)
+        sa.select(silo.c.parent_id, silo.c.name, job.c.status, silo.c.declared_size)
         .join(job, job.c.id == silo.c.parent_id)
         .where(silo.c.job_id == job_id)
     ).one_or_none()
@@ -232,22 +265,30 @@ def send(connection: sa.Connection, lease: Lease, number: int, fence: int, blob:
         connection.execute(sent.values(sent_fence=lease.fence, blob=blob, sha256=sha256))
 
 
-_round, _parent, _child = federated_round.alias(), silo.alias(), silo.alias()
+_round, _parent, _child, _other = federated_round.alias(), silo.alias(), silo.alias(), silo.alias()
 
 
 def due() -> sa.ColumnElement[bool]:
-    """Of a row of `job`: whether there is something to do for a worker now. Of a silo: a round without its message; of
-    a federated job: no round is open and no steward waited for, or one is complete or overdue. Any other job: yes."""
-    answered = sa.exists().where(
-        silo_round.c.job_id == _child.c.job_id, silo_round.c.number == _round.c.number, silo_round.c.blob.is_not(None)
-    )
+    """Of a row of `job`: whether there is something to do for a worker now. Of a silo: keys of masks that it has not
+    said, a round without its message, or masks to open; of a federated job: no round is open and no steward waited for,
+    or one is complete or overdue. Any other job: yes."""
+    mine = silo_round.c.job_id == _child.c.job_id, silo_round.c.number == _round.c.number
+    answered = sa.exists().where(*mine, silo_round.c.blob.is_not(None))
+    masked = job.c.plan.contains({"options": {"masked": True}})
+    takes_part = sa.or_(_round.c.silos.is_(None), _round.c.silos.contains(sa.func.jsonb_build_array(_child.c.name)))
+    to_send = sa.and_(_round.c.closed_at.is_(None), takes_part, ~answered)
+    agreed = sa.and_(_round.c.agreed.has_key(_child.c.name), _round.c.came.is_(None))
+    to_sign = sa.exists().where(*mine, silo_round.c.blob.is_not(None), silo_round.c.signature.is_(None))
+    to_open = sa.exists().where(*mine, silo_round.c.signature.is_not(None), silo_round.c.opening.is_(None))
+    to_unmask = sa.and_(agreed, sa.or_(to_sign, sa.and_(to_open, ~_unsigned())))
     asked = (
         sa.select(_round.c.number)
         .join(_child, _child.c.parent_id == _round.c.job_id)
-        .where(_child.c.job_id == job.c.id, _round.c.closed_at.is_(None), ~answered)
+        .where(_child.c.job_id == job.c.id, sa.or_(to_send, to_unmask))
         .correlate(job)
         .exists()
     )
+    keyless = sa.exists().where(_child.c.job_id == job.c.id, _child.c.mask_keys.is_(None)).correlate(job)
     is_silo = sa.or_(
         sa.exists().where(_child.c.job_id == job.c.id).correlate(job),
         sa.exists().where(invitation.c.job_id == job.c.id).correlate(job),
@@ -255,22 +296,33 @@ def due() -> sa.ColumnElement[bool]:
     siblings = sa.select(_parent.c.job_id).where(_parent.c.parent_id == job.c.id).correlate(job)
     is_federated = siblings.exists()
     held_up = sa.exists().where(reservation.c.job_id == _parent.c.job_id, reservation.c.waits)
-    open_round_ = (
-        sa.select(_round.c.number).where(_round.c.job_id == job.c.id, _round.c.closed_at.is_(None)).correlate(job)
-    )
-    overdue = open_round_.where(_round.c.closes_at <= sa.func.clock_timestamp())
+    unended = sa.select(_round.c.number).where(_round.c.job_id == job.c.id, _round.c.came.is_(None)).correlate(job)
+    overdue = unended.where(_due_at(_round) <= sa.func.clock_timestamp())
     return sa.case(
-        (is_silo, asked),
+        (is_silo, sa.or_(asked, sa.and_(masked, keyless))),
         (
             is_federated,
             sa.or_(
-                sa.and_(~open_round_.exists(), ~siblings.where(held_up).exists()),
+                sa.and_(~unended.exists(), ~siblings.where(held_up).exists()),
                 overdue.exists(),
-                sa.and_(open_round_.exists(), ~_unanswered(job.c.id)),
+                sa.and_(unended.exists(), ~_unanswered(job.c.id)),
             ),
         ),
         else_=sa.true(),
     )
+
+
+def _unsigned() -> sa.ColumnElement[bool]:
+    """Of `_round`: whether somebody whose message is in the sum has not signed the list of those that are."""
+    signed = sa.exists().where(
+        silo_round.c.job_id == _other.c.job_id,
+        silo_round.c.number == _round.c.number,
+        silo_round.c.signature.is_not(None),
+    )
+    waited_for = sa.select(_other.c.job_id).where(
+        _other.c.parent_id == _round.c.job_id, _round.c.agreed.has_key(_other.c.name), ~signed
+    )
+    return waited_for.correlate_except(_other, silo_round).exists()
 
 
 def left_behind() -> sa.ColumnElement[bool]:
@@ -281,20 +333,35 @@ def left_behind() -> sa.ColumnElement[bool]:
 
 
 def complete(connection: sa.Connection, parent_id: str) -> bool:
-    """Whether every silo that has not left has sent its message of the round that is open."""
+    """Whether what the newest round waits for is there: the message of every silo that takes part in it and has not
+    left; or, once it is agreed whose messages are in, their opened masks, or that somebody left who will open none."""
     return bool(connection.execute(sa.select(~_unanswered(sa.literal(parent_id)))).scalar_one())
 
 
 def _unanswered(parent_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
-    """Whether some silo that takes part has not sent its message of the open round."""
+    """Whether the round that has not ended waits for somebody who has not left."""
     of, member, owner = federated_round.alias(), silo.alias(), job.alias()
-    message = sa.exists().where(
-        silo_round.c.job_id == member.c.job_id, silo_round.c.number == of.c.number, silo_round.c.blob.is_not(None)
+    mine = silo_round.c.job_id == member.c.job_id, silo_round.c.number == of.c.number
+    message = sa.exists().where(*mine, silo_round.c.blob.is_not(None))
+    opened = sa.exists().where(*mine, silo_round.c.opening.is_not(None))
+    takes_part = sa.or_(of.c.silos.is_(None), of.c.silos.contains(sa.func.jsonb_build_array(member.c.name)))
+    waiting = sa.case(
+        (of.c.agreed.is_(None), sa.and_(takes_part, ~message)),
+        else_=sa.and_(of.c.agreed.has_key(member.c.name), ~opened),
     )
+    here = owner.c.status.not_in(ENDED)
     waited_for = (
         sa.select(member.c.job_id)
         .join(of, of.c.job_id == member.c.parent_id)
         .join(owner, owner.c.id == member.c.job_id)
-        .where(member.c.parent_id == parent_id, of.c.closed_at.is_(None), owner.c.status.not_in(ENDED), ~message)
+        .where(member.c.parent_id == parent_id, of.c.came.is_(None), here, waiting)
+        .correlate_except(of, member, owner, silo_round)
     )
-    return waited_for.correlate_except(of, member, owner, silo_round).exists()
+    gone = (
+        sa.select(member.c.job_id)
+        .join(of, of.c.job_id == member.c.parent_id)
+        .join(owner, owner.c.id == member.c.job_id)
+        .where(member.c.parent_id == parent_id, of.c.came.is_(None), ~here, of.c.agreed.has_key(member.c.name), ~opened)
+        .correlate_except(of, member, owner, silo_round)
+    )
+    return sa.and_(waited_for.exists(), ~gone.exists())

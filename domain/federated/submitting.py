@@ -16,6 +16,7 @@ from domain.kit.ids import new_id
 from domain.kit.refusals import Conflict, Invalid, NotFound
 from domain.kit.tables import file, invitation, job_file, silo
 from domain.storage.blobs import Store
+from dpcore.terms.federated.options import MOST_MASKED
 from dpcore.terms.methods.federated_lora import Options
 from ledger import reserve
 
@@ -28,12 +29,13 @@ def submit_federated(
     """Insert the job, the silo of its training file with its reservation, and who takes part; the caller commits, then
     sends hints. Answers the silos' jobs.
 
-    Raises what `domain.jobs.submit.submit` raises of the own silo; Invalid for fewer silos than a round needs; NotFound
+    Raises what `domain.jobs.submit.submit` raises of the own silo; Invalid for fewer silos than a round needs, or more
+    units than a sum behind masks has room for; NotFound
     for an invitation that is not the caller's; Conflict for one that is not accepted, used already, ended, or asks for
     something else than this job.
     """
     options = Options.model_validate(planned.draft.program.options)
-    least = max(2, options.least_silos)
+    least = max(2, options.least)
     if 1 + len(options.silos) < least:
         raise Invalid(
             f"a round needs {least} silos; there are {1 + len(options.silos)}: the training file and those of accepted "
@@ -44,6 +46,14 @@ def submit_federated(
     invited = _locked(connection, viewer, options.silos)
     for row in invited:
         _require_fitting(row, planned)
+    declared = planned.sources[0].declared_size + sum(row.declared_size for row in invited)
+    if options.masked and declared > MOST_MASKED:
+        raise Invalid(
+            f"the silos declare {declared} units together, and a sum behind masks has room for {MOST_MASKED}: leave a "
+            "silo out, or send masked: false",
+            code="too_many_records",
+            param=PARAM,
+        )
     own = new_id("ftjob", "-")
     submit(connection, _alone(planned), store, job_id=own, viewer=viewer, check_first=check_first)
     wanted, program = planned.wanted, planned.draft.program

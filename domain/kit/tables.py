@@ -272,6 +272,8 @@ silo = sa.Table(
     sa.Column("name", sa.Text),
     sa.Column("invitation_id", sa.Text),
     sa.Column("declared_size", sa.BigInteger),
+    sa.Column("mask_keys", sa.Text),
+    sa.Column("mask_fence", sa.BigInteger),
 )
 
 federated_round = sa.Table(
@@ -284,6 +286,8 @@ federated_round = sa.Table(
     sa.Column("sha256", sa.Text),
     sa.Column("opened_at", sa.DateTime(timezone=True)),
     sa.Column("closes_at", sa.DateTime(timezone=True)),
+    sa.Column("silos", JSONB(none_as_null=True)),
+    sa.Column("agreed", JSONB(none_as_null=True)),
     sa.Column("closed_at", sa.DateTime(timezone=True)),
     sa.Column("came", JSONB),
 )
@@ -300,4 +304,6 @@ silo_round = sa.Table(
     sa.Column("blob", sa.Text),
     sa.Column("sha256", sa.Text),
     sa.Column("sent_at", sa.DateTime(timezone=True)),
+    sa.Column("signature", sa.Text),
+    sa.Column("opening", JSONB(none_as_null=True)),
 )

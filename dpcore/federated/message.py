@@ -8,6 +8,7 @@ What comes is not trusted to be that: sizes are compared before a byte is parsed
 import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,27 +76,28 @@ def loads(data: bytes, expected: Expected, came: Collection[str] = ()) -> Messag
         raise RefusedMessage(str(error)) from error
     if metadata.get("format") != FORMAT:
         raise RefusedMessage(f"it is no message of the format {FORMAT}")
-    job, round, silo, began = (metadata.get(name) for name in ("job", "round", "silo", "began"))
-    # True is 1 for Python, and not for JSON.
-    if type(round) is not int or not all(isinstance(name, str) for name in (job, silo, began)):
-        raise RefusedMessage("the message does not say what it is of")
-    message = Message(str(job), round, str(silo), str(began), delta)
-    _require_of_this_round(message, expected, came)
+    require_of_this_round(metadata, expected)
+    message = Message(metadata["job"], metadata["round"], metadata["silo"], metadata["began"], delta)
+    if message.silo in came:
+        raise RefusedMessage(f"a message of silo {message.silo} is there already")
     _require_shaped(delta, expected.shapes)
     _require_bounded(message, expected)
     return message
 
 
-def _require_of_this_round(message: Message, expected: Expected, came: Collection[str]) -> None:
-    if message.job != expected.job:
+def require_of_this_round(metadata: Mapping[str, Any], expected: Expected) -> None:
+    """Raises RefusedMessage for what a message says of itself, where it is not of this round and of a silo in it."""
+    job, round, silo, began = (metadata.get(name) for name in ("job", "round", "silo", "began"))
+    # True is 1 for Python, and not for JSON.
+    if type(round) is not int or not all(isinstance(name, str) for name in (job, silo, began)):
+        raise RefusedMessage("the message does not say what it is of")
+    if job != expected.job:
         raise RefusedMessage("the message is of another job")
-    if message.round != expected.round:
+    if round != expected.round:
         raise RefusedMessage(f"the message is not of round {expected.round}")
-    if message.silo not in expected.silos:
+    if silo not in expected.silos:
         raise RefusedMessage("the message is of a silo that takes no part")
-    if message.silo in came:
-        raise RefusedMessage(f"a message of silo {message.silo} is there already")
-    if message.began != expected.began:
+    if began != expected.began:
         raise RefusedMessage("the message began at other weights than this round's")
 
 

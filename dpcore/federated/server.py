@@ -63,8 +63,8 @@ def expected(state: State, options: Options, silos: Mapping[str, float | None]) 
 def aggregate(state: State, options: Options, messages: Mapping[str, Message], sizes: Mapping[str, int]) -> State:
     """The next round's state, from the messages that came, by silo, as `message.loads` let them pass. sizes: declared,
     of all silos. Raises TooFewSilos, and then `aborted` is the next state."""
-    if len(messages) < options.least_silos:
-        raise TooFewSilos(f"{len(messages)} of at least {options.least_silos} silos' messages came")
+    if len(messages) < options.least:
+        raise TooFewSilos(f"{len(messages)} of at least {options.least} silos' messages came")
     parts, means = weights(sizes, messages), {}
     for name in [name for name in state.factors if options.trains(name, state.round)]:
         means[name] = torch.zeros_like(state.factors[name], dtype=torch.float64)

@@ -21,7 +21,7 @@ from dpcore.estimators import Estimator, Setting
 from dpcore.estimators import make as make_estimator
 from dpcore.explicit_mask import explicit_masks
 from dpcore.federated import tensors
-from dpcore.federated.message import Message, sha256
+from dpcore.federated.message import Expected, Message, sha256
 from dpcore.mechanism.keystream import Streams
 from dpcore.methods import lora
 from dpcore.run import nothing, require_fitting, trainable
@@ -100,6 +100,11 @@ class Silo:
         """Let train what this round trains; None: what some round does."""
         for name, p in self._all.items():
             p.requires_grad_(round is None or self._options.trains(name, round))
+
+    def expected(self, job: str, number: int, began: str) -> Expected:
+        """What its own message of a round is."""
+        shapes = {name: p.shape for name, p in self._all.items() if self._options.trains(name, number)}
+        return Expected(job, number, {self.name}, began, shapes)
 
     def begin(self, job: str, start: bytes) -> tuple[dict[str, Tensor], int]:
         """The factors that begin a round, and its number; nothing is changed. Raises PlanMismatch for bytes that begin

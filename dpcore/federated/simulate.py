@@ -24,12 +24,12 @@ def simulate(
     streams: Mapping[str, Streams],
     bounds: Mapping[str, float | None] | None = None,
     travels: Travels = lambda round, silo, data: data,
-    keys: Mapping[str, SiloKeys] | None = None,
     keep: Callable[[State], None] = lambda state: None,
 ) -> State:
     """From the state to the end of the last round. sizes: declared, by silo; streams: of each silo, all rounds.
-    bounds: as `server.expected` takes them. keys: of each silo, where the server is to see sums alone.
-    keep(state): after every round."""
+    bounds: as `server.expected` takes them. keep(state): after every round. With `options.masked` the server adds up
+    what it cannot read."""
+    keys = {name: SiloKeys() for name in sizes}
     while state.round < options.rounds:
         wanted = server.expected(state, options, bounds or dict.fromkeys(sizes))
         came: dict[str, Message] = {}
@@ -45,10 +45,10 @@ def simulate(
             if data is not None:
                 came[silo.name] = message.loads(data, wanted, came)
         try:
-            if keys is None:
-                state = server.aggregate(state, options, came, sizes)
+            if options.masked:
+                state = server.advance(state, options, masked.mean(state, wanted, came, sizes, keys, options.least))
             else:
-                state = server.advance(state, options, masked.mean(state, came, sizes, keys, options.least_silos))
+                state = server.aggregate(state, options, came, sizes)
         except TooFewSilos:
             state = server.aborted(state)
         keep(state)

@@ -30,6 +30,7 @@ def world(
         yield World(database, settings, client, keys)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "damage",
     [

@@ -21,6 +21,7 @@ def _figures(main: Callable[[Sequence[str]], None], folder: Path, *arguments: st
     return {line["figure"]: line["value"] for line in lines}
 
 
+@pytest.mark.verify
 def test_step_time_names_each_contender_that_ran(tmp_path):
     found = _figures(
         step_time.main, tmp_path, "--models", "bert", "--methods", "lora", "--contenders", "ours", "opacus-hooks"

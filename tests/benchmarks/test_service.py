@@ -19,6 +19,7 @@ def _figures(main: Callable[[Sequence[str]], None], folder: Path, *arguments: st
     return {line["figure"]: line["value"] for line in map(json.loads, file.read_text().splitlines())}
 
 
+@pytest.mark.verify
 def test_an_upload_and_its_download_pass_through_the_api(tmp_path: Path) -> None:
     found = _figures(upload.main, tmp_path, "--mib", "96", "--row", "8000", "--ways", "declared")
     parts = ("api_growth_mib", "check_peak_mib", "receive_mib_s", "check_mib_s", "store_mib_s", "processed_s")

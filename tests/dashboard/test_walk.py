@@ -176,7 +176,7 @@ def test_every_option_of_every_method_is_planned_again(house: House) -> None:
     unusual |= {"teacher_steps": 3, "teacher_learning_rate": 0.25}
     unusual |= {"student_sparsity": 0.25}
     unusual |= {"factors": "alternating", "server": "fedavg", "server_learning_rate": 0.5, "rounds": 6}
-    unusual |= {"local_steps": 2, "least_silos": 1, "round_seconds": 7.5, "patience_seconds": 70.0}
+    unusual |= {"local_steps": 2, "least_silos": 1, "round_seconds": 7.5, "patience_seconds": 70.0, "masked": True}
     apart = {"weights", "teacher", "teacher_model", "teacher_job", "student_model", "silos"}
     """Beside these, other options are refused."""
     blocks = [("zo", {"weights": "all", "hyperparameters": {"steps": 7}})]

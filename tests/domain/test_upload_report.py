@@ -292,7 +292,7 @@ def test_many_different_values_are_counted_in_turns(tmp_path: Path, monkeypatch:
 
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     peaks = []
-    for count in (20_000, 80_000):
+    for count in (10_000, 40_000):
         rows = [{"text": f"t {i}", "label": "ab"[i % 2], "patient": f"p{i // 2}", "x": i} for i in range(count)]
         (folder := tmp_path / str(count)).mkdir()
         source = folder / "source"

@@ -85,6 +85,7 @@ def go(make_base, make_records, task):
 CHANGES = [{}, {"optimizer": "adam-bc", "clipping": "adaptive", "weight_averaging": 0.5}]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("changes", CHANGES, ids=["plain", "adaptive"])
 def test_a_layer_that_was_frozen_moves_no_more_and_stays_so_over_a_resume(plant, go, changes):
     method = plant("freezes", TERMS, FREEZES)

@@ -263,6 +263,7 @@ ENDS = [("authorise", 2), ("save", 2), ("authorise", 4), ("save", 4), ("authoris
 """The middle of the teacher's phase, its end, the student's first step, its middle and its end."""
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "dies",
     [end if end in ENDS[2:4] else pytest.param(end, marks=pytest.mark.verify) for end in ENDS],

@@ -88,6 +88,7 @@ def far(one: list[np.ndarray], other: list[np.ndarray]) -> float:
     return max(float(np.abs(np.asarray(a) - b).max()) for a, b in zip(one, other, strict=True))
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(("method", "base"), CASES)
 def test_every_export_loads_outside_with_equal_logits(train_it, tmp_path, method, base):
     """What a reader does, in a process without any module of Tacit's; and our own way back."""

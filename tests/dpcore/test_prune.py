@@ -272,6 +272,7 @@ RESUMED = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("options", "changes"), RESUMED.values(), ids=RESUMED)
 def test_a_job_that_was_killed_goes_on_to_the_same_end(go, options, changes):
     """Right after a pruning, and between two."""
@@ -307,6 +308,7 @@ def test_a_kill_inside_a_pruning_leaves_mask_and_weights_of_one_iterate(go, monk
         assert equal(whole.state_dict(), again.state_dict())
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("limit", [0, 1, 5])
 def test_a_job_that_lost_the_steps_of_its_last_pruning_is_pruned_all_the_same(go, limit):
     """Steps that were paid for and lost are run no more; rewinding now would leave nothing of the training."""

@@ -216,6 +216,7 @@ def test_a_run_asks_the_gate_before_it_asks_for_a_step(make_reversible, make_rec
     assert host.asked == []
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("unit", ["record", "user"])
 @pytest.mark.parametrize("clipping", ["flat", "automatic", "per-layer"])
 def test_draws_noise_and_gradients_know_nothing_of_torch_s_generator(

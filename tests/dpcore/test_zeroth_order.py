@@ -113,6 +113,7 @@ def test_the_sum_is_that_of_each_unit_s_clipped_slopes(
         torch.testing.assert_close(gradient[name], sum(each) / K, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("clipping", ["flat", "automatic"])
 def test_a_record_moves_the_sum_by_no_more_than_the_clip_norm(make_model, make_records, make_estimator, clipping):
     """All K numbers of it together, in float32 and among others: they are one output."""

@@ -288,7 +288,10 @@ INSERTS: dict[tuple[str, str], list[Row]] = {
         ),
     ],
     ("tacit_worker", "public.data_key"): [Row("of a blob", _KEY)],
-    ("tacit_worker", "public.federated_round"): [Row("the next", round_row("job_a_between", 1))],
+    ("tacit_worker", "public.federated_round"): [
+        Row("the next", round_row("job_a_between", 1)),
+        Row("behind masks", round_row("job_a_between", 1) | {"silos": as_json(["silo-0"])}),
+    ],
     ("tacit_worker", "public.file"): [Row("a result", _RESULT)],
     ("tacit_worker", "public.job_event"): [Row("an event", _EVENT)],
     ("tacit_worker", "public.model_profile"): [
@@ -387,14 +390,23 @@ UPDATES: dict[tuple[str, str], list[Victim]] = {
         Victim("job_id = 'job_a_waiting'", _WORKED),
     ],
     ("tacit_worker", "public.federated_round"): [
-        Victim(f"job_id = 'job_a_{name}'", {"came": as_json(["silo-0"]), "fence": "1"}) for name in ("round", "between")
+        *(
+            Victim(f"job_id = 'job_a_{name}'", {"came": as_json(["silo-0"]), "fence": "1"})
+            for name in ("round", "between")
+        ),
+        Victim("job_id = 'job_a_round'", {"agreed": as_json({"silo-0": "0b" * 32}), "fence": "1"}),
     ],
     ("tacit_worker", "public.job"): [Victim(where, _JOB_COLUMNS | {"started_at": "now()"}) for where in _JOBS],
+    ("tacit_worker", "public.silo"): [
+        Victim("job_id = 'job_a_part'", {"mask_keys": quoted("0b" * 64), "mask_fence": "1"}),
+    ],
     ("tacit_worker", "public.silo_round"): [
         Victim(
             "job_id = 'job_a_part'",
             {"blob": "'exchange/job_a_round/0/silo-0'", "sent_fence": "1", "sha256": quoted("0b" * 32)},
         ),
+        Victim("job_id = 'job_a_part'", {"signature": quoted("0b" * 64), "sent_fence": "1"}),
+        Victim("job_id = 'job_a_part'", {"opening": as_json({"own": "0b"}), "sent_fence": "1"}),
     ],
 }
 """A victim's valid values need not all be accepted: a finished job stays finished."""

@@ -27,6 +27,7 @@ from worker import attempt as attempt_module
 from worker.assignment import Assignment
 from worker.attempt import attempt
 from worker.federated import silo as silo_module
+from worker.federated.masks import SiloMasks
 from worker.federated.silo import Prepared, SiloTraining
 
 HOST = Viewer("key_a", "tenant_a", frozenset({"steward", "analyst"}))
@@ -47,7 +48,9 @@ class Rehearsed(SiloTraining):
         self.now[assignment.job_id] = self
         if assignment.job_id not in self.parts:
             self.parts[assignment.job_id] = super()._prepare(assignment, member)
-        return replace(self.parts[assignment.job_id], member=member, streams=silo_module.Streams())
+        part = self.parts[assignment.job_id]
+        masks = SiloMasks.of(self, member) if part.options.masked else None
+        return replace(part, member=member, streams=silo_module.Streams(), masks=masks)
 
     def should_stop(self) -> bool:
         return super(Rehearsed, self.now[self.lease.job_id]).should_stop()  # the silo keeps asking its first attempt
@@ -175,11 +178,16 @@ class Federation:
                 self.go(each)
 
     def overdue(self, job_id: str) -> None:
-        """The patience of the open round is over."""
+        """Nobody waits any more for what the newest round waits for."""
         with self.service.admin.begin() as c:
             c.execute(sa.text("SET LOCAL session_replication_role = replica"))
-            late = federated_round.c.job_id == job_id, federated_round.c.closed_at.is_(None)
-            c.execute(sa.update(federated_round).where(*late).values(closes_at=sa.func.clock_timestamp()))
+            late = federated_round.c.job_id == job_id, federated_round.c.came.is_(None)
+            ago = {
+                name: sa.text(f"now() - interval '{hours} hours'")
+                for name, hours in (("opened_at", 2), ("closes_at", 1))
+            }
+            closed = sa.case((federated_round.c.closed_at.is_not(None), sa.text("now() - interval '2 hours'")))
+            c.execute(sa.update(federated_round).where(*late).values(**ago, closed_at=closed))
 
     def turns(self, job_id: str, most: int = 60) -> Iterator[str]:
         """Each job that was worked on, one after the other as they are due, until the federated one has ended."""

@@ -9,7 +9,6 @@ from tests.worker.compression_kills import KILLS, LAYERS, Kill, Matrix
 from tests.worker.service import Service
 
 SAMPLE = [
-    "entries: the second mask made, not applied",
     "layers: the last layer gone, not kept",
     "own teacher: between the phases, the teacher kept",
 ]

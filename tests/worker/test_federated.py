@@ -334,6 +334,7 @@ def sends_nothing_new(self: SiloTraining, part: Any, start: bytes, kept: bytes |
     return Message(about["job"], about["round"], part.member.name, message.sha256(start), delta)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("how", "options"),
     [

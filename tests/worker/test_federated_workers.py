@@ -10,7 +10,7 @@ from tests.worker.federation import Federation
 from tests.worker.service import PATIENCE, Service, until
 
 
-@pytest.mark.slow
+@pytest.mark.verify
 def test_one_worker_brings_a_job_of_three_silos_to_its_end_though_the_broker_is_emptied(
     service: Service, settings: WorkerSettings
 ) -> None:

@@ -108,6 +108,7 @@ KILLS = [(0, 3), (0, FULL), (1, 1), (1, 4)]
 """In the first phase, after it, at the second one's first step, in its middle. Of `distill`: compression_kills.py."""
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("ordinal", "count"), KILLS)
 def test_a_worker_killed_in_any_phase_or_between_is_followed_by_one_that_goes_on(
     service: Service, go: Attempt, monkeypatch: pytest.MonkeyPatch, ordinal: int, count: int

@@ -7,25 +7,26 @@ from typing import Any
 
 import sqlalchemy as sa
 from obstore.exceptions import NotFoundError
+from torch import Tensor
 
-from domain.federated import rounds
-from domain.federated.rounds import NewestRound, Promised
+from domain.federated import masks, rounds
+from domain.federated.rounds import NewestRound, Promised, Working
 from domain.jobs.events import append_event
 from domain.storage.blobs import open_blob, put_bytes
 from domain.storage.sealing import Tampered
 from dpcore.federated import message, server
 from dpcore.federated.message import Message, RefusedMessage
+from dpcore.federated.secure.keys import usable
 from dpcore.federated.server import State, TooFewSilos
 from dpcore.federated.silo import factors, put
 from dpcore.terms.federated.silo import longest_message
 from dpcore.terms.methods.federated_lora import Options
 from dpcore.terms.program import CHUNKS, Program
-from ledger import work
 from worker import checkpoints
 from worker.assignment import Assignment, read_assignment
 from worker.build import Built, build
-from worker.drain import draining
-from worker.errors import Refused, Unavailable
+from worker.errors import Refused
+from worker.federated.sums import Sums
 from worker.federated.waiting import hint, wait_for
 from worker.log import log
 from worker.training import Training, data_phase, needs_services
@@ -79,12 +80,10 @@ class Coordinator(Training):
         while state.round < plan.options.rounds:
             now = self._closed(plan, state)
             if now is None:
-                with needs_services(), self.engine.begin() as connection:
-                    work.excuse_waiting(connection, self.lease)
-                return False
+                return self.let_wait()
             state = self._next(plan, state, now)
         with needs_services(), self.engine.connect() as connection:
-            if not rounds.any_counted(connection, self.lease.job_id, plan.options.least_silos):
+            if not rounds.any_counted(connection, self.lease.job_id, plan.options.least):
                 raise NO_ROUND
         self.heartbeat.lift_limit()
         put(built.model, state.factors)
@@ -111,36 +110,84 @@ class Coordinator(Training):
     def _closed(self, plan: Course, state: State) -> NewestRound | None:
         """The round of this state, opened if it is not, waited for, and closed. None when the worker is needed
         elsewhere meanwhile."""
-        self._require_going()
+        self.require_going()
         with needs_services(), self.engine.connect() as connection:
             now = rounds.newest(connection, self.lease.job_id)
             here = rounds.taking_part(connection, self.lease.job_id)
-        if len(here) < plan.options.least_silos and (now is None or now.number < state.round):
+        if len(here) < plan.options.least and (now is None or now.number < state.round):
             raise TOO_FEW
         if now is None or now.number < state.round:
-            self._open(plan, state)
+            if plan.options.masked:
+                keyed = wait_for(self.settings, lambda: self._keyed(plan), self.require_going)
+                if keyed is None:
+                    return None
+                here = keyed
+            self._open(plan, state, [silo.name for silo in here] if plan.options.masked else None)
             for silo in here:
                 hint(self.settings, silo.job_id, silo.place)
         if now is not None and now.number == state.round and now.closed:
             return now
-        ready = wait_for(self.settings, lambda: self._ready(state.round), self._require_going)
-        if ready is None:
+        came = self._came_masked(plan, state) if plan.options.masked else self._came(plan, state)
+        if came is None:
             return None
-        came = sorted(self._messages(plan, state))
         with needs_services(), self.engine.begin() as connection:
             rounds.close_round(connection, self.lease, state.round, came)
             self._tell(connection, plan, state.round, came)
-        with needs_services(), self.engine.connect() as connection:
-            return rounds.newest(connection, self.lease.job_id)
+        return self._newest()
 
-    def _open(self, plan: Course, state: State) -> None:
+    def _newest(self) -> NewestRound:
+        """The round that is there."""
+        with needs_services(), self.engine.connect() as connection:
+            now = rounds.newest(connection, self.lease.job_id)
+        assert now is not None
+        return now
+
+    def _keyed(self, plan: Course) -> list[Working] | None:
+        """The silos that can mask their messages, once all of those that take part can, or enough of them and nobody
+        waits longer for the others."""
+        with needs_services(), self.engine.connect() as connection:
+            here = rounds.taking_part(connection, self.lease.job_id)
+            patient = rounds.waited(connection, self.lease.job_id) < plan.options.patience_seconds
+            said = masks.keys(connection, self.lease.job_id)
+        fit = usable(said)
+        keyed, silent = [s for s in here if s.name in fit], [s for s in here if s.name not in said]
+        if len(keyed) + len(silent) < plan.options.least:
+            raise TOO_FEW
+        if silent and (patient or len(keyed) < plan.options.least):
+            return None
+        return keyed
+
+    def _came(self, plan: Course, state: State) -> list[str] | None:
+        """The silos whose messages count, once no more are waited for."""
+        if wait_for(self.settings, lambda: self._ready(state.round), self.require_going) is None:
+            return None
+        return sorted(self._messages(plan, state))
+
+    def _came_masked(self, plan: Course, state: State) -> list[str] | None:
+        """The same behind masks: nobody's counts, where those who are in have not all opened theirs."""
+        expected = server.expected(state, plan.options, plan.bounds(state))
+        if self._newest().agreed is None:
+            if wait_for(self.settings, lambda: self._ready(state.round), self.require_going) is None:
+                return None
+            came = self._sums(plan).agree(self._newest(), expected, plan.options.least)
+            if len(came) < plan.options.least:
+                return came
+        if wait_for(self.settings, lambda: self._ready(state.round), self.require_going) is None:
+            return None
+        now = self._newest()
+        return [] if self._sums(plan).mean(now, expected, state) is None else sorted(now.agreed or ())
+
+    def _sums(self, plan: Course) -> Sums:
+        return Sums(self, plan.sizes, self._fetched)
+
+    def _open(self, plan: Course, state: State, silos: list[str] | None) -> None:
         start = server.start(state)
         blob = f"exchange/{self.lease.job_id}/{state.round}/start-{self.lease.fence}.safetensors"
         with needs_services():
             put_bytes(self.store, blob, start)
         with needs_services(), self.engine.begin() as connection:
             patience = plan.options.patience_seconds
-            rounds.open_round(connection, self.lease, state.round, blob, message.sha256(start), patience)
+            rounds.open_round(connection, self.lease, state.round, blob, message.sha256(start), patience, silos)
 
     def _ready(self, number: int) -> bool | None:
         """Whether the round can be closed: all have sent, or it is overdue."""
@@ -185,14 +232,26 @@ class Coordinator(Training):
 
     def _next(self, plan: Course, state: State, closed: NewestRound) -> State:
         """The state after a closed round, kept. One of too few messages changes nothing."""
-        came: Mapping[str, Message] = self._messages(plan, state, closed.came)
         try:
-            state = server.aggregate(state, plan.options, came, plan.sizes)
+            if plan.options.masked:
+                state = server.advance(state, plan.options, self._mean(plan, state, closed))
+            else:
+                came = self._messages(plan, state, closed.came)
+                state = server.aggregate(state, plan.options, came, plan.sizes)
         except TooFewSilos as few:
             log.warning("job %s: round %d changes nothing: %s", self.lease.job_id, state.round, few)
             state = server.aborted(state)
         self._keep(state)
         return state
+
+    def _mean(self, plan: Course, state: State, closed: NewestRound) -> Mapping[str, Tensor]:
+        """Of a round behind masks. Raises TooFewSilos where there is none."""
+        if closed.agreed is None or len(closed.came) < plan.options.least:
+            raise TooFewSilos(f"{len(closed.came)} of at least {plan.options.least} silos' messages are in the sum")
+        mean = self._sums(plan).mean(closed, server.expected(state, plan.options, plan.bounds(state)), state)
+        if mean is None:
+            raise TooFewSilos("the sum is not opened")
+        return mean
 
     def _tell(self, connection: sa.Connection, plan: Course, number: int, came: Sequence[str]) -> None:
         """In at most 20 parts of the rounds, as every job tells its progress."""
@@ -220,10 +279,5 @@ class Coordinator(Training):
             }
             for member in rounds.members(connection, self.lease.job_id)
         ]
-        return super().report(connection, assignment, built, metrics) | {"silos": silos}
-
-    def _require_going(self) -> None:
-        self.require_wanted()
-        self.require_time()
-        if draining():
-            raise Unavailable("this worker was told to end")
+        masked = Options.model_validate(assignment.program.options).masked
+        return super().report(connection, assignment, built, metrics) | {"silos": silos, "masked": masked}

@@ -4,12 +4,10 @@ message. What it costs was reserved when it accepted; a round's steps are paid f
 import time
 from dataclasses import dataclass
 
-import sqlalchemy as sa
 from obstore.exceptions import NotFoundError
 
 from domain.federated import rounds
 from domain.federated.rounds import Membership, NewestRound
-from domain.jobs.events import append_event
 from domain.kit.statuses import ENDED
 from domain.storage.blobs import get_bytes, put_bytes, require_room
 from domain.storage.sealing import Tampered
@@ -25,9 +23,9 @@ from ledger.errors import LedgerError, RoundClosed
 from worker import checkpoints, ends
 from worker.assignment import Assignment, read_assignment
 from worker.build import Built, build
-from worker.drain import draining
 from worker.errors import DataPhaseFailed, Refused, Unavailable
 from worker.federated.ending import end_part
+from worker.federated.masks import SiloMasks
 from worker.federated.waiting import POLL, hint, wait_for
 from worker.log import log
 from worker.training import Training, does_not_fit, needs_services, why_not
@@ -43,10 +41,13 @@ class Prepared:
     options: Options
     silo: Silo
     streams: Streams
+    masks: SiloMasks | None
 
 
 class SiloTraining(Training):
     """One attempt at a silo's job, once the lease is held: as many rounds as there are while it holds it."""
+
+    stays_closed = -1  # the round whose masks this attempt does not open
 
     def run(self) -> bool:
         """True when the silo's part is over, False when this worker must let go of it."""
@@ -54,15 +55,15 @@ class SiloTraining(Training):
         with self.engine.connect() as connection, needs_services():
             member = rounds.membership(connection, self.lease.job_id)
             if member is None:
-                return self._let_wait()
+                return self.let_wait()
             assignment = read_assignment(connection, self.store, self.lease.job_id)
         if member.status in ENDED:
             return self._end(member)
         part = self._prepare(assignment, member)
         while True:
-            found = wait_for(self.settings, lambda: self._look(member), self._require_going)
+            found = wait_for(self.settings, lambda: self._look(part), self.require_going)
             if found is None:
-                return self._let_wait()
+                return self.let_wait()
             if isinstance(found, Membership):
                 return self._end(found)
             assert isinstance(found, NewestRound)
@@ -96,25 +97,37 @@ class SiloTraining(Training):
             raise Refused("not_trainable", why_not(error)) from error
         self.spans.phase("train")
         self.room = _message_bytes(built)
-        return Prepared(member, built, program, options, silo, Streams())
+        masks = SiloMasks.of(self, member) if options.masked else None
+        return Prepared(member, built, program, options, silo, Streams(), masks)
 
-    def _look(self, member: Membership) -> NewestRound | Membership | None:
-        """A round to be done, or the end of the federated job."""
+    def _look(self, part: Prepared) -> NewestRound | Membership | None:
+        """A round to be done, or one whose masks are to be opened, or the end of the federated job."""
         with needs_services(), self.engine.connect() as connection:
             now = rounds.membership(connection, self.lease.job_id)
             if now is None or now.status in ENDED:
                 return now
-            found = rounds.newest(connection, member.parent_id)
-            if found is None or found.closed or rounds.begun(connection, self.lease.job_id, found.number).sent:
+            found = rounds.newest(connection, part.member.parent_id)
+            if found is None or found.closed:
                 return None
-        return found
+            sent = rounds.begun(connection, self.lease.job_id, found.number).sent
+        if found.agreed is not None:
+            asked = part.masks is not None and found.number != self.stays_closed and part.masks.asked(found)
+            return found if asked else None
+        masked_out = found.silos is not None and part.member.name not in found.silos
+        return None if sent or masked_out else found
 
     def _round(self, part: Prepared, now: NewestRound) -> bool | None:
         """One round. True when the silo's part is over with it, False when the worker must let go, None otherwise."""
+        if now.agreed is not None and part.masks is not None:
+            done = part.masks.go_on(now, part.silo.expected(part.member.parent_id, now.number, now.sha256))
+            if done == "refused":
+                self.stays_closed = now.number  # and not asked again in this attempt
+            last = now.number == part.options.rounds - 1
+            return self._end(part.member) if done == "opened" and last else None
         start = self._start(now)
         if start is None or not _begins_well(part, start, now):
             log.error("job %s: the factors of round %d are not this job's", self.lease.job_id, now.number)
-            return self._let_wait()
+            return self.let_wait()
         kept = self._kept(part, now.number)
         fence = self._paid(part, now.number, kept)
         if fence is None:  # attempts that died have used up what was reserved
@@ -124,9 +137,12 @@ class SiloTraining(Training):
             self.require_wanted()
             self.require_time()
             return False
-        if not self._send(part, now.number, fence, message.dumps(made)):
+        data = message.dumps(made) if part.masks is None else part.masks.mask(now, made)
+        if data is None:
+            return self.let_wait()
+        if not self._send(part, now.number, fence, data):
             return None
-        if now.number == part.options.rounds - 1:
+        if now.number == part.options.rounds - 1 and part.masks is None:
             return self._end(part.member)
         return None
 
@@ -167,17 +183,12 @@ class SiloTraining(Training):
                 granted = work.authorise(connection, self.lease, 0, ahead)
                 authorised += granted
                 if granted:
-                    self._tell(connection, part, authorised)
+                    self.tell_authorised(connection, part.program, 0)
             if authorised - before.steps < wanted:
                 return None
             rounds.begin(connection, self.lease, number, wanted)
         self.begun = True
         return self.lease.fence
-
-    def _tell(self, connection: sa.Connection, part: Prepared, authorised: int) -> None:
-        data = {"step": authorised, "total_steps": part.program.steps, "phase": part.program.phases[0].name}
-        words = f"Step {authorised} of {part.program.steps}: authorised and charged."
-        append_event(connection, self.lease.job_id, "steps.authorised", words, data)
 
     def _train_round(self, part: Prepared, start: bytes, kept: bytes | None) -> object:
         try:
@@ -223,7 +234,7 @@ class SiloTraining(Training):
             return
         until = time.monotonic() + (every - now.seconds % every)
         while (left := until - time.monotonic()) > 0:
-            self._require_going()
+            self.require_going()
             time.sleep(min(left, POLL))
 
     def _end(self, member: Membership) -> bool:
@@ -233,18 +244,6 @@ class SiloTraining(Training):
         hint(self.settings, member.parent_id)
         self.spans.finish()
         return True
-
-    def _let_wait(self) -> bool:
-        """Give the process back until there is a round: no failure."""
-        with needs_services(), self.engine.begin() as connection:
-            work.excuse_waiting(connection, self.lease)
-        return False
-
-    def _require_going(self) -> None:
-        self.require_wanted()
-        self.require_time()
-        if draining():
-            raise Unavailable("this worker was told to end")
 
 
 def _begins_well(part: Prepared, start: bytes, now: NewestRound) -> bool:

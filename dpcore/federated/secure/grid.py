@@ -4,20 +4,20 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from dpcore.terms.federated.options import MOST_MASKED
+
 LIMIT = 2.0**12
 """Numbers of a message are cut to this size. They are noised and small: what is larger helps no model."""
 STEP = 2.0**-24
 """Of the grid; of a float32 below 1 hardly a bit is lost."""
-_MOST_WEIGHT = 2**26
-"""Of all silos together: limit / step * weight stays below 2^63, so that no sum wraps around."""
 
 
 def weights_fit(weights: Mapping[str, int]) -> None:
     """Raises ValueError for weights, such as declared sizes, that a sum has no room for."""
     if any(weight < 1 for weight in weights.values()):
         raise ValueError("a silo's weight must be a whole number above zero")
-    if sum(weights.values()) > _MOST_WEIGHT:
-        raise ValueError(f"the weights of all silos together must be at most {_MOST_WEIGHT}; divide all by one number")
+    if sum(weights.values()) > MOST_MASKED:
+        raise ValueError(f"the weights of all silos together must be at most {MOST_MASKED}; divide all by one number")
 
 
 def encode(message: np.ndarray, weight: int) -> np.ndarray:

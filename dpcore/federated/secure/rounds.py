@@ -9,9 +9,10 @@ import numpy as np
 
 from dpcore.federated.secure.keys import PublicKeys, SiloKeys
 from dpcore.mechanism.keystream import Keystream
+from dpcore.terms.federated.options import LEAST_MASKED
 
-LEAST = 3
-"""Silos in a sum: of two, each would know the other's message."""
+NONCE = 16
+"""Bytes."""
 
 
 class NotOpened(ValueError):
@@ -60,18 +61,39 @@ def digest(masked: np.ndarray) -> bytes:
     return hashlib.sha256(masked.astype("<u8").tobytes()).digest()
 
 
+@dataclass(frozen=True)
+class SentBefore:
+    """What is known of a silo's part in a try that was begun in another process: all of it may be public.
+
+    nonce: of its masks; sent: the digest of its masked message; signature: the one under a list, if it signed any.
+    """
+
+    nonce: bytes
+    sent: bytes
+    signature: bytes | None
+
+
 class MaskedSilo:
     """A silo's part in one try."""
 
-    def __init__(self, name: str, keys: SiloKeys, everybody: Mapping[str, PublicKeys], of: Try) -> None:
-        """everybody: the public keys of all silos of the job, this one among them, as they were fixed before it."""
+    def __init__(
+        self, name: str, keys: SiloKeys, everybody: Mapping[str, PublicKeys], of: Try, kept: SentBefore | None = None
+    ) -> None:
+        """everybody: the public keys of all silos of the job, this one among them, as they were fixed before it.
+
+        Without `kept`, its own mask is a new one: whoever trains a round once more sends another message, and of two
+        under one mask the difference could be had. The mask of a message that did not become the round's is never
+        opened.
+        """
         if everybody.get(name) != keys.public:
             raise ValueError(f"the silo {name} is not among the silos of the job under this key")
         if len({key for public in everybody.values() for key in (public.agree, public.sign)}) != 2 * len(everybody):
             raise ValueError("two silos of the job have the same key")
         self._name, self._keys, self._everybody, self._of = name, keys, everybody, of
-        self._seed = os.urandom(32)
-        self._sent: bytes | None = None
+        self.nonce = os.urandom(NONCE) if kept is None else kept.nonce
+        self._seed = keys.own_seed(of.context + b"\0" + self.nonce)
+        self._sent = None if kept is None else kept.sent
+        self._signature = None if kept is None else kept.signature
         self._agreed: Agreement | None = None
 
     def mask(self, encoded: np.ndarray) -> np.ndarray:
@@ -92,14 +114,15 @@ class MaskedSilo:
             raise NotOpened("the agreement is for another round or try")
         if unknown := agreement.digests.keys() - self._everybody.keys():
             raise NotOpened(f"not silos of this job: {', '.join(sorted(unknown))}")
-        if len(agreement.digests) < LEAST:
-            raise NotOpened(f"a sum needs at least {LEAST} silos; there are {len(agreement.digests)}")
+        if len(agreement.digests) < LEAST_MASKED:
+            raise NotOpened(f"a sum needs at least {LEAST_MASKED} silos; there are {len(agreement.digests)}")
         if self._sent is None or agreement.digests.get(self._name) != self._sent:
             raise NotOpened("this silo's own message is not in the sum as it was sent")
-        if self._agreed is not None and self._agreed != agreement:
+        signature = self._keys.signature(agreement.signed)  # the same for the same list
+        if self._signature not in (None, signature):
             raise NotOpened("another list was agreed on in this try")
-        self._agreed = agreement
-        return self._keys.signature(agreement.signed)
+        self._agreed, self._signature = agreement, signature
+        return signature
 
     def open(self, signatures: Mapping[str, bytes]) -> Opening:
         """The seeds that the sum needs, once everybody who is in has signed the same list. Raises NotOpened."""
@@ -134,16 +157,23 @@ class Aggregator:
             raise ValueError(f"{name} has sent another message in this try already")
         self._masked[name] = masked
 
+    @property
+    def names(self) -> list[str]:
+        """Of the silos whose messages are there, in order."""
+        return sorted(self._masked)
+
     def agreement(self) -> Agreement:
         """Whose messages are in, as of now. Raises ValueError for too few."""
-        if len(self._masked) < LEAST:
-            raise ValueError(f"a sum needs at least {LEAST} silos; there are {len(self._masked)}")
+        if len(self._masked) < LEAST_MASKED:
+            raise ValueError(f"a sum needs at least {LEAST_MASKED} silos; there are {len(self._masked)}")
         return Agreement(self.of, {name: digest(masked) for name, masked in self._masked.items()})
 
     def total(self, agreement: Agreement, openings: Mapping[str, Opening]) -> np.ndarray:
         """The sum uint64 [n] of the messages that were agreed on. Raises ValueError when one who is in has not opened:
         the try is over then, and the next one has new masks."""
         inside, out = agreement.digests.keys(), self.everybody.keys() - agreement.digests.keys()
+        if any(name not in self._masked or digest(self._masked[name]) != agreement.digests[name] for name in inside):
+            raise ValueError("a message that was agreed on is not there as it was")
         total = np.zeros(next(iter(self._masked.values())).size, np.uint64)
         for name in sorted(inside):
             opening = openings.get(name)

@@ -16,6 +16,13 @@ factor of the mean. A classifier's head trains in every round.
 """
 
 
+LEAST_MASKED = 3
+"""Silos in a sum behind masks."""
+MOST_MASKED = 2**26
+"""Declared units of all silos in such a sum: limit / step * units stays below 2^63 on the grid of messages
+(`dpcore.federated.secure.grid`), so that no sum wraps around."""
+
+
 class Options(lora.Options):
     """What is trained, and in which rounds."""
 
@@ -41,11 +48,24 @@ class Options(lora.Options):
     local_steps: int = Field(default=1, ge=1, le=1000, description="of each silo in each round")
     least_silos: int = Field(default=2, ge=1, le=100, description="messages without which a round changes nothing")
 
+    masked: bool = Field(
+        default=False,
+        description=(
+            "messages are added up behind masks, so that the coordinator sees sums of at least three silos and no "
+            "single message; a silo that vanishes before its masks are opened costs the round"
+        ),
+    )
+
     @model_validator(mode="after")
     def _public_factors(self) -> Self:
         if self.dropout:
             raise ValueError("dropout is not for federated jobs")
         return self
+
+    @property
+    def least(self) -> int:
+        """Messages without which a round changes nothing: of two behind masks, each silo would know the other's."""
+        return max(self.least_silos, LEAST_MASKED) if self.masked else self.least_silos
 
     @property
     def rate(self) -> float:

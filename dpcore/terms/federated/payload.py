@@ -7,6 +7,8 @@ from dpcore.terms.tasks import CAUSAL_LM, TaskKind
 
 NUMBER_BYTES = 4
 """float32."""
+MASKED_BYTES = 8
+"""An integer modulo 2^64."""
 
 
 def numbers(options: Options, facts: ModelFacts, *, labels: int, task: TaskKind, round: int = 0) -> int:
@@ -18,14 +20,14 @@ def numbers(options: Options, facts: ModelFacts, *, labels: int, task: TaskKind,
     return options.r * (a * inputs + b * outputs) + head
 
 
-def message_bytes(numbers: int) -> int:
+def message_bytes(numbers: int, masked: bool = False) -> int:
     """Of the numbers themselves: names and shapes are a few kilobytes more."""
-    return NUMBER_BYTES * numbers
+    return (MASKED_BYTES if masked else NUMBER_BYTES) * numbers
 
 
-def ratio(model_numbers: int, numbers: int) -> float:
+def ratio(model_numbers: int, numbers: int, masked: bool = False) -> float:
     """How many times the message the whole model is."""
-    return model_numbers / numbers
+    return NUMBER_BYTES * model_numbers / message_bytes(numbers, masked)
 
 
 def crossover(inputs: int, outputs: int) -> float:

@@ -77,6 +77,9 @@ CREATE TABLE silo (
   name text NOT NULL,
   invitation_id text UNIQUE CONSTRAINT silo_invitation REFERENCES invitation (id),
   declared_size bigint NOT NULL,
+  mask_keys text,
+  mask_fence bigint,
+  CONSTRAINT a_silo_has_mask_keys CHECK (((mask_keys IS NULL) = (mask_fence IS NULL) AND (mask_keys IS NULL OR mask_keys ~ '^[0-9a-f]{128}$')) IS TRUE),
   CONSTRAINT a_silo_has_a_name CHECK ((name ~ '^silo-[0-9]{1,3}$') IS TRUE),
   CONSTRAINT a_silo_has_a_size CHECK ((declared_size > 0) IS TRUE),
   CONSTRAINT one_silo_of_a_name UNIQUE (parent_id, name)
@@ -84,14 +87,24 @@ CREATE TABLE silo (
 
 CREATE FUNCTION silo_begins() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, ledger, pg_temp AS $$
-DECLARE parent public.job; child public.job; invited public.invitation;
+DECLARE parent public.job; child public.job; invited public.invitation; asked public.silo := NEW;
 BEGIN
+  IF TG_OP = 'UPDATE' THEN
+    -- Public keys of masks, by the silo's own worker, for good: who could exchange them could read behind the masks.
+    asked.mask_keys := OLD.mask_keys;
+    asked.mask_fence := OLD.mask_fence;
+    IF asked IS DISTINCT FROM OLD OR OLD.mask_keys IS NOT NULL OR NEW.mask_keys IS NULL THEN
+      RAISE EXCEPTION 'a silo''s keys are said once, and nothing else of it changes' USING ERRCODE = 'restrict_violation';
+    END IF;
+    PERFORM ledger.require_fence(NEW.job_id, NEW.mask_fence);
+    RETURN NEW;
+  END IF;
   SELECT * INTO parent FROM public.job j WHERE j.id = NEW.parent_id;
   SELECT * INTO child FROM public.job j WHERE j.id = NEW.job_id;
   SELECT * INTO invited FROM public.invitation i WHERE i.id = NEW.invitation_id FOR UPDATE;
-  IF EXISTS (SELECT FROM ledger.reservation r WHERE r.job_id = NEW.parent_id)
+  IF NEW.mask_keys IS NOT NULL OR EXISTS (SELECT FROM ledger.reservation r WHERE r.job_id = NEW.parent_id)
      OR NOT EXISTS (SELECT FROM ledger.reservation r WHERE r.job_id = NEW.job_id AND r.state = 'reserved') THEN
-    RAISE EXCEPTION 'a silo has a reservation, and its federated job none' USING ERRCODE = 'restrict_violation';
+    RAISE EXCEPTION 'a silo has a reservation and no keys yet, and its federated job no reservation' USING ERRCODE = 'restrict_violation';
   ELSIF NEW.invitation_id IS NULL AND child.tenant_id <> parent.tenant_id
      OR NEW.invitation_id IS NOT NULL AND (invited.job_id = child.id AND invited.tenant_id = parent.tenant_id AND invited.withdrawn_at IS NULL) IS NOT TRUE THEN
     RAISE EXCEPTION 'job % is no silo that may take part in job %', NEW.job_id, NEW.parent_id USING ERRCODE = 'insufficient_privilege';
@@ -99,13 +112,15 @@ BEGIN
   RETURN NEW;
 END $$;
 REVOKE ALL ON FUNCTION silo_begins() FROM PUBLIC;
-CREATE TRIGGER silo_begins BEFORE INSERT ON silo FOR EACH ROW EXECUTE FUNCTION silo_begins();
-CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON silo FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
+CREATE TRIGGER silo_begins BEFORE INSERT OR UPDATE ON silo FOR EACH ROW EXECUTE FUNCTION silo_begins();
+CREATE TRIGGER never_deleted BEFORE DELETE ON silo FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER no_truncate BEFORE TRUNCATE ON silo FOR EACH STATEMENT EXECUTE FUNCTION ledger.append_only();
 
 -- Whose price a parent shows: its own tenant's silo.
 ALTER TABLE job ADD COLUMN silo_job text CONSTRAINT job_silo REFERENCES job (id);
 COMMENT ON COLUMN job.silo_job IS 'of a federated job: the child that learns from its training file';
+-- Two jobs of one transaction keep their order in every list.
+ALTER TABLE job ALTER COLUMN created_at SET DEFAULT clock_timestamp();
 
 -- A round: what all silos begin at, and which messages counted.
 CREATE TABLE federated_round (
@@ -116,6 +131,8 @@ CREATE TABLE federated_round (
   sha256 text NOT NULL,
   opened_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   closes_at timestamptz NOT NULL,
+  silos jsonb,
+  agreed jsonb,
   closed_at timestamptz,
   came jsonb,
   PRIMARY KEY (job_id, number),
@@ -123,8 +140,16 @@ CREATE TABLE federated_round (
   CONSTRAINT a_round_begins_at_a_blob CHECK ((ledger.is_a_blob(blob) AND starts_with(blob, 'exchange/' || job_id || '/') AND sha256 ~ '^[0-9a-f]{64}$') IS TRUE),
   CONSTRAINT round_times CHECK ((ledger.is_a_time(opened_at) AND ledger.is_a_time(closes_at) AND ledger.is_a_time(closed_at)
     AND closes_at <= opened_at + interval '7 days') IS TRUE),
-  CONSTRAINT a_closed_round_says_who_came CHECK (((closed_at IS NULL) = (came IS NULL) AND (came IS NULL OR jsonb_typeof(came) = 'array' AND ledger.is_plain(came))) IS TRUE)
+  CONSTRAINT a_masked_round_says_whose_masks CHECK (((silos IS NULL OR jsonb_typeof(silos) = 'array' AND ledger.is_plain(silos)
+      AND NOT jsonb_path_exists(silos, '$[*] ? (@.type() != "string")'))
+    AND (agreed IS NULL OR silos IS NOT NULL AND jsonb_typeof(agreed) = 'object' AND ledger.is_plain(agreed)
+      AND NOT jsonb_path_exists(agreed, '$.* ? (@.type() != "string")'))) IS TRUE),
+  CONSTRAINT a_closed_round_says_who_came CHECK (((closed_at IS NULL) = (came IS NULL AND agreed IS NULL)
+    AND (came IS NULL OR jsonb_typeof(came) = 'array' AND ledger.is_plain(came))) IS TRUE)
 );
+
+COMMENT ON COLUMN federated_round.silos IS 'behind masks: whose masks are on this round''s messages';
+COMMENT ON COLUMN federated_round.agreed IS 'behind masks: whose messages are in the sum, each with its digest; from then on nothing more comes, and masks are opened';
 
 CREATE FUNCTION round_guard() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, ledger, pg_temp AS $$
@@ -134,7 +159,7 @@ BEGIN
   IF TG_OP = 'INSERT' THEN
     IF NOT EXISTS (SELECT FROM public.silo s WHERE s.parent_id = NEW.job_id) OR NEW.closed_at IS NOT NULL
        OR EXISTS (SELECT FROM public.federated_round r WHERE r.job_id = NEW.job_id AND r.number >= NEW.number)
-       OR EXISTS (SELECT FROM public.federated_round r WHERE r.job_id = NEW.job_id AND r.closed_at IS NULL) THEN
+       OR EXISTS (SELECT FROM public.federated_round r WHERE r.job_id = NEW.job_id AND r.came IS NULL) THEN
       RAISE EXCEPTION 'a round is opened after the one before it is closed' USING ERRCODE = 'restrict_violation';
     END IF;
     NEW.opened_at := clock_timestamp();
@@ -142,11 +167,13 @@ BEGIN
   ELSE
     asked.closed_at := OLD.closed_at;
     asked.came := OLD.came;
+    asked.agreed := OLD.agreed;
     asked.fence := OLD.fence;
-    IF asked IS DISTINCT FROM OLD OR OLD.closed_at IS NOT NULL OR NEW.came IS NULL THEN
-      RAISE EXCEPTION 'round % is closed once, and nothing else of it changes', OLD.number USING ERRCODE = 'restrict_violation';
+    IF asked IS DISTINCT FROM OLD OR OLD.came IS NOT NULL OR (NEW.came IS NULL) = (NEW.agreed IS NOT DISTINCT FROM OLD.agreed)
+       OR OLD.agreed IS NOT NULL AND NEW.agreed IS DISTINCT FROM OLD.agreed THEN
+      RAISE EXCEPTION 'round % is agreed on once and closed once, and nothing else of it changes', OLD.number USING ERRCODE = 'restrict_violation';
     END IF;
-    NEW.closed_at := clock_timestamp();
+    NEW.closed_at := coalesce(OLD.closed_at, clock_timestamp());
   END IF;
   RETURN NEW;
 END $$;
@@ -166,9 +193,13 @@ CREATE TABLE silo_round (
   blob text,
   sha256 text,
   sent_at timestamptz,
+  signature text,
+  opening jsonb,
   PRIMARY KEY (job_id, number, fence),
   CONSTRAINT a_round_has_steps CHECK ((steps BETWEEN 1 AND 1000) IS TRUE),
   CONSTRAINT silo_round_times CHECK ((ledger.is_a_time(begun_at) AND ledger.is_a_time(sent_at)) IS TRUE),
+  CONSTRAINT a_mask_is_opened_by_who_signed CHECK (((signature IS NULL OR blob IS NOT NULL AND signature ~ '^[0-9a-f]{128}$')
+    AND (opening IS NULL OR signature IS NOT NULL AND jsonb_typeof(opening) = 'object' AND ledger.is_plain(opening))) IS TRUE),
   CONSTRAINT a_message_is_whole CHECK (((sent_at IS NULL AND blob IS NULL AND sha256 IS NULL AND sent_fence IS NULL)
     OR (sent_at IS NOT NULL AND sent_fence IS NOT NULL AND ledger.is_a_blob(blob) AND starts_with(blob, 'exchange/') AND sha256 ~ '^[0-9a-f]{64}$')) IS TRUE)
 );
@@ -181,7 +212,7 @@ BEGIN
   SELECT r.* INTO round FROM public.federated_round r JOIN public.silo s ON s.parent_id = r.job_id
     WHERE s.job_id = NEW.job_id AND r.number = NEW.number FOR SHARE OF r;
   IF TG_OP = 'INSERT' THEN
-    IF NEW.blob IS NOT NULL OR round.job_id IS NULL THEN
+    IF num_nonnulls(NEW.blob, NEW.signature) > 0 OR round.job_id IS NULL THEN
       RAISE EXCEPTION 'a silo begins a round of its job, and sends later' USING ERRCODE = 'restrict_violation';
     END IF;
     PERFORM ledger.require_fence(NEW.job_id, NEW.fence);
@@ -194,14 +225,26 @@ BEGIN
     END IF;
   ELSE
     asked.sent_fence := OLD.sent_fence;
-    asked.blob := OLD.blob;
-    asked.sha256 := OLD.sha256;
-    asked.sent_at := OLD.sent_at;
-    IF asked IS DISTINCT FROM OLD OR OLD.blob IS NOT NULL OR NEW.blob IS NULL THEN
-      RAISE EXCEPTION 'a message is sent once, and nothing else of it changes' USING ERRCODE = 'restrict_violation';
+    IF OLD.blob IS NULL THEN
+      asked.blob := OLD.blob;
+      asked.sha256 := OLD.sha256;
+      asked.sent_at := OLD.sent_at;
+    ELSIF OLD.signature IS NULL THEN
+      asked.signature := OLD.signature;
+    ELSE
+      asked.opening := OLD.opening;
+    END IF;
+    IF asked IS DISTINCT FROM OLD OR OLD.opening IS NOT NULL OR NEW.blob IS NULL
+       OR OLD.blob IS NOT NULL AND (NEW.signature IS NULL OR OLD.signature IS NOT NULL AND NEW.opening IS NULL) THEN
+      RAISE EXCEPTION 'a message is sent once, its list signed once, its masks opened once, and nothing else of it changes' USING ERRCODE = 'restrict_violation';
     END IF;
     PERFORM ledger.require_fence(NEW.job_id, NEW.sent_fence);
-    IF round.closed_at IS NOT NULL THEN
+    IF OLD.blob IS NOT NULL THEN
+      IF round.agreed IS NULL OR round.came IS NOT NULL THEN
+        RAISE EXCEPTION 'masks of round % are opened between its agreement and its end', NEW.number USING ERRCODE = 'TC013';
+      END IF;
+      RETURN NEW;
+    ELSIF round.closed_at IS NOT NULL THEN
       RAISE EXCEPTION 'round % is closed', NEW.number USING ERRCODE = 'TC013';
     END IF;
     NEW.sent_at := clock_timestamp();
@@ -225,8 +268,9 @@ GRANT SELECT ON invitation, silo, federated_round, silo_round TO tacit_api, taci
 GRANT INSERT (id, tenant_id, created_by, file_id, guest, asked, note, expires_at), UPDATE (accepted_by, job_id, withdrawn_by) ON invitation TO tacit_api;
 GRANT INSERT (job_id, parent_id, name, invitation_id, declared_size) ON silo TO tacit_api;
 GRANT INSERT (silo_job) ON job TO tacit_api;
-GRANT INSERT (job_id, number, fence, blob, sha256, closes_at), UPDATE (fence, came) ON federated_round TO tacit_worker;
-GRANT INSERT (job_id, number, fence, steps), UPDATE (sent_fence, blob, sha256) ON silo_round TO tacit_worker;
+GRANT UPDATE (mask_keys, mask_fence) ON silo TO tacit_worker;
+GRANT INSERT (job_id, number, fence, blob, sha256, closes_at, silos), UPDATE (fence, agreed, came) ON federated_round TO tacit_worker;
+GRANT INSERT (job_id, number, fence, steps), UPDATE (sent_fence, blob, sha256, signature, opening) ON silo_round TO tacit_worker;
 
 -- A federated job's lease: it reserved nothing, so that its row says whether it is over.
 CREATE OR REPLACE FUNCTION ledger.work_guard() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
@@ -262,7 +306,7 @@ BEGIN
   IF TG_TABLE_NAME = 'release' THEN
     IF EXISTS (SELECT FROM public.silo s WHERE s.parent_id = NEW.job_id) THEN
       IF NOT EXISTS (SELECT FROM public.federated_round r WHERE r.job_id = NEW.job_id)
-         OR EXISTS (SELECT FROM public.federated_round r WHERE r.job_id = NEW.job_id AND r.closed_at IS NULL) THEN
+         OR EXISTS (SELECT FROM public.federated_round r WHERE r.job_id = NEW.job_id AND r.came IS NULL) THEN
         RAISE EXCEPTION 'job % is released once its rounds are closed', NEW.job_id USING ERRCODE = 'restrict_violation';
       END IF;
     ELSIF NOT EXISTS (SELECT FROM ledger.reservation r WHERE r.job_id = NEW.job_id)

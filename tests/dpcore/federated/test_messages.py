@@ -1,12 +1,15 @@
 """What comes in a round counts only if it can be a silo's message of that round, and is refused in clear words."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
 
-from dpcore.federated import message, tensors
+from dpcore.federated import masked, message, tensors
+from dpcore.federated.masked import Masked
 from dpcore.federated.message import Expected, Message, RefusedMessage
 
 SHAPES = {"x.lora_B.weight": torch.Size([4, 2]), "head.bias": torch.Size([3])}
@@ -87,3 +90,34 @@ def test_every_honest_message_is_small_enough():
     name = "i" * 100
     most = Expected(name, 999, {name}, "f" * 64, SHAPES).most_bytes
     assert len(message.dumps(made(job=name, round=999, silo=name))) <= most
+
+
+VECTOR = np.arange(11, dtype=np.uint64)
+MASKED = Masked("job", 2, "a", "f" * 64, bytes(16), VECTOR)
+
+
+def test_a_masked_message_comes_back_as_it_was_sent():
+    vector = VECTOR + np.uint64(2**63)
+    found = masked.loads(masked.dumps(replace(MASKED, vector=vector)), EXPECTED)
+    assert (found.vector == vector).all()
+    assert replace(found, vector=MASKED.vector) == MASKED
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (masked.dumps(replace(MASKED, round=1)), "not of round 2"),
+        (masked.dumps(replace(MASKED, silo="c")), "takes no part"),
+        (masked.dumps(replace(MASKED, nonce=b"")), "no message of the format"),
+        (masked.dumps(replace(MASKED, vector=VECTOR[:-1])), "no vector of 11 integers"),
+        (masked.dumps(replace(MASKED, vector=VECTOR.reshape(1, -1))), "no vector of 11 integers"),
+        (tensors.dumps({"masked": torch.zeros(11)}, {"format": masked.FORMAT, "nonce": 3}), "no masked message"),
+        (WHOLE, "no masked message"),
+        (b"garbage", "no masked message"),
+        (bytes(masked.most_bytes(EXPECTED) + 1), "bytes"),
+    ],
+    ids=range(9),
+)
+def test_what_is_no_masked_message_of_the_round_is_refused(data, words):
+    with pytest.raises(RefusedMessage, match=words):
+        masked.loads(data, EXPECTED)

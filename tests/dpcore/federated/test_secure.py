@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from dpcore.federated.secure import grid
-from dpcore.federated.secure.keys import SiloKeys
+from dpcore.federated.secure.keys import PublicKeys, SiloKeys, usable
 from dpcore.federated.secure.rounds import (
-    LEAST,
     Aggregator,
     Agreement,
     MaskedSilo,
     NotOpened,
     Opening,
+    SentBefore,
     Try,
     _signed,
     digest,
@@ -113,7 +113,7 @@ def test_no_silo_opens_for_two_lists_or_for_one_that_others_did_not_sign():
     [
         (lambda whole: Agreement(Try(OF.job, OF.round, 1), whole.digests), "another round or try"),
         (lambda whole: Agreement(OF, {**whole.digests, "stranger": bytes(32)}), "not silos of this job: stranger"),
-        (lambda whole: Agreement(OF, {n: whole.digests[n] for n in NAMES[: LEAST - 1]}), "at least 3 silos"),
+        (lambda whole: Agreement(OF, {n: whole.digests[n] for n in NAMES[:2]}), "at least 3 silos"),
         (lambda whole: Agreement(OF, {n: whole.digests[n] for n in NAMES[1:]}), "own message is not in"),
         (lambda whole: Agreement(OF, {**whole.digests, "a": bytes(32)}), "own message is not in"),
     ],
@@ -181,3 +181,54 @@ def test_the_grid_holds_what_may_be_summed_and_refuses_the_rest():
     for bad in (np.nan, np.inf):
         with pytest.raises(ValueError, match="not finite"):
             grid.encode(np.array([bad]), 1)
+
+
+def restored(silos: Silos, name: str, signature: bytes | None = None) -> MaskedSilo:
+    """The same silo in another process, from its secret keys and what it sent."""
+    keys = SiloKeys.loads(silos.keys[name].dumps())
+    kept = SentBefore(silos.silos[name].nonce, digest(silos.aggregator._masked[name]), signature)
+    return MaskedSilo(name, keys, silos.public, OF, kept)
+
+
+def test_who_died_after_its_message_signs_and_opens_in_another_process():
+    silos = Silos()
+    silos.send(NAMES)
+    agreement, signatures = silos.agree()
+    again = restored(silos, "a")
+    assert again.agree(agreement) == signatures["a"]
+    assert again.open(signatures) == silos.silos["a"].open(signatures)
+    with pytest.raises(ValueError, match="used up"):
+        again.mask(silos.encoded("a"))
+    fewer = Agreement(OF, {name: agreement.digests[name] for name in NAMES[:4]})
+    with pytest.raises(NotOpened, match="another list"):
+        restored(silos, "a", signatures["a"]).agree(fewer)
+
+
+def test_a_message_that_is_made_again_has_another_mask_of_its_own():
+    """Two messages under one mask would give away their difference."""
+    silos = Silos()
+    zeros = np.zeros(2**15, np.uint64)
+    first, again = (MaskedSilo("a", silos.keys["a"], silos.public, OF) for _ in range(2))
+    assert first.nonce != again.nonce
+    assert uniform(first.mask(zeros) - again.mask(zeros))
+
+
+def test_keys_that_are_none_of_small_order_or_two_silos_are_left_out():
+    keys = {name: SiloKeys().public for name in NAMES}
+    said = {name: key.text for name, key in keys.items()}
+    assert usable(said) == keys
+    low = PublicKeys(bytes(32), keys["b"].sign).text
+    copied = PublicKeys(keys["d"].agree, keys["c"].sign).text
+    assert usable({**said, "a": "no key", "b": low, "c": copied}).keys() == {"e"}
+    with pytest.raises(ValueError, match="keys are 64 bytes"):
+        SiloKeys.loads(b"")
+
+
+def test_a_sum_of_other_messages_than_those_agreed_on_is_none():
+    silos = Silos()
+    silos.send(NAMES)
+    agreement, signatures = silos.agree()
+    openings = {name: silos.silos[name].open(signatures) for name in NAMES}
+    silos.aggregator._masked["a"] = silos.aggregator._masked["a"] + np.uint64(1)
+    with pytest.raises(ValueError, match="not there as it was"):
+        silos.aggregator.total(agreement, openings)

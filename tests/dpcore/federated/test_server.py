@@ -73,13 +73,14 @@ def test_behind_masks_the_mean_is_the_same(silos):
     sizes, options, now = {**SIZES, "d": 20}, make_options(factors="both"), state()
     keys = {silo: SiloKeys() for silo in sizes}
     came = {**messages(now), "d": replace(messages(now, seed=2)["a"], silo="d")}
-    came = {silo: came[silo] for silo in silos}
-    means = masked.mean(now, came, sizes, keys, options.least_silos)
+    came = {silo: replace(came[silo], began=message.sha256(server.start(now))) for silo in silos}
+    wanted = server.expected(now, options, dict.fromkeys(sizes))
+    means = masked.mean(now, wanted, came, sizes, keys, options.least)
     plain, hidden = server.aggregate(now, options, came, sizes), server.advance(now, options, means)
     for name in now.factors:
         torch.testing.assert_close(hidden.factors[name], plain.factors[name], rtol=0, atol=2 * grid.STEP)
     with pytest.raises(TooFewSilos, match="2 of at least 3"):
-        masked.mean(now, {silo: came[silo] for silo in "ab"}, sizes, keys, 1)
+        masked.mean(now, wanted, {silo: came[silo] for silo in "ab"}, sizes, keys, 1)
 
 
 @pytest.mark.parametrize("kind", ["both", "alternating"])
