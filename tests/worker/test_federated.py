@@ -6,9 +6,10 @@ import logging
 import threading
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import sqlalchemy as sa
@@ -17,6 +18,7 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification
 
 from domain.federated import cancelling, invitations, rounds
+from domain.federated.rounds import NewestRound
 from domain.jobs import acting
 from domain.kit.settings import WorkerSettings
 from domain.kit.tables import job, job_event
@@ -198,6 +200,41 @@ def test_an_acceptance_that_is_withdrawn_ends_that_silo_and_too_few_end_the_job(
         assert wrong(quick.service, silo_job) == []
         assert quick.authorised(silo_job) == {"silo-1": 3, "silo-2": 1, "silo-3": 2}[name]
     assert all(not any(reserved) for _, reserved in quick.balances().values())
+
+
+class Clock:
+    """Of a silo's worker: it moves by sleeping alone."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_when_a_message_is_shown_does_not_tell_how_long_its_records_took(
+    quick: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two worlds that differ in a record, which costs time: the message is shown at one moment, a multiple of the
+    round's seconds after its beginning, by the database's clock."""
+    job_id = quick.submit(silos=2, rounds=2, round_seconds=5.0)
+    quick.go(job_id)
+    real = rounds.newest
+    for took, shown in ((0.1, 5.0), (1.0, 5.0), (4.9, 5.0), (5.1, 10.0), (9.0, 10.0)):
+        clock = Clock()
+        monkeypatch.setattr(silo_module, "time", clock)
+        monkeypatch.setattr(
+            silo_module.rounds,
+            "newest",
+            lambda c, parent, took=took: replace(cast(NewestRound, real(c, parent)), seconds=took),
+        )
+        monkeypatch.setattr(SiloTraining, "require_going", lambda self: None)
+        training = SiloTraining.__new__(SiloTraining)
+        training.engine = quick.engine
+        training._await_public_time(job_id, 0, 5.0)
+        assert took + clock.now == pytest.approx(shown)
 
 
 def withdraw(federation: Federation, invitation_id: str) -> None:

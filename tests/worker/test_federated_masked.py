@@ -2,6 +2,8 @@
 leaves or lies on the way costs at most a round."""
 
 import json
+import random
+from collections import Counter
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +14,8 @@ import pytest
 import sqlalchemy as sa
 import torch
 
-from domain.federated import invitations, masks, submitting
+from domain.federated import invitations, masks, rounds, submitting
+from domain.jobs.life import LIVE
 from domain.kit.refusals import Invalid
 from domain.kit.tables import federated_round, job, silo
 from domain.storage.blobs import delete, get_bytes, put_bytes
@@ -27,7 +30,9 @@ from tests.worker.federation import GUEST, Federation
 from tests.worker.service import DECLARED
 from worker.federated.coordinator import Coordinator
 from worker.federated.masks import SiloMasks
+from worker.federated.silo import SiloTraining
 from worker.federated.sums import Sums
+from worker.reconciler import reconcile
 
 NAMES = ["silo-1", "silo-2", "silo-3", "silo-4"]
 
@@ -168,6 +173,75 @@ def test_whoever_dies_between_two_moves_costs_nothing(
     assert four.status(job_id) == "succeeded"
     assert came(four, job_id) == [NAMES] * 2
     require_mean(job_id, states, sent, NAMES)
+
+
+POINTS: list[tuple[Any, str]] = [
+    (SiloMasks, "mask"),
+    (SiloMasks, "go_on"),
+    (SiloTraining, "_send"),
+    (masks, "say_keys"),
+    (masks, "sign"),
+    (masks, "open_masks"),
+    (masks, "agree"),
+    (Sums, "mean"),
+    (rounds, "close_round"),
+    (Coordinator, "_open"),
+    (Coordinator, "_keep"),
+    (Coordinator, "_publish"),
+]
+"""Calls at which a worker may die: before them, or right after."""
+
+
+@pytest.mark.verify
+@pytest.mark.timeout(1800)
+def test_kills_at_random_moments_lose_no_round_and_charge_nothing_twice(
+    four: Federation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chance, killed = random.Random(1), Counter[str]()
+    odds = 0.0
+
+    def at(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        def dying(*args: Any, **more: Any) -> Any:
+            strike(f"before {name}")
+            made = real(*args, **more)
+            strike(f"after {name}")
+            return made
+
+        monkeypatch.setattr(owner, name, dying)
+
+    def strike(where: str) -> None:
+        if chance.random() < odds and killed[where] < 2:
+            killed[where] += 1
+            raise KeyboardInterrupt
+
+    for owner, name in POINTS:
+        at(owner, name)
+    jobs = 0
+    while killed.total() < 40 and jobs < 12:
+        jobs += 1
+        odds = 0.0
+        job_id = four.submit(silos=4, masked=True, rounds=4, patience_seconds=600.0)
+        silos, odds = four.silos(job_id), 0.15
+        for _ in range(200):
+            ready = [each for each in (job_id, *silos.values()) if four.status(each) in LIVE and four.due(each)]
+            if four.status(job_id) not in LIVE:
+                break
+            try:
+                four.go(chance.choice(ready))
+            except KeyboardInterrupt:
+                lose(four.service)
+        odds = 0.0
+        assert four.status(job_id) == "succeeded"
+        reconcile(four.engine, four.service.store, four.settings)
+        for each in silos.values():
+            assert wrong(four.service, each) == []
+        lost = [r["number"] for r in four.story(job_id) if r["came"] != NAMES]
+        assert lost == []
+    with capsys.disabled():
+        print("", *(f"{where:<30}{count:>4}" for where, count in sorted(killed.items())), f"jobs {jobs}", sep="\n")
+    assert killed.total() >= 20
 
 
 def test_masks_that_are_not_opened_in_time_cost_the_round_and_the_next_one_goes_on(
