@@ -6,6 +6,8 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 import sqlalchemy as sa
@@ -92,6 +94,7 @@ class Heartbeat:
         self._engine, self._lease, self._seconds, self._limit = engine, lease, seconds, limit
         self._good_until = claimed_at + seconds
         self._counted = worked, claimed_at
+        self._waited = 0.0, math.inf  # seconds so far, and since when it waits now: one object for two threads
         self._lost, self._stop, self._end = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
@@ -111,7 +114,22 @@ class Heartbeat:
         if self._limit is None:
             return -math.inf
         worked, until = self._counted
-        return worked + time.monotonic() - until - self._limit
+        return worked + self._in_hand(time.monotonic()) - until - self._limit
+
+    def _in_hand(self, now: float) -> float:
+        """A moment of time.monotonic() on a clock that stands still while the job waits for others."""
+        waited, since = self._waited
+        return min(now, since) - waited
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """The job waits for others in here, which is none of its own time."""
+        waited, since = self._waited[0], time.monotonic()
+        self._waited = waited, since
+        try:
+            yield
+        finally:
+            self._waited = waited + time.monotonic() - since, math.inf
 
     def lift_limit(self) -> None:
         """What is trained is published, however long that takes."""
@@ -133,13 +151,14 @@ class Heartbeat:
             try:
                 with self._engine.begin() as connection:
                     stop = work.renew(connection, self._lease, self._seconds)
-                    worked = work.count(connection, self._lease, sent - self._counted[1])
+                    moment = self._in_hand(sent)
+                    worked = work.count(connection, self._lease, moment - self._counted[1])
             except StaleFence:
                 self._lost.set()
                 return
             except sa.exc.SQLAlchemyError:
                 continue  # away for now: the next beat tries again, and time runs out by itself
-            self._good_until, self._counted = sent + self._seconds, (worked, sent)
+            self._good_until, self._counted = sent + self._seconds, (worked, moment)
             if stop:
                 self._stop.set()
             if self.overtime > self._seconds:

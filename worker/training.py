@@ -1,9 +1,9 @@
 """Building, training and publishing one job, or letting go of it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import numpy as np
 import sqlalchemy as sa
@@ -35,12 +35,12 @@ from worker.assignment import Assignment, read_assignment
 from worker.build import Built, build
 from worker.drain import draining
 from worker.errors import STORE_ERRORS, DataPhaseFailed, OutOfTime, Refused, Unavailable
+from worker.federated.waiting import wait_for
 from worker.lease import Heartbeat
 from worker.log import log
 from worker.tracing import Spans
 
-if TYPE_CHECKING:
-    pass
+T = TypeVar("T")
 
 
 class Training:
@@ -179,6 +179,11 @@ class Training:
         self.require_time()
         if draining():
             raise Unavailable("this worker was told to end")
+
+    def others(self, look: Callable[[], T | None]) -> T | None:
+        """What `look` answers, as soon as it is something; None when this process is to be given back meanwhile."""
+        with self.heartbeat.waiting():
+            return wait_for(self.settings, look, self.require_going)
 
     def let_wait(self) -> bool:
         """Give the process back until others have come: no failure, and not the job's end."""

@@ -20,6 +20,7 @@ router = APIRouter(prefix="/v1/invitations", tags=["federated"])
 @router.post("", status_code=201)
 def create(body: NewInvitation, caller: StewardOrAnalyst, service: Service, connection: Transaction) -> Invitation:
     """Ask a tenant to take part in a federated job with a file of its own. Free: nothing is reserved by it."""
+    quotas.require_few_invitations(connection, caller.tenant_id)
     made = invitations.propose(connection, caller, service.models, body.proposal())
     return _shown(connection, caller, made)
 

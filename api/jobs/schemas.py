@@ -245,7 +245,9 @@ class Job(BaseModel):
         description="among the caller's own queued jobs; null for a job that runs, is held or has ended"
     )
     model: str
-    fine_tuned_model: str | None
+    fine_tuned_model: str | None = Field(
+        description="once it succeeded; null for a silo's job, whose adapter is the federated job's"
+    )
     suffix: str | None
     organization_id: str
     training_file: str
@@ -319,8 +321,8 @@ def _whole(row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | Non
     method, done = row.method, [int(steps) for steps in row.steps_by_phase]
     total = sum(phase["steps"] for phase in row.plan["phases"]) if "phases" in row.plan else row.plan["steps"]
     numbers = method[method["type"]]["hyperparameters"]
-    succeeded = row.status == "succeeded"
     federated = method["type"] == FEDERATED
+    released = row.status == "succeeded" and (not federated or row.silo_job is not None)
     return Job(
         id=row.id,
         created_at=int(row.created_at.timestamp()),
@@ -330,7 +332,7 @@ def _whole(row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | Non
         status_detail=row.status_detail,
         queue_position=row.queue_position,
         model=row.model,
-        fine_tuned_model=f"ft:{row.model}:{row.suffix or ''}:{row.id}" if succeeded else None,
+        fine_tuned_model=f"ft:{row.model}:{row.suffix or ''}:{row.id}" if released else None,
         suffix=row.suffix,
         organization_id=row.tenant_id,
         training_file=row.training_file,

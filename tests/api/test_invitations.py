@@ -9,6 +9,7 @@ from domain.kit.tables import invitation, job
 from tests.api.attacks import INVITATIONS, difference
 from tests.api.conftest import JOBS, PRIVATE, World
 from tests.api.federated import METHOD, accept, accepted, federated, federated_body, invite, method
+from tests.superuser import past_triggers
 
 pytestmark = pytest.mark.usefixtures("quick_checks")
 
@@ -110,6 +111,11 @@ def test_the_whole_way(world: World, training: dict[str, Any], theirs: dict[str,
     for file, tenant in ((training, "one"), (theirs, "two")):
         assert balance(world, file, tenant)["share_left"] == before["share_left"]
         assert verified(world, file, tenant)
+
+    with past_triggers(world.database) as c:
+        c.execute(sa.update(job).values(status="succeeded", status_detail=None))
+    assert world.get(f"{JOBS}/{made['id']}").json()["fine_tuned_model"] == f"ft:minilm-l6::{made['id']}"
+    assert world.get(f"{JOBS}/{own['job']}").json()["fine_tuned_model"] is None
 
 
 def test_what_a_guest_cannot_take_part_with_is_named(

@@ -7,10 +7,13 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from api.app import create_app
+from domain.access import quotas
 from domain.keeping.retention import forget_old
 from domain.kit.tables import idempotency, job, job_event
 from domain.storage.blobs import open_store, put_bytes
+from tests.api.attacks import INVITATIONS
 from tests.api.conftest import JOBS, World, csv_rows, job_body
+from tests.api.federated import invite
 
 
 def limited(world: World, **settings: int) -> World:
@@ -100,3 +103,16 @@ def test_events_of_old_jobs_and_old_idempotency_keys_go_and_nothing_else(world: 
     assert new in left
     assert world.get(f"{JOBS}/{old}").json()["status"] == "cancelled"
     assert world.get(f"{JOBS}/{old}/events").json()["data"] == []
+
+
+def test_open_invitations_of_a_tenant_stop_at_their_bound(
+    world: World, quick_checks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever they are for, and whether there is such a tenant."""
+    file = world.private_file()["id"]
+    monkeypatch.setattr(quotas, "MOST_INVITATIONS", 2)
+    sent = [invite(world, file, guest) for guest in ("tenant_two", "nobody", "tenant_two")]
+    assert [answer.status_code for answer in sent] == [201, 201, 429]
+    assert sent[-1].json()["error"]["code"] == "invitation_quota_exceeded"
+    assert world.post(f"{INVITATIONS}/{sent[0].json()['id']}/withdraw", None).status_code == 200
+    assert invite(world, file, "tenant_two").status_code == 201

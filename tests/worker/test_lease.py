@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import pytest
 import sqlalchemy as sa
 
 from ledger.work import Lease, claim, request_stop
@@ -58,3 +59,21 @@ def test_a_login_that_could_overrule_the_ledger_starts_no_worker(service: Servic
     ended = subprocess.run([sys.executable, "-m", "worker"], cwd=ROOT, env=environment, capture_output=True, timeout=60)
     assert ended.returncode == 1
     assert b"tacit_worker" in ended.stderr
+
+
+def test_waiting_for_others_is_none_of_a_jobs_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("worker.lease.time.monotonic", lambda: now[0])
+    beating = Heartbeat(sa.create_engine("sqlite://"), Lease("job", 1), 60.0, 0.0, limit=10.0)
+
+    def left(at: float) -> float:
+        now[0] = at
+        return -beating.overtime
+
+    assert left(4) == 6
+    with beating.waiting():
+        assert left(90) == 6
+    assert left(93) == 3
+    with beating.waiting():
+        assert left(200) == 3
+    assert left(204) == -1

@@ -27,7 +27,7 @@ from worker.assignment import Assignment, read_assignment
 from worker.build import Built, build
 from worker.errors import Refused
 from worker.federated.sums import Sums
-from worker.federated.waiting import hint, wait_for
+from worker.federated.waiting import hint
 from worker.log import log
 from worker.training import Training, data_phase, needs_services
 
@@ -118,7 +118,7 @@ class Coordinator(Training):
             raise TOO_FEW
         if now is None or now.number < state.round:
             if plan.options.masked:
-                keyed = wait_for(self.settings, lambda: self._keyed(plan), self.require_going)
+                keyed = self.others(lambda: self._keyed(plan))
                 if keyed is None:
                     return None
                 here = keyed
@@ -159,7 +159,7 @@ class Coordinator(Training):
 
     def _came(self, plan: Course, state: State) -> list[str] | None:
         """The silos whose messages count, once no more are waited for."""
-        if wait_for(self.settings, lambda: self._ready(state.round), self.require_going) is None:
+        if self.others(lambda: self._ready(state.round)) is None:
             return None
         return sorted(self._messages(plan, state))
 
@@ -167,12 +167,12 @@ class Coordinator(Training):
         """The same behind masks: nobody's counts, where those who are in have not all opened theirs."""
         expected = server.expected(state, plan.options, plan.bounds(state))
         if self._newest().agreed is None:
-            if wait_for(self.settings, lambda: self._ready(state.round), self.require_going) is None:
+            if self.others(lambda: self._ready(state.round)) is None:
                 return None
             came = self._sums(plan).agree(self._newest(), expected, plan.options.least)
             if len(came) < plan.options.least:
                 return came
-        if wait_for(self.settings, lambda: self._ready(state.round), self.require_going) is None:
+        if self.others(lambda: self._ready(state.round)) is None:
             return None
         now = self._newest()
         return [] if self._sums(plan).mean(now, expected, state) is None else sorted(now.agreed or ())

@@ -26,7 +26,7 @@ from worker.build import Built, build
 from worker.errors import DataPhaseFailed, Refused, Unavailable
 from worker.federated.ending import end_part
 from worker.federated.masks import SiloMasks
-from worker.federated.waiting import POLL, hint, wait_for
+from worker.federated.waiting import POLL, hint
 from worker.log import log
 from worker.training import Training, does_not_fit, needs_services, why_not
 
@@ -61,7 +61,7 @@ class SiloTraining(Training):
             return self._end(member)
         part = self._prepare(assignment, member)
         while True:
-            found = wait_for(self.settings, lambda: self._look(part), self.require_going)
+            found = self.others(lambda: self._look(part))
             if found is None:
                 return self.let_wait()
             if isinstance(found, Membership):
@@ -233,9 +233,10 @@ class SiloTraining(Training):
         if now is None or now.number != number or now.closed:
             return
         until = time.monotonic() + (every - now.seconds % every)
-        while (left := until - time.monotonic()) > 0:
-            self.require_going()
-            time.sleep(min(left, POLL))
+        with self.heartbeat.waiting():
+            while (left := until - time.monotonic()) > 0:
+                self.require_going()
+                time.sleep(min(left, POLL))
 
     def _end(self, member: Membership) -> bool:
         """Settle what was authorised, and let the coordinator know."""
