@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from domain.kit.refusals import Conflict, Forbidden, Invalid, NotFound, OverBudget, Refusal, TooMany
+from domain.storage.blobs import NotMounted
 from dpcore.terms.strict import expected
 from ledger.budgets import UnreadableBudget
 from ledger.errors import BudgetFrozen, LedgerIncomplete
@@ -164,6 +165,15 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(BudgetFrozen)
     def frozen(request: Request, error: BudgetFrozen | UnreadableBudget) -> JSONResponse:
         return problem(request, 403, "budget_frozen", "the budget is frozen; its steward can say why")
+
+    @app.exception_handler(NotMounted)
+    def not_mounted(request: Request, error: NotMounted) -> JSONResponse:
+        logger.error("%s", error)
+        message = (
+            "the file lies in a place that the service does not open any more, and is not lost: tell the operator "
+            "(TACIT_SILOS, TACIT_EXCHANGE)"
+        )
+        return problem(request, 503, "place_not_served", message, headers={"x-should-retry": "false"})
 
     @app.exception_handler(OSError)
     def no_room(request: Request, error: OSError) -> JSONResponse:

@@ -143,12 +143,16 @@ CREATE FUNCTION ledger.bound_key() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'ledger', 'pg_temp'
     AS $$
-DECLARE own text; name text := CASE TG_OP WHEN 'DELETE' THEN OLD.blob ELSE NEW.blob END;
+DECLARE own text; its_blob text := CASE TG_OP WHEN 'DELETE' THEN OLD.blob ELSE NEW.blob END;
 BEGIN
-  IF ledger.is_worker() AND NOT starts_with(name, 'exchange/') THEN
+  IF ledger.is_worker() THEN
     SELECT l.silo INTO own FROM ledger.silo_login l WHERE l.login = session_user;
-    IF own IS DISTINCT FROM ledger.silo_of(name) THEN
-      RAISE EXCEPTION 'the key of % is not for the login %', name, session_user USING ERRCODE = 'insufficient_privilege';
+    -- exchange/<federated job>/...: of those who take part in it.
+    IF (CASE WHEN starts_with(its_blob, 'exchange/')
+         THEN NOT EXISTS (SELECT FROM public.silo s JOIN ledger.work w ON w.job_id IN (s.job_id, s.parent_id)
+                          WHERE s.parent_id = split_part(its_blob, '/', 2) AND w.silo IS NOT DISTINCT FROM own)
+         ELSE own IS DISTINCT FROM ledger.silo_of(its_blob) END) THEN
+      RAISE EXCEPTION 'the key of % is not for the login %', its_blob, session_user USING ERRCODE = 'insufficient_privilege';
     END IF;
   END IF;
   RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;

@@ -133,3 +133,19 @@ def test_places_of_one_service_do_not_share_a_key(house: World, tmp_path: Path) 
     settings = house.settings.model_copy(update={"exchange_key": house.settings.master_key})
     with pytest.raises(ValueError, match="hold the same master key"):
         open_store(settings, house.engine("api"))
+
+
+def test_a_file_whose_silo_was_taken_out_of_the_settings_is_neither_lost_nor_an_error_of_ours(house: World) -> None:
+    made = house.upload(form=PRIVATE, tenant="one").json()
+    path = f"/v1/files/{made['id']}"
+    with TestClient(create_app(house.settings.model_copy(update={"silos": {}}))) as client:
+        without = World(house.database, house.settings, client, house.keys)
+        assert without.get(path, "steward", tenant="one").json()["id"] == made["id"]
+        for refused in (
+            without.get(f"{path}/content", "steward", tenant="one"),
+            without.call("DELETE", path, "steward", "one"),
+        ):
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "place_not_served")
+            assert (refused.headers["x-should-retry"], "silos/" in refused.text) == ("false", False)
+        assert without.call("GET", "/v1/files", "steward", "one").status_code == 200
+    assert house.get(f"{path}/content", "steward", tenant="one").text.count("\n") == 400

@@ -147,3 +147,14 @@ def test_a_worker_does_not_start_with_another_ones_login(silos: Silos, login: st
         else:
             with pytest.raises(UnsafeLogin, match="TACIT_SILO is"):
                 require_silo_login(c, silo)
+
+
+def test_keys_in_the_exchange_are_of_who_takes_part_in_the_federated_job(silos: Silos) -> None:
+    """That those may is seen where three workers train one adapter."""
+    for by in PLACES:
+        for of in PLACES:
+            blob = f"exchange/{silos.running[of]['job']}/0/start.safetensors"
+            with silos.workers[by].connect() as c, pytest.raises(sa.exc.DBAPIError, match="is not for the login"):
+                c.execute(
+                    sa.text(r"INSERT INTO data_key (blob, wrapped, master) VALUES (:b, '\x00', 'm')"), {"b": blob}
+                )
