@@ -110,6 +110,7 @@ def test_while_a_budget_is_lost_nobody_new_is_taken_in(world: World) -> None:
     world.private_file()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "damage",
     [

@@ -105,6 +105,7 @@ def test_a_request_becomes_a_program(make_case, name, wish, base):
         case.program(batch_size=RECORDS + 1)
 
 
+@pytest.mark.sampled(20)
 @pytest.mark.parametrize(("name", "wish", "base"), CASES)
 def test_what_trains_is_about_what_was_said_and_the_same_at_every_attempt(make_case, name, wish, base):
     case = make_case(name, wish, base)

@@ -122,6 +122,7 @@ UNITS = [
 ]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("options", "unit"), UNITS)
 def test_a_unit_moves_each_step_s_sum_by_its_own_clipped_gradient_whatever_was_pruned(
     make_pruned, make_records, task, monkeypatch, options, unit

@@ -36,6 +36,7 @@ def test_no_fault_loses_a_job_or_charges_it_twice(
     assert row.injected >= INJECTIONS
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["broker emptied", "worker killed"])
 def test_a_sample_of_faults(

@@ -42,6 +42,7 @@ def test_a_crash_anywhere_leaves_the_ledger_sound(service: Service, capsys: pyte
     assert {row.scenario for row in rows} == set(SCENARIOS)
 
 
+@pytest.mark.verify
 def test_charging_after_the_noise_is_found(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
     """The sample itself can fail: a training that runs its steps before it asks for them loses charges."""
     service.noise_first = True
