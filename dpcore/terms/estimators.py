@@ -49,4 +49,24 @@ class Delta(StrictModel):
         return self.local_steps * self.batch_size
 
 
-Estimator = Annotated[FirstOrder | ZerothOrder | Delta, Field(discriminator="kind")]
+class Local(StrictModel):
+    """How far each drawn user moves the weights by training on its own records alone: one clipped vector a user
+    (McMahan et al. 2018, Algorithm 1). Its steps are not noised, and nothing of them is kept but that."""
+
+    kind: Literal["local"] = "local"
+    local_steps: int = Field(default=1, ge=1, le=10_000, description="of a user's training, in each round")
+    batch_size: int = Field(
+        default=16, ge=1, description="records of a local step at most; the next one takes the next"
+    )
+    learning_rate: float = Field(gt=0, description="of a user's training")
+    most_tokens: int = Field(
+        default=2**20, ge=1, description="of a user that are looked at: its first records that have room in them"
+    )
+
+    @property
+    def passes(self) -> int:
+        """Over each record of a draw, at most."""
+        return self.local_steps
+
+
+Estimator = Annotated[FirstOrder | ZerothOrder | Delta | Local, Field(discriminator="kind")]

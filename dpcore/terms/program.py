@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from dpcore.terms import accounting
-from dpcore.terms.estimators import Delta, Estimator, FirstOrder, ZerothOrder
+from dpcore.terms.estimators import Delta, Estimator, FirstOrder, Local, ZerothOrder
 from dpcore.terms.mechanisms import Mechanism
 from dpcore.terms.strict import Listed, StrictModel
 
@@ -69,6 +69,8 @@ class Phase(StrictModel):
         whole = self.mechanism.sample_rate == 1 and self.expected_batch == 1
         if isinstance(self.estimator, Delta) and not (whole and self.clipping == "flat"):
             raise ValueError("a delta is of the whole file, one of them, and clipped flat")
+        if isinstance(self.estimator, Local) and self.clipping not in ("flat", "adaptive"):
+            raise ValueError("what a user's own training moves is clipped as one vector: flat, or adaptive")
         return self
 
     def cost(self, orders: tuple[int, ...], steps: int | None = None) -> accounting.Curve:
@@ -89,6 +91,12 @@ class Program(StrictModel):
     max_length: int = Field(ge=2, description="tokens of a record after truncation, special tokens included")
     seed: int = Field(default=0, ge=0, lt=2**63, description="drives initialisation only, never sampling or noise")
     phases: Listed[tuple[Phase, ...]] = Field(min_length=1, max_length=8)
+
+    @model_validator(mode="after")
+    def _of_users(self) -> Self:
+        if self.unit != "user" and any(isinstance(phase.estimator, Local) for phase in self.phases):
+            raise ValueError("local training is of users")
+        return self
 
     @model_validator(mode="before")
     @classmethod

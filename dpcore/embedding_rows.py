@@ -1,0 +1,99 @@
+"""Some rows of a frozen embedding, and of the head that reads with the same or another table: what trains is a change
+of these rows alone, so that nothing else of the tables can move, and noise falls on nothing else.
+
+Which rows is public: by frequencies or a seed that owe nothing to the file (partial embedding updates,
+arXiv:2207.08988; how rows are chosen there could not be read). A row of the subset that no user's words touch is
+noised like any other. With tied tables one change serves both, and is clipped once.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from dpcore.engine.errors import NotTrainable
+
+
+def by_frequency(counts: Sequence[int], rows: int) -> np.ndarray:
+    """The rows of the most frequent tokens, of ties those with lower numbers: int64 [rows], ascending. counts: of each
+    token, from a public text. Raises ValueError for more rows than there are, or none."""
+    return _required(np.sort(np.argsort(-np.asarray(counts), kind="stable")[:rows]), rows, len(counts))
+
+
+def by_seed(vocabulary: int, rows: int, seed: int) -> np.ndarray:
+    """Rows that a public seed draws: int64 [rows], ascending. Raises ValueError for more than there are, or none."""
+    drawn = np.random.default_rng(seed).permutation(vocabulary)[:rows]
+    return _required(np.sort(drawn), rows, vocabulary)
+
+
+def _required(chosen: np.ndarray, rows: int, vocabulary: int) -> np.ndarray:
+    if not 1 <= rows <= vocabulary:
+        raise ValueError(f"the vocabulary has {vocabulary} rows; {rows} of them cannot train")
+    return chosen.astype(np.int64)
+
+
+class TrainedRows(nn.Module):
+    """A table and the change of some of its rows, as an embedding."""
+
+    def __init__(self, table: nn.Embedding, chosen: np.ndarray) -> None:
+        super().__init__()
+        self.table = table
+        self.change = nn.Parameter(torch.zeros(len(chosen), table.embedding_dim).to(table.weight))
+        place = torch.full((table.num_embeddings,), len(chosen), device=table.weight.device)
+        place[torch.from_numpy(chosen)] = torch.arange(len(chosen), device=place.device)
+        self.register_buffer("place", place, persistent=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Of tokens [...]: vectors [..., width]."""
+        extended = torch.cat([self.change, self.change.new_zeros(1, self.change.shape[1])])
+        found: Tensor = self.table(ids) + extended[self.get_buffer("place")[ids]]
+        return found
+
+
+class TrainedHead(nn.Module):
+    """A head and the change of some of its rows."""
+
+    def __init__(self, head: nn.Linear, chosen: np.ndarray, change: nn.Parameter | None) -> None:
+        """change: the embedding's own, where the two are one table."""
+        super().__init__()
+        self.head = head
+        self.change = (
+            nn.Parameter(torch.zeros(len(chosen), head.in_features).to(head.weight)) if change is None else change
+        )
+        self.register_buffer("chosen", torch.from_numpy(chosen).to(head.weight.device), persistent=False)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Of states [..., width]: scores [..., vocabulary]. No second table is made."""
+        scores: Tensor = self.head(states)
+        return scores.index_add(-1, self.get_buffer("chosen"), states @ self.change.T)
+
+
+def attach(model: PreTrainedModel, chosen: np.ndarray) -> None:
+    """Let the change of these rows train, in the embedding and in the head of a language model; both tables are frozen.
+    Raises NotTrainable for a model whose tables are of another kind."""
+    table, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if type(table) is not nn.Embedding or type(head) is not nn.Linear or head.out_features != table.num_embeddings:
+        raise NotTrainable("the model's embedding or head is no plain table of its vocabulary")
+    if table.max_norm is not None:
+        raise NotTrainable("the embedding changes its rows by itself (max_norm)")
+    tied = head.weight is table.weight
+    for parameter in (*table.parameters(), *head.parameters()):
+        parameter.requires_grad_(False)
+    rows = TrainedRows(table, chosen)
+    model.set_input_embeddings(rows)
+    model.set_output_embeddings(TrainedHead(head, chosen, rows.change if tied else None))
+
+
+def merge(model: PreTrainedModel) -> None:
+    """Put the changes into the tables, which take their old places: a stock model."""
+    rows, changed = model.get_input_embeddings(), model.get_output_embeddings()
+    assert isinstance(rows, TrainedRows)
+    assert isinstance(changed, TrainedHead)
+    with torch.no_grad():
+        rows.table.weight.index_add_(0, changed.get_buffer("chosen"), rows.change.to(rows.table.weight))
+        if changed.change is not rows.change:
+            changed.head.weight.index_add_(0, changed.get_buffer("chosen"), changed.change.to(changed.head.weight))
+    model.set_input_embeddings(rows.table)
+    model.set_output_embeddings(changed.head)

@@ -1,0 +1,144 @@
+"""How far each drawn user moves the weights by training on its own records alone, clipped as one vector and added up.
+
+Guarantee: every user begins at the same weights and buffers, which are back before the next one begins and before
+anything else can read them, also when it is stopped or fails; so that a user that leaves takes its own clipped vector
+with it, and moves nobody else's. Its steps are plain descent, whose state does not outlive them.
+
+Edge cases: a user whose training ends in a NaN or an infinity adds nothing; one without a record that has room in
+`most_tokens` adds nothing either.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dpcore.engine.errors import NotTrainable
+from dpcore.engine.rehearsal import evaluating
+from dpcore.estimators import Setting
+from dpcore.machine.micro_batches import Stopped
+from dpcore.mechanism.clipping import ClippedSum
+from dpcore.mechanism.keystream import Keystream
+from dpcore.mechanism.sampling import Owners
+from dpcore.terms.estimators import Local as LocalTerms
+
+_UP = 1 + 1e-12
+"""The norm of float64 numbers is off by less."""
+
+
+class Local:
+    """An `Estimator` of users."""
+
+    def __init__(self, setting: Setting) -> None:
+        assert isinstance(setting.phase.estimator, LocalTerms)
+        assert setting.owners is not None, "local training is of users"
+        self._setting, self._terms = setting, setting.phase.estimator
+        self._owners = Owners(setting.owners)
+        self.units = len(self._owners)
+        self.parameters: Mapping[str, nn.Parameter] = {
+            name: p for name, p in setting.model.named_parameters() if p.requires_grad
+        }
+        first = next(iter(self.parameters.values()))
+        self.dtype, self._device = torch.promote_types(first.dtype, torch.float32), first.device
+        self._lengths = np.asarray(setting.records.lengths)
+
+    def rehearse(self) -> None:
+        """A public user of two records, on the public weights. Raises NotTrainable."""
+        task = self._setting.task
+        moved = self._moved(task.mixed(2, task.max_length), np.arange(2))
+        if not moved.isfinite().all():
+            raise NotTrainable("training on public records ends in numbers that are not finite: take a lower rate")
+
+    def enter(self) -> None:
+        """Nothing of the model is this estimator's own."""
+
+    def sum(self, drawn: np.ndarray, clip_norm: float, directions: Callable[[], Keystream]) -> ClippedSum:
+        """Of the drawn users' vectors; there are no directions."""
+        phase = self._setting.phase
+        total = ClippedSum.zero(
+            sum(p.numel() for p in self.parameters.values()),
+            clip_norm=clip_norm,
+            clipping=phase.clipping,
+            expected_batch=phase.expected_batch,
+            device=self._device,
+        )
+        for user in drawn:
+            if self._setting.should_stop():
+                raise Stopped
+            total.add(_Vector(self._moved(self._setting.records, self._looked_at(self._owners.records(user)))))
+        return total
+
+    def gradients(self, mean: Tensor) -> Iterator[Mapping[str, Tensor]]:
+        """The noised mean, turned: descent goes where users went."""
+        parts = torch.split(-mean, [p.numel() for p in self.parameters.values()])
+        named = zip(self.parameters.items(), parts, strict=True)
+        yield {name: part.view(p.shape) for (name, p), part in named}
+
+    def leave(self) -> None:
+        """Nothing is kept."""
+
+    def _looked_at(self, records: np.ndarray) -> np.ndarray:
+        """The first records of a user that have room in its bound."""
+        return records[np.cumsum(self._lengths[records]) <= self._terms.most_tokens]
+
+    def _moved(self, records: Any, indices: np.ndarray) -> Tensor:
+        """What a user's training moves: float64 [P]. The weights are as they were."""
+        setting, terms = self._setting, self._terms
+        with self._as_before() as before, evaluating(setting.model):
+            for step in range(terms.local_steps if len(indices) else 0):
+                now = indices.take(range(step * terms.batch_size, (step + 1) * terms.batch_size), mode="wrap")
+                now = now[: len(indices)]
+                length = int(np.asarray(records.lengths)[now].max())
+                with torch.enable_grad():
+                    loss = setting.task.losses(setting.model, records, now, length).mean()
+                    found = torch.autograd.grad(loss, list(self.parameters.values()), allow_unused=True)
+                with torch.no_grad():
+                    for parameter, gradient in zip(self.parameters.values(), found, strict=True):
+                        if gradient is not None:
+                            parameter.sub_(gradient, alpha=terms.learning_rate)
+            moved = [(p.detach().double() - before[name]).flatten() for name, p in self.parameters.items()]
+        return torch.cat(moved)
+
+    @contextmanager
+    def _as_before(self) -> Iterator[Mapping[str, Tensor]]:
+        """Weights that train, and all buffers, are put back in the end; the former are handed in."""
+        buffers = {name: b.detach().clone() for name, b in self._setting.model.named_buffers()}
+        before = {name: p.detach().clone() for name, p in self.parameters.items()}
+        try:
+            yield before
+        finally:
+            with torch.no_grad():
+                for name, p in self.parameters.items():
+                    p.copy_(before[name])
+                for name, b in self._setting.model.named_buffers():
+                    b.copy_(buffers[name])
+
+
+@dataclass(frozen=True)
+class _Vector:
+    """One user's vector, as the clipped sum takes units: float64 [P]."""
+
+    value: Tensor
+
+    def norms(self) -> Tensor:
+        norm: Tensor = torch.linalg.vector_norm(self.value) * _UP
+        return norm.unsqueeze(0)
+
+    def add_weighted(self, value: Tensor, factors: Tensor) -> None:
+        if factors[0] > 0:  # 0 x NaN is NaN
+            value.add_(self.value * factors[0])
+
+    def norms_at(self, place: slice) -> Tensor:
+        norm: Tensor = torch.linalg.vector_norm(self.value[place]) * _UP
+        return norm.unsqueeze(0)
+
+    def add_weighted_at(self, place: slice, value: Tensor, factors: Tensor) -> None:
+        if factors[0] > 0:
+            value[place].add_(self.value[place] * factors[0])
+
+
+make = Local
