@@ -7,6 +7,7 @@ noised like any other. With tied tables one change serves both, and is clipped o
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -34,6 +35,18 @@ def _required(chosen: np.ndarray, rows: int, vocabulary: int) -> np.ndarray:
     return chosen.astype(np.int64)
 
 
+def _places(chosen: np.ndarray, table: Tensor) -> Tensor:
+    """Of each row of a table, where its change stands; behind the last one, where it has none."""
+    place = torch.full((len(table),), len(chosen), device=table.device)
+    place[torch.from_numpy(chosen)] = torch.arange(len(chosen), device=place.device)
+    return place
+
+
+def _changes(change: Tensor, place: Tensor, words: Tensor) -> Tensor:
+    """Of words [...], zero for those whose rows stay: [..., width]."""
+    return torch.cat([change, change.new_zeros(1, change.shape[1])])[place[words]]
+
+
 class TrainedRows(nn.Module):
     """A table and the change of some of its rows, as an embedding."""
 
@@ -41,14 +54,11 @@ class TrainedRows(nn.Module):
         super().__init__()
         self.table = table
         self.change = nn.Parameter(torch.zeros(len(chosen), table.embedding_dim).to(table.weight))
-        place = torch.full((table.num_embeddings,), len(chosen), device=table.weight.device)
-        place[torch.from_numpy(chosen)] = torch.arange(len(chosen), device=place.device)
-        self.register_buffer("place", place, persistent=False)
+        self.register_buffer("place", _places(chosen, table.weight), persistent=False)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Of tokens [...]: vectors [..., width]."""
-        extended = torch.cat([self.change, self.change.new_zeros(1, self.change.shape[1])])
-        found: Tensor = self.table(ids) + extended[self.get_buffer("place")[ids]]
+        found: Tensor = self.table(ids) + _changes(self.change, self.get_buffer("place"), ids)
         return found
 
 
@@ -63,11 +73,31 @@ class TrainedHead(nn.Module):
             nn.Parameter(torch.zeros(len(chosen), head.in_features).to(head.weight)) if change is None else change
         )
         self.register_buffer("chosen", torch.from_numpy(chosen).to(head.weight.device), persistent=False)
+        self.register_buffer("place", _places(chosen, head.weight), persistent=False)
 
     def forward(self, states: Tensor) -> Tensor:
         """Of states [..., width]: scores [..., vocabulary]. No second table is made."""
         scores: Tensor = self.head(states)
         return scores.index_add(-1, self.get_buffer("chosen"), states @ self.change.T)
+
+
+@dataclass(frozen=True)
+class HeadRows:
+    """Of some words: vectors [..., width], biases [...]."""
+
+    vectors: Tensor
+    biases: Tensor
+
+
+def rows_of(head: nn.Module, words: Tensor) -> HeadRows:
+    """What a head multiplies with and adds for these words, int64 [...], without the rest of its table."""
+    table = head.head if isinstance(head, TrainedHead) else head
+    assert isinstance(table, nn.Linear)
+    vectors = table.weight[words]
+    if isinstance(head, TrainedHead):
+        vectors = vectors + _changes(head.change, head.get_buffer("place"), words)
+    biases = vectors.new_zeros(words.shape) if table.bias is None else table.bias[words]
+    return HeadRows(vectors, biases)
 
 
 def attach(model: PreTrainedModel, chosen: np.ndarray) -> None:

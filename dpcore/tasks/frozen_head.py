@@ -20,7 +20,7 @@ def target_losses(model: nn.Module, run: Callable[..., Any], where: Tensor, targ
     """
     head = None if model in _CHANGING else _frozen(model)
     if head is not None:
-        reading = _Reading(head)
+        reading = Reading(head.out_features)
         head.forward = reading  # type: ignore[method-assign]
         try:
             output = run()
@@ -43,11 +43,11 @@ def _frozen(model: nn.Module) -> nn.Linear | None:
     return None if any(p.requires_grad for p in head.parameters()) else head
 
 
-class _Reading:
+class Reading:
     """Stands in for a head's forward pass: keeps what it reads, and gives logits without memory or meaning."""
 
-    def __init__(self, head: nn.Linear) -> None:
-        self._classes = head.out_features
+    def __init__(self, classes: int) -> None:
+        self._classes = classes
         self.read = self._stand_in = torch.empty(0)
 
     def __call__(self, input: Tensor) -> Tensor:

@@ -1,0 +1,66 @@
+"""Noise-contrastive estimation: a head that learns from its targets and a few words of a public distribution, so that
+its memory does not grow with the vocabulary (Gutmann and Hyvarinen 2012; Mnih and Teh 2012).
+
+Of a place whose head reads c and whose target is w, with k words w_j drawn from p:
+
+    -log sig(s(w, c) - log k p(w)) - sum_j log sig(-(s(w_j, c) - log k p(w_j)))
+
+The words are drawn from public probabilities alone, never from a batch, and are the same for all places of a call. The
+scores learn to be normalised by themselves.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from dpcore.embedding_rows import rows_of
+from dpcore.mechanism.keystream import Keystream
+from dpcore.tasks.frozen_head import Reading
+
+
+class Nce:
+    """A `dpcore.tasks.losses.Loss` of a causal language model."""
+
+    def __init__(self, probabilities: np.ndarray, negatives: int, stream: Keystream) -> None:
+        """probabilities: public, of each word, above zero for each that may be a target: float64 [vocabulary].
+        negatives: k. stream: what they are drawn by. Raises ValueError for what is no distribution, and for no
+        negatives or more than there are words."""
+        each = np.asarray(probabilities, dtype=np.float64)
+        if each.ndim != 1 or not (np.isfinite(each).all() and (each > 0).all()):
+            raise ValueError("every word needs a probability above zero")
+        if not 1 <= negatives <= len(each):
+            raise ValueError(f"there are {len(each)} words: {negatives} of them cannot be drawn beside each target")
+        self._ends = np.cumsum(each / each.sum())
+        self._log_each = torch.from_numpy(np.log(negatives * each / each.sum()))
+        self._negatives, self._stream = negatives, stream
+
+    def __call__(self, model: nn.Module, run: Callable[..., Any], where: Tensor, targets: Tensor) -> Tensor:
+        """Float32 or better [m, T], zero where nothing counts. Raises TypeError for a model that makes something else
+        of its head's output: what is learnt would not be what it says."""
+        head = model.get_output_embeddings()  # type: ignore[operator]
+        reading = Reading(len(self._ends))
+        head.forward = reading
+        try:
+            output = run()
+        finally:
+            del head.forward
+        if not reading.given(output.logits):
+            raise TypeError("the model changes its head's scores: it learns from all of them or not at all")
+        states, wanted = reading.read[where], targets[where]
+        drawn = self._drawn().to(states.device)
+        of_targets, of_drawn = rows_of(head, wanted), rows_of(head, drawn)
+        noise = self._log_each.to(states)
+        right = (states * of_targets.vectors).sum(-1) + of_targets.biases - noise[wanted]
+        wrong = states @ of_drawn.vectors.T + of_drawn.biases - noise[drawn]
+        each = -logsigmoid(right) - logsigmoid(-wrong).sum(-1)
+        return torch.zeros(where.shape, dtype=each.dtype, device=each.device).masked_scatter(where, each)
+
+    def _drawn(self) -> Tensor:
+        """Words: int64 [k]."""
+        uniform = self._stream.integers(self._negatives).astype(np.float64) / 2.0**64
+        places = np.searchsorted(self._ends, uniform, side="right").clip(max=len(self._ends) - 1)
+        return torch.from_numpy(places.astype(np.int64))
