@@ -16,6 +16,7 @@ SHARED = {
     "FirstOrder": "clipped gradients",
     "ZerothOrder": "clipped scalars of forward passes",
     "Delta": "how far local training moves the weights",
+    "Local": "how far each user's own training moves them",
     "Records": "what an estimator asks of a file's records, and the texts that answer it",
 }
 
