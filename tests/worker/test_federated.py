@@ -40,6 +40,7 @@ from worker import ends
 from worker.federated import silo as silo_module
 from worker.federated import waiting
 from worker.federated.silo import SiloTraining
+from worker.lease import Heartbeat
 from worker.reconciler import GAVE_UP, reconcile
 
 SECRET = "Erika Mustermann, diabetes"
@@ -232,7 +233,7 @@ def test_when_a_message_is_shown_does_not_tell_how_long_its_records_took(
         )
         monkeypatch.setattr(SiloTraining, "require_going", lambda self: None)
         training = SiloTraining.__new__(SiloTraining)
-        training.engine = quick.engine
+        training.engine, training.heartbeat = quick.engine, Heartbeat(quick.engine, work.Lease(job_id, 1), 60.0, 0.0)
         training._await_public_time(job_id, 0, 5.0)
         assert took + clock.now == pytest.approx(shown)
 
