@@ -17,9 +17,9 @@ from transformers import PreTrainedModel
 from dpcore.engine.errors import NotTrainable
 
 
-def by_frequency(counts: Sequence[int], rows: int) -> np.ndarray:
+def by_frequency(counts: Sequence[float] | np.ndarray, rows: int) -> np.ndarray:
     """The rows of the most frequent tokens, of ties those with lower numbers: int64 [rows], ascending. counts: of each
-    token, from a public text. Raises ValueError for more rows than there are, or none."""
+    token, from a public text, or noised. Raises ValueError for more rows than there are, or none."""
     return _required(np.sort(np.argsort(-np.asarray(counts), kind="stable")[:rows]), rows, len(counts))
 
 
@@ -114,6 +114,18 @@ def attach(model: PreTrainedModel, chosen: np.ndarray) -> None:
     rows = TrainedRows(table, chosen)
     model.set_input_embeddings(rows)
     model.set_output_embeddings(TrainedHead(head, chosen, rows.change if tied else None))
+
+
+def choose(model: PreTrainedModel, chosen: np.ndarray) -> None:
+    """Let the changes be of as many other rows, in the place of those so far: they must have no value yet, or one that
+    these rows had before."""
+    rows, head = model.get_input_embeddings(), model.get_output_embeddings()
+    assert isinstance(rows, TrainedRows)
+    assert isinstance(head, TrainedHead)
+    place = _places(chosen, rows.table.weight)
+    rows.get_buffer("place").copy_(place)
+    head.get_buffer("place").copy_(place)
+    head.get_buffer("chosen").copy_(torch.from_numpy(chosen))
 
 
 def merge(model: PreTrainedModel) -> None:

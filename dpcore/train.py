@@ -90,6 +90,8 @@ class PhaseRun:
             begin(self._kept)
             self._follow()
         checkpoints.restore(saved, self._touched, self._parameters, self._optimiser, self._averages)
+        if not self._kept:
+            begin(self._kept)  # the weights of earlier phases are back, by which a method may choose what trains
         self.step, self._clip_norm, self._paid = saved.step, saved.clip_norm, saved.paid
 
     def go_on(

@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import sqlalchemy as sa
 import torch
 
@@ -29,9 +30,10 @@ from dpcore.methods import get_trainer
 from dpcore.models import build_model, load_tokenizer
 from dpcore.run import run
 from dpcore.tasks import make_task
+from dpcore.terms.estimators import Local
 from dpcore.terms.facts import read_facts
 from dpcore.terms.methods import get_method
-from dpcore.terms.program import Program
+from dpcore.terms.program import Program, of_users
 from dpcore.terms.tasks import CAUSAL_LM, TaskKind
 from worker.build import pick_device
 from worker.log import log
@@ -150,6 +152,7 @@ def measure(
         authorise=watch.authorise,
         save=watch.save,
         should_stop=lambda: False,
+        owners=_owners(program, records),
     )
     return Measured(
         method=method,
@@ -174,7 +177,19 @@ def _usual(folder: Path, method: str, task: TaskKind, max_length: int, records: 
     request = spec.Request.model_validate(asked["numbers"] | {"batch_size": records})
     numbers = spec.resolve(request, options, task=task, declared_size=records, epsilon=1.0, facts=read_facts(folder))
     phases = spec.phases(options, numbers, declared_size=records)
-    return Program(method=method, options=options.model_dump(mode="json"), max_length=max_length, phases=phases)
+    return Program(
+        method=method,
+        options=options.model_dump(mode="json"),
+        unit="user" if of_users(phases) else "record",
+        max_length=max_length,
+        phases=phases,
+    )
+
+
+def _owners(program: Program, records: int) -> np.ndarray | None:
+    """Made-up users, each with as many records as one looks at in a step, where the unit is the user."""
+    each = [p.estimator.records_each for p in program.phases if isinstance(p.estimator, Local)]
+    return np.arange(records) // max(each) if each else None
 
 
 def device_name(device: str) -> str:

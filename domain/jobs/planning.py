@@ -12,7 +12,7 @@ from domain.models.allow_list import BaseModelFacts
 from dpcore.terms import accounting
 from dpcore.terms.errors import FieldError
 from dpcore.terms.methods import DEFAULT_METHOD, UnknownMethod, get_method
-from dpcore.terms.program import Program, parts, scaled
+from dpcore.terms.program import Program, of_users, parts, scaled
 from dpcore.terms.strict import expected
 from dpcore.terms.tasks import TaskKind
 from ledger.budgets import Balance
@@ -92,6 +92,13 @@ def draft(
     except FieldError as error:
         raise Invalid(str(error), code="invalid_request", param=f"method.{method}.{error.field}") from None
     phases = spec.phases(wanted, resolved, declared_size=size)
+    if of_users(phases) and budget.unit != "user":
+        raise Invalid(
+            f"the method {name} protects users, each with all of its records, and the budget of this file protects "
+            f"single {budget.unit}s; use a file under a budget whose unit is user",
+            code="unsupported_unit",
+            param="method.type",
+        )
     phases = scaled(phases, _noise(target, share, budget, parts(phases)))
     max_length = min(dataset.max_length, model.facts.max_positions)
     chosen = {**wanted.model_dump(mode="json"), "hyperparameters": resolved.model_dump(mode="json")}

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 
 from domain.kit.tables import model_profile, model_trial
 from domain.models.allow_list import BaseModelFacts
+from dpcore.terms.estimators import Local
 from dpcore.terms.facts import ModelFacts
 from dpcore.terms.layers import Shrinking
 from dpcore.terms.methods import get_method
@@ -179,7 +180,8 @@ def seconds(program: Program, profiles: Sequence[Profile], facts: ModelFacts, au
     total = 0.0
     done = authorised or [0] * len(program.phases)
     for phase, profile, steps in zip(program.phases, profiles, done, strict=True):
-        tokens = phase.expected_batch * program.max_length * phase.estimator.passes
+        each = phase.estimator.records_each if isinstance(phase.estimator, Local) else 1
+        tokens = phase.expected_batch * each * program.max_length * phase.estimator.passes
         total += _whole_steps(program, facts, phase.steps, steps) * tokens / profile.tokens_per_second
     return total
 

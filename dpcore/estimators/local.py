@@ -10,8 +10,7 @@ Edge cases: a user whose training ends in a NaN or an infinity adds nothing; one
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,13 +20,21 @@ from dpcore.engine.errors import NotTrainable
 from dpcore.engine.rehearsal import evaluating
 from dpcore.estimators import Setting
 from dpcore.machine.micro_batches import Stopped
-from dpcore.mechanism.clipping import ClippedSum
+from dpcore.mechanism.clipping import ClippedSum, OneVector
 from dpcore.mechanism.keystream import Keystream
-from dpcore.mechanism.sampling import Owners
+from dpcore.mechanism.sampling import Owners, first_within
+from dpcore.rehearse import OfTokens
 from dpcore.terms.estimators import Local as LocalTerms
 
-_UP = 1 + 1e-12
-"""The norm of float64 numbers is off by less."""
+@runtime_checkable
+class Drawing(Protocol):
+    """A task that draws for its losses, by public randomness alone."""
+
+    def begin_round(self, stream: Keystream) -> None:
+        """What all users of a round draw by."""
+
+    def begin_user(self) -> None:
+        """Every user meets the same draws from the first on, so that nobody's depend on who else is there."""
 
 
 class Local:
@@ -47,18 +54,28 @@ class Local:
         self._lengths = np.asarray(setting.records.lengths)
 
     def rehearse(self) -> None:
-        """A public user of two records, on the public weights. Raises NotTrainable."""
-        task = self._setting.task
-        moved = self._moved(task.mixed(2, task.max_length), np.arange(2))
-        if not moved.isfinite().all():
-            raise NotTrainable("training on public records ends in numbers that are not finite: take a lower rate")
+        """A public user with a whole local batch of the longest records, and one with some of each length, on the
+        public weights. Raises NotTrainable."""
+        task, terms = self._setting.task, self._terms
+        if isinstance(task, OfTokens):
+            task.require_fit(self._setting.model)
+        if isinstance(task, Drawing):
+            task.begin_round(Keystream(bytes(32)))
+        for made in (task.synthetic, task.mixed):
+            moved = self._moved(made(terms.batch_size, task.max_length), np.arange(terms.batch_size))
+            if not moved.isfinite().all():
+                raise NotTrainable(
+                    "training on public records ends in numbers that are not finite: take a lower learning rate"
+                )
 
     def enter(self) -> None:
         """Nothing of the model is this estimator's own."""
 
     def sum(self, drawn: np.ndarray, clip_norm: float, directions: Callable[[], Keystream]) -> ClippedSum:
-        """Of the drawn users' vectors; there are no directions."""
-        phase = self._setting.phase
+        """Of the drawn users' vectors; a task that draws does so by the stream of directions, which there are none of."""
+        phase, task = self._setting.phase, self._setting.task
+        if isinstance(task, Drawing):
+            task.begin_round(directions())
         total = ClippedSum.zero(
             sum(p.numel() for p in self.parameters.values()),
             clip_norm=clip_norm,
@@ -69,7 +86,8 @@ class Local:
         for user in drawn:
             if self._setting.should_stop():
                 raise Stopped
-            total.add(_Vector(self._moved(self._setting.records, self._looked_at(self._owners.records(user)))))
+            records = first_within(self._owners.records(user), self._lengths, self._terms.most_tokens)
+            total.add(OneVector(self._moved(self._setting.records, records)))
         return total
 
     def gradients(self, mean: Tensor) -> Iterator[Mapping[str, Tensor]]:
@@ -81,13 +99,11 @@ class Local:
     def leave(self) -> None:
         """Nothing is kept."""
 
-    def _looked_at(self, records: np.ndarray) -> np.ndarray:
-        """The first records of a user that have room in its bound."""
-        return records[np.cumsum(self._lengths[records]) <= self._terms.most_tokens]
-
     def _moved(self, records: Any, indices: np.ndarray) -> Tensor:
         """What a user's training moves: float64 [P]. The weights are as they were."""
         setting, terms = self._setting, self._terms
+        if isinstance(setting.task, Drawing):
+            setting.task.begin_user()
         with self._as_before() as before, evaluating(setting.model):
             for step in range(terms.local_steps if len(indices) else 0):
                 now = indices.take(range(step * terms.batch_size, (step + 1) * terms.batch_size), mode="wrap")
@@ -116,29 +132,6 @@ class Local:
                     p.copy_(before[name])
                 for name, b in self._setting.model.named_buffers():
                     b.copy_(buffers[name])
-
-
-@dataclass(frozen=True)
-class _Vector:
-    """One user's vector, as the clipped sum takes units: float64 [P]."""
-
-    value: Tensor
-
-    def norms(self) -> Tensor:
-        norm: Tensor = torch.linalg.vector_norm(self.value) * _UP
-        return norm.unsqueeze(0)
-
-    def add_weighted(self, value: Tensor, factors: Tensor) -> None:
-        if factors[0] > 0:  # 0 x NaN is NaN
-            value.add_(self.value * factors[0])
-
-    def norms_at(self, place: slice) -> Tensor:
-        norm: Tensor = torch.linalg.vector_norm(self.value[place]) * _UP
-        return norm.unsqueeze(0)
-
-    def add_weighted_at(self, place: slice, value: Tensor, factors: Tensor) -> None:
-        if factors[0] > 0:
-            value[place].add_(self.value[place] * factors[0])
 
 
 make = Local

@@ -62,6 +62,35 @@ class UnitGradients(Protocol):
         """The same sum for one parameter alone, added to its place in `value`, float64 [P]."""
 
 
+_UP = 1 + 1e-12
+"""The norm of float64 numbers is off by less."""
+
+
+@dataclass(frozen=True)
+class OneVector:
+    """What one unit adds, as `UnitGradients` of it alone: float64 [P]."""
+
+    value: torch.Tensor
+
+    def norms(self) -> torch.Tensor:
+        """[1]."""
+        return self.norms_at(slice(None))
+
+    def add_weighted(self, value: torch.Tensor, factors: torch.Tensor) -> None:
+        """By one factor [1]; zero adds nothing."""
+        self.add_weighted_at(slice(None), value, factors)
+
+    def norms_at(self, place: slice) -> torch.Tensor:
+        """Of a part: [1]."""
+        norm: torch.Tensor = torch.linalg.vector_norm(self.value[place]) * _UP
+        return norm.unsqueeze(0)
+
+    def add_weighted_at(self, place: slice, value: torch.Tensor, factors: torch.Tensor) -> None:
+        """Of a part."""
+        if factors[0] > 0:  # 0 x NaN is NaN
+            value[place].add_(self.value[place] * factors[0])
+
+
 @dataclass(frozen=True)
 class ClippedSum(BoundedSum):
     """Sum of clipped gradients over the units of a draw: `value` float64 [P], changed in place by `add`.

@@ -32,6 +32,12 @@ class Owners:
         return users
 
 
+def first_within(records: np.ndarray, lengths: np.ndarray, most: int) -> np.ndarray:
+    """The first of a user's records that have room in a bound on their lengths together: int64 [k]. By the user's own
+    records alone; lengths: of all records."""
+    return records[np.cumsum(lengths[records]) <= most]
+
+
 def poisson(stream: Keystream, population: int, rate: float) -> np.ndarray:
     """Indices of the units in one draw, ascending: int64 [k], k from 0 to `population`.
 

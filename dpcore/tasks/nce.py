@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from dpcore.embedding_rows import rows_of
+from dpcore.engine.errors import NotTrainable
 from dpcore.mechanism.keystream import Keystream
 from dpcore.tasks.frozen_head import Reading
 
@@ -25,10 +26,13 @@ from dpcore.tasks.frozen_head import Reading
 class Nce:
     """A `dpcore.tasks.losses.Loss` of a causal language model."""
 
-    def __init__(self, probabilities: np.ndarray, negatives: int, stream: Keystream) -> None:
+    def __init__(
+        self, probabilities: np.ndarray, negatives: int, stream: Keystream, *, normaliser: float = 0.0
+    ) -> None:
         """probabilities: public, of each word, above zero for each that may be a target: float64 [vocabulary].
-        negatives: k. stream: what they are drawn by. Raises ValueError for what is no distribution, and for no
-        negatives or more than there are words."""
+        negatives: k. stream: what they are drawn by. normaliser: what a public model's scores exceed normalised ones
+        by, so that a model that learnt from all words need not learn it. Raises ValueError for what is no distribution,
+        and for no negatives or more than there are words."""
         each = np.asarray(probabilities, dtype=np.float64)
         if each.ndim != 1 or not (np.isfinite(each).all() and (each > 0).all()):
             raise ValueError("every word needs a probability above zero")
@@ -36,11 +40,13 @@ class Nce:
             raise ValueError(f"there are {len(each)} words: {negatives} of them cannot be drawn beside each target")
         self._ends = np.cumsum(each / each.sum())
         self._log_each = torch.from_numpy(np.log(negatives * each / each.sum()))
-        self._negatives, self._stream = negatives, stream
+        self._negatives, self._normaliser = negatives, normaliser
+        self.stream = stream
+        """What the next words are drawn by."""
 
     def __call__(self, model: nn.Module, run: Callable[..., Any], where: Tensor, targets: Tensor) -> Tensor:
-        """Float32 or better [m, T], zero where nothing counts. Raises TypeError for a model that makes something else
-        of its head's output: what is learnt would not be what it says."""
+        """Float32 or better [m, T], zero where nothing counts. Raises NotTrainable for a model that makes something
+        else of its head's output: what is learnt would not be what it says."""
         head = model.get_output_embeddings()  # type: ignore[operator]
         reading = Reading(len(self._ends))
         head.forward = reading
@@ -49,11 +55,11 @@ class Nce:
         finally:
             del head.forward
         if not reading.given(output.logits):
-            raise TypeError("the model changes its head's scores: it learns from all of them or not at all")
+            raise NotTrainable("the model changes its head's scores, and learns from all words or not at all: no nce")
         states, wanted = reading.read[where], targets[where]
         drawn = self._drawn().to(states.device)
         of_targets, of_drawn = rows_of(head, wanted), rows_of(head, drawn)
-        noise = self._log_each.to(states)
+        noise = self._log_each.to(states) + self._normaliser
         right = (states * of_targets.vectors).sum(-1) + of_targets.biases - noise[wanted]
         wrong = states @ of_drawn.vectors.T + of_drawn.biases - noise[drawn]
         each = -logsigmoid(right) - logsigmoid(-wrong).sum(-1)
@@ -61,6 +67,6 @@ class Nce:
 
     def _drawn(self) -> Tensor:
         """Words: int64 [k]."""
-        uniform = self._stream.integers(self._negatives).astype(np.float64) / 2.0**64
+        uniform = self.stream.integers(self._negatives).astype(np.float64) / 2.0**64
         places = np.searchsorted(self._ends, uniform, side="right").clip(max=len(self._ends) - 1)
         return torch.from_numpy(places.astype(np.int64))

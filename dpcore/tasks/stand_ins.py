@@ -8,6 +8,7 @@ import numpy as np
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from dpcore.embedding_rows import TrainedRows
 from dpcore.engine.errors import OutsideTable
 from dpcore.tasks.records import Records
 
@@ -68,6 +69,8 @@ class StandIns:
             table = None if find is None else find()
         except NotImplementedError:
             table = None
+        if isinstance(table, TrainedRows):
+            table = table.table
         if not isinstance(table, nn.Embedding):
             return
         rows = table.num_embeddings

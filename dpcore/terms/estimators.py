@@ -65,8 +65,31 @@ class Local(StrictModel):
 
     @property
     def passes(self) -> int:
-        """Over each record of a draw, at most."""
+        """Over each record of a local step."""
         return self.local_steps
 
+    @property
+    def records_each(self) -> int:
+        """Of a user that a pass looks at, at most."""
+        return self.batch_size
 
-Estimator = Annotated[FirstOrder | ZerothOrder | Delta | Local, Field(discriminator="kind")]
+
+class Histogram(StrictModel):
+    """How often each token of the vocabulary stands in a user's records, clipped as one vector; no model has a part in
+    it. What trains is a count of each token, whose step is the noised one."""
+
+    kind: Literal["histogram"] = "histogram"
+    most_tokens: int = Field(
+        default=2**20, ge=1, description="of a user that are counted: its first records that have room in them"
+    )
+
+    @property
+    def passes(self) -> int:
+        """The model is not run."""
+        return 0
+
+
+Estimator = Annotated[FirstOrder | ZerothOrder | Delta | Local | Histogram, Field(discriminator="kind")]
+
+OF_USERS = (Local, Histogram)
+"""Estimators that need to know whose a record is."""

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from dpcore.terms import accounting
-from dpcore.terms.estimators import Delta, Estimator, FirstOrder, Local, ZerothOrder
+from dpcore.terms.estimators import OF_USERS, Delta, Estimator, FirstOrder, Histogram, Local, ZerothOrder
 from dpcore.terms.mechanisms import Mechanism
 from dpcore.terms.strict import Listed, StrictModel
 
@@ -71,6 +71,8 @@ class Phase(StrictModel):
             raise ValueError("a delta is of the whole file, one of them, and clipped flat")
         if isinstance(self.estimator, Local) and self.clipping not in ("flat", "adaptive"):
             raise ValueError("what a user's own training moves is clipped as one vector: flat, or adaptive")
+        if isinstance(self.estimator, Histogram) and self.clipping not in ("flat", "automatic"):
+            raise ValueError("a user's counts of words are clipped as one vector, to a norm that stays")
         return self
 
     def cost(self, orders: tuple[int, ...], steps: int | None = None) -> accounting.Curve:
@@ -94,7 +96,7 @@ class Program(StrictModel):
 
     @model_validator(mode="after")
     def _of_users(self) -> Self:
-        if self.unit != "user" and any(isinstance(phase.estimator, Local) for phase in self.phases):
+        if self.unit != "user" and of_users(self.phases):
             raise ValueError("local training is of users")
         return self
 
@@ -128,6 +130,11 @@ class Program(StrictModel):
     def cost(self, orders: tuple[int, ...]) -> accounting.Curve:
         """Of all phases, at each order, in units of 1e-12 nat."""
         return accounting.total([phase.cost(orders) for phase in self.phases])
+
+
+def of_users(phases: Sequence[Phase]) -> bool:
+    """Whether some phase needs to know whose each record is: its unit can only be the user."""
+    return any(isinstance(phase.estimator, OF_USERS) for phase in phases)
 
 
 def parts(phases: Sequence[Phase]) -> tuple[accounting.Part, ...]:

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +13,7 @@ from dpcore.run import Outcome
 from dpcore.tasks import make_task
 from dpcore.terms.facts import read_facts
 from dpcore.terms.methods import get_method, method_names
-from dpcore.terms.program import Program, scaled
+from dpcore.terms.program import Program, of_users, scaled
 
 from .conftest import LABELS, MAX_LENGTH, WORDS, takes_steps
 from .test_train import Host
@@ -23,6 +24,10 @@ MORE = {
     "lora": [{"r": 2, "target_modules": "all-linear"}],
     "distill": [{"teacher_trains": "full", "student_layers": [1], "temperature": 2.0}],
     "federated-lora": [{"rounds": 7, "factors": "both"}],
+    "federated-lm": [
+        {"chosen_by": "private", "rows": 9, "loss": "nce", "negatives": 5},
+        {"rows": "all", "blocks": "all", "server": "fedavg"},
+    ],
 }
 """Options under which a method trains something else, or in more phases, than by default."""
 WISHES = [(name, options) for name in method_names() for options in ({}, *MORE.get(name, []))]
@@ -30,7 +35,7 @@ CASES = [
     (name, wish, base)
     for name, wish in WISHES
     for base in ("bert", "gpt2-lm", "llama-lm")
-    if (name, base) != ("bitfit", "llama-lm")  # it has no biases
+    if (name, base) not in (("bitfit", "llama-lm"), ("federated-lm", "bert"))  # no biases; it writes
 ]
 RECORDS = 24
 
@@ -58,6 +63,7 @@ class Case:
         return Program(
             method=self.name,
             options=self.options.model_dump(mode="json"),
+            unit="user" if of_users(phases) else "record",
             max_length=MAX_LENGTH,
             phases=scaled(phases, 0.75),
         )
@@ -139,6 +145,7 @@ def test_what_it_trained_leaves_and_gives_the_same_logits(make_case, tmp_path, n
         "begin": partial(case.trainer.begin, task=case.task),
         "learns": case.trainer.learns,
         "between": case.trainer.between,
+        "owners": np.arange(RECORDS) if program.unit == "user" else None,
     }
     assert Host().run(model, task, records, program, **methods) == Outcome(program.steps, "finished")
     assert any(not torch.equal(before[n], p) for n, p in model.named_parameters())

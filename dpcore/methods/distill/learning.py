@@ -3,38 +3,30 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dpcore.methods.distill.pair import Scores, TeacherAndStudent
+from dpcore.tasks.other_loss import OtherLoss
 from dpcore.terms.memory import SCORES_AT_ONCE
 
 
-class Distilling:
+class Distilling(OtherLoss):
     """A task whose losses hold a teacher's answers to the very records. A record's loss depends on that record alone,
     as its teacher's answer does; a language model's is the mean over the record's own targets."""
 
     def __init__(self, task: Any, pair: TeacherAndStudent) -> None:
-        self._task, self._temperature, self._mixing = task, pair.temperature, pair.mixing
-        self.max_length: int = task.max_length
-        self.synthetic, self.mixed = task.synthetic, task.mixed
+        super().__init__(task, self._distilled)
+        self._temperature, self._mixing = pair.temperature, pair.mixing
 
-    @property
-    def shortest(self) -> int:
-        """Fewest tokens of a record."""
-        return self._task.shortest  # type: ignore[no-any-return]
-
-    def require_fit(self, pair: TeacherAndStudent) -> None:
+    def require_fit(self, model: nn.Module) -> None:
         """Raises what the task raises, of either model."""
-        self._task.require_fit(pair.student)
-        self._task.require_fit(pair.teacher)
+        assert isinstance(model, TeacherAndStudent)
+        super().require_fit(model.student)
+        assert model.teacher is not None
+        super().require_fit(model.teacher)
 
-    def losses(self, pair: nn.Module, records: Any, indices: np.ndarray, length: int) -> Tensor:
-        """One for each record: float [m]."""
-        return self._task.losses(pair, records, indices, length, loss=self._loss)  # type: ignore[no-any-return]
-
-    def _loss(self, pair: nn.Module, run: Callable[..., Any], where: Tensor, targets: Tensor) -> Tensor:
+    def _distilled(self, pair: nn.Module, run: Callable[..., Any], where: Tensor, targets: Tensor) -> Tensor:
         scores: Scores = run(beside=True)
         each = distilled(
             scores.logits.flatten(0, -2),
