@@ -17,6 +17,7 @@ SHARED = {
     "ZerothOrder": "clipped scalars of forward passes",
     "Delta": "how far local training moves the weights",
     "Local": "how far each user's own training moves them",
+    "Histogram": "how often each token stands in users' records",
     "Records": "what an estimator asks of a file's records, and the texts that answer it",
 }
 

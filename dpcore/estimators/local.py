@@ -26,6 +26,7 @@ from dpcore.mechanism.sampling import Owners, first_within
 from dpcore.rehearse import OfTokens
 from dpcore.terms.estimators import Local as LocalTerms
 
+
 @runtime_checkable
 class Drawing(Protocol):
     """A task that draws for its losses, by public randomness alone."""
@@ -72,7 +73,7 @@ class Local:
         """Nothing of the model is this estimator's own."""
 
     def sum(self, drawn: np.ndarray, clip_norm: float, directions: Callable[[], Keystream]) -> ClippedSum:
-        """Of the drawn users' vectors; a task that draws does so by the stream of directions, which there are none of."""
+        """Of the drawn users' vectors. There are no directions: their stream is for a task that draws."""
         phase, task = self._setting.phase, self._setting.task
         if isinstance(task, Drawing):
             task.begin_round(directions())

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dpcore import embedding_rows
-from dpcore.embedding_rows import TrainedRows
 from dpcore.export import About, export_whole
 from dpcore.export import load_whole as load
 from dpcore.mechanism.keystream import Keystream
@@ -56,7 +55,7 @@ class OverUsers(nn.Module):
     @property
     def base(self) -> PreTrainedModel:
         """Without an adapter around it."""
-        return self.inner.get_base_model() if isinstance(self.inner, PeftModel) else self.inner  # type: ignore[return-value]
+        return self.inner.get_base_model() if isinstance(self.inner, PeftModel) else self.inner
 
     @property
     def config(self) -> Any:
@@ -102,7 +101,7 @@ def attach(model: PreTrainedModel, options: Mapping[str, Any], *, task: TaskKind
     """
     wanted = Options.model_validate(options)
     table = model.get_input_embeddings()
-    vocabulary = int(table.weight.shape[0])  # type: ignore[union-attr]
+    vocabulary = int(table.weight.shape[0])
     likely, rows = probabilities(Path(model.name_or_path), vocabulary), wanted.rows_of(vocabulary)
     chosen = (
         embedding_rows.by_seed(vocabulary, rows, seed)
@@ -143,6 +142,6 @@ def _normaliser(model: Any, task: Any) -> float:
 def export(model: Any, folder: str | Path, about: About, *, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
     """A whole model: the rows' changes are in its tables, and an adapter in its weights."""
     if isinstance(model.inner, PeftModel):
-        model.inner = model.inner.merge_and_unload()  # type: ignore[operator]
+        model.inner = model.inner.merge_and_unload()
     embedding_rows.merge(model.inner)
     export_whole(model.inner, folder, about, tokenizer=tokenizer)

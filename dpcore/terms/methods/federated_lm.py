@@ -114,8 +114,8 @@ class Request(shared.Request):
     clip_norm: float = Field(
         default=0.5, ge=1e-6, le=1e6, description="of what one user's training moves, all that trains together"
     )
-    optimizer: Literal["auto", "adamw", "adam-bc", "sgd"] = Field(
-        default="auto", description="of the server; auto: as the option server says, fedadam being adam-bc"
+    optimizer: Literal["sgd"] = Field(
+        default="sgd", description="of a user's own training, without momentum; the option server is the server's"
     )
 
 
@@ -153,13 +153,10 @@ def resolve(
 ) -> Hyperparameters:
     """The numbers of the rounds. Raises FieldError for a batch above the declared number of users."""
     shared.require_batch(request, declared_size)
-    found = shared.resolved(request, _DEFAULT, declared_size)
-    if request.optimizer == "auto":
-        found["optimizer"] = "sgd" if options.server == "fedavg" else "adam-bc"
     rate = options.server_learning_rate
     return Hyperparameters(
-        **found,
-        betas=(0.0, 0.999) if found["optimizer"] == "sgd" else (0.9, 0.999),
+        **shared.resolved(request, _DEFAULT, declared_size),
+        betas=(0.0, 0.999) if options.server == "fedavg" else (0.9, 0.999),
         server_learning_rate=_RATES[options.server] if rate is None else rate,
     )
 
@@ -179,6 +176,7 @@ def phases(options: Options, hyperparameters: Hyperparameters, *, declared_size:
         trains=NAME,
         declared_size=declared_size,
         estimator=local,
+        optimizer="sgd" if options.server == "fedavg" else "adam-bc",
         learning_rate=hyperparameters.server_learning_rate,
     )
     if options.chosen_by != "private":
