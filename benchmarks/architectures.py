@@ -41,6 +41,7 @@ from dpcore.engine.one_by_one import OneByOne
 from dpcore.engine.per_example import PerExample
 from dpcore.mechanism.clipping import AUTOMATIC_OFFSET, ClippedSum
 from dpcore.methods import get_trainer
+from dpcore.methods.federated_lm import merged
 from dpcore.models import build_model, load_tokenizer
 from dpcore.run import run
 from dpcore.tasks import TextTask, make_task
@@ -48,7 +49,7 @@ from dpcore.tasks.records import Records
 from dpcore.terms.estimators import ZerothOrder
 from dpcore.terms.facts import read_facts
 from dpcore.terms.methods import get_method, method_names
-from dpcore.terms.program import Program, scaled
+from dpcore.terms.program import Program, of_users, scaled
 from dpcore.terms.speed import Speed
 from tests.dpcore import zoo
 
@@ -131,7 +132,8 @@ def _run(case: _Case, kind: zoo.Kind, method: str, folder: Path, dtype: torch.dt
     asked, declared = spec.Request(steps=1, batch_size=len(records)), len(records)
     numbers = spec.resolve(asked, options, task=kind, declared_size=declared, epsilon=1.0, facts=facts)
     phases = scaled(spec.phases(options, numbers, declared_size=declared), 1e-6)
-    program = Program(method=method, max_length=length, phases=phases)
+    over_users = of_users(phases)
+    program = Program(method=method, unit="user" if over_users else "record", max_length=length, phases=phases)
     losses = task.losses
 
     def authorise(phase: int, steps: int) -> int:
@@ -156,10 +158,13 @@ def _run(case: _Case, kind: zoo.Kind, method: str, folder: Path, dtype: torch.dt
         begin=partial(trainer.begin, task=kind),
         learns=trainer.learns,
         between=trainer.between,
+        owners=np.arange(len(records)) if over_users else None,
         # Few lengths, so that records of several share a micro-batch.
         speed=Speed(tokens=1024, lengths_per_doubling=1),
     )
     case.part = "sums"
+    if over_users:  # a user's training meets no other user's records; its rows must be those of the stock model
+        return "one by one", _error_of_merging(model.to(dtype), task, records)
     model, largest = model.to(dtype), 0.0
     fast = [case.largest[index] > 1 for index in range(len(phases))]
     for index, phase in enumerate(phases):
@@ -206,6 +211,16 @@ def _error_of_losses(model: nn.Module, task: Any, records: Records) -> float:
         alone += [task.losses(model, records, now, length) for now in indices[:, None]]
     expected = torch.cat(alone)
     return float((torch.cat(together) - expected).norm() / expected.norm())
+
+
+@torch.no_grad()
+def _error_of_merging(model: nn.Module, task: Any, records: Records) -> float:
+    """Relative error of the losses of all records, between rows that train beside their tables and in them."""
+    _move(model)
+    indices, length = np.arange(len(records)), int(records.lengths.max())
+    beside = task.losses(model, records, indices, length)
+    within = task.losses(merged(model), records, indices, length)
+    return float((within - beside).norm() / beside.norm())
 
 
 def _error(model: nn.Module, task: Any, records: Records, *, fast: bool, thin_side: int) -> float:

@@ -12,6 +12,7 @@ from api.deps import Resources, Service, Transaction
 from api.download import send_blob
 from api.fields import Id
 from api.jobs import idempotency
+from api.jobs.over_users import Cohort, Population
 from api.jobs.schemas import (
     Approval,
     Estimate,
@@ -51,11 +52,18 @@ IdempotencyKey = Annotated[
 
 
 @router.post("/estimate")
-def estimate(body: NewJob, caller: Analyst, service: Service, connection: Transaction) -> Estimate:
+def estimate(
+    body: NewJob,
+    caller: Analyst,
+    service: Service,
+    connection: Transaction,
+    population: Population = None,
+    cohort: Cohort = None,
+) -> Estimate:
     """The plan and its price. Free: nothing is charged, and only public values are read."""
     models = service.models
     planned = plan_job(connection, caller, models, body.wanted())
-    return estimate_of(planned, models.usable[planned.wanted.model].facts)
+    return estimate_of(planned, models.usable[planned.wanted.model].facts, population, cohort)
 
 
 @router.post("", status_code=201)

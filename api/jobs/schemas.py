@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from api.fields import Body, Delta, Epsilon, IdInBody, Name, Reason, Share
 from api.jobs.federated import JobRounds, JobSilo, PlannedRounds, planned_rounds, rounds_of, silos_of
+from api.jobs.over_users import ImaginedPopulation, PlannedUpdates, imagined, planned_updates
 from api.jobs.privacy import Finite, JobPrivacy, privacy_of
 from domain.access.grants import HeldGrant
 from domain.federated.invitations import METHOD as FEDERATED
@@ -182,6 +183,11 @@ class Estimate(BaseModel):
         "and loading come on top; null until a worker has measured the model"
     )
     rounds: PlannedRounds | None = Field(description="of a federated job; null for others")
+    updates: PlannedUpdates | None = Field(description="of a job over users, method federated-lm; null for others")
+    imagined: list[ImaginedPopulation] = Field(
+        description="of a job over users: what it would cost on a larger population, for planning alone; no promise to "
+        "anybody. By default one of ten times and one of a hundred times as many users"
+    )
 
 
 class JobHyperparameters(Finite):
@@ -410,7 +416,9 @@ def _error_of(error: dict[str, Any]) -> JobError:
     )
 
 
-def estimate_of(planned: Planned, facts: ModelFacts) -> Estimate:
+def estimate_of(
+    planned: Planned, facts: ModelFacts, population: int | None = None, cohort: int | None = None
+) -> Estimate:
     """A plan that was not submitted, for a model of these facts."""
     return Estimate(
         model=planned.wanted.model,
@@ -431,6 +439,8 @@ def estimate_of(planned: Planned, facts: ModelFacts) -> Estimate:
         finished_twin=planned.finished_twin,
         seconds=planned.seconds,
         rounds=planned_rounds(planned, facts),
+        updates=planned_updates(planned, facts),
+        imagined=imagined(planned, population, cohort),
     )
 
 

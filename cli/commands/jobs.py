@@ -3,6 +3,7 @@
 import json
 import time
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -97,7 +98,17 @@ def _requested(
 @options.explained
 @options.sharing(_requested)
 def estimate(
-    body: dict[str, Any], url: options.Url = None, key: options.Key = None, as_json: options.Json = False
+    body: dict[str, Any],
+    population: Annotated[
+        int | None,
+        typer.Option(
+            help="federated-lm: what the same rounds would cost with so many users. Imagined, and no promise."
+        ),
+    ] = None,
+    cohort: Annotated[int | None, typer.Option(help="Of whom so many are drawn in a round, on average.")] = None,
+    url: options.Url = None,
+    key: options.Key = None,
+    as_json: options.Json = False,
 ) -> None:
     """What a job would cost and need. Free: nothing is charged, and no row is looked at.
 
@@ -108,9 +119,12 @@ def estimate(
     tacit jobs estimate --file file-... --epsilon 3
     tacit jobs estimate --file file-... --share 0.25 --method bitfit --option full_steps=20 --steps 300
     tacit jobs estimate --file file-... --epsilon 3 --method zo --hyperparameter directions=16
+    tacit jobs estimate --file file-... --epsilon 3 --method federated-lm --population 1000000 --cohort 5000
     ```
     """
-    show_job(connect(url, key).post(f"{PATH}/estimate", body), as_json)
+    given = {name: value for name, value in (("population", population), ("cohort", cohort)) if value is not None}
+    query = f"?{urlencode(given)}" if given else ""
+    show_job(connect(url, key).post(f"{PATH}/estimate{query}", body), as_json)
 
 
 @app.command()

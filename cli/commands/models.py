@@ -87,6 +87,61 @@ def pull(
 
 @app.command()
 @options.explained
+def make(
+    folder: Annotated[Path, typer.Argument(help="Where the model goes: a folder that is not there yet, or empty.")],
+    text: Annotated[
+        list[Path],
+        typer.Option(help="Public text: a .txt file, each line a text, or .jsonl with a `text` in each; repeatable."),
+    ],
+    vocabulary: Annotated[int, typer.Option(min=300, max=100_000, help="Tokens, the bytes among them.")] = 10_000,
+    width: Annotated[int, typer.Option(min=8, max=4096, help="Numbers of a vector.")] = 160,
+    layers: Annotated[int, typer.Option(min=1, max=96)] = 4,
+    heads: Annotated[int, typer.Option(min=1, max=64, help="Of attention; they divide the width.")] = 4,
+    positions: Annotated[int, typer.Option(min=8, max=8192, help="Tokens that it reads at once.")] = 256,
+    steps: Annotated[
+        int, typer.Option(min=0, help="Of plain training on the text; some tenths of a second each.")
+    ] = 500,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Operator: make a small language model out of public text, for jobs over users (federated-lm).
+
+    Its tokenizer, its weights and the counts of its words see nothing but this text: never name a private file here,
+    since what comes out of it is public.
+
+    ```text
+    tacit models make ./small --text novels.jsonl
+    TACIT_MODELS='{"small": "./small"}' tacit up
+    ```
+    """
+    from cli.small_writer import Shape, make_writer
+
+    texts = [one for file in text for one in _texts_of(file)]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    try:
+        shape = Shape(vocabulary=vocabulary, width=width, layers=layers, heads=heads, positions=positions)
+        with Progress(*columns, console=output.console, disable=not output.console.is_terminal) as bar:
+            shown = bar.add_task("training", total=steps)
+            weights = make_writer(
+                texts, folder, shape, steps=steps, seed=seed, told=lambda step: bar.update(shown, completed=step)
+            )
+    except (ValueError, OSError) as error:
+        options.fail(str(error))
+    output.console.print(f"{folder}: {weights:,} weights, {vocabulary:,} tokens", markup=False)
+
+
+def _texts_of(file: Path) -> list[str]:
+    """Lines, or the `text` of each line of JSON."""
+    try:
+        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        if file.suffix == ".jsonl":
+            return [str(json.loads(line)["text"]) for line in lines]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        options.fail(f"{file} cannot be read as public text: {type(error).__name__}")
+    return lines
+
+
+@app.command()
+@options.explained
 def profile(
     data: Annotated[Path, typer.Option(help="Data folder of `tacit up`.")] = Path("tacit-data"),
     again: Annotated[bool, typer.Option("--again", help="Measure also what has been measured before.")] = False,

@@ -50,7 +50,9 @@ class OverUsers(nn.Module):
         if self.word_counts is not None:
             self.word_counts.requires_grad_(words)
             counts = self.word_counts.detach().cpu().numpy()
-            embedding_rows.choose(self.base, embedding_rows.by_frequency(counts, self._rows))
+            # The one count may have been paid for and lost with its worker: then public text decides.
+            found = counts if counts.any() else self.likely
+            embedding_rows.choose(self.base, embedding_rows.by_frequency(found, self._rows))
 
     @property
     def base(self) -> PreTrainedModel:
@@ -93,8 +95,8 @@ class Contrasting(OtherLoss):
 
 
 def attach(model: PreTrainedModel, options: Mapping[str, Any], *, task: TaskKind, seed: int) -> OverUsers:
-    """Let the rows train that public text or the seed chooses, with what trains in the blocks. Rows that the file
-    chooses are the first of the vocabulary until their phase is over.
+    """Let the rows train that public text or the seed chooses, with what trains in the blocks. Those of public
+    text also stand in for rows that the file chooses until their phase is over.
 
     The seed also drives LoRA's initialisation. Raises ValueError as `lora` does, for more rows than there are and for
     counts of words that are not the vocabulary's; NotTrainable for tables of another kind.
@@ -139,9 +141,15 @@ def _normaliser(model: Any, task: Any) -> float:
     return float(model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.logsumexp(-1).mean())
 
 
-def export(model: Any, folder: str | Path, about: About, *, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
-    """A whole model: the rows' changes are in its tables, and an adapter in its weights."""
+def merged(model: Any) -> PreTrainedModel:
+    """A stock model: the rows' changes are in its tables, and an adapter in its weights. The one that trained is it."""
     if isinstance(model.inner, PeftModel):
         model.inner = model.inner.merge_and_unload()
     embedding_rows.merge(model.inner)
-    export_whole(model.inner, folder, about, tokenizer=tokenizer)
+    whole: PreTrainedModel = model.inner
+    return whole
+
+
+def export(model: Any, folder: str | Path, about: About, *, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+    """A whole model."""
+    export_whole(merged(model), folder, about, tokenizer=tokenizer)

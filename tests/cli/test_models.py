@@ -257,7 +257,7 @@ def test_what_a_worker_measured_is_what_estimates_reckon_with(
     monkeypatch.setattr("signal.signal", lambda *_: None)
     worker = world.engine("worker")
     made = profile.profile_models(worker, model, "cpu")
-    assert [m.method for m in made] == list(method_names())
+    assert [m.method for m in made] == [name for name in method_names() if name != "federated-lm"]  # it writes
     assert all(m.tokens_per_second > 0 and m.peak_bytes > 10**6 for m in made)
     assert profile.profile_models(worker, model, "cpu") == []  # what is known is not measured again
 

@@ -51,6 +51,25 @@ class House(World):
         made: dict[str, Any] = answer.json()
         return made
 
+    def letters(self, seed: int, **form: str) -> dict[str, Any]:
+        """A private file of texts, of a hundred users with up to four each, with a budget of its own."""
+        texts, _ = tiny.rows(400, seed=seed)
+        lines = [json.dumps({"text": f"{text} {seed}", "who": f"user {i % 100}"}) for i, text in enumerate(texts)]
+        fields = {
+            "purpose": "fine-tune",
+            "task": "text",
+            "columns[user]": "who",
+            "privacy_budget[epsilon]": "8",
+            "privacy_budget[unit]": "user",
+            "privacy_budget[max_records_per_user]": "4",
+            "declared_size": "100",
+            "max_length": "16",
+        }
+        answer = self.upload("\n".join(lines).encode(), fields | form, name="letters.jsonl")
+        assert answer.status_code == 201, answer.text
+        made: dict[str, Any] = answer.json()
+        return made
+
     def job(self, file: str, epsilon: float = 2.0, steps: int = 20, **body: Any) -> dict[str, Any]:
         numbers = {"steps": steps, "batch_size": 100, "learning_rate": 0.05, "weight_averaging": 0.5}
         options = {"r": 4, "hyperparameters": numbers}
@@ -72,9 +91,11 @@ _SHARED = set(WorkerSettings.model_fields) - {"database_url"}
 def house(module_database: Database, redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("house")
     (folder / "base").mkdir()
+    (folder / "writer").mkdir()
     tiny.save_model(folder / "base")
+    tiny.save_writer(folder / "writer")
     settings = make_settings(module_database, redis_server, folder).model_copy(
-        update={"models": {"tiny": folder / "base", "gone": folder / "gone"}}
+        update={"models": {"tiny": folder / "base", "writer": folder / "writer", "gone": folder / "gone"}}
     )
     keys = make_keys(module_database, settings)
     port = free_port()

@@ -14,6 +14,8 @@ from tests.api.federated import method as method_of
 from tests.dashboard.conftest import House, Open, log_in, working
 from tests.dashboard.test_safety import sign_in
 
+OVER_USERS = "federated-lm"
+
 
 def test_a_job_is_planned_submitted_watched_and_downloaded(house: House, open_page: Open) -> None:
     file = house.tickets(1)
@@ -177,8 +179,9 @@ def test_every_option_of_every_method_is_planned_again(house: House) -> None:
     unusual |= {"student_sparsity": 0.25}
     unusual |= {"factors": "alternating", "server": "fedavg", "server_learning_rate": 0.5, "rounds": 6}
     unusual |= {"local_steps": 2, "least_silos": 1, "round_seconds": 7.5, "patience_seconds": 70.0, "masked": True}
-    apart = {"weights", "teacher", "teacher_model", "teacher_job", "student_model", "silos"}
+    apart = {"weights", "blocks", "teacher", "teacher_model", "teacher_job", "student_model", "silos"}
     """Beside these, other options are refused."""
+    unusual |= {"rows": 7, "chosen_by": "private", "loss": "nce", "negatives": 5, "local_batch": 3, "most_tokens": 50}
     blocks = [("zo", {"weights": "all", "hyperparameters": {"steps": 7}})]
     pruned = {
         "sparsity": 0.25,
@@ -216,10 +219,18 @@ def test_every_option_of_every_method_is_planned_again(house: House) -> None:
                 other = house.tickets(seed)["id"]
                 assert accept(house, invited, other, tenant="one", privacy={"share": 0.05}).status_code == 200
                 options["silos"].append(invited)
+        if name == OVER_USERS:
+            options["target_modules"] = ["c_attn", "c_proj"]
         blocks.append((name, options | {"hyperparameters": numbers}))
+    blocks.append(
+        (OVER_USERS, {"rows": "all", "blocks": "none", "hyperparameters": {"steps": 7, "clipping": "adaptive"}})
+    )
+    letters = house.letters(19)["id"]
     cookies, _ = sign_in(house, house.keys["one"]["analyst"])
     for name, block in blocks:
         body = {"model": "tiny", "training_file": file["id"], "method": {"type": name, name: block}}
+        if name == OVER_USERS:
+            body |= {"model": "writer", "training_file": letters}
         made = house.post("/v1/fine_tuning/jobs", body | {"privacy": {"share": 0.05}})
         assert made.status_code == 201, made.text
         job = Job.model_validate(made.json())

@@ -99,6 +99,7 @@ def logits(model: Any, tokenizer: Any) -> list[Any]:
         ("bitfit", "reader"),
         ("lora-fa", "writer"),
         ("full", "writer"),
+        ("federated-lm", "writer"),
         ("side", "reader"),
         pytest.param("side", "writer", marks=pytest.mark.verify),
     ],

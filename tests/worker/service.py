@@ -23,7 +23,7 @@ from domain.storage.blobs import put_file
 from domain.storage.rows import RowWriter
 from dpcore.terms.facts import read_facts
 from dpcore.terms.methods import get_method
-from dpcore.terms.program import Phase, Program, scaled
+from dpcore.terms.program import Phase, Program, of_users, scaled
 from dpcore.terms.tasks import TaskKind, get_kind
 from dpcore.terms.teachers import teacher_job
 from ledger.budgets import Reference, open_budget
@@ -119,25 +119,31 @@ class Service:
         reserved_sigma: float | None = None,
         hint: bool = True,
         method: str = "lora",
+        task: TaskKind = "classification",
+        budget_id: str = "budget_a",
+        learning_rate: float = 0.02,
+        folder: Path | None = None,
         phases: Callable[[Phase], tuple[Phase, ...]] = lambda phase: (phase,),
     ) -> str:
-        """A queued job with its reservation. numbers: what the method is asked for besides. phases: what becomes of the last phase that the method makes."""
+        """A queued job with its reservation. numbers: what the method is asked for besides. folder: of the model, where
+        it is not the usual one. phases: what becomes of the last phase that the method makes."""
         spec = get_method(method)
         wanted = spec.Options(**(options or {}))
-        request = spec.Request(steps=steps, batch_size=batch, learning_rate=0.02, **(numbers or {}))
+        request = spec.Request(steps=steps, batch_size=batch, learning_rate=learning_rate, **(numbers or {}))
         # epsilon steers defaults alone, and nothing is left to it here
         chosen = spec.resolve(
             request,
             wanted,
-            task="classification",
+            task=task,
             declared_size=DECLARED,
             epsilon=1.0,
-            facts=read_facts(self.model),
+            facts=read_facts(folder or self.model),
         )
         *first, last = scaled(spec.phases(wanted, chosen, declared_size=DECLARED), sigma)
         program = Program(
             method=method,
             options=wanted.model_dump(mode="json"),
+            unit="user" if of_users((*first, last)) else "record",
             max_length=MAX_LENGTH,
             seed=7,
             phases=(*first, *phases(last)),
@@ -159,12 +165,17 @@ class Service:
                     seed=7,
                 )
             )
-            c.execute(job_file.insert().values(job_id=id, file_id=source, budget_id="budget_a"))
+            c.execute(job_file.insert().values(job_id=id, file_id=source, budget_id=budget_id))
             priced = [
-                Priced(p.mechanism.sample_rate, reserved_sigma or sigma, p.steps, p.mechanism.indivisible)
+                Priced(
+                    p.mechanism.sample_rate,
+                    reserved_sigma or p.mechanism.noise_multiplier,
+                    p.steps,
+                    p.mechanism.indivisible,
+                )
                 for p in program.phases
             ]
-            reserve(c, id, [Charge(new_id("reservation"), source, "budget_a", priced)])
+            reserve(c, id, [Charge(new_id("reservation"), source, budget_id, priced)])
         if hint:
             with self.api.begin() as c:
                 c.execute(sa.update(job).where(job.c.id == id).values(hinted_at=sa.func.now()))

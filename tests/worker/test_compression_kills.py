@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.worker import tiny
-from tests.worker.compression_kills import KILLS, LAYERS, Kill, Matrix
+from tests.worker.compression_kills import KILLS, LAYERS, Compressions
+from tests.worker.kill_matrix import survive
 from tests.worker.service import Service
 
 SAMPLE = [
@@ -21,20 +22,9 @@ def tiny_model(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def survive(service: Service, kills: list[Kill], capsys: pytest.CaptureFixture[str]) -> None:
-    matrix = Matrix(service)
-    for kill in kills:
-        matrix.run(kill)
-    totals = matrix.totals
-    with capsys.disabled():
-        print("", totals, *totals.lost, *totals.double_charges, *totals.unfit, sep="\n", flush=True)
-    assert totals.kills == sum(len(kill.points) for kill in kills)
-    assert (totals.lost, totals.double_charges, totals.unfit) == ([], [], [])
-
-
 @pytest.mark.slow
 def test_a_sample_of_kills(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
-    survive(service, [kill for kill in KILLS if str(kill) in SAMPLE], capsys)
+    survive(Compressions(service), [kill for kill in KILLS if str(kill) in SAMPLE], capsys)
 
 
 @pytest.mark.verify
@@ -43,4 +33,4 @@ def test_no_kill_loses_a_job_charges_it_twice_or_parts_a_mask_from_its_weights(
     service: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert sum(len(kill.points) for kill in KILLS) >= 20
-    survive(service, KILLS, capsys)
+    survive(Compressions(service), KILLS, capsys)
