@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import AutoConfig, AutoModel
 
@@ -15,7 +16,10 @@ from benchmarks.training.processes import Commands, clock, peak
 from benchmarks.training.texts import TOKENIZER
 from cli.demo_data import notes as made_up
 from dpcore import checkpoint
+from dpcore.estimators import Setting
+from dpcore.estimators import make as make_estimator
 from dpcore.export import About
+from dpcore.mechanism.keystream import Streams
 from dpcore.methods import get_trainer, load_export
 from dpcore.models import build_model, load_tokenizer
 from dpcore.run import run
@@ -24,11 +28,14 @@ from dpcore.terms import accounting
 from dpcore.terms.facts import read_facts
 from dpcore.terms.methods import get_method
 from dpcore.terms.program import Program, parts, scaled
+from dpcore.terms.speed import Speed
 from dpcore.terms.tasks import TaskKind
 
 BUILT_IN = Path(str(files(TOKENIZER) / "model"))
 """The base model of the package."""
 _INFERENCES = 3
+_LOOKED_AT = 500
+"""Units by which is seen how long their mean is."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,13 @@ class Data:
     evaluate: Rows
     labels: tuple[str, ...] = ()
     max_length: int = 128
+    owners: tuple[int, ...] = ()
+    """The user of each record to train on, numbered from 0, where the unit is the user."""
+
+    @property
+    def units(self) -> int:
+        """Records, or users, to train on."""
+        return max(self.owners) + 1 if self.owners else len(self.train)
 
     @property
     def metric(self) -> str:
@@ -127,7 +141,7 @@ def _labelled(file: Path, columns: dict[str, str], labels: tuple[str, ...] | Non
 
 def program(job: Job, data: Data) -> Program:
     """The job as the service would plan it, on a budget of this epsilon that is made with the file."""
-    spec, facts, size = get_method(job.method), read_facts(job.base), len(data.train)
+    spec, facts, size = get_method(job.method), read_facts(job.base), data.units
     options = spec.Options.model_validate(job.options)
     spec.check(options, facts, data.task)
     asked = spec.Request(**job.numbers)
@@ -141,6 +155,7 @@ def program(job: Job, data: Data) -> Program:
     return Program(
         method=job.method,
         options=wanted,
+        unit="user" if data.owners else "record",
         max_length=data.max_length,
         seed=job.seed,
         phases=scaled(phases, noise),
@@ -150,7 +165,7 @@ def program(job: Job, data: Data) -> Program:
 def commands(job: Job, data: Data) -> Commands:
     """train(): the score of what leaves, seconds and peak bytes of the job. untrained(): the score before.
     inference(): peak bytes of evaluating the model. weights(): bytes of the model. speed(): seconds of scoring what
-    leaves, after train()."""
+    leaves, after train(). signal(): of a step's mean to its noise, before train()."""
     made, device = program(job, data), torch.device("cpu")
     tokenizer = load_tokenizer(job.base)
     task = make_task(data.task, tokenizer, labels=data.labels, max_length=data.max_length)
@@ -158,6 +173,7 @@ def commands(job: Job, data: Data) -> Commands:
     base = build_model(data.task, job.base, data.labels, seed=made.seed)
     model = trainer.attach(base, made.options, task=data.task, seed=made.seed)
     records = task.encode(data.train.columns, data.train.labels or ())
+    owners = np.asarray(data.owners) if data.owners else None
     began: list[float] = []
     left: list[Any] = []
     checkpoint.dumps = lambda run: b""  # its bytes are the same for every way to train the same weights
@@ -178,7 +194,20 @@ def commands(job: Job, data: Data) -> Commands:
             begin=partial(trainer.begin, task=data.task),
             learns=trainer.learns,
             between=trainer.between,
+            owners=owners,
         )
+
+    def signal() -> float:
+        """Of the last phase's mean at the public weights, over its noise: by the first of the units that are drawn."""
+        last = made.phases[-1]
+        trainer.begin(model, last, {}, task=data.task)
+        learnt = trainer.learns(model, last, task)
+        estimator = make_estimator(Setting(model, learnt, records, owners, made.unit, last, Speed(), lambda: False))
+        estimator.rehearse()
+        some = np.arange(min(last.expected_batch, estimator.units, _LOOKED_AT))
+        total = estimator.sum(some, last.clip_norm, lambda: Streams().at("directions", 0))
+        noise = last.mechanism.noise_multiplier * total.sensitivity * len(total.value) ** 0.5
+        return float(total.value.norm()) * last.expected_batch / len(some) / noise
 
     def score(of: Any) -> float:
         return float(task.metrics(of, data.evaluate.columns, data.evaluate.labels or ())[data.metric])
@@ -206,6 +235,7 @@ def commands(job: Job, data: Data) -> Commands:
         "inference": lambda: peak(lambda: score(model), device),
         "weights": lambda: sum(p.numel() * p.element_size() for p in model.parameters()),
         "speed": speed,
+        "signal": signal,
         "zeros": lambda: _zeros(left[0]),
     }
 
