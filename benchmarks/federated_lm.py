@@ -57,7 +57,7 @@ CASES: dict[str, dict[str, Any]] = {
     "inf": {"rows": "all", "blocks": "all"},
 }
 VOCABULARY, WIDTH, LAYERS, USERS = 5_000, 64, 2, 20_000
-NUMBERS = {"steps": 15, "batch_size": 2_000, "learning_rate": 1.0, "clip_norm": 1.0}
+NUMBERS = {"steps": 7, "batch_size": 2_000, "learning_rate": 1.0, "clip_norm": 1.0}
 LOCAL = {"local_steps": 2, "local_batch": 8, "server_learning_rate": 0.01}
 VOCABULARIES, PLACES = (5_000, 10_000, 20_000, 50_000, 100_000), 128
 ENDLESS = 1e6

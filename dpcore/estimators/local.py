@@ -50,6 +50,7 @@ class Local:
         self.parameters: Mapping[str, nn.Parameter] = {
             name: p for name, p in setting.model.named_parameters() if p.requires_grad
         }
+        self._buffers = [*setting.model.buffers()]
         first = next(iter(self.parameters.values()))
         self.dtype, self._device = torch.promote_types(first.dtype, torch.float32), first.device
         self._lengths = np.asarray(setting.records.lengths)
@@ -63,7 +64,8 @@ class Local:
         if isinstance(task, Drawing):
             task.begin_round(Keystream(bytes(32)))
         for made in (task.synthetic, task.mixed):
-            moved = self._moved(made(terms.batch_size, task.max_length), np.arange(terms.batch_size))
+            with evaluating(self._setting.model):
+                moved = self._moved(made(terms.batch_size, task.max_length), np.arange(terms.batch_size))
             if not moved.isfinite().all():
                 raise NotTrainable(
                     "training on public records ends in numbers that are not finite: take a lower learning rate"
@@ -84,11 +86,12 @@ class Local:
             expected_batch=phase.expected_batch,
             device=self._device,
         )
-        for user in drawn:
-            if self._setting.should_stop():
-                raise Stopped
-            records = first_within(self._owners.records(user), self._lengths, self._terms.most_tokens)
-            total.add(OneVector(self._moved(self._setting.records, records)))
+        with evaluating(self._setting.model):
+            for user in drawn:
+                if self._setting.should_stop():
+                    raise Stopped
+                records = first_within(self._owners.records(user), self._lengths, self._terms.most_tokens)
+                total.add(OneVector(self._moved(self._setting.records, records)))
         return total
 
     def gradients(self, mean: Tensor) -> Iterator[Mapping[str, Tensor]]:
@@ -105,7 +108,7 @@ class Local:
         setting, terms = self._setting, self._terms
         if isinstance(setting.task, Drawing):
             setting.task.begin_user()
-        with self._as_before() as before, evaluating(setting.model):
+        with self._as_before() as before:
             for step in range(terms.local_steps if len(indices) else 0):
                 now = indices.take(range(step * terms.batch_size, (step + 1) * terms.batch_size), mode="wrap")
                 now = now[: len(indices)]
@@ -123,7 +126,7 @@ class Local:
     @contextmanager
     def _as_before(self) -> Iterator[Mapping[str, Tensor]]:
         """Weights that train, and all buffers, are put back in the end; the former are handed in."""
-        buffers = {name: b.detach().clone() for name, b in self._setting.model.named_buffers()}
+        buffers = [(b, b.detach().clone()) for b in self._buffers]
         before = {name: p.detach().clone() for name, p in self.parameters.items()}
         try:
             yield before
@@ -131,8 +134,8 @@ class Local:
             with torch.no_grad():
                 for name, p in self.parameters.items():
                     p.copy_(before[name])
-                for name, b in self._setting.model.named_buffers():
-                    b.copy_(buffers[name])
+                for b, value in buffers:
+                    b.copy_(value)
 
 
 make = Local
