@@ -56,6 +56,11 @@ class TrainedRows(nn.Module):
         self.change = nn.Parameter(torch.zeros(len(chosen), table.embedding_dim).to(table.weight))
         self.register_buffer("place", _places(chosen, table.weight), persistent=False)
 
+    @property
+    def weight(self) -> Tensor:
+        """Of the table that stays: models ask for its kind and place."""
+        return self.table.weight
+
     def forward(self, ids: Tensor) -> Tensor:
         """Of tokens [...]: vectors [..., width]."""
         found: Tensor = self.table(ids) + _changes(self.change, self.get_buffer("place"), ids)
@@ -74,6 +79,16 @@ class TrainedHead(nn.Module):
         )
         self.register_buffer("chosen", torch.from_numpy(chosen).to(head.weight.device), persistent=False)
         self.register_buffer("place", _places(chosen, head.weight), persistent=False)
+
+    @property
+    def weight(self) -> Tensor:
+        """Of the head that stays: models ask for its kind and place."""
+        return self.head.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """Of the head that stays, where it has one."""
+        return self.head.bias
 
     def forward(self, states: Tensor) -> Tensor:
         """Of states [..., width]: scores [..., vocabulary]. No second table is made."""
