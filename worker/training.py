@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from torch import nn
 
 from domain.jobs.events import append_event
+from domain.jobs.quality import quality
 from domain.jobs.releases import publish
 from domain.kit.logs import describe
 from domain.kit.settings import WorkerSettings
@@ -198,11 +199,12 @@ class Training:
         data = {"step": done, "total_steps": program.steps, "phase": program.phases[phase].name}
         append_event(connection, self.lease.job_id, "steps.authorised", message, data)
 
-    def _publish(self, assignment: Assignment, built: Built, before: dict[str, float] | None) -> None:
+    def _publish(self, assignment: Assignment, built: Built, before: dict[str, Any] | None) -> None:
         metrics: dict[str, Any] = {}
         if assignment.evaluation is not None:
             after = self.evaluate(assignment, built)
             metrics = {"validation": {"file": assignment.evaluation.id, **(after or {}), "untrained": before}}
+        measured = quality(metrics["validation"]) if metrics else None
         with self.engine.connect() as connection:
             report = self.report(connection, assignment, built, metrics)
         with needs_services():
@@ -212,7 +214,7 @@ class Training:
             ]
         self.require_wanted()
         with self.engine.begin() as connection:
-            publish(connection, self.lease, assignment.tenant_id, made)
+            publish(connection, self.lease, assignment.tenant_id, made, measured)
 
     def report(
         self, connection: sa.Connection, assignment: Assignment, built: Built, metrics: dict[str, Any]
@@ -220,7 +222,7 @@ class Training:
         """What the job cost, and what that means."""
         return results.privacy_report(connection, assignment, built.base, metrics)
 
-    def untrained(self, assignment: Assignment, built: Built) -> dict[str, float] | None:
+    def untrained(self, assignment: Assignment, built: Built) -> dict[str, Any] | None:
         """What training starts from. A validation file that the model cannot read ends the job here, at no cost."""
         try:
             return self.evaluate(assignment, built)
@@ -233,7 +235,7 @@ class Training:
             why = f"The model cannot be evaluated on the validation file: {type(error).__name__}."
             raise Refused("not_trainable", why) from error
 
-    def evaluate(self, assignment: Assignment, built: Built) -> dict[str, float] | None:
+    def evaluate(self, assignment: Assignment, built: Built) -> dict[str, Any] | None:
         """The model as it is now on public rows: untrained, or a noised iterate."""
         if assignment.evaluation is None:
             return None

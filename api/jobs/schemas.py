@@ -11,6 +11,7 @@ from api.fields import Body, Delta, Epsilon, IdInBody, Name, Reason, Share
 from api.jobs.federated import JobRounds, JobSilo, PlannedRounds, planned_rounds, rounds_of, silos_of
 from api.jobs.over_users import ImaginedPopulation, PlannedUpdates, imagined, planned_updates
 from api.jobs.privacy import Finite, JobPrivacy, privacy_of
+from api.jobs.quality import Quality, quality_of
 from domain.access.grants import HeldGrant
 from domain.federated.invitations import METHOD as FEDERATED
 from domain.federated.invitations import with_public_seed
@@ -269,6 +270,10 @@ class Job(BaseModel):
     privacy: JobPrivacy
     progress: Progress
     receipt: ChargeReceipt
+    quality: Quality | None = Field(
+        default=None,
+        description="of the result, by the validation file; null before it is there or without such a file",
+    )
     finished_twin: str | None = Field(
         default=None, description="when submitted: a job that had succeeded with the same numbers already"
     )
@@ -356,6 +361,7 @@ def _whole(row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | Non
         receipt=ChargeReceipt(
             **row.receipt, signature=sign(key, row.receipt["budget"], row.receipt["seq"], row.receipt["hash"])
         ),
+        quality=quality_of(row.id, row.quality) if released else None,
         federated=federated,
         parent=None if part is None else part.parent,
         silos=silos_of(part),

@@ -23,11 +23,13 @@ COLUMNS = [
     "training_file",
     "privacy.epsilon",
     "privacy.share",
+    "quality.value",
     "progress.fraction",
     "created_at",
 ]
 SILO_COLUMNS = ["name", "own", "tenant", "state", "declared_size", "rounds_sent", "rounds_missed", "job"]
 PHASE_COLUMNS = ["phase", "trains", "mechanism", "sigma", "rate", "steps", "epsilon", "share"]
+COMPARED = ["id", "accuracy", "perplexity", "+-", "baseline", "share", "epsilon", "method", "model"]
 EVENT_COLUMNS = ["created_at", "level", "message"]
 ENDED = ("succeeded", "failed", "cancelled")
 POLL = 1.0  # seconds
@@ -197,6 +199,50 @@ def show(job: str, url: options.Url = None, key: options.Key = None, as_json: op
     """One job, with its privacy statement, its phases with what each costs, and its silos and rounds where it is
     federated."""
     show_job(connect(url, key).get(f"{PATH}/{job}"), as_json)
+
+
+@app.command()
+@options.explained
+def compare(
+    file: Annotated[str, typer.Argument(help="A private file: the jobs that learnt from it.")],
+    limit: options.Most = 100,
+    url: options.Url = None,
+    key: options.Key = None,
+    as_json: options.Json = False,
+) -> None:
+    """The jobs of a file side by side, the best first: quality against the share of the budget that it cost.
+
+    Figures are of public evaluation files. Those of different ones do not compare.
+
+    ```text
+    tacit jobs compare file-...
+    ```
+    """
+    found = connect(url, key).pages(PATH, limit)
+    made = [job for job in found if job["training_file"] == file and job.get("quality")]
+    made.sort(key=lambda job: job["quality"]["value"] * (-1 if job["quality"]["metric"] == "accuracy" else 1))
+    if not made and not as_json:
+        output.console.print("No job of this file has a quality yet: it takes a --validation-file, a public one.")
+        return
+    output.show_list([_side_by_side(job) for job in made], COMPARED, as_json)
+
+
+def _side_by_side(job: dict[str, Any]) -> dict[str, Any]:
+    """What a job reached, for what, and with which numbers."""
+    quality, privacy, method = job["quality"], job["privacy"], job["method"]["type"]
+    error = quality["standard_error"]
+    return {
+        "id": job["id"],
+        quality["metric"]: round(quality["value"], 4),
+        "+-": None if error is None else round(error, 4),
+        "baseline": None if quality["baseline"] is None else round(quality["baseline"], 4),
+        "share": privacy["share"],
+        "epsilon": privacy["epsilon"],
+        "method": method,
+        "model": job["model"],
+        "numbers": job["method"][method]["hyperparameters"],
+        "evaluated on": quality["file"],
+    }
 
 
 @app.command()

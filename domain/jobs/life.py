@@ -202,10 +202,11 @@ def failed(connection: sa.Connection, job_id: str, code: str, message: str) -> b
     return _move(connection, job_id, "failed", message, {"code": code}, error=error)
 
 
-def succeeded(connection: sa.Connection, job_id: str) -> None:
-    """Settled, its results released. Raises AlreadySettled where the row says that it has ended; the releases must
-    then be rolled back."""
-    if not _move(connection, job_id, "succeeded", "The job has been completed: the adapter is released."):
+def succeeded(connection: sa.Connection, job_id: str, quality: Mapping[str, Any] | None = None) -> None:
+    """Settled, its results released. quality: of them, where a public file measured it. Raises AlreadySettled where the
+    row says that it has ended; the releases must then be rolled back."""
+    data = None if quality is None else {"quality": dict(quality)}
+    if not _move(connection, job_id, "succeeded", "The job has been completed: the adapter is released.", data):
         raise AlreadySettled(f"job {job_id} has ended")
 
 
@@ -231,7 +232,7 @@ def _move(
     job_id: str,
     step: Step,
     message: str | None,
-    data: Mapping[str, str] | None = None,
+    data: Mapping[str, Any] | None = None,
     *,
     new: bool = False,
     only: sa.ColumnElement[bool] | None = None,

@@ -4,14 +4,14 @@ from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
 
 from domain.access.grants import Viewer, sees_job
 from domain.files import files
 from domain.jobs.life import HELD
 from domain.kit.purposes import RESULT
 from domain.kit.refusals import Conflict, NotFound
-from domain.kit.tables import file, job, job_file, release
+from domain.kit.tables import file, job, job_event, job_file, release
 from ledger.tables import entry, phase, reservation
 
 _ahead, _source = job.alias(), file.alias()
@@ -65,8 +65,13 @@ def _seen_by(viewer: Viewer) -> sa.Select[Any]:
         .join(file, file.c.id == release.c.file_id)
         .where(release.c.job_id == job.c.id, file.c.deleted_at.is_(None))
     )
+    # What a public file said of the result stands in the event of its release.
+    measured = sa.select(sa.func.min(sa.cast(job_event.c.data["quality"], sa.Text))).where(
+        job_event.c.job_id == job.c.id, job_event.c.name == "job.succeeded"
+    )
     return sa.select(
         job,
+        sa.cast(measured.scalar_subquery(), JSONB).label("quality"),
         training.scalar_subquery().label("training_file"),
         task.scalar_subquery().label("task"),
         steps.scalar_subquery().label("steps_by_phase"),

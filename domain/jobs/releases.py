@@ -1,6 +1,6 @@
 """Results become visible here, in one transaction under the fence, or not at all."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +27,15 @@ class Result:
     stored: Seal
 
 
-def publish(connection: sa.Connection, lease: Lease, tenant_id: str, results: Sequence[Result]) -> list[Admission]:
-    """Settle the job as succeeded, make its results visible and finish it; the caller commits.
+def publish(
+    connection: sa.Connection,
+    lease: Lease,
+    tenant_id: str,
+    results: Sequence[Result],
+    quality: Mapping[str, Any] | None = None,
+) -> list[Admission]:
+    """Settle the job as succeeded, make its results visible and finish it; the caller commits. quality: of the results,
+    where a public file measured it.
 
     Raises StaleFence or AlreadySettled; the transaction must then be rolled back and nothing is visible.
     """
@@ -50,5 +57,5 @@ def publish(connection: sa.Connection, lease: Lease, tenant_id: str, results: Se
                 id=new_id("release"), job_id=lease.job_id, file_id=values["id"], kind=result.kind, fence=lease.fence
             )
         )
-    life.succeeded(connection, lease.job_id)
+    life.succeeded(connection, lease.job_id, quality)
     return receipts

@@ -137,17 +137,30 @@ class CausalLM(ABC):
         *,
         tokens: int = 4096,
     ) -> dict[str, float]:
-        """loss: mean over all target tokens, and perplexity, its exponential. For public files: on a private one
-        neither is private. Raises ValueError when no record has a target within the length cap."""
+        """loss: mean over all target tokens, and perplexity, its exponential, with standard_error, by how records
+        differ; evaluated: records with a target, and tokens. For public files: on a private one none of it is private.
+        Raises ValueError when no record has a target within the length cap."""
         records = self.encode(columns)
-        total, count = 0.0, 0
+        found = []
         for now, length in by_length(records, tokens=tokens):
-            sums, counts = summed_losses(model, padded(records, now, length, pad=_PAD, device=device_of(model)))
-            total, count = total + float(sums.double().sum()), count + int(counts.sum())
-        if count == 0:
+            batch = padded(records, now, length, pad=_PAD, device=device_of(model))
+            found.append(torch.stack([part.double().cpu() for part in summed_losses(model, batch)]))
+        sums, counts = torch.cat(found, dim=1)
+        evaluated, targets = int((counts > 0).sum()), float(counts.sum())
+        if not evaluated:
             raise ValueError("no record has a target token within the length cap")
-        loss = total / count
-        return {"loss": loss, "perplexity": exp(min(loss, 700.0)), "tokens": float(count)}
+        loss = float(sums.sum()) / targets
+        perplexity = exp(min(loss, 700.0))
+        # Of a ratio of two sums over records (Cochran 1977, section 2.11), and of its exponential.
+        squares = float(((sums - loss * counts) ** 2).sum())
+        error = (squares * evaluated / max(1, evaluated - 1)) ** 0.5 / targets
+        return {
+            "loss": loss,
+            "perplexity": perplexity,
+            "standard_error": perplexity * error,
+            "evaluated": evaluated,
+            "tokens": targets,
+        }
 
 
 def array(ids: Sequence[int]) -> np.ndarray:

@@ -128,9 +128,21 @@ class SequenceClassification:
             out[torch.from_numpy(now)] = self._run(model, records, now, length).logits.float().cpu()
         return out
 
-    def metrics(
-        self, model: nn.Module, columns: Mapping[str, Sequence[str]], labels: Sequence[int]
-    ) -> dict[str, float]:
-        """accuracy: share of records with the right label. For public files: on a private one it is not private."""
-        predicted = self.logits(model, columns).argmax(1)
-        return {"accuracy": float((predicted == torch.tensor(labels)).double().mean())}
+    def metrics(self, model: nn.Module, columns: Mapping[str, Sequence[str]], labels: Sequence[int]) -> dict[str, Any]:
+        """accuracy: share of records with the right label; standard_error: of it; evaluated: records; majority: share
+        of the most frequent label; per_class: records of each label, and the share of them that got it. For public
+        files: on a private one none of it is private."""
+        predicted, wanted = self.logits(model, columns).argmax(1), torch.tensor(labels)
+        right, count = (predicted == wanted).double(), len(wanted)
+        accuracy, of_label = float(right.mean()), torch.bincount(wanted, minlength=len(self.labels))
+        hits = torch.bincount(wanted, weights=right, minlength=len(self.labels))
+        return {
+            "accuracy": accuracy,
+            "standard_error": (accuracy * (1 - accuracy) / count) ** 0.5,
+            "evaluated": count,
+            "majority": int(of_label.max()) / count,
+            "per_class": {
+                label: {"records": int(n), "right": float(hit / n) if n else None}
+                for label, n, hit in zip(self.labels, of_label, hits, strict=True)
+            },
+        }

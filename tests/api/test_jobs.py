@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from api.app import create_app
+from domain.jobs.quality import quality
 from domain.jobs.releases import Result, publish
 from domain.jobs.resolving import Wanted, plan_job
 from domain.jobs.submit import submit
@@ -260,9 +261,14 @@ def test_cancel_after_the_end_is_refused_for_good(
 
 
 def finish(
-    world: World, training: dict[str, Any], at_work: sa.Connection, keys: str = "one", tenant: str = "tenant_one"
+    world: World,
+    training: dict[str, Any],
+    at_work: sa.Connection,
+    keys: str = "one",
+    tenant: str = "tenant_one",
+    measured: dict[str, Any] | None = None,
 ) -> str:
-    """What a worker does to a job, without the training."""
+    """What a worker does to a job, without the training. measured: the quality that it found."""
     answer = world.post(JOBS, job_body(training["id"]), tenant=keys)
     assert answer.status_code == 201, answer.text
     made: str = answer.json()["id"]
@@ -271,9 +277,37 @@ def finish(
     assert lease is not None
     work.authorise(at_work, lease, 0, 40)
     sha256 = hashlib.sha256(ADAPTER).hexdigest()
-    publish(at_work, lease, tenant, [Result("adapter", "adapter.zip", len(ADAPTER), sha256, stored)])
+    publish(at_work, lease, tenant, [Result("adapter", "adapter.zip", len(ADAPTER), sha256, stored)], measured)
     at_work.commit()
     return made
+
+
+def test_how_good_a_result_is_stands_in_the_job_the_list_and_the_event_of_its_release(
+    world: World, training: dict[str, Any], at_work: sa.Connection
+) -> None:
+    validation = {"file": "file-public", "accuracy": 0.75, "standard_error": 0.05, "evaluated": 80, "majority": 0.5}
+    validation |= {"per_class": {"0": {"records": 40, "right": 0.7}, "1": {"records": 40, "right": 0.8}}}
+    found = quality(validation | {"untrained": {"accuracy": 0.4875}})
+    done = finish(world, training, at_work, measured=found)
+    shown = world.get(f"{JOBS}/{done}").json()["quality"]
+    assert (shown["metric"], shown["value"], shown["standard_error"], shown["evaluated"]) == (
+        "accuracy",
+        0.75,
+        0.05,
+        80,
+    )
+    assert (shown["untrained"], shown["baseline"], shown["file"]) == (0.4875, 0.5, "file-public")
+    assert shown["per_class"]["1"] == {"records": 40, "right": 0.8}
+    assert next(j for j in world.get(JOBS).json()["data"] if j["id"] == done)["quality"] == shown
+    (event,) = [e for e in world.get(f"{JOBS}/{done}/events").json()["data"] if e["name"] == "job.succeeded"]
+    assert event["data"] == {"quality": found}
+    # Of a job without a public file, of one that runs, and of figures that a worker's login made up, there is none.
+    assert world.get(f"{JOBS}/{finish(world, world.private_file(), at_work)}").json()["quality"] is None
+    assert world.submit(training["id"], 0.5)["quality"] is None
+    for lie in ({"metric": "joy"}, {"value": "NaN"}, {"per_class": {"a": 3}}):
+        job_id = finish(world, world.private_file(), at_work, measured=found | lie)
+        assert (world.get(f"{JOBS}/{job_id}").json()["quality"], lie) == (None, lie)
+        assert world.get(f"{JOBS}/{job_id}").json()["status"] == "succeeded"
 
 
 def test_an_adapter_is_downloaded_whole_or_in_part(

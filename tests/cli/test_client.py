@@ -219,6 +219,35 @@ def test_the_phases_of_a_job_are_a_table_of_their_own(service: Service) -> None:
     assert json.loads(tacit(*command, "--json").stdout) == job
 
 
+def test_jobs_of_a_file_stand_side_by_side_the_best_first(service: Service) -> None:
+    def job(id: str, file: str, value: float | None) -> dict[str, Any]:
+        measured = {
+            "metric": "accuracy",
+            "value": value,
+            "standard_error": 0.01,
+            "baseline": 0.5,
+            "file": "file-public",
+        }
+        return {
+            "id": id,
+            "training_file": file,
+            "model": "tiny",
+            "method": {"type": "lora", "lora": {"hyperparameters": {"steps": 7}}},
+            "privacy": {"share": 0.25, "epsilon": 2.5},
+            "quality": None if value is None else measured,
+        }
+
+    listed = [job("a", "file-1", 0.7), job("b", "file-2", 0.99), job("c", "file-1", 0.8), job("d", "file-1", None)]
+    service.says("GET /v1/fine_tuning/jobs", {"data": listed, "has_more": False})
+    where = ("--url", service.url, "--key", "k")
+    found = json.loads(tacit("jobs", "compare", "file-1", *where, "--json").stdout)["data"]
+    assert [(row["id"], row["accuracy"], row["share"], row["numbers"]) for row in found] == [
+        ("c", 0.8, 0.25, {"steps": 7}),
+        ("a", 0.7, 0.25, {"steps": 7}),
+    ]
+    assert "No job of this file has a quality yet" in tacit("jobs", "compare", "file-3", *where).stdout
+
+
 def test_an_upload_is_a_form_with_the_names_of_the_service(service: Service, tmp_path: Path) -> None:
     service.says("POST /v1/files", {"id": "file-1"})
     rows = tmp_path / "rows.tsv"

@@ -1,6 +1,7 @@
 """What people do on the dashboard, in a real browser: plan, submit, watch, download, be refused, approve."""
 
 import hashlib
+import json
 import re
 from urllib.parse import urlencode
 
@@ -13,6 +14,7 @@ from tests.api.federated import METHOD, accept, invite
 from tests.api.federated import method as method_of
 from tests.dashboard.conftest import House, Open, log_in, working
 from tests.dashboard.test_safety import sign_in
+from tests.worker import tiny
 
 OVER_USERS = "federated-lm"
 
@@ -53,6 +55,35 @@ def test_a_job_is_planned_submitted_watched_and_downloaded(house: House, open_pa
     expect(page.locator("#curl")).to_contain_text("Bearer $TACIT_KEY")
     page.goto(f"/dashboard/budgets/{file['budget']}")
     expect(page.get_by_role("table", name=re.compile("Used as each job"))).to_contain_text("first try")
+
+
+def test_how_good_a_result_is_stands_on_its_page_and_in_lists(house: House, open_page: Open) -> None:
+    texts, labels = tiny.rows(60, seed=77)
+    rows = "\n".join(json.dumps({"text": text, "label": tiny.LABELS[k]}) for text, k in zip(texts, labels, strict=True))
+    form = {"purpose": "evals", "labels": ",".join(tiny.LABELS), "max_length": "16"}
+    public = house.upload(rows.encode(), form, name="public.jsonl").json()
+    job = house.job(house.tickets(21)["id"], validation_file=public["id"], suffix="measured")
+    page = open_page("analyst")
+    page.goto("/dashboard/jobs")
+    row = page.get_by_role("row").filter(has_text="measured")
+    expect(row.locator("[data-label=Quality]")).to_have_text("none")
+    house.work(job["id"])
+    quality = house.get(f"/v1/fine_tuning/jobs/{job['id']}").json()["quality"]
+    assert quality["evaluated"] == 60
+    page.reload()
+    expect(row.locator("[data-label=Quality]")).to_have_text(f"{quality['value']:.3f}")
+    page.goto(f"/dashboard/jobs/{job['id']}")
+    results = page.locator("#results")
+    for words in (
+        f"{quality['value']:.3f}",
+        f"{quality['standard_error']:.3f}",
+        f"{quality['untrained']:.3f}",
+        "0.500",
+    ):
+        expect(results).to_contain_text(words)
+    expect(results.get_by_role("img", name=re.compile("Accuracy"))).to_be_visible()
+    results.get_by_text("By label").click()
+    expect(results.get_by_role("row").filter(has_text="fruit")).to_contain_text("30")
 
 
 def test_the_snippets_ask_for_the_same_job(house: House, open_page: Open) -> None:

@@ -77,7 +77,14 @@ def test_accuracy_counts_right_labels(make_model, task):
     right = task.logits(model, columns).argmax(1).tolist()
     wrong = [(label + 1) % 3 for label in right]
     metrics = task.metrics(model, columns, [right[0], wrong[1], right[2]])
-    assert metrics == {"accuracy": pytest.approx(2 / 3)}
+    wanted = [right[0], wrong[1], right[2]]
+    assert metrics["accuracy"] == pytest.approx(2 / 3)
+    assert metrics["standard_error"] == pytest.approx((2 / 9 / 3) ** 0.5)
+    assert metrics["evaluated"] == 3
+    assert metrics["majority"] == max(wanted.count(label) for label in wanted) / 3
+    for place, label in enumerate(LABELS):
+        own = [w == r for w, r in zip(wanted, right, strict=True) if w == place]
+        assert metrics["per_class"][label] == {"records": len(own), "right": sum(own) / len(own) if own else None}
 
 
 def test_stand_in_records_have_the_length_asked_for(task, tokenizer):
@@ -197,6 +204,9 @@ def test_perplexity_is_per_target_token(make_model, writer_tokenizer):
     losses, counts = task.losses(model, records, np.arange(2), MAX_LENGTH), torch.tensor([3, 6])
     assert metrics["loss"] == pytest.approx(float((losses.detach() * counts).sum() / 9), rel=1e-5)
     assert metrics["perplexity"] == pytest.approx(np.exp(metrics["loss"]))
+    assert (metrics["evaluated"], metrics["tokens"]) == (2, 9)
+    far = (losses.detach().numpy() - metrics["loss"]) * counts.numpy()
+    assert metrics["standard_error"] == pytest.approx(metrics["perplexity"] * (2 * (far**2).sum()) ** 0.5 / 9, rel=1e-4)
     with pytest.raises(ValueError, match="no record has a target"):
         task.metrics(model, {"text": [""]})
 

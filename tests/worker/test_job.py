@@ -52,7 +52,8 @@ def test_a_job_goes_all_the_way(service: Service) -> None:
     assert report["labels"] == list(tiny.LABELS)
     assert 0 < report["privacy"]["epsilon_charged"] <= 100
     assert "differentially private" in report["privacy"]["guarantee"]
-    assert 0 <= report["metrics"]["validation"]["accuracy"] <= 1
+    measured = report["metrics"]["validation"]
+    assert measured["evaluated"] == sum(one["records"] for one in measured["per_class"].values()) == 100
 
     row = service.one(sa.select(job).where(job.c.id == id))
     assert row.created_at <= row.started_at <= row.finished_at
@@ -60,6 +61,8 @@ def test_a_job_goes_all_the_way(service: Service) -> None:
     events = service.all(sa.select(job_event).where(job_event.c.job_id == id).order_by(job_event.c.seq))
     assert [e.data["step"] for e in events if e.type == "metrics"] == list(range(3, 61, 3))
     assert all(e.created_at.second == 0 for e in events)
+    assert events[-1].data["quality"]["value"] == measured["accuracy"]
+    assert events[-1].data["quality"]["untrained"] == measured["untrained"]["accuracy"]
 
 
 def test_a_running_job_is_cancelled_at_the_price_of_its_authorised_steps(service: Service) -> None:
