@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from domain.kit.refusals import Conflict, Forbidden, Invalid, NotFound, OverBudget, Refusal, TooMany
 from domain.storage.blobs import NotMounted
@@ -144,14 +145,12 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def http_error(request: Request, error: HTTPException) -> JSONResponse:
-        phrase = HTTPStatus(error.status_code).phrase
-        return problem(
-            request,
-            error.status_code,
-            phrase.lower().replace(" ", "_"),
-            f"{phrase}: {request.method} is not offered here" if error.status_code == 405 else str(error.detail),
-            headers=error.headers,
-        )
+        phrase, words = HTTPStatus(error.status_code).phrase, str(error.detail)
+        if error.status_code == 405:
+            words = f"{phrase}: {request.method} is not offered here"
+        elif error.status_code == 404:
+            words += _meant(request)
+        return problem(request, error.status_code, phrase.lower().replace(" ", "_"), words, headers=error.headers)
 
     @app.exception_handler(LedgerIncomplete)
     def incomplete(request: Request, error: LedgerIncomplete) -> JSONResponse:
@@ -186,6 +185,16 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     def unexpected(request: Request, error: Exception) -> JSONResponse:
         return internal_error(request)
+
+
+def _meant(request: Request) -> str:
+    """What to change in a base URL that lacks its /v1, or has it twice."""
+    path = request.url.path
+    wanted = path.removeprefix("/v1") if path.startswith("/v1/v1/") else f"/v1{path}"
+    scope = {**request.scope, "path": wanted}
+    if not any(route.matches(scope)[0] is not Match.NONE for route in request.app.router.routes):
+        return ""
+    return ": the base URL of this API ends in /v1, once"
 
 
 def internal_error(request: Request) -> JSONResponse:

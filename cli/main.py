@@ -1,8 +1,11 @@
 """The `tacit` command: the stack on one machine, the client of any Tacit service, and the demo."""
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
-from cli import demo, doctor, local, logs, migrate, trial
+from cli import demo, doctor, local, logs, migrate, output, trial
 from cli.commands import adapters, audit, budgets, files, grants, invitations, jobs, keys, ledger, models, tenants
 
 app = typer.Typer(
@@ -10,8 +13,24 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Private fine-tuning jobs with a budget ledger that cannot be overspent.",
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        output.console.print(f"tacit {version('tacit')}", markup=False)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    asked: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """Private fine-tuning jobs with a budget ledger that cannot be overspent."""
+
+
 app.command("up")(local.up)
 app.command("down")(local.down)
 app.command("doctor")(doctor.doctor)

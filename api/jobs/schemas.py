@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 NoteName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 NoteText = Annotated[str, StringConstraints(max_length=512)]
 _OURS = {"n_epochs": "steps", "learning_rate_multiplier": "learning_rate"}
+_MOST_EPOCHS = 10_000
 
 
 def _describe_methods(schema: dict[str, Any]) -> None:
@@ -113,9 +114,16 @@ class NewJob(Body):
 
     @model_validator(mode="after")
     def _translatable(self) -> "NewJob":
-        for name, ours in _OURS.items():
-            if self._asked().get(name) not in (None, "auto"):
-                raise ValueError(f"hyperparameters.{name} is not offered; use {ours}")
+        asked = self._asked()
+        if asked.get("learning_rate_multiplier") not in (None, "auto"):
+            raise ValueError("hyperparameters.learning_rate_multiplier is not offered; use learning_rate")
+        epochs = asked.get("n_epochs")
+        if epochs in (None, "auto"):
+            return self
+        if isinstance(epochs, bool) or not isinstance(epochs, int | float) or not 0 < epochs <= _MOST_EPOCHS:
+            raise ValueError(f"hyperparameters.n_epochs is a number above 0, at most {_MOST_EPOCHS}, or 'auto'")
+        if asked.get("steps") not in (None, "auto"):
+            raise ValueError("hyperparameters.n_epochs and steps say the same: send one of them")
         return self
 
     def _asked(self) -> dict[str, Any]:
@@ -123,6 +131,7 @@ class NewJob(Body):
 
     def wanted(self) -> Wanted:
         """The request as the domain takes it."""
+        epochs = self._asked().get("n_epochs")
         asked = Wanted(
             model=self.model,
             training_file=self.training_file,
@@ -130,6 +139,7 @@ class NewJob(Body):
             method=self.method.type,
             options={k: v for k, v in self.method.options.items() if k != "hyperparameters"},
             hyperparameters={k: v for k, v in self._asked().items() if k not in _OURS and v is not None},
+            epochs=epochs if isinstance(epochs, int | float) else None,
             epsilon=self.privacy.epsilon,
             share=self.privacy.share,
             delta=self.privacy.delta,

@@ -51,6 +51,7 @@ def draft(
     method: str,
     options: Mapping[str, Any],
     hyperparameters: Mapping[str, Any],
+    epochs: float | None = None,
     epsilon: float | None,
     share: float | None = None,
     delta: float | None,
@@ -60,7 +61,7 @@ def draft(
     budget: Balance,
 ) -> Draft:
     """Resolve every default and calibrate the noise of all phases together with the budget's own rule: to an epsilon or
-    to a share. Raises Invalid, naming the field."""
+    to a share. epochs: in place of steps. Raises Invalid, naming the field."""
     name = DEFAULT_METHOD if method == "supervised" else method
     try:
         spec = get_method(name)
@@ -87,8 +88,14 @@ def draft(
             code="delta_too_small",
             param="privacy.delta",
         )
+    public: dict[str, Any] = {"task": dataset.task, "declared_size": size, "epsilon": target, "facts": model.facts}
     try:
-        resolved = spec.resolve(asked, wanted, task=dataset.task, declared_size=size, epsilon=target, facts=model.facts)
+        resolved = spec.resolve(asked, wanted, **public)
+        if epochs is not None:
+            steps = max(1, round(epochs * size / resolved.batch_size))
+            place = f"method.{method}.hyperparameters"
+            asked = _parsed(spec.Request, {**hyperparameters, "steps": steps}, place)
+            resolved = spec.resolve(asked, wanted, **public)
     except FieldError as error:
         raise Invalid(str(error), code="invalid_request", param=f"method.{method}.{error.field}") from None
     phases = spec.phases(wanted, resolved, declared_size=size)

@@ -50,6 +50,8 @@ class Wanted:
     metadata: Mapping[str, str]
     share: float | None = None
     """Of the budget's cap at its main order, in place of an epsilon."""
+    epochs: float | None = None
+    """Passes over the file on average, in place of steps: the expected batch and the declared size say how many."""
     queue_days: int | None = None
     """Days in which a worker must begin, at most the budget's; None: the budget's."""
     allow_duplicate: bool = False
@@ -191,6 +193,7 @@ def plan_job(connection: sa.Connection, viewer: Viewer, models: Models, wanted: 
         method=wanted.method,
         options=wanted.options,
         hyperparameters=wanted.hyperparameters,
+        epochs=wanted.epochs,
         epsilon=_default_epsilon(grant) if wanted.epsilon is None else wanted.epsilon,
         share=wanted.share,
         delta=wanted.delta,

@@ -27,8 +27,8 @@ from dpcore.word_counts import probabilities
 
 __all__ = ["attach", "begin", "between", "export", "learns", "load"]
 
-_PUBLIC = 8
-"""Public records by which is seen how far scores are from normalised ones."""
+_PUBLIC, _LENGTH = 8, 32
+"""Public records, and their tokens, by which is seen how far scores are from normalised ones."""
 
 
 class OverUsers(nn.Module):
@@ -135,9 +135,11 @@ def learns(model: Any, phase: Phase, task: Any) -> Any:
 
 @torch.no_grad()
 def _normaliser(model: Any, task: Any) -> float:
-    """What the public model's scores exceed normalised ones by, on public records: the mean of log sum exp."""
-    records = task.synthetic(1, min(_PUBLIC, task.max_length))
-    ids = torch.from_numpy(records.tokens).to(model.base.device, torch.int64).unsqueeze(0)
+    """What the public model's scores exceed normalised ones by, on words of public probabilities: the mean of log sum
+    exp. Far from it, all that is learnt first is to be normalised, and what the model knew is lost on the way."""
+    size = (_PUBLIC, min(_LENGTH, task.max_length))
+    drawn = np.random.default_rng(0).choice(len(model.likely), p=model.likely, size=size)
+    ids = torch.from_numpy(drawn).to(model.base.device, torch.int64)
     return float(model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.logsumexp(-1).mean())
 
 

@@ -32,6 +32,15 @@ def test_other_methods_are_refused_with_those_that_there_are(world: World) -> No
     assert answer.json()["error"]["code"] == "method_not_allowed"
 
 
+def test_a_base_url_without_v1_or_with_two_is_told_so(world: World) -> None:
+    for path in ("/models", "/fine_tuning/jobs/ftjob-1", "/v1/v1/files"):
+        answer = world.get(path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+        assert "the base URL of this API ends in /v1, once" in answer.json()["detail"]
+    for path in ("/nothing", "/v1/nothing", "/v1/fine_tuning/jobs/ftjob-1"):
+        assert "base URL" not in world.get(path).text
+
+
 def test_a_trailing_slash_leads_to_the_same_place(world: World) -> None:
     for path in (JOBS, "/v1/files", "/v1/models"):
         answer = world.get(f"{path}/", follow_redirects=False)

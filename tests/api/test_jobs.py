@@ -147,6 +147,22 @@ def test_a_broker_that_is_away_fails_no_request(world: World, training: dict[str
         assert connection.execute(hinted).scalar_one() is None
 
 
+def test_epochs_are_steps_by_public_arithmetic(world: World, open_file: dict[str, Any]) -> None:
+    """Passes over the declared 400 records on average, in batches as asked for or as usual."""
+    for numbers, steps in (({"n_epochs": 3, "batch_size": 20}, 60), ({"n_epochs": 0.1, "batch_size": 20}, 2)):
+        made = world.post(f"{JOBS}/estimate", job_body(open_file["id"]) | _numbers(numbers)).json()
+        assert made["privacy"]["steps_planned"] == steps
+        assert made["method"]["lora"]["hyperparameters"]["steps"] == steps
+    usual = world.post(f"{JOBS}/estimate", job_body(open_file["id"]) | _numbers({"n_epochs": 2})).json()
+    assert usual["privacy"]["steps_planned"] == 2 * 400 / usual["method"]["lora"]["hyperparameters"]["batch_size"]
+    auto = world.post(f"{JOBS}/estimate", job_body(open_file["id"]) | _numbers({"n_epochs": "auto"})).json()
+    assert auto["privacy"]["steps_planned"] == 200
+
+
+def _numbers(hyperparameters: dict[str, Any]) -> dict[str, Any]:
+    return {"method": {"type": "lora", "lora": {"hyperparameters": hyperparameters}}}
+
+
 @pytest.mark.parametrize(
     ("change", "param"),
     [
@@ -172,7 +188,10 @@ def test_a_broker_that_is_away_fails_no_request(world: World, training: dict[str
             {"method": {"type": "lora", "lora": {"hyperparameters": {"steps": "many"}}}},
             "method.lora.hyperparameters.steps",
         ),
-        ({"hyperparameters": {"n_epochs": 3}}, None),
+        ({"hyperparameters": {"n_epochs": 0}}, None),
+        ({"hyperparameters": {"n_epochs": "three"}}, None),
+        ({"hyperparameters": {"n_epochs": 3, "steps": 4}}, None),
+        ({"hyperparameters": {"learning_rate_multiplier": 3}}, None),
         ({"status": "succeeded"}, "status"),
         ({"seed": 2**63}, "seed"),
         ({"metadata": {str(i): "" for i in range(17)}}, "metadata"),

@@ -354,3 +354,7 @@ def test_nobody_there_names_the_fix(service: Service) -> None:
     result = tacit("models", "--url", "http://127.0.0.1:9", "--key", "k")
     assert result.exit_code == 1
     assert "tacit up" in result.stderr
+
+
+def test_it_says_which_version_it_is() -> None:
+    assert tacit("--version").stdout.startswith("tacit 0.")
