@@ -32,10 +32,11 @@ class Drawing(Protocol):
     """A task that draws for its losses, by public randomness alone."""
 
     def begin_round(self, stream: Keystream) -> None:
-        """What all users of a round draw by."""
+        """What the users of a round draw by."""
 
-    def begin_user(self) -> None:
-        """Every user meets the same draws from the first on, so that nobody's depend on who else is there."""
+    def begin_user(self, user: int) -> None:
+        """Draws of this user alone, the same whoever else is drawn: a user that leaves moves nobody else's vector, and
+        those of many average out."""
 
 
 class Local:
@@ -65,7 +66,7 @@ class Local:
             task.begin_round(Keystream(bytes(32)))
         for made in (task.synthetic, task.mixed):
             with evaluating(self._setting.model):
-                moved = self._moved(made(terms.batch_size, task.max_length), np.arange(terms.batch_size))
+                moved = self._moved(made(terms.batch_size, task.max_length), np.arange(terms.batch_size), 0)
             if not moved.isfinite().all():
                 raise NotTrainable(
                     "training on public records ends in numbers that are not finite: take a lower learning rate"
@@ -87,11 +88,11 @@ class Local:
             device=self._device,
         )
         with evaluating(self._setting.model):
-            for user in drawn:
+            for user in map(int, drawn):
                 if self._setting.should_stop():
                     raise Stopped
                 records = first_within(self._owners.records(user), self._lengths, self._terms.most_tokens)
-                total.add(OneVector(self._moved(self._setting.records, records)))
+                total.add(OneVector(self._moved(self._setting.records, records, user)))
         return total
 
     def gradients(self, mean: Tensor) -> Iterator[Mapping[str, Tensor]]:
@@ -103,11 +104,11 @@ class Local:
     def leave(self) -> None:
         """Nothing is kept."""
 
-    def _moved(self, records: Any, indices: np.ndarray) -> Tensor:
-        """What a user's training moves: float64 [P]. The weights are as they were."""
+    def _moved(self, records: Any, indices: np.ndarray, user: int) -> Tensor:
+        """What a user's training on these records moves: float64 [P]. The weights are as they were."""
         setting, terms = self._setting, self._terms
         if isinstance(setting.task, Drawing):
-            setting.task.begin_user()
+            setting.task.begin_user(user)
         with self._as_before() as before:
             for step in range(terms.local_steps if len(indices) else 0):
                 now = indices.take(range(step * terms.batch_size, (step + 1) * terms.batch_size), mode="wrap")

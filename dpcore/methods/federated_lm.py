@@ -1,6 +1,7 @@
 """A language model over users: some rows of its tables train as a change of their own, with LoRA's factors or all other
 weights; what leaves is a whole model of its kind."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,8 @@ class OverUsers(nn.Module):
 
 
 class Contrasting(OtherLoss):
-    """A task whose records teach by targets and drawn words. Every user of a round meets the same words, so that what
-    one user learns does not depend on who else was drawn."""
+    """A task whose records teach by targets and drawn words. Every user of a round meets words of its own, whoever else
+    was drawn: the same ones for all would not average out."""
 
     def __init__(self, task: Any, nce: Nce) -> None:
         super().__init__(task, nce)
@@ -89,9 +90,10 @@ class Contrasting(OtherLoss):
         """Words of a round's own."""
         self._key = stream.integers(4).tobytes()
 
-    def begin_user(self) -> None:
-        """From the round's first word on."""
-        self._nce.stream = Keystream(self._key)
+    def begin_user(self, user: int) -> None:
+        """From the user's first word of this round on."""
+        key = hashlib.blake2b(user.to_bytes(8, "little"), key=self._key, digest_size=32)
+        self._nce.stream = Keystream(key.digest())
 
 
 def attach(model: PreTrainedModel, options: Mapping[str, Any], *, task: TaskKind, seed: int) -> OverUsers:

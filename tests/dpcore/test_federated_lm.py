@@ -198,17 +198,19 @@ def test_a_run_that_was_stopped_in_its_first_round_trains_the_rows_that_were_cho
     assert again.base.get_output_embeddings().get_buffer("chosen").tolist() == chosen != list(range(5))
 
 
-def test_every_user_of_a_round_meets_the_same_words_and_every_round_others(world):
+def test_every_user_of_a_round_meets_words_of_its_own_whoever_else_is_drawn(world):
     program, model = world.program({"loss": "nce", "negatives": 7}), world.attach({"loss": "nce", "negatives": 7})
     estimator = world.estimator(model, program, 0)
     drawn, nce = [], estimator._setting.task._nce
     real = nce._drawn
     nce._drawn = lambda: drawn.append(real()) or drawn[-1]
-    for number in range(2):
-        estimator.sum(np.array([1, 2]), 0.5, lambda n=number: secret(b"%d" % n).at("directions", 0))
+    for number, users in ((0, [1, 2]), (0, [0, 2, 5]), (1, [1, 2])):
+        estimator.sum(np.array(users), 0.5, lambda n=number: secret(b"%d" % n).at("directions", 0))
     steps = program.phases[0].estimator.local_steps
     rounds = [[d.tolist() for d in drawn[i : i + steps]] for i in range(0, len(drawn), steps)]
-    assert rounds[0] == rounds[1] != rounds[2] == rounds[3]
+    assert len(rounds) == 7
+    assert rounds[1] == rounds[3], "user 2, among others"
+    assert len({str(words) for words in rounds}) == 6, "other users, and another round"
     assert rounds[0][0] != rounds[0][1]
 
 
