@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TypeVar
 
@@ -25,6 +26,8 @@ Key = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the service's answer as JSON.")]
 Most = Annotated[int, typer.Option(min=1, help="At most so many, newest first.")]
+
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -71,6 +74,21 @@ def settings(kind: type[S]) -> S:
         return from_environment(kind)
     except BadSettings as error:
         raise StackError(str(error)) from None
+
+
+def sure(question: str, yes: bool) -> None:
+    """Ask before what cannot be undone; without somebody to ask it takes --yes."""
+    if yes:
+        return
+    if not _somebody():
+        fail(f"{question} Nobody is there to be asked: say so with --yes")
+    if not typer.confirm(question):
+        raise typer.Exit(1)
+
+
+def _somebody() -> bool:
+    """Whether somebody sits there."""
+    return sys.stdin.isatty()
 
 
 def fail(message: str) -> NoReturn:

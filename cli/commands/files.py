@@ -182,6 +182,13 @@ def report(file: str, url: options.Url = None, key: options.Key = None, as_json:
 
 @app.command()
 @options.explained
-def delete(file: str, url: options.Url = None, key: options.Key = None, as_json: options.Json = False) -> None:
+def delete(
+    file: str,
+    yes: options.Yes = False,
+    url: options.Url = None,
+    key: options.Key = None,
+    as_json: options.Json = False,
+) -> None:
     """Delete a file's rows. What its budget has spent stays spent."""
+    options.sure(f"Delete the rows of {file} for good?", yes)
     output.show(connect(url, key).delete(f"/v1/files/{file}"), as_json)

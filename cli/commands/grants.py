@@ -65,7 +65,13 @@ def list_grants(
 @app.command()
 @options.explained
 def revoke(
-    budget: str, grant: str, url: options.Url = None, key: options.Key = None, as_json: options.Json = False
+    budget: str,
+    grant: str,
+    yes: options.Yes = False,
+    url: options.Url = None,
+    key: options.Key = None,
+    as_json: options.Json = False,
 ) -> None:
     """Steward: end a grant. Jobs under way go on."""
+    options.sure(f"End the grant {grant}?", yes)
     output.show(connect(url, key).delete(f"/v1/budgets/{budget}/grants/{grant}"), as_json)

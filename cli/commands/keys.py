@@ -66,6 +66,13 @@ def rotate(
 
 @app.command()
 @options.explained
-def revoke(key_id: str, url: options.Url = None, key: options.Key = None, as_json: options.Json = False) -> None:
+def revoke(
+    key_id: str,
+    yes: options.Yes = False,
+    url: options.Url = None,
+    key: options.Key = None,
+    as_json: options.Json = False,
+) -> None:
     """Make a key useless, at once and for good."""
+    options.sure(f"Make {key_id} useless for good?", yes)
     output.show(connect(url, key).delete(f"/v1/keys/{key_id}"), as_json)

@@ -358,3 +358,27 @@ def test_nobody_there_names_the_fix(service: Service) -> None:
 
 def test_it_says_which_version_it_is() -> None:
     assert tacit("--version").stdout.startswith("tacit 0.")
+
+
+@pytest.mark.parametrize(
+    ("command", "call"),
+    [
+        (("files", "delete", "file-1"), "DELETE /v1/files/file-1"),
+        (("keys", "revoke", "key_1"), "DELETE /v1/keys/key_1"),
+        (("grants", "revoke", "budget-1", "grant-1"), "DELETE /v1/budgets/budget-1/grants/grant-1"),
+    ],
+)
+def test_what_cannot_be_undone_is_asked_for_first(
+    service: Service, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], call: str
+) -> None:
+    service.says(call, {"deleted": True})
+    where = ("--url", service.url, "--key", "k")
+    alone = tacit(*command, *where)
+    assert (alone.exit_code, service.asked) == (1, [])
+    assert "--yes" in alone.stderr
+    monkeypatch.setattr("cli.options._somebody", lambda: True)
+    no = CliRunner().invoke(app, [*command, *where], input="n\n")
+    assert (no.exit_code, service.asked) == (1, [])
+    for more, said in (((), "y\n"), (("--yes",), "")):
+        assert CliRunner().invoke(app, [*command, *where, *more], input=said).exit_code == 0
+    assert [asked[0] for asked in service.asked] == [call, call]
