@@ -1,6 +1,6 @@
 """What do partial embedding updates, LoRA and noise-contrastive estimation bring a language model over users?
 
-users/{full,rows,rows-lora,rows-lora-nce,seed,private,inf}/perplexity   on users' held-out text, the mean of seeds
+users/{full,rows,rows-lora,rows-lora-{nce,ranking},seed,private,inf}/perplexity   on users' held-out text, mean of seeds
 .../payload                 bytes that a user would send in a round
 .../signal_to_noise         of a round's mean update at the public weights: length of the clipped mean over the noise's
 .../over_full               perplexity over that of full, paired by seed
@@ -11,8 +11,9 @@ shakespeare/{rows-lora,...}/perplexity      of the last tenth of each role's spe
 A made-up population of 20,000 users (`benchmarks/training/population.py`), each of whom writes one to five texts of
 twelve words, and a model that was trained on public text of another dialect. Every case has the same epsilon of a user,
 the true one of this population, the same rounds and the same numbers. full: all weights, softmax. rows: a tenth of the
-vocabulary by public frequency. -lora: and rank 4 beside attention; -nce: with 64 negatives. seed, private: as
-rows-lora, with rows drawn, or counted privately. inf: full with neither clipping that matters nor noise.
+vocabulary by public frequency. -lora: and rank 4 beside attention; -nce: with 64 negatives, binary as the paper has it,
+-ranking: by which word it is. seed, private: as rows-lora, with rows drawn, or counted privately.
+inf: full with neither clipping that matters nor noise.
 
 --json FILE is read first: what it holds is not measured again. --quick has 200 users, two rounds and two cases.
 """
@@ -54,7 +55,8 @@ CASES: dict[str, dict[str, Any]] = {
     "full": {"rows": "all", "blocks": "all", **SLOW},
     "rows": {"blocks": "all", **SLOW},
     "rows-lora": LORA,
-    "rows-lora-nce": {**LORA, "loss": "nce"},
+    "rows-lora-nce": {**LORA, "loss": "nce", **SLOW},
+    "rows-lora-ranking": {**LORA, "loss": "ranking"},
     "seed": {**LORA, "chosen_by": "seed"},
     "private": {**LORA, "chosen_by": "private"},
     "inf": {"rows": "all", "blocks": "all", **SLOW},

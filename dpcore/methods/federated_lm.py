@@ -128,11 +128,12 @@ def begin(model: Any, phase: Phase, kept: Mapping[str, Tensor], *, task: TaskKin
 
 def learns(model: Any, phase: Phase, task: Any) -> Any:
     """The task as it is, or by targets and drawn words."""
-    if phase.name == WORDS or model.options.loss != "nce":
+    loss = model.options.loss
+    if phase.name == WORDS or loss == "softmax":
         return task
     stream = Keystream(bytes(32))  # of the rehearsal; a round brings its own
-    nce = Nce(model.likely, model.options.negatives, stream, normaliser=_normaliser(model, task))
-    return Contrasting(task, nce)
+    by_rank, away = loss == "ranking", _normaliser(model, task)
+    return Contrasting(task, Nce(model.likely, model.options.negatives, stream, normaliser=away, ranking=by_rank))
 
 
 @torch.no_grad()

@@ -6,7 +6,10 @@ Of a place whose head reads c and whose target is w, with k words w_j drawn from
     -log sig(s(w, c) - log k p(w)) - sum_j log sig(-(s(w_j, c) - log k p(w_j)))
 
 The words are drawn from public probabilities alone, never from a batch, and are the same for all places of a call. The
-scores learn to be normalised by themselves.
+scores learn to be normalised by themselves. Ranking (Ma and Collins 2018) asks which of the target and the drawn words
+it is, and nothing of how scores are normalised:
+
+    -log( exp(s(w, c)) / p(w) ) + log( exp(s(w, c)) / p(w) + sum_j exp(s(w_j, c)) / p(w_j) )
 """
 
 from collections.abc import Callable
@@ -27,7 +30,13 @@ class Nce:
     """A `dpcore.tasks.losses.Loss` of a causal language model."""
 
     def __init__(
-        self, probabilities: np.ndarray, negatives: int, stream: Keystream, *, normaliser: float = 0.0
+        self,
+        probabilities: np.ndarray,
+        negatives: int,
+        stream: Keystream,
+        *,
+        normaliser: float = 0.0,
+        ranking: bool = False,
     ) -> None:
         """probabilities: public, of each word, above zero for each that may be a target: float64 [vocabulary].
         negatives: k. stream: what they are drawn by. normaliser: what a public model's scores exceed normalised ones
@@ -40,7 +49,7 @@ class Nce:
             raise ValueError(f"there are {len(each)} words: {negatives} of them cannot be drawn beside each target")
         self._ends = np.cumsum(each / each.sum())
         self._log_each = torch.from_numpy(np.log(negatives * each / each.sum()))
-        self._negatives, self._normaliser = negatives, normaliser
+        self._negatives, self._normaliser, self._ranking = negatives, normaliser, ranking
         self.stream = stream
         """What the next words are drawn by."""
 
@@ -62,7 +71,10 @@ class Nce:
         noise = self._log_each.to(states) + self._normaliser
         right = (states * of_targets.vectors).sum(-1) + of_targets.biases - noise[wanted]
         wrong = states @ of_drawn.vectors.T + of_drawn.biases - noise[drawn]
-        each = -logsigmoid(right) - logsigmoid(-wrong).sum(-1)
+        if self._ranking:
+            each = torch.logaddexp(right, wrong.logsumexp(-1)) - right
+        else:
+            each = -logsigmoid(right) - logsigmoid(-wrong).sum(-1)
         return torch.zeros(where.shape, dtype=each.dtype, device=each.device).masked_scatter(where, each)
 
     def _drawn(self) -> Tensor:

@@ -40,7 +40,7 @@ OPTIONS = [
     {"rows": "all", "blocks": "all"},
     {"rows": 9, "loss": "nce", "negatives": 7},
     {"rows": 9, "chosen_by": "private", "loss": "nce", "negatives": 7, "local_steps": 3, "local_batch": 2},
-    {"server": "fedavg", "most_tokens": 13},
+    {"server": "fedavg", "most_tokens": 13, "loss": "ranking", "negatives": 5},
 ]
 TRAINER = get_trainer("federated-lm")
 

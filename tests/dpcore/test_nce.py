@@ -40,9 +40,10 @@ def batch(writer_tokenizer):
     return task, task.encode({"text": [" ".join(WORDS[i : i + 3 + i]) for i in range(4)]})
 
 
-def test_the_loss_is_the_one_that_is_written_down(model, batch):
+@pytest.mark.parametrize("ranking", [False, True])
+def test_the_loss_is_the_one_that_is_written_down(model, batch, ranking):
     task, records = batch
-    found = task.losses(model, records, np.arange(4), 16, loss=Nce(P, 12, stream()))
+    found = task.losses(model, records, np.arange(4), 16, loss=Nce(P, 12, stream(), normaliser=0.7, ranking=ranking))
     drawn = Nce(P, 12, stream())._drawn()
     for i in range(4):
         start = int(np.asarray(records.lengths)[:i].sum())
@@ -53,8 +54,12 @@ def test_the_loss_is_the_one_that_is_written_down(model, batch):
         for place in range(len(ids) - 1):
             if not marks[place + 1]:
                 continue
-            delta = [float(scores[place, w]) - math.log(12 * P[w]) for w in (int(ids[place + 1]), *drawn.tolist())]
-            terms.append(math.log1p(math.exp(-delta[0])) + sum(math.log1p(math.exp(d)) for d in delta[1:]))
+            words = (int(ids[place + 1]), *drawn.tolist())
+            delta = [float(scores[place, w]) - math.log(12 * P[w]) - 0.7 for w in words]
+            if ranking:
+                terms.append(math.log(sum(math.exp(d) for d in delta)) - delta[0])
+            else:
+                terms.append(math.log1p(math.exp(-delta[0])) + sum(math.log1p(math.exp(d)) for d in delta[1:]))
         assert float(found[i]) == pytest.approx(sum(terms) / len(terms), rel=1e-9)
     assert "forward" not in vars(model.get_output_embeddings())
 

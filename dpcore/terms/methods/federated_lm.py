@@ -59,14 +59,17 @@ class Options(StrictModel):
     target_modules: str | Listed[tuple[str, ...]] = Field(
         default=lora.AUTO, description="the layers that LoRA adapts, as for the method lora"
     )
-    loss: Literal["softmax", "nce"] = Field(
+    loss: Literal["softmax", "nce", "ranking"] = Field(
         default="softmax",
         description=(
             "nce: noise-contrastive estimation, by the targets and a few words of public probabilities: its memory "
-            "does not grow with the vocabulary"
+            "does not grow with the vocabulary; ranking: the same by which of these words it is, for models that "
+            "learnt from all words and need not learn to be normalised"
         ),
     )
-    negatives: int = Field(default=64, ge=1, le=1_000_000, description="words drawn beside the targets, under nce")
+    negatives: int = Field(
+        default=64, ge=1, le=1_000_000, description="words drawn beside the targets, under nce and ranking"
+    )
     local_steps: int = Field(default=2, ge=1, le=1000, description="of a user's training in each round")
     local_batch: int = Field(default=16, ge=1, le=10_000, description="records of a local step at most")
     most_tokens: int = Field(
@@ -133,7 +136,7 @@ def check(options: Options, facts: ModelFacts, task: TaskKind) -> None:
     vocabulary = facts.vocab_size
     if options.rows_of(vocabulary) > vocabulary:
         raise FieldError("rows", f"rows: the vocabulary has {vocabulary} rows; {options.rows} of them cannot train")
-    if options.loss == "nce" and options.negatives > vocabulary:
+    if options.loss != "softmax" and options.negatives > vocabulary:
         words = f"negatives: there are {vocabulary} words; {options.negatives} of them cannot be drawn"
         raise FieldError("negatives", words)
     if options.rows == "all" and options.chosen_by != "frequency":
