@@ -121,7 +121,6 @@ def estimate(
     tacit jobs estimate --file file-... --epsilon 3
     tacit jobs estimate --file file-... --share 0.25 --method bitfit --option full_steps=20 --steps 300
     tacit jobs estimate --file file-... --epsilon 3 --method zo --hyperparameter directions=16
-    tacit jobs estimate --file file-... --epsilon 3 --method federated-lm --population 1000000 --cohort 5000
     ```
     """
     given = {name: value for name, value in (("population", population), ("cohort", cohort)) if value is not None}

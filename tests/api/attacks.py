@@ -24,7 +24,7 @@ PUBLIC = {
 KINDS = ("budget", "file", "job", "key", "grant", "invitation")
 PLAIN = {"seq": "1", "model_id": "minilm-l6", "receipt": "1"}
 """Parameters of paths that name nothing of a tenant's."""
-KNOWN_QUERY = {"after", "limit", "order", "purpose", "stream"}
+KNOWN_QUERY = {"after", "limit", "order", "purpose", "stream", "population", "cohort"}
 GRANT = {"key": "key", "reason": "r"}
 ESTIMATE = {"training_file": "file", "validation_file": "file", "model": "minilm-l6", "epsilon": "1"}
 

@@ -3,8 +3,10 @@
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+import redis
 import sqlalchemy as sa
 
 from domain.kit.settings import WorkerSettings
@@ -29,7 +31,10 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def service(database: Database, redis_server: str, tmp_path: Path, tiny_model: Path) -> Iterator[Service]:
     # Redis has 16 databases: no test sees another's hints for as long as it matters.
-    broker = redis_server.replace("virtual_host=0", f"virtual_host={1 + next(_queues) % 15}")
+    number = 1 + next(_queues) % 15
+    broker = redis_server.replace("virtual_host=0", f"virtual_host={number}")
+    with redis.Redis(unix_socket_path=urlsplit(broker).path, db=number) as queues:
+        queues.flushdb()  # an earlier test's hints may still lie there
     made = Service(database, broker, tmp_path, tiny_model)
     yield made
     made.api.dispose()
