@@ -320,6 +320,15 @@ def test_how_good_a_result_is_stands_in_the_job_the_list_and_the_event_of_its_re
     assert next(j for j in world.get(JOBS).json()["data"] if j["id"] == done)["quality"] == shown
     (event,) = [e for e in world.get(f"{JOBS}/{done}/events").json()["data"] if e["name"] == "job.succeeded"]
     assert event["data"] == {"quality": found}
+    # A model that diverged has none, and what is no number beside one that is stays out: JSON could not be written.
+    diverged = {"file": "file-public", "perplexity": float("nan"), "standard_error": float("nan")}
+    for lost in (diverged, diverged | {"perplexity": 1e304}):
+        assert quality(lost) is None
+    wide = quality(diverged | {"perplexity": 1e99, "standard_error": float("inf"), "untrained": diverged})
+    assert wide is not None
+    assert (wide["value"], wide["standard_error"], wide["baseline"]) == (1e99, None, None)
+    far = finish(world, world.private_file(), at_work, measured=wide)
+    assert world.get(f"{JOBS}/{far}").json()["quality"]["value"] == 1e99
     # Of a job without a public file, of one that runs, and of figures that a worker's login made up, there is none.
     assert world.get(f"{JOBS}/{finish(world, world.private_file(), at_work)}").json()["quality"] is None
     assert world.submit(training["id"], 0.5)["quality"] is None
