@@ -67,6 +67,14 @@ class RoundClosed(LedgerError):
     """The round is over; a silo's message comes too late for it (TC013)."""
 
 
+class GrantEnded(LedgerError):
+    """The grant that pays for the job has ended; the job is approved no more (TC014)."""
+
+
+class IntendedUseMissing(LedgerError):
+    """The budget wants to know what a job is for, and this one does not say (TC015)."""
+
+
 class AlreadyGranted(LedgerError):
     """The key or the project has a grant of the budget (one_grant_of_a_key, one_grant_of_a_project)."""
 
@@ -83,6 +91,8 @@ _BY_STATE: dict[str, type[LedgerError]] = {
     "TC010": PauseRequested,
     "TC012": LedgerIncomplete,
     "TC013": RoundClosed,
+    "TC014": GrantEnded,
+    "TC015": IntendedUseMissing,
 }
 _BY_CONSTRAINT: dict[str, type[LedgerError]] = {
     "never_overspent": BudgetExceeded,

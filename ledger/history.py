@@ -14,6 +14,7 @@ Violations = Iterator[Violation]
 SAYINGS = (
     *("reason", "epsilon", "grant", "key", "project", "approval_above"),
     *("by", "waits", "queue_days", "whole", "digest"),
+    *("share", "expires_at", "models", "methods", "most_steps", "require_intended_use"),
 )
 """What the checks look for in the detail of an entry."""
 Counts = Mapping[str | None, tuple[str | None, str | None]]
@@ -41,6 +42,7 @@ class Account:
     frozen_reason: str | None
     approval_above: str | None
     queue_days: str | None
+    require_intended_use: bool | None
     head_seq: int | None
     head_hash: str | None
     never_changes: Sequence[str | None]
@@ -137,7 +139,13 @@ class Pass:
     key: str | None
     project: str | None
     epsilon: str | None
+    share: str | None
     approval_above: str | None
+    expires_at: float
+    models: str | None
+    methods: str | None
+    """JSON, as `models`."""
+    most_steps: str | None
     by: str | None
     capped: bool
     cap: Curve | None

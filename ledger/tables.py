@@ -28,6 +28,7 @@ budget = sa.Table(
     sa.Column("frozen_reason", sa.Text),
     sa.Column("approval_above", sa.Numeric),
     sa.Column("queue_days", sa.Integer),
+    sa.Column("require_intended_use", sa.Boolean),
     sa.Column("head_seq", sa.BigInteger),
     sa.Column("head_hash", sa.LargeBinary),
     sa.Column("created_at", sa.DateTime(timezone=True)),
@@ -41,6 +42,7 @@ budget_grant = sa.Table(
     sa.Column("key_id", sa.Text),
     sa.Column("project", sa.Text),
     sa.Column("epsilon", sa.Numeric),
+    sa.Column("share", sa.Numeric),
     sa.Column("approval_above", sa.Numeric),
     sa.Column("cap", ARRAY(sa.BigInteger)),
     sa.Column("spent", ARRAY(sa.BigInteger)),
@@ -48,6 +50,10 @@ budget_grant = sa.Table(
     sa.Column("created_by", sa.Text),
     sa.Column("created_at", sa.DateTime(timezone=True)),
     sa.Column("revoked_at", sa.DateTime(timezone=True)),
+    sa.Column("expires_at", sa.DateTime(timezone=True)),
+    sa.Column("models", JSONB),
+    sa.Column("methods", JSONB),
+    sa.Column("most_steps", sa.BigInteger),
 )
 
 reservation = sa.Table(

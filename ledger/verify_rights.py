@@ -4,11 +4,12 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from decimal import Decimal, localcontext
+from fractions import Fraction
 
 from dpcore.terms import accounting
 from dpcore.terms.accounting import Curve
 from ledger.history import Account, EntryRow, History, Pass, Violations
-from ledger.reading import exact, whole
+from ledger.reading import exact, structure, whole
 from ledger.verify_reservations import held, owed
 
 
@@ -26,6 +27,7 @@ def _rules(history: History) -> Violations:
         not _agree(history.account.approval_above, said.get("approval_above"))
         or days is None
         or days != whole(said["queue_days"])
+        or history.account.require_intended_use is not (said.get("require_intended_use") == "true")
     ):
         yield None, "the rules are not those that the entries set"
 
@@ -58,19 +60,37 @@ def _pass(
 ) -> Violations:
     said, nothing = given.said, history.account.nothing
     spent, reserved = spent or nothing, reserved or nothing
-    numbers = _agree(g.epsilon, said["epsilon"]) and _agree(g.approval_above, said["approval_above"])
-    if not numbers or (g.key, g.project, g.by) != (said["key"], said["project"], said["by"]):
+    terms = {"epsilon": g.epsilon, "share": g.share, "approval_above": g.approval_above, "most_steps": g.most_steps}
+    numbers = all(_agree(written, said[name]) for name, written in terms.items())
+    names = structure(g.models) == structure(said["models"]) and structure(g.methods) == structure(said["methods"])
+    ends = whole(said["expires_at"])
+    when = math.isnan(g.expires_at) if ends is None else g.expires_at == ends
+    who = (g.key, g.project, g.by) == (said["key"], said["project"], said["by"])
+    if not (numbers and names and when and who):
         yield given.seq, f"grant {g.id} has other terms than its entry"
     # A re-pricing, too, revokes a grant that it leaves past its caps.
     if (revoked and not g.revoked) or (g.revoked and not revoked and not history.last_reprice):
         yield None, f"the entries say otherwise of whether grant {g.id} is revoked"
-    cap = caps_of(history.account, exact(said["epsilon"]))
+    cap = _sub_limit(history, g.id, given)
     if g.cap != cap or (g.capped and cap is None):
         yield None, f"the caps of grant {g.id} are not those of its sub-limit"
     if (g.spent, g.reserved) != (spent, reserved):
         yield None, f"the entries do not add up to the balance of grant {g.id}"
     if cap is not None and not g.revoked and not accounting.fits(cap, spent, reserved):
         yield None, f"grant {g.id} is overspent"
+
+
+def _sub_limit(history: History, id: str, given: EntryRow) -> Curve | None:
+    """A grant's caps: of its epsilon, or its share of the limit that was in force when a job was last charged to it."""
+    share, account = exact(given.said["share"]), history.account
+    if share is None:
+        return caps_of(account, exact(given.said["epsilon"]))
+    last = max((e.seq for e in history.lines if e.kind == "reserve" and e.said["grant"] == id), default=given.seq)
+    limits = (exact(e.said["epsilon"]) for e in reversed(history.lines) if e.kind == "limit" and e.seq < last)
+    whole_cap, weights = caps_of(account, next(limits, account.epsilon_opened)), account.weight_numerators
+    if whole_cap is None or weights is None or not 0 < share <= 1:
+        return None
+    return accounting.share_caps(Fraction(share), whole_cap, weights.index(max(weights)))
 
 
 def _agree(written: str | None, said: str | None) -> bool:

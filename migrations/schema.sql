@@ -256,15 +256,21 @@ BEGIN
       RAISE EXCEPTION 'reservation % is not of budget %', NEW.reservation_id, NEW.budget_id USING ERRCODE = 'restrict_violation';
     END IF;
     -- Every change of a grant or a rule takes the budget's lock, so that these are the ones of now.
-    SELECT k.id, k.project, k.scopes INTO submitter
+    SELECT k.id, k.project, k.scopes, j.intended_use INTO submitter
       FROM public.job j JOIN public.api_key k ON k.id = j.created_by WHERE j.id = booking.job_id;
-    SELECT NULL::text AS id, NULL::numeric AS approval_above INTO pass;
+    IF account.require_intended_use AND submitter.intended_use IS NULL THEN
+      RAISE EXCEPTION 'budget % wants to know what a job is for', account.id USING ERRCODE = 'TC015';
+    END IF;
+    SELECT NULL::text AS id, NULL::numeric AS approval_above, NULL::numeric AS share INTO pass;
     IF (submitter.scopes::text[] && ARRAY['steward', 'admin']) IS NOT TRUE THEN
-      SELECT g.id, g.approval_above INTO pass FROM ledger.budget_grant g
+      SELECT g.id, g.approval_above, g.share INTO pass FROM ledger.budget_grant g
         WHERE g.id = ledger.grant_of(account.id, submitter.id, submitter.project) FOR NO KEY UPDATE;
       IF pass.id IS NULL THEN
         RAISE EXCEPTION 'key % has no grant of budget %', submitter.id, account.id USING ERRCODE = 'TC007';
       END IF;
+      -- A share is of the budget's limit as it is now; where that was lowered below what the grant has, its CHECK refuses.
+      UPDATE ledger.budget_grant SET cap = ledger.share_caps(pass.share, account.cap, account.weight_numerators)
+        WHERE id = pass.id AND cap <> ledger.share_caps(pass.share, account.cap, account.weight_numerators);
     END IF;
     -- Verification looks for both; without work nobody could begin or stop the job.
     IF (SELECT max(p.ordinal) + 1 <> count(*) FROM ledger.phase p WHERE p.reservation_id = booking.id) THEN
@@ -291,6 +297,8 @@ BEGIN
       RAISE EXCEPTION 'reservation % is settled', booking.id USING ERRCODE = 'TC004';
     ELSIF booking.starts_by <= clock_timestamp() THEN
       RAISE EXCEPTION 'reservation % waited until %', booking.id, booking.starts_by USING ERRCODE = 'TC005';
+    ELSIF EXISTS (SELECT FROM ledger.budget_grant g WHERE g.id = booking.grant_id AND g.expires_at <= clock_timestamp()) THEN
+      RAISE EXCEPTION 'the grant of reservation % has ended', booking.id USING ERRCODE = 'TC014';
     ELSIF EXISTS (SELECT FROM public.job j WHERE j.id = booking.job_id AND j.created_by = NEW.detail ->> 'by') THEN
       RAISE EXCEPTION 'nobody approves a job of their own' USING ERRCODE = 'insufficient_privilege';
     END IF;
@@ -301,10 +309,20 @@ BEGIN
          SELECT FROM public.api_key k WHERE k.id = NEW.detail ->> 'key' AND k.tenant_id = account.tenant_id) THEN
       RAISE EXCEPTION 'the key is not of the budget''s tenant' USING ERRCODE = 'restrict_violation';
     END IF;
-    INSERT INTO ledger.budget_grant (id, budget_id, key_id, project, epsilon, approval_above, cap, spent, reserved, created_by, created_at)
+    IF NEW.detail ->> 'expires_at' !~ '^[0-9]{1,11}$' OR NEW.detail ->> 'most_steps' !~ '^[0-9]{1,8}$' THEN
+      RAISE EXCEPTION 'seconds and steps are plain whole numbers' USING ERRCODE = 'invalid_text_representation';
+    ELSIF to_timestamp((NEW.detail ->> 'expires_at')::bigint) <= clock_timestamp() THEN
+      RAISE EXCEPTION 'a grant ends in the future' USING ERRCODE = 'restrict_violation';
+    END IF;
+    INSERT INTO ledger.budget_grant (id, budget_id, key_id, project, epsilon, share, approval_above, expires_at, models, methods,
+      most_steps, cap, spent, reserved, created_by, created_at)
     VALUES (NEW.detail ->> 'grant', account.id, NEW.detail ->> 'key', NEW.detail ->> 'project',
-      ledger.amount(NEW.detail ->> 'epsilon'), ledger.amount(NEW.detail ->> 'approval_above'),
-      ledger.caps(ledger.amount(NEW.detail ->> 'epsilon'), account.delta, account.orders, account.weight_numerators, account.weight_denominator),
+      ledger.amount(NEW.detail ->> 'epsilon'), ledger.amount(NEW.detail ->> 'share'), ledger.amount(NEW.detail ->> 'approval_above'),
+      to_timestamp((NEW.detail ->> 'expires_at')::bigint), (NEW.detail ->> 'models')::jsonb, (NEW.detail ->> 'methods')::jsonb,
+      (NEW.detail ->> 'most_steps')::bigint,
+      coalesce(
+        ledger.caps(ledger.amount(NEW.detail ->> 'epsilon'), account.delta, account.orders, account.weight_numerators, account.weight_denominator),
+        ledger.share_caps(ledger.amount(NEW.detail ->> 'share'), account.cap, account.weight_numerators)),
       none, none::numeric[], NEW.detail ->> 'by', clock_timestamp());
 
   ELSIF NEW.kind = 'revoke' THEN
@@ -317,8 +335,11 @@ BEGIN
   ELSIF NEW.kind = 'rules' THEN
     IF NEW.detail ->> 'queue_days' !~ '^[0-9]{1,2}$' THEN
       RAISE EXCEPTION 'days are a plain whole number' USING ERRCODE = 'invalid_text_representation';
+    ELSIF NEW.detail ->> 'require_intended_use' NOT IN ('true', 'false') THEN
+      RAISE EXCEPTION 'what a job is for is wanted or not: true or false' USING ERRCODE = 'invalid_text_representation';
     END IF;
-    UPDATE ledger.budget SET approval_above = ledger.amount(NEW.detail ->> 'approval_above'), queue_days = (NEW.detail ->> 'queue_days')::int
+    UPDATE ledger.budget SET approval_above = ledger.amount(NEW.detail ->> 'approval_above'), queue_days = (NEW.detail ->> 'queue_days')::int,
+      require_intended_use = coalesce((NEW.detail ->> 'require_intended_use')::boolean, false)
       WHERE id = account.id;
   END IF;
   RETURN NEW;
@@ -433,6 +454,7 @@ CREATE TABLE ledger.budget (
     approval_above numeric,
     queue_days integer DEFAULT 7 NOT NULL,
     orders ledger.order_list DEFAULT '{2,3,4,5,6,7,8,10,12,16,32,64}'::integer[] NOT NULL,
+    require_intended_use boolean DEFAULT false NOT NULL,
     CONSTRAINT a_user_budget_bounds_the_records_of_a_user CHECK ((((unit = 'user'::text) = (max_records_per_user IS NOT NULL)) IS TRUE)),
     CONSTRAINT budget_approval_above_check CHECK ((((approval_above IS NULL) OR ((approval_above > (0)::numeric) AND (approval_above <= (100)::numeric))) IS TRUE)),
     CONSTRAINT budget_delta_check CHECK ((((delta >= 0.000000000000000000000000000001) AND (delta < ((1)::numeric - 0.000000000000001))) IS TRUE)),
@@ -488,6 +510,10 @@ CREATE FUNCTION ledger.is_a_time(t timestamp with time zone) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN ((t IS NULL) OR ((t >= '2000-01-01 00:00:00+00'::timestamp with time zone) AND (t < '9000-01-01 00:00:00+00'::timestamp with time zone)));
 
+CREATE FUNCTION ledger.is_name_list(value jsonb) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (value IS NULL) THEN true WHEN (jsonb_typeof(value) = 'array'::text) THEN (((jsonb_array_length(value) >= 1) AND (jsonb_array_length(value) <= 100)) AND (length((value)::text) <= 20000) AND (NOT jsonb_path_exists(value, 'strict $[*]?(@.type() != "string")'::jsonpath))) ELSE NULL::boolean END;
+
 CREATE FUNCTION ledger.times(step_cost bigint[], steps bigint) RETURNS bigint[]
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN (SELECT array_agg((LEAST(((u.c)::numeric * (times.steps)::numeric), ('9007199254740992'::bigint)::numeric))::bigint ORDER BY u.i) AS array_agg FROM unnest(times.step_cost) WITH ORDINALITY u(c, i));
@@ -509,12 +535,22 @@ CREATE TABLE ledger.budget_grant (
     created_by text NOT NULL,
     created_at timestamp with time zone NOT NULL,
     revoked_at timestamp with time zone,
+    share numeric,
+    expires_at timestamp with time zone,
+    models jsonb,
+    methods jsonb,
+    most_steps bigint,
     CONSTRAINT a_grant_is_of_a_key_or_a_project CHECK ((((key_id IS NULL) <> (project IS NULL)) IS TRUE)),
     CONSTRAINT a_grants_reserved_is_not_negative CHECK ((((0)::numeric <= ALL ((reserved)::numeric[])) IS TRUE)),
     CONSTRAINT a_grants_spent_is_not_negative CHECK (((0 <= ALL ((spent)::bigint[])) IS TRUE)),
-    CONSTRAINT a_sub_limit_has_caps CHECK ((((epsilon IS NULL) = (cap IS NULL)) IS TRUE)),
+    CONSTRAINT a_sub_limit_has_caps CHECK (((((epsilon IS NULL) AND (share IS NULL)) = (cap IS NULL)) IS TRUE)),
+    CONSTRAINT a_sub_limit_is_an_epsilon_or_a_share CHECK ((((epsilon IS NULL) OR (share IS NULL)) IS TRUE)),
     CONSTRAINT budget_grant_approval_above_check CHECK ((((approval_above IS NULL) OR ((approval_above > (0)::numeric) AND (approval_above <= (100)::numeric))) IS TRUE)),
     CONSTRAINT budget_grant_epsilon_check CHECK ((((epsilon IS NULL) OR ((epsilon > (0)::numeric) AND (epsilon <= (100)::numeric))) IS TRUE)),
+    CONSTRAINT budget_grant_expires_at_check CHECK ((ledger.is_a_time(expires_at) IS TRUE)),
+    CONSTRAINT budget_grant_most_steps_check CHECK ((((most_steps IS NULL) OR ((most_steps >= 1) AND (most_steps <= 10000000))) IS TRUE)),
+    CONSTRAINT budget_grant_names_check CHECK (((ledger.is_name_list(models) AND ledger.is_name_list(methods)) IS TRUE)),
+    CONSTRAINT budget_grant_share_check CHECK ((((share IS NULL) OR ((share > (0)::numeric) AND (share <= (1)::numeric))) IS TRUE)),
     CONSTRAINT grant_never_overspent CHECK ((((revoked_at IS NOT NULL) OR (cap IS NULL) OR ledger.fits((cap)::bigint[], (spent)::bigint[], (reserved)::numeric[])) IS TRUE))
 )
 WITH (fillfactor='50');
@@ -563,7 +599,7 @@ CREATE FUNCTION ledger.grant_of(wanted_budget text, wanted_key text, wanted_proj
     BEGIN ATOMIC
  SELECT g.id
     FROM ledger.budget_grant g
-   WHERE ((g.budget_id = grant_of.wanted_budget) AND (g.revoked_at IS NULL) AND ((g.key_id = grant_of.wanted_key) OR (g.project = grant_of.wanted_project)))
+   WHERE ((g.budget_id = grant_of.wanted_budget) AND (g.revoked_at IS NULL) AND ((g.expires_at IS NULL) OR (g.expires_at > clock_timestamp())) AND ((g.key_id = grant_of.wanted_key) OR (g.project = grant_of.wanted_project)))
    ORDER BY (g.key_id IS NULL)
   LIMIT 1;
 END;
@@ -1075,6 +1111,10 @@ BEGIN
   END IF;
   RETURN NULL;
 END $$;
+
+CREATE FUNCTION ledger.share_caps(share numeric, cap bigint[], weight_numerators integer[]) RETURNS bigint[]
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN (SELECT array_agg(CASE WHEN (o.i = main.i) THEN (floor((share_caps.share * (o.c)::numeric)))::bigint ELSE ('-1'::integer)::bigint END ORDER BY o.i) AS array_agg FROM unnest(share_caps.cap) WITH ORDINALITY o(c, i), (SELECT u.i FROM unnest(share_caps.weight_numerators) WITH ORDINALITY u(w, i) ORDER BY u.w DESC, u.i LIMIT 1) main);
 
 CREATE FUNCTION ledger.silo_of(blob text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1700,7 +1740,9 @@ CREATE TABLE public.job (
     model_revision text,
     teacher_job text,
     silo_job text,
+    intended_use text,
     CONSTRAINT an_error_says_what CHECK ((((error IS NULL) OR ledger.is_error(error)) IS TRUE)),
+    CONSTRAINT job_intended_use CHECK ((((intended_use IS NULL) OR ((length(intended_use) >= 1) AND (length(intended_use) <= 1000))) IS TRUE)),
     CONSTRAINT job_json CHECK ((((jsonb_typeof(method) = 'object'::text) AND (jsonb_typeof(plan) = 'object'::text) AND (jsonb_typeof(privacy) = 'object'::text) AND ledger.is_plain(jsonb_build_array(method, plan, privacy))) IS TRUE)),
     CONSTRAINT job_model_revision CHECK ((((model_revision IS NULL) OR ((length(model_revision) >= 1) AND (length(model_revision) <= 64))) IS TRUE)),
     CONSTRAINT job_status_check CHECK (((status = ANY (ARRAY['validating_files'::text, 'queued'::text, 'running'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text])) IS TRUE)),
@@ -2432,7 +2474,7 @@ GRANT SELECT ON TABLE ledger.budget TO tacit_api;
 GRANT SELECT ON TABLE ledger.budget TO tacit_worker;
 GRANT INSERT(id) ON TABLE ledger.budget TO tacit_api;
 GRANT INSERT(tenant_id) ON TABLE ledger.budget TO tacit_api;
-GRANT INSERT(name) ON TABLE ledger.budget TO tacit_api;
+GRANT INSERT(name),UPDATE(name) ON TABLE ledger.budget TO tacit_api;
 GRANT INSERT(epsilon) ON TABLE ledger.budget TO tacit_api;
 GRANT INSERT(delta) ON TABLE ledger.budget TO tacit_api;
 GRANT INSERT(unit) ON TABLE ledger.budget TO tacit_api;
@@ -2459,6 +2501,7 @@ GRANT ALL ON FUNCTION ledger.held(open_reservation text) TO tacit_worker;
 REVOKE ALL ON FUNCTION ledger.is_a_time(t timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.is_a_time(t timestamp with time zone) TO tacit_api;
 GRANT ALL ON FUNCTION ledger.is_a_time(t timestamp with time zone) TO tacit_worker;
+REVOKE ALL ON FUNCTION ledger.is_name_list(value jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.times(step_cost bigint[], steps bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.times(step_cost bigint[], steps bigint) TO tacit_api;
 GRANT ALL ON FUNCTION ledger.times(step_cost bigint[], steps bigint) TO tacit_worker;
@@ -2525,6 +2568,7 @@ REVOKE ALL ON FUNCTION ledger.require_teacher() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.require_unpaused() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.reservation_begins() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.seal_records() FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger.share_caps(share numeric, cap bigint[], weight_numerators integer[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.silo_of(blob text) FROM PUBLIC;
 GRANT SELECT ON TABLE public.release TO tacit_api;
 GRANT SELECT ON TABLE public.release TO tacit_worker;
@@ -2703,6 +2747,7 @@ GRANT UPDATE(hinted_at) ON TABLE public.job TO tacit_worker;
 GRANT INSERT(model_revision) ON TABLE public.job TO tacit_api;
 GRANT INSERT(teacher_job) ON TABLE public.job TO tacit_api;
 GRANT INSERT(silo_job) ON TABLE public.job TO tacit_api;
+GRANT INSERT(intended_use) ON TABLE public.job TO tacit_api;
 GRANT SELECT,DELETE ON TABLE public.job_event TO tacit_api;
 GRANT SELECT ON TABLE public.job_event TO tacit_worker;
 GRANT INSERT(job_id) ON TABLE public.job_event TO tacit_api;

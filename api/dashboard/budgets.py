@@ -86,11 +86,11 @@ def show(budget_id: Id, request: Request, visit: Visit, service: Service, connec
 
 
 @router.post("/{budget_id}/grants")
-def grant(budget_id: Id, visit: Visit, posted: Posted, connection: Transaction) -> Response:
+def grant(budget_id: Id, visit: Visit, posted: Posted, service: Service, connection: Transaction) -> Response:
     """Let a key or a project use the budget."""
     _steward(visit.caller)
     body = parse(NewGrant, filled(posted, "key", "project", "epsilon", "approval_above", "reason"))
-    grants_api.create(budget_id, body, visit.caller, connection)
+    grants_api.create(budget_id, body, visit.caller, service, connection)
     return RedirectResponse(f"{PATH}/budgets/{budget_id}#grants", 303)
 
 

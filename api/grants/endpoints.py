@@ -3,8 +3,7 @@
 from fastapi import APIRouter
 
 from api.auth import AnyKey, Steward
-from api.budgets.schemas import exact
-from api.deps import Transaction
+from api.deps import Service, Transaction
 from api.fields import Id
 from api.grants.schemas import Grant, NewGrant, grant_of
 from api.pages import After, Order, Page, PageSize, fetch, page
@@ -16,17 +15,18 @@ router = APIRouter(prefix="/v1/budgets/{budget_id}/grants", tags=["grants"])
 
 
 @router.post("", status_code=201)
-def create(budget_id: Id, body: NewGrant, caller: Steward, connection: Transaction) -> Grant:
-    """Let one key, or all keys of one project, use the budget, up to a sub-limit where one is given."""
+def create(budget_id: Id, body: NewGrant, caller: Steward, service: Service, connection: Transaction) -> Grant:
+    """Let one key, or all keys of one project, use the budget: up to a sub-limit, until an end, for some models and
+    methods, where these are given."""
     row = grants.give(
         connection,
         caller,
         budget_id,
         key=body.key,
         project=body.project,
-        epsilon=None if body.epsilon is None else exact(body.epsilon),
-        approval_above=None if body.approval_above is None else exact(body.approval_above),
+        terms=body.terms,
         reason=body.reason,
+        models=service.models.usable,
     )
     return grant_of(row, for_display(budgets.require(connection, caller, budget_id)))
 

@@ -24,6 +24,7 @@ from domain.kit.logs import type_name
 from domain.kit.statuses import Status
 from dpcore.terms.facts import ModelFacts
 from dpcore.terms.methods import DEFAULT_METHOD, get_method, method_names
+from ledger.budgets import Balance
 from ledger.receipts import sign
 
 logger = logging.getLogger(__name__)
@@ -156,8 +157,15 @@ class GrantUse(BaseModel):
     """The grant that the job is charged to beside the budget."""
 
     id: str
-    epsilon: float | None = Field(description="its sub-limit; null: the budget's limit alone")
+    epsilon: float | None = Field(description="its sub-limit, where that is one; neither: the budget's limit alone")
     epsilon_left: float | None
+    share: float | None = Field(description="its sub-limit, where that is a part of the budget")
+    share_left: float | None = Field(
+        description="of its sub-limit, as a part of the budget's cap at its main order; the budget may have less left"
+    )
+    models: list[str] | None = Field(description="that it is for; null: all")
+    methods: list[str] | None = Field(description="that it is for; null: all")
+    most_steps: int | None
 
 
 class Estimate(BaseModel):
@@ -450,7 +458,7 @@ def estimate_of(
         memory_bytes=planned.memory,
         worker_memory_bytes=planned.room,
         fits_worker=planned.fits_worker,
-        grant=_grant_use(planned.grant),
+        grant=_grant_use(planned.grant, planned.budget),
         needs_approval=planned.needs_approval,
         finished_twin=planned.finished_twin,
         seconds=planned.seconds,
@@ -460,13 +468,21 @@ def estimate_of(
     )
 
 
-def _grant_use(grant: HeldGrant | None) -> GrantUse | None:
+def _grant_use(grant: HeldGrant | None, budget: Balance) -> GrantUse | None:
     if grant is None:
         return None
-    if grant.account is None:
-        return GrantUse(id=grant.id, epsilon=None, epsilon_left=None)
-    left = budget_left(grant.account, grant.account.used)
-    return GrantUse(id=grant.id, epsilon=grant.account.epsilon, epsilon_left=left)
+    account = grant.account
+    of_epsilon = None if grant.share is not None else account
+    return GrantUse(
+        id=grant.id,
+        epsilon=None if of_epsilon is None else of_epsilon.epsilon,
+        epsilon_left=None if of_epsilon is None else budget_left(of_epsilon, of_epsilon.used),
+        share=None if grant.share is None else float(grant.share),
+        share_left=grant.share_left(budget),
+        models=None if grant.models is None else list(grant.models),
+        methods=None if grant.methods is None else list(grant.methods),
+        most_steps=grant.most_steps,
+    )
 
 
 def event_of(row: sa.Row[Any], phases: int = 1) -> Event:

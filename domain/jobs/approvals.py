@@ -6,8 +6,12 @@ from domain.jobs import life
 from domain.jobs.life import WAITING
 from domain.kit.refusals import Conflict, Forbidden
 from ledger import grants, reserve
-from ledger.errors import AlreadySettled, NotWaiting, ReservationExpired
+from ledger.errors import AlreadySettled, GrantEnded, NotWaiting, ReservationExpired
 
+_ENDED = Conflict(
+    "the grant that the job is charged to has ended: reject the job, or let it be submitted again under a new grant",
+    code="grant_ended",
+)
 _NOT_WAITING = Conflict("the job does not wait for approval", code="not_waiting")
 
 
@@ -23,6 +27,8 @@ def approve(connection: sa.Connection, row: sa.Row[tuple[object, ...]], by: str,
             grants.approve(connection, row.id, by, reason)
     except (NotWaiting, AlreadySettled, ReservationExpired) as error:
         raise _NOT_WAITING from error
+    except GrantEnded as error:
+        raise _ENDED from error
     life.approved(connection, row.id)
 
 

@@ -153,14 +153,12 @@ def largest_epsilon(draft: Draft, budget: Balance) -> float:
     return int(most * 1e4) / 1e4
 
 
-def largest_share(draft: Draft, budget: Balance, sub: Balance | None = None) -> float:
-    """The largest share of the budget at which a job of this shape would still fit at the main order, of it and of a
-    grant's sub-limit; 0 if none does."""
-    used = list(budget.used)
-    if sub is not None:
-        place = budget.filter.main
-        used[place] = max(used[place], budget.cap[place] - (sub.cap[place] - sub.used[place]))
-    return accounting.largest_share_that_fits(budget.cap, used, budget.filter, parts(draft.program.phases))
+def largest_share(draft: Draft, budget: Balance, at_most: float = 1.0) -> float:
+    """The largest share of the budget, at most this one, at which a job of this shape would still fit at the main
+    order; 0 if none does."""
+    return accounting.largest_share_that_fits(
+        budget.cap, budget.used, budget.filter, parts(draft.program.phases), at_most
+    )
 
 
 def at_main_order(draft: Draft, budget: Balance) -> bool:

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from domain.access.grants import HeldGrant, Viewer, used_by
 from domain.files import files
+from domain.jobs.allowed import require_allowed
 from domain.jobs.planning import (
     Dataset,
     Draft,
@@ -111,7 +112,8 @@ class Planned:
 
     @property
     def largest_share(self) -> float:
-        return largest_share(self.draft, self.budget, None if self.grant is None else self.grant.account)
+        left = None if self.grant is None else self.grant.share_left(self.budget)
+        return largest_share(self.draft, self.budget, 1.0 if left is None else left)
 
     @property
     def jobs_that_fit(self) -> int:
@@ -189,19 +191,21 @@ def plan_job(connection: sa.Connection, viewer: Viewer, models: Models, wanted: 
         sources.append(validation)
     budget = balance(connection, training.budget_id)
     grant = used_by(connection, viewer, budget)
+    epsilon, share = _price(wanted, grant)
     made = draft(
         method=wanted.method,
         options=wanted.options,
         hyperparameters=wanted.hyperparameters,
         epochs=wanted.epochs,
-        epsilon=_default_epsilon(grant) if wanted.epsilon is None else wanted.epsilon,
-        share=wanted.share,
+        epsilon=epsilon,
+        share=share,
         delta=wanted.delta,
         seed=secrets.randbelow(2**31) if wanted.seed is None else wanted.seed,
         model=model,
         dataset=Dataset(training.task, training.declared_size, len(training.labels or ()), training.max_length),
         budget=budget,
     )
+    require_allowed(grant, model.name, made.program)
     teacher = require_teacher(connection, viewer, models, made, model, training, wanted.method)
     if teacher is not None:  # the method's own formula takes the base model for the teacher
         made = replace(made, memory=made.memory + 4 * max(0, teacher.facts.parameters - model.facts.parameters))
@@ -246,11 +250,12 @@ def _require_no_refusal(found: Measurements, made: Draft, task: TaskKind) -> Non
     )
 
 
-def _default_epsilon(grant: HeldGrant | None) -> float | None:
-    """All of a sub-limit that nothing has touched; without one the plan takes its default from the budget."""
-    if grant is None or grant.account is None or any(grant.account.used):
-        return None
-    return grant.account.epsilon
+def _price(wanted: Wanted, grant: HeldGrant | None) -> tuple[float | None, float | None]:
+    """The epsilon or the share that a job is made for. Named by neither: all of a sub-limit that nothing has touched;
+    without one the plan takes its default from the budget."""
+    if wanted.price is not None or grant is None or grant.account is None or any(grant.account.used):
+        return wanted.epsilon, wanted.share
+    return (grant.account.epsilon, None) if grant.share is None else (None, float(grant.share))
 
 
 def _approval_above(budget: Balance, grant: HeldGrant | None) -> float | None:

@@ -98,10 +98,17 @@ def _over_budget(planned: Planned, account: Balance, refused_by: str) -> OverBud
         else f"no job of this shape fits any more, whatever its {what}"
     )
     of_grant = account is not planned.budget
-    limit = "the grant's sub-limit" if of_grant else "the privacy budget"
-    which: dict[str, Any] = {"grant": account.id, "grant_left": budget_left(account, account.used)} if of_grant else {}
+    which: dict[str, Any]
+    limit, which = f"the privacy budget of {account.epsilon:g}", {}
+    if of_grant:
+        limit, which = f"the grant's sub-limit of {account.epsilon:g}", {"grant": account.id}
+        if planned.grant is not None and planned.grant.share is not None:
+            limit = f"the grant's sub-limit, a share of {float(planned.grant.share):g},"
+            which["grant_share_left"] = planned.grant.share_left(planned.budget)
+        else:
+            which["grant_left"] = budget_left(account, account.used)
     return OverBudget(
-        f"{limit} of {account.epsilon:g} has no room for {asked} beside what is spent and reserved; {advice}",
+        f"{limit} has no room for {asked} beside what is spent and reserved; {advice}",
         code="grant_limit_exceeded" if of_grant else "privacy_budget_exceeded",
         param=f"privacy.{what}",
         budget=planned.budget.id,

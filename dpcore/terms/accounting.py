@@ -255,6 +255,11 @@ def share_left(cap: Sequence[int], used: Sequence[int], filter: Filter) -> float
     return math.floor(Fraction(left, cap[place]) * SHARE_DIGITS) / SHARE_DIGITS if left > 0 else 0.0
 
 
+def share_caps(share: Fraction, cap: Sequence[int], main: int) -> Curve:
+    """What a part of a budget holds: so much of the cap at the main order, and at no other order anything."""
+    return tuple(math.floor(share * c) if place == main else -1 for place, c in enumerate(cap))
+
+
 def epsilon_at_share(share: float, cap: Sequence[int], delta: float, filter: Filter) -> float:
     """About the epsilon of a job of this share: what the main order says of it alone."""
     place = filter.main
@@ -333,7 +338,9 @@ def largest_epsilon_that_fits(
     return epsilon_alone(cost_of(job, found[0], filter.orders), delta, filter)
 
 
-def largest_share_that_fits(cap: Sequence[int], used: Sequence[int], filter: Filter, job: Parts) -> float:
-    """Largest share for which one more job of this shape can be had; 0 if none can."""
-    left = share_left(cap, used, filter)
+def largest_share_that_fits(
+    cap: Sequence[int], used: Sequence[int], filter: Filter, job: Parts, at_most: float = 1.0
+) -> float:
+    """Largest share, at most this one, for which one more job of this shape can be had; 0 if none can."""
+    left = min(at_most, share_left(cap, used, filter))
     return left if left >= share_up(_quietest(filter.orders, job), cap, filter) else 0.0

@@ -1,5 +1,7 @@
 """Grants over HTTP: who may use a budget, how much of it, and what waits for a steward."""
 
+import json
+import time
 from typing import Any
 
 import pytest
@@ -7,7 +9,7 @@ import sqlalchemy as sa
 
 from domain.jobs.expiry import end_expired
 from domain.kit.tables import job
-from ledger.tables import reservation
+from ledger.tables import budget_grant, reservation
 from tests.api.conftest import JOBS, PROJECT, World, job_body
 from tests.api.test_jobs import finish
 
@@ -72,6 +74,76 @@ def test_a_refused_sub_limit_says_so_and_names_what_fits(world: World, hidden: d
     assert shown["epsilon_reserved"] > 1.5
 
 
+def test_a_share_of_the_budget_is_what_its_jobs_together_may_take(world: World, hidden: dict[str, Any]) -> None:
+    grant = world.grant(hidden["budget"], share=0.25)
+    assert (grant["share"], grant["share_left"], grant["epsilon"], grant["epsilon_left"]) == (0.25, 0.25, None, None)
+    unpriced = {k: v for k, v in job_body(hidden["id"]).items() if k != "privacy"}
+    estimate = world.post(f"{JOBS}/estimate", unpriced).json()
+    assert estimate["privacy"]["share"] == pytest.approx(0.25, abs=1e-4)  # all of an untouched grant
+    assert (estimate["grant"]["share"], estimate["grant"]["epsilon"]) == (0.25, None)
+    made = [world.post(JOBS, unpriced | {"privacy": {"share": share}}).json() for share in (0.1, 0.05)]
+    (shown,) = world.get(f"/v1/budgets/{hidden['budget']}/grants").json()["data"]
+    taken = sum(job["privacy"]["share"] for job in made)
+    assert shown["share_reserved"] == pytest.approx(taken, abs=3e-6)
+    assert shown["share_left"] == pytest.approx(0.25 - taken, abs=3e-6)
+    budget = world.get(f"/v1/budgets/{hidden['budget']}", "steward").json()
+    assert budget["share_left"] == pytest.approx(1 - taken, abs=3e-6)
+    estimate = world.post(f"{JOBS}/estimate", unpriced | {"privacy": {"share": 0.2}}).json()
+    assert (estimate["fits"], estimate["largest_share"]) == (False, shown["share_left"])
+    refused = world.post(JOBS, unpriced | {"privacy": {"share": 0.2}})
+    problem = refused.json()
+    assert (refused.status_code, problem["error"]["code"]) == (403, "grant_limit_exceeded")
+    assert "a share of 0.25" in problem["detail"]
+    assert (problem["grant"], problem["grant_share_left"]) == (grant["id"], shown["share_left"])
+    world.post(JOBS, unpriced | {"privacy": {"share": problem["largest_share"]}, "allow_duplicate": True}).json()
+    (full,) = world.get(f"/v1/budgets/{hidden['budget']}/grants").json()["data"]
+    assert full["share_left"] < 1e-4
+    # A job that another order of the budget would take has nothing to stand on here.
+    assert world.post(f"{JOBS}/estimate", job_body(hidden["id"], 0.5)).json()["fits"] is False
+    assert world.post(f"/v1/budgets/{hidden['budget']}/verify", scope="auditor").json()["ok"] is True
+
+
+def test_a_job_outside_what_a_grant_is_for_is_refused_by_field(world: World, hidden: dict[str, Any]) -> None:
+    grant = world.grant(hidden["budget"], methods=["bitfit", "lora"], models=["minilm-l6"], most_steps=60)
+    assert (grant["methods"], grant["models"], grant["most_steps"]) == (["bitfit", "lora"], ["minilm-l6"], 60)
+    body = job_body(hidden["id"], 1.0)
+    full = {"type": "full", "full": {"hyperparameters": {"steps": 40}}}
+    long = {"type": "lora", "lora": {"hyperparameters": {"steps": 61}}}
+    for change, param, words in (
+        ({"method": full}, "method.type", "bitfit, lora"),
+        ({"method": long}, "hyperparameters.steps", "at most 60 steps; this one has 61"),
+    ):
+        for path in (JOBS, f"{JOBS}/estimate"):
+            refused = world.post(path, body | change)
+            error = refused.json()["error"]
+            assert (refused.status_code, error["code"], error["param"]) == (403, "not_in_grant", param), refused.text
+            assert words in error["message"]
+    assert world.post(JOBS, body).status_code == 201
+    assert world.post(JOBS, body | {"method": full}, "admin").status_code == 201  # a steward's needs no grant
+
+
+def test_a_grant_that_has_ended_shows_nothing_and_approves_nothing(world: World, hidden: dict[str, Any]) -> None:
+    budget, soon = f"/v1/budgets/{hidden['budget']}", int(time.time()) + 900
+    grant = world.grant(hidden["budget"], expires_at=soon, approval_above=1)
+    assert grant["expires_at"] == soon
+    queued, waiting = world.submit(hidden["id"], 0.5), world.submit(hidden["id"], 1.5)
+    with world.engine("superuser").begin() as connection:  # a quarter of an hour later
+        connection.exec_driver_sql("SET session_replication_role = replica")
+        ended = sa.update(budget_grant).where(budget_grant.c.id == grant["id"])
+        connection.execute(ended.values(expires_at=sa.func.date_trunc("second", sa.func.now())))
+    for path in (budget, f"/v1/files/{hidden['id']}", f"{budget}/grants", f"{JOBS}/{queued['id']}"):
+        assert world.get(path).status_code == 404
+    assert world.post(JOBS, job_body(hidden["id"], 0.4)).status_code == 404
+    assert hidden["budget"] not in world.get("/v1/budgets").text
+    refused = world.post(f"{JOBS}/{waiting['id']}/approve", scope="steward")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "grant_ended")
+    assert world.get(f"{JOBS}/{queued['id']}", "steward").json()["status"] == "queued"  # it goes on
+    world.grant(hidden["budget"], share=0.5)  # which makes way for it
+    assert world.post(JOBS, job_body(hidden["id"], 0.4)).status_code == 201
+    shown = {one["id"]: one for one in world.get(f"{budget}/grants", "steward").json()["data"]}
+    assert shown[grant["id"]]["revoked_at"] is not None
+
+
 @pytest.mark.parametrize(
     ("change", "status", "code", "param"),
     [
@@ -79,25 +151,37 @@ def test_a_refused_sub_limit_says_so_and_names_what_fits(world: World, hidden: d
         ({"key": "key_x"}, 400, "invalid_request", "key"),
         ({"project": None, "key": "key_" + "0" * 32}, 404, "not_found", "key"),
         ({"project": "a b"}, 400, "invalid_request", "project"),
+        ({"project": "cardiolgy"}, 400, "unknown_project", "project"),
         ({"epsilon": 9}, 400, "invalid_request", "epsilon"),
         ({"epsilon": 0.01}, 400, "epsilon_too_small", "epsilon"),
         ({"epsilon": -1}, 400, "invalid_request", "epsilon"),
         ({"approval_above": 0}, 400, "invalid_request", "approval_above"),
+        ({"share": 0}, 400, "invalid_request", "share"),
+        ({"share": 1.5}, 400, "invalid_request", "share"),
+        ({"share": float("nan")}, 400, "invalid_request", None),
+        ({"share": 0.5, "epsilon": 2}, 400, "invalid_request", "share"),
+        ({"expires_at": 1_700_000_000}, 400, "invalid_request", "expires_at"),
+        ({"models": []}, 400, "invalid_request", "models"),
+        ({"models": ["minilm-l7"]}, 400, "invalid_request", "models"),
+        ({"methods": ["lora", "lorra"]}, 400, "invalid_request", "methods"),
+        ({"most_steps": 0}, 400, "invalid_request", "most_steps"),
         ({"spent": []}, 400, "invalid_request", "spent"),
     ],
 )
 def test_bad_grants_are_refused_by_field(
-    world: World, change: dict[str, Any], status: int, code: str, param: str
+    world: World, change: dict[str, Any], status: int, code: str, param: str | None
 ) -> None:
     budget = world.post("/v1/budgets", {"name": "b", "epsilon": 8, "delta": 1e-5}, "steward").json()["id"]
-    answer = world.post(f"/v1/budgets/{budget}/grants", {"project": "p"} | change, "steward")
+    sent = json.dumps({"project": PROJECT} | change)  # NaN among them, as Python's own writer sends it
+    headers = {"content-type": "application/json"}
+    answer = world.call("POST", f"/v1/budgets/{budget}/grants", "steward", content=sent, headers=headers)
     assert (answer.status_code, answer.json()["error"]["code"], answer.json()["error"]["param"]) == (
         status,
         code,
         param,
     ), answer.text
     if "smallest_epsilon" in answer.json():
-        least = {"project": "p", "epsilon": answer.json()["smallest_epsilon"]}
+        least = {"project": PROJECT, "epsilon": answer.json()["smallest_epsilon"]}
         assert world.post(f"/v1/budgets/{budget}/grants", least, "steward").status_code == 201
         again = world.post(f"/v1/budgets/{budget}/grants", least, "steward")
         assert (again.status_code, again.json()["error"]["code"]) == (409, "already_granted")

@@ -90,12 +90,17 @@ def entry(kind: str, detail: Any = None, reservation: str | None = None, outcome
 
 
 _GRANT = {"grant": "grant_new", "epsilon": "5", "approval_above": "0.5", "by": "key_a", "reason": "r"}
+_SHARE = {k: v for k, v in _GRANT.items() if k != "epsilon"} | {"share": "0.5", "expires_at": "4000000000"}
+_SHARE |= {"models": '["minilm-l6"]', "methods": '["lora", "bitfit"]', "most_steps": "500"}
 _DECISIONS: dict[str, dict[str, str]] = {
     "freeze": {"reason": "r", "witness": "w"},
     "limit": {"epsilon": "7", "reason": "r"},
     "overlap": {"file": "file_a", "other_budget": "budget_a_spare", "reason": "r"},
     "revoke": {"grant": "grant_a", "by": "key_a", "reason": "r"},
-    "rules": {"approval_above": "0.5", "queue_days": "3", "by": "key_a", "reason": "r"},
+    "rules": {
+        **{"approval_above": "0.5", "queue_days": "3", "require_intended_use": "true"},
+        **{"by": "key_a", "reason": "r"},
+    },
     "records": {"records": "3"},
 }
 _ENTRIES = [
@@ -105,6 +110,7 @@ _ENTRIES = [
     Row("approve", entry("approve", {"by": "key_a", "reason": "r"}, "resv_a_waiting")),
     Row("grant to a key", entry("grant", _GRANT | {"key": "analyst_a"})),
     Row("grant to a project", entry("grant", _GRANT | {"project": "ward"})),
+    Row("grant by share", entry("grant", _SHARE | {"project": "ward"})),
     *(Row(kind, entry(kind, detail)) for kind, detail in _DECISIONS.items()),
 ]
 _WORKER_ENTRIES = [
@@ -351,6 +357,7 @@ _JOBS = [f"id = 'job_a_{name}'" for name in ("queued", "running", "done")]
 _WORKED = {"excused_fence": "1", "fence": "1", "lease_until": "clock_timestamp()", "owner": "'w'", "seconds": "1"}
 
 UPDATES: dict[tuple[str, str], list[Victim]] = {
+    ("tacit_api", "ledger.budget"): [Victim("id = 'budget_a'", {"name": "'another'"})],
     ("tacit_api", "ledger.work"): [
         Victim(f"job_id = 'job_a_{name}'", {"paused_at": "clock_timestamp()", "stop_requested": "true"})
         for name in ("queued", "running", "done")

@@ -2,6 +2,7 @@
 
 import copy
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -16,6 +17,7 @@ from ledger import grants, policy, work
 from ledger.errors import (
     AlreadyGranted,
     BudgetExceeded,
+    GrantEnded,
     GrantExceeded,
     NotGranted,
     NotWaiting,
@@ -46,7 +48,18 @@ def another(world: World, scope: str, project: str | None = None) -> World:
     return other
 
 
-def give(world: World, budget: str, epsilon: str | None = None, above: str | None = None, **grantee: str) -> str:
+def give(
+    world: World,
+    budget: str,
+    epsilon: str | None = None,
+    above: str | None = None,
+    share: str | None = None,
+    expires_at: datetime | None = None,
+    models: list[str] | None = None,
+    steps: int | None = None,
+    methods: list[str] | None = None,
+    **grantee: str,
+) -> str:
     made = new_id("grant")
     with world.api.begin() as c:
         grants.give(
@@ -55,8 +68,15 @@ def give(world: World, budget: str, epsilon: str | None = None, above: str | Non
             grant_id=made,
             key=grantee.get("key"),
             project=grantee.get("project"),
-            epsilon=None if epsilon is None else Decimal(epsilon),
-            approval_above=None if above is None else Decimal(above),
+            terms=grants.GrantTerms(
+                epsilon=None if epsilon is None else Decimal(epsilon),
+                share=None if share is None else Decimal(share),
+                approval_above=None if above is None else Decimal(above),
+                expires_at=expires_at,
+                models=models,
+                methods=methods,
+                most_steps=steps,
+            ),
             by=world.key,
         )
     return made
@@ -159,9 +179,7 @@ def test_no_login_of_a_service_writes_a_grant_or_lifts_a_wait(world: World) -> N
             with pytest.raises(sa.exc.ProgrammingError, match="permission denied"), engine.begin() as c:
                 c.execute(sa.text(statement))
     with pytest.raises(sa.exc.ProgrammingError, match="not that of a steward"), world.api.begin() as c:
-        grants.give(
-            c, budget, grant_id="x", key=ann.key, project=None, epsilon=None, approval_above=None, by=ann.key
-        )  # fmt: skip
+        grants.give(c, budget, grant_id="x", key=ann.key, project=None, terms=grants.GrantTerms(), by=ann.key)
 
 
 def test_16_processes_on_one_sub_limit_get_exactly_what_fits(world: World) -> None:
@@ -191,6 +209,77 @@ def test_16_processes_on_one_sub_limit_get_exactly_what_fits(world: World) -> No
         tuple(min(k * steps, accounting.SATURATION) * ROOM for k in curve),
     )
     sound(world, budget)
+
+
+def test_a_share_holds_at_the_main_order_alone_and_moves_with_the_limit(world: World) -> None:
+    budget = world.budget()
+    file = world.file(budget)
+    ann = analyst(world)
+    grant = give(world, budget, share="0.25", key=ann.key)
+    b, main = world.balance(budget), world.balance(budget).filter.main
+
+    def quarter(steps: int = 100) -> list[Priced]:
+        """A job of so many steps that just stays within a quarter of the main order."""
+        noise = accounting.calibrate_share(0.25, b.cap, b.filter, (accounting.Part(0.01, steps),))
+        return [Priced(0.01, noise, steps)]
+
+    first, _ = ann.submit([(file, budget, quarter())])
+    assert held(world, grant)[1][main] <= b.cap[main] // 4
+    # Somewhere else there is room, in the budget and beside the grant's own use: a share is of the main order.
+    with pytest.raises(GrantExceeded):
+        ann.submit([(file, budget, quarter(5))])
+    world.submit([(file, budget, quarter(5))])
+    with world.api.begin() as c:
+        settle(c, first, "cancelled")
+        policy.lower_limit(c, budget, Decimal(7), "a quieter year")
+    with pytest.raises(GrantExceeded):  # a quarter of what was
+        ann.submit([(file, budget, quarter())])
+    sound(world, budget)
+    low = world.balance(budget)
+    noise = accounting.calibrate_share(0.25, low.cap, low.filter, (accounting.Part(0.01, 100),))
+    second, _ = ann.submit([(file, budget, [Priced(0.01, noise, 100)])])
+    with world.api.begin() as c:
+        policy.lower_limit(c, budget, Decimal(6), "quieter still")  # the grant has more than a quarter now
+    with pytest.raises(GrantExceeded):
+        ann.submit([(file, budget, [Priced(0.01, 900.0, 1)])])
+    with world.worker.begin() as c:  # what was reserved goes on
+        lease = work.claim(c, second, "w", 60)
+        assert lease is not None
+        assert work.authorise(c, lease, 0, 100) == 100
+        settle(c, second, "succeeded", lease.fence)
+    sound(world, budget)
+    with world.admin.begin() as c:
+        policy.raise_limit(c, Ed25519PrivateKey.generate(), budget, Decimal(8), "as it was")
+    ann.submit([(file, budget, [Priced(0.01, 900.0, 1)])])
+    sound(world, budget)
+
+
+def test_a_grant_that_has_ended_admits_nothing_and_what_it_admitted_goes_on(world: World) -> None:
+    budget = world.budget()
+    file = world.file(budget)
+    ann = analyst(world, "lab")
+    with pytest.raises(sa.exc.IntegrityError, match="ends in the future"):
+        give(world, budget, key=ann.key, expires_at=datetime.now(UTC))
+    soon = give(world, budget, above="1", key=ann.key, expires_at=datetime.now(UTC) + timedelta(days=9))
+    small, large = (([(file, budget, [job_of(world, budget, epsilon)])]) for epsilon in (0.5, 1.5))
+    running, queued, waiting = ann.submit(small)[0], ann.submit(small)[0], ann.submit(large)[0]
+    with world.worker.begin() as c:
+        lease = work.claim(c, running, "w", 60)
+        assert lease is not None
+        work.authorise(c, lease, 0, 10)
+    with world.root.begin() as c:  # nine days later
+        c.execute(sa.text("SET session_replication_role = replica"))
+        c.execute(sa.update(budget_grant).where(budget_grant.c.id == soon).values(expires_at=sa.func.now()))
+    with pytest.raises(NotGranted):
+        ann.submit(small)
+    with pytest.raises(GrantEnded), world.api.begin() as c:
+        grants.approve(c, waiting, world.key)
+    with world.worker.begin() as c:
+        assert work.authorise(c, lease, 0, 10) == 10
+        settle(c, running, "succeeded", lease.fence)
+        assert work.claim(c, queued, "w", 60) is not None
+    give(world, budget, project="lab", expires_at=datetime.now(UTC) + timedelta(days=9))
+    ann.submit(small)  # by its project's grant
 
 
 def test_a_job_above_the_threshold_waits_for_somebody_elses_word(world: World) -> None:
@@ -310,6 +399,11 @@ def test_a_repricing_moves_grants_and_revokes_what_it_leaves_overspent(world: Wo
 TAMPERING = {
     "a raised sub-limit": "UPDATE ledger.budget_grant SET epsilon = 5, cap = ledger.caps(5, b.delta, b.orders, b.weight_numerators, b.weight_denominator) FROM ledger.budget b WHERE b.id = budget_id AND budget_id = :b",
     "a raised cap": "UPDATE ledger.budget_grant SET cap[3] = cap[3] + 1 WHERE budget_id = :b",
+    "other models": """UPDATE ledger.budget_grant SET models = '["larger"]' WHERE budget_id = :b""",
+    "more steps": "UPDATE ledger.budget_grant SET most_steps = 900 WHERE budget_id = :b",
+    "a later end": "UPDATE ledger.budget_grant SET expires_at = expires_at + interval '1 day' WHERE budget_id = :b",
+    "a share for an epsilon": "UPDATE ledger.budget_grant SET share = 1, epsilon = NULL WHERE budget_id = :b",
+    "a lifted wish to know": "UPDATE ledger.budget SET require_intended_use = false WHERE id = :b",
     "a changed balance": "UPDATE ledger.budget_grant SET spent[3] = spent[3] - 1 WHERE budget_id = :b",
     "a changed reservation": "UPDATE ledger.budget_grant SET reserved[3] = reserved[3] - 1 WHERE budget_id = :b",
     "another grantee": "UPDATE ledger.budget_grant SET key_id = NULL, project = 'lab' WHERE budget_id = :b",
@@ -325,7 +419,9 @@ def test_tampering_with_rights_is_found(world: World, what: str) -> None:
     budget = world.budget()
     file = world.file(budget)
     ann = analyst(world)
-    grant = give(world, budget, "4", key=ann.key)
+    grant = give(
+        world, budget, "4", key=ann.key, expires_at=datetime.now(UTC) + timedelta(days=9), models=["m"], steps=500
+    )
     for _ in range(2):
         job, _ = ann.submit([(file, budget, [Priced(0.01, 1.5, 100)])])
     with world.worker.begin() as c:
@@ -334,7 +430,8 @@ def test_tampering_with_rights_is_found(world: World, what: str) -> None:
         work.authorise(c, lease, 0, 40)
         settle(c, job, "succeeded", lease.fence)
     with world.api.begin() as c:
-        grants.set_rules(c, budget, approval_above=Decimal("2"), queue_days=3, by=world.key, reason="r")
+        rules = {"approval_above": Decimal("2"), "queue_days": 3, "require_intended_use": True}
+        grants.set_rules(c, budget, **rules, by=world.key, reason="r")
         grants.revoke(c, budget, grant, world.key)
     sound(world, budget)
     with world.root.begin() as c:

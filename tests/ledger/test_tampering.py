@@ -2,6 +2,7 @@
 not; and nothing that a row may hold ends it."""
 
 import re
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
@@ -63,11 +64,18 @@ def whole_life(world: World) -> str:
         grants.set_rules(c, budget, approval_above=Decimal("2"), queue_days=3, by=world.key, reason="a quiet year")
         policy.record_overlap(c, budget, file, budget, "greetings that everybody writes")
     give(world, budget, "4", "1", project="lab")
+    give(
+        *(world, budget, None, "1", "0.5", datetime.now(UTC) + timedelta(days=400), ["minilm-l6"], 500),
+        methods=["lora"],
+        project="ward",
+    )
+    cal = another(world, "analyst", "ward")
     own = give(world, budget, key=ann.key)
     with world.api.begin() as c:
         grants.revoke(c, budget, own, world.key)
 
     small = Priced(0.01, 1.5, 100)
+    cal.submit([(file, budget, [Priced(0.01, 4.0, 20)])])
     asked, _ = ann.submit([(file, budget, [job_of(world, budget, 1.5)])])
     with world.api.begin() as c:
         grants.approve(c, asked, bob.key)

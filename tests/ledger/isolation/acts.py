@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from domain.kit import tables
 from ledger import grants, policy, work
 from ledger.errors import AlreadySettled
+from ledger.grants import GrantTerms
 from ledger.reserve import Charge, Priced, reserve, settle
 from tests.ledger.isolation.sessions import Act, Login, Names, sql
 
@@ -17,6 +18,8 @@ EDGE = 10_000
 """Steps of a job that fits into a budget of 8 once and no second time."""
 HALF = Decimal(4)
 """A limit that such a job does not fit into."""
+QUARTER = Decimal("0.25")
+"""A share that a sixth of such a job fits into once and no second time."""
 POLICY = Ed25519PrivateKey.generate()
 
 
@@ -178,11 +181,17 @@ def overlap(budget: str, other: str) -> Act:
 
 
 def give(
-    name: str = "grant", *, key: str | None = "analyst", epsilon: Decimal | None = None, by: str = "steward"
+    name: str = "grant",
+    *,
+    key: str | None = "analyst",
+    epsilon: Decimal | None = None,
+    share: Decimal | None = None,
+    by: str = "steward",
 ) -> Act:
     def run(c: sa.Connection, n: Names) -> None:
         who = {"key": None if key is None else n[key], "project": "lab" if key is None else None}
-        grants.give(c, n["budget_a"], grant_id=n[name], **who, epsilon=epsilon, approval_above=None, by=n[by])
+        terms = GrantTerms(epsilon=epsilon, share=share)
+        grants.give(c, n["budget_a"], grant_id=n[name], **who, terms=terms, by=n[by])
 
     words = f"grant to the {'project' if key is None else 'key'}"
     return act(words if by == "steward" else f"{words} by {by}", "api", run)

@@ -101,7 +101,7 @@ def _rights() -> list[Case]:
 
 
 def _grants_and_keys() -> list[Case]:
-    limited = [a.give(epsilon=a.HALF)]
+    limited, shared = [a.give(epsilon=a.HALF)], [a.give(share=a.QUARTER)]
     third, another = a.submission(steps=a.EDGE // 6, by="analyst"), a.submission("job2", a.EDGE // 6, by="analyst")
     at_half = a.at_half_price(third, a.claim(), a.authorisation())
     grant, steward, key = "ledger.post_grant", "ledger.require_steward", "public.api_key_guard"
@@ -109,6 +109,8 @@ def _grants_and_keys() -> list[Case]:
     return [
         *of(grant, third, [another, a.revoke()], limited),
         *of(grant, another, [UNFENCED], [*limited, third]),
+        *of(grant, third, [another, a.lower(), a.raise_(), a.revoke()], shared),
+        *of(grant, another, [UNFENCED], [*shared, third]),
         *of(grant, a.settlement(), [a.authorisation(), another, a.revoke()], [*limited, third, a.claim()]),
         *of(grant, a.REPRICE, [a.settlement(), another, a.revoke()], [*limited, *at_half], sound=False),
         *of(steward, a.approve(), of_key, WAITING),
