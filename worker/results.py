@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from domain.jobs.releases import Result
-from domain.kit.tables import file, job_file
+from domain.kit.tables import file, job, job_event, job_file
 from domain.models.allow_list import BaseModelFacts
 from domain.storage.blobs import Store, put_bytes
 from dpcore.export import About, PrivacyClaim, write_card
@@ -76,6 +76,12 @@ def privacy_report(
         .join(job_file, job_file.c.file_id == file.c.id)
         .where(job_file.c.job_id == assignment.accounted)
     )
+    asked = connection.scalar(sa.select(job.c.intended_use).where(job.c.id == assignment.accounted))
+    # As the owner of the job was told; null where nobody had to agree.
+    approved = sa.select(job_event.c.data).where(
+        job_event.c.job_id == assignment.accounted, job_event.c.name == "job.approved"
+    )
+    approval = connection.execute(approved.limit(1)).scalar_one_or_none()
     budget = balance(connection, assignment.budget_id)
     costs = [accounting.cost(tuple(row.step_cost), row.steps_authorised) for row in rows]
     charged = accounting.total(costs)
@@ -86,6 +92,8 @@ def privacy_report(
     )
     return {
         "job": assignment.job_id,
+        "intended_use": asked,
+        "approval": approval,
         "base_model": base.name,
         "base_model_sha256": base.revision,
         "task": assignment.task,

@@ -123,6 +123,7 @@ class Service:
         budget_id: str = "budget_a",
         learning_rate: float = 0.02,
         folder: Path | None = None,
+        intended_use: str | None = None,
         phases: Callable[[Phase], tuple[Phase, ...]] = lambda phase: (phase,),
     ) -> str:
         """A queued job with its reservation. numbers: what the method is asked for besides. folder: of the model, where
@@ -163,6 +164,7 @@ class Service:
                     plan=program.model_dump(mode="json"),
                     privacy={"epsilon": 5.0, "delta": 1e-5},
                     seed=7,
+                    intended_use=intended_use,
                 )
             )
             c.execute(job_file.insert().values(job_id=id, file_id=source, budget_id=budget_id))

@@ -8,6 +8,7 @@ import zipfile
 import sqlalchemy as sa
 from safetensors.torch import load
 
+from domain.jobs.events import append_event
 from domain.kit.tables import checkpoint, job, job_event
 from domain.storage.blobs import get_bytes
 from ledger.tables import work
@@ -26,13 +27,16 @@ def adapter_moved(service: Service, id: str) -> bool:
     return bool(moved) and all(moved)
 
 
+APPROVAL = {"by": {"id": "key_b", "name": "Dr Wu"}, "reason": "as agreed"}
 LONG = 4000  # steps: longer than any test waits
 
 
 def test_a_job_goes_all_the_way(service: Service) -> None:
     # A lease that does not run out meanwhile: it is given back.
     with service.worker(lease_seconds=600, fresh=True):
-        id = service.submit(steps=60)
+        id = service.submit(steps=60, intended_use="a pilot")
+        with service.api.begin() as c:
+            append_event(c, id, "job.approved", "Approved by Dr Wu.", APPROVAL)
         service.wait(id, "succeeded")
         service.wait_tidied(id)
         over = sa.select(work.c.lease_until <= sa.func.clock_timestamp()).where(work.c.job_id == id)
@@ -50,6 +54,7 @@ def test_a_job_goes_all_the_way(service: Service) -> None:
     assert paid.steps_authorised == paid.steps_max == report["privacy"]["steps_authorised"] == 60
     assert service.settlement(id).spent_change == [60 * cost for cost in paid.step_cost]
     assert report["labels"] == list(tiny.LABELS)
+    assert (report["intended_use"], report["approval"]) == ("a pilot", APPROVAL)
     assert 0 < report["privacy"]["epsilon_charged"] <= 100
     assert "differentially private" in report["privacy"]["guarantee"]
     measured = report["metrics"]["validation"]
