@@ -17,7 +17,11 @@ Project = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,80}$")]
 """What several keys belong to."""
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*$")]
 """Why a decision was taken; it becomes part of the ledger."""
-
+IntendedUse = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"),
+]
+"""What the result of a job is for, in the words of whoever asks."""
 
 Epsilon = Annotated[float, Field(ge=1e-6, le=100)]
 Delta = Annotated[float, Field(ge=1e-30, le=0.999999)]

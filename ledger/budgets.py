@@ -43,6 +43,7 @@ class Balance:
     reserved: tuple[int, ...]
     frozen_reason: str | None
     approval_above: float | None = None
+    require_intended_use: bool = False
     readable: bool = True
     """False: its row makes no budget, so that it has no numbers and counts as used up."""
 
@@ -144,6 +145,7 @@ def as_balance(row: sa.Row[tuple[object, ...]]) -> Balance:
             reserved=_integers(r["reserved"]),
             frozen_reason=r["frozen_reason"],
             approval_above=None if r["approval_above"] is None else float(r["approval_above"]),
+            require_intended_use=r["require_intended_use"] is True,
         )
         job = r["reference"]
         Reference(float(job["sample_rate"]), int(job["steps"]), job["noise_multiplier"])

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from api.auth import AnyKey, Steward, StewardOrAuditor
-from api.budgets.schemas import Budget, Entry, NewBudget, Recognised, Rules, budget_of, entry_of, exact
+from api.budgets.schemas import Budget, Entry, NewBudget, Recognised, Rename, Rules, budget_of, entry_of, exact
 from api.deps import Service, Transaction
 from api.fields import Id
 from api.pages import After, Order, Page, PageSize, fetch, fetch_numbered, page
@@ -59,11 +59,17 @@ def recognition(budget_id: Id, caller: Steward, service: Service, connection: Tr
 
 @router.post("/{budget_id}/rules")
 def rules(budget_id: Id, body: Rules, caller: Steward, connection: Transaction) -> Budget:
-    """Set what jobs to come wait for, and how long a job may stay unstarted; it becomes an entry of the ledger."""
-    above = None if body.approval_above is None else exact(body.approval_above)
-    budgets.set_rules(
-        connection, caller, budget_id, approval_above=above, queue_days=body.queue_days, reason=body.reason
-    )
+    """Set what jobs to come wait for and must say, and how long a job may stay unstarted; what is left out stays as it
+    was. It becomes an entry of the ledger."""
+    budgets.set_rules(connection, caller, budget_id, body.changes, body.reason)
+    return budget_of(budgets.require(connection, caller, budget_id))
+
+
+@router.post("/{budget_id}/rename")
+def rename(budget_id: Id, body: Rename, caller: Steward, connection: Transaction) -> Budget:
+    """Give the budget another name. It is for people: no entry of the ledger, and nothing that is promised, speaks of
+    it."""
+    budgets.rename(connection, caller, budget_id, body.name)
     return budget_of(budgets.require(connection, caller, budget_id))
 
 

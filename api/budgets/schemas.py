@@ -40,11 +40,33 @@ class NewBudget(Body):
 
 
 class Rules(Body):
-    """What jobs to come wait for, and how long. Both are public values."""
+    """What jobs to come wait for and must say, and how long they may wait: public values. What is left out stays."""
 
-    approval_above: Epsilon | None = Field(description="a job of a larger epsilon waits for a steward")
-    queue_days: int = Field(ge=1, le=30, description="within which a worker must begin a job, or it is given up")
+    approval_above: Epsilon | None = Field(
+        default=None, description="a job of a larger epsilon waits for a steward; null: none waits"
+    )
+    queue_days: int | None = Field(
+        default=None, ge=1, le=30, description="within which a worker must begin a job, or it is given up"
+    )
+    require_intended_use: bool | None = Field(
+        default=None, description="a job that does not say what it is for is refused"
+    )
     reason: Reason
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What was sent, as the ledger takes it."""
+        sent = {"queue_days": self.queue_days, "require_intended_use": self.require_intended_use}
+        found: dict[str, Any] = {name: value for name, value in sent.items() if value is not None}
+        if "approval_above" in self.model_fields_set:
+            found["approval_above"] = None if self.approval_above is None else exact(self.approval_above)
+        return found
+
+
+class Rename(Body):
+    """Another name for people."""
+
+    name: Name
 
 
 class LedgerState(BaseModel):
@@ -84,6 +106,7 @@ class Budget(BaseModel):
     share_left: float = Field(description="rounded down: a job of at most this share fits")
     approval_above: float | None = Field(description="a job of a larger epsilon waits for a steward")
     queue_days: int = Field(description="a job that no worker has begun after so many days is given up")
+    require_intended_use: bool = Field(description="a job that does not say what it is for is refused")
     reference_jobs_left: int = Field(description="jobs like the budget's reference job that still fit")
     frozen: bool
     frozen_reason: str | None
@@ -105,6 +128,13 @@ class Recognised(BaseModel):
     elsewhere: int = Field(description="texts that another budget held already when the file was read again")
 
 
+class KeyName(BaseModel):
+    """Whose key did something: the name that the key was given, of a person or a service."""
+
+    id: str
+    name: str
+
+
 class Entry(BaseModel):
     """One line of a budget's ledger, sealed by the hash of the line before."""
 
@@ -121,7 +151,8 @@ class Entry(BaseModel):
     epsilon_after: float
     spent_change: list[int]
     reserved_change: list[int]
-    actor: str
+    actor: str = Field(description="the login that wrote it")
+    by: KeyName | None = Field(description="who decided or, of a charge, submitted the job; null where no key did")
     at: str
     prev_hash: str
     hash: str
@@ -149,6 +180,7 @@ def budget_of(row: sa.Row[Any]) -> Budget:
         share_left=balance.share_left,
         approval_above=None if row.approval_above is None else float(row.approval_above),
         queue_days=row.queue_days,
+        require_intended_use=row.require_intended_use,
         reference_jobs_left=budgets.reference_jobs_left(balance, row.reference),
         frozen=balance.frozen_reason is not None,
         frozen_reason=balance.frozen_reason,
@@ -183,6 +215,7 @@ def entry_of(row: sa.Row[Any], budget: sa.Row[Any]) -> Entry:
         spent_change=list(row.spent_change),
         reserved_change=[int(change) for change in row.reserved_change],
         actor=row.actor,
+        by=None if row.by_key is None else KeyName(id=row.by_key, name=row.by_name or ""),
         at=row.at.isoformat(timespec="microseconds"),
         prev_hash=row.prev_hash.hex(),
         hash=row.hash.hex(),

@@ -134,7 +134,7 @@ def jobs_of(budget_id: str, caller: Caller, service: Resources, connection: sa.C
     charged = sa.select(job_file.c.job_id).where(job_file.c.budget_id == budget_id)
     scoped = reading.page_of_tenant(caller).where(job.c.id.in_(charged))
     rows, _ = fetch(connection, scoped, job, after=None, limit=LINES)
-    return [job_of(row, service.signer) for row in rows]
+    return [job_of(row, caller, service.signer) for row in rows]
 
 
 def _lines(budget_id: str, caller: Caller, connection: sa.Connection) -> list[EntryLine]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import sqlalchemy as sa
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from api.fields import Body, Epsilon, IdInBody, Reason, Share
+from api.fields import Body, Epsilon, IdInBody, IntendedUse, Reason, Share
 from api.jobs.schemas import MethodChoice
 from domain.access.grants import Viewer
 from domain.federated.invitations import DAYS, METHOD, Proposal, Standing, Terms, status_of
@@ -78,9 +78,12 @@ class Acceptance(Body):
         default=None, ge=1, le=30, description="within which the first round must begin; default and most: the budget's"
     )
 
+    intended_use: IntendedUse | None = Field(default=None, description="what the guest takes part for")
+
     def terms(self) -> Terms:
         """The request as the domain takes it."""
-        return Terms(self.training_file, self.privacy.epsilon, self.privacy.share, self.queue_days)
+        price = self.privacy
+        return Terms(self.training_file, price.epsilon, price.share, self.queue_days, self.intended_use)
 
 
 class Invitation(BaseModel):

@@ -103,10 +103,17 @@ def index(
     after: After = None,
     limit: PageSize = 20,
     order: Order = "desc",
+    status_detail: Annotated[
+        life.Detail | None, Query(description="only those, such as `waiting_for_approval`: what a steward decides on")
+    ] = None,
 ) -> Page[Job]:
     """The jobs that the caller may see, newest first; `metadata[key]=value` keeps those with it, `metadata=null` those
     with none."""
     scoped = reading.page_of_tenant(caller)
+    if status_detail is not None:
+        scoped = scoped.where(job.c.status_detail == status_detail)
+    if status_detail in life.HELD:  # in the text of the statement, where the index of queued jobs can be seen
+        scoped = scoped.where(job.c.status == sa.literal("queued", literal_execute=True))
     wanted = {
         name.removeprefix("metadata[").removesuffix("]"): value
         for name, value in request.query_params.items()
@@ -231,7 +238,7 @@ def _jobs_of(connection: sa.Connection, caller: Caller, service: Resources, rows
     models = service.models.usable
     finishes = estimated_finishes(connection, models, rows)
     found = parts(connection, caller, models, rows)
-    return [job_of(row, service.signer, finishes.get(row.id), found.get(row.id)) for row in rows]
+    return [job_of(row, caller, service.signer, finishes.get(row.id), found.get(row.id)) for row in rows]
 
 
 def _hint(service: Resources, job_id: str) -> None:

@@ -7,12 +7,13 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
-from api.fields import Body, Delta, Epsilon, IdInBody, Name, Reason, Share
+from api.budgets.schemas import KeyName
+from api.fields import Body, Delta, Epsilon, IdInBody, IntendedUse, Name, Reason, Share
 from api.jobs.federated import JobRounds, JobSilo, PlannedRounds, planned_rounds, rounds_of, silos_of
 from api.jobs.over_users import ImaginedPopulation, PlannedUpdates, imagined, planned_updates
 from api.jobs.privacy import Finite, JobPrivacy, privacy_of
 from api.jobs.quality import Quality, quality_of
-from domain.access.grants import HeldGrant
+from domain.access.grants import HeldGrant, Viewer
 from domain.federated.invitations import METHOD as FEDERATED
 from domain.federated.invitations import with_public_seed
 from domain.federated.reading import FederatedPart
@@ -106,6 +107,11 @@ class NewJob(Body):
         default=None, ge=1, le=30, description="within which a worker must begin; default and most: the budget's"
     )
     allow_duplicate: bool = Field(default=False, description="pay again for a job that has succeeded already")
+    intended_use: IntendedUse | None = Field(
+        default=None,
+        exclude_if=lambda use: use is None,  # as share of privacy
+        description="what the result is for; a budget may want to know, and whoever approves reads it",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -149,6 +155,7 @@ class NewJob(Body):
             metadata=self.metadata or {},
             queue_days=self.queue_days,
             allow_duplicate=self.allow_duplicate,
+            intended_use=self.intended_use,
         )
         return with_public_seed(asked)
 
@@ -195,6 +202,7 @@ class Estimate(BaseModel):
     )
     grant: GrantUse | None = Field(description="null for a steward, who needs none")
     needs_approval: bool = Field(description="by a steward, before any worker begins")
+    needs_intended_use: bool = Field(description="the budget wants to know what a job is for: say it when you submit")
     finished_twin: str | None = Field(description="a job that has succeeded with the same numbers already")
     seconds: float | None = Field(
         description="of training, at most: steps x expected batch x max_length / the tokens per second that the "
@@ -249,6 +257,14 @@ class ChargeReceipt(BaseModel):
     signature: str
 
 
+class Decision(KeyName):
+    """Who decided on a job that waited, and why."""
+
+    decision: Literal["approved", "rejected"]
+    reason: str | None
+    at: int = Field(description="unix seconds, a whole minute")
+
+
 class Job(BaseModel):
     """A fine-tuning job."""
 
@@ -283,6 +299,11 @@ class Job(BaseModel):
     hyperparameters: JobHyperparameters
     seed: int
     metadata: dict[str, str]
+    intended_use: str | None = Field(description="what the result is for, in the words of whoever asked")
+    submitted_by: KeyName | None = Field(description="to a steward, and to the key itself; null to all others")
+    decided_by: Decision | None = Field(
+        description="the steward who approved or rejected the job; null while nobody has, or nobody must"
+    )
     integrations: list[Any] | None = None
     error: JobError | None
     privacy: JobPrivacy
@@ -335,18 +356,31 @@ class ReleasedCheckpoint(BaseModel):
 
 
 def job_of(
-    row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | None = None, part: FederatedPart | None = None
+    row: sa.Row[Any],
+    viewer: Viewer,
+    key: Ed25519PrivateKey,
+    estimated_finish: int | None = None,
+    part: FederatedPart | None = None,
 ) -> Job:
     """A row of domain.jobs.reading.of_tenant, with its part in a federated job where it has one. One that makes no job
     is shown as such, so that no list ends at it."""
     try:
-        return _whole(row, key, estimated_finish, part)
+        return _whole(row, viewer, key, estimated_finish, part)
     except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
         logger.error("ALARM: the row of job %s cannot be read (%s): the database was changed", row.id, type_name(error))
         return _damaged(row)
 
 
-def _whole(row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | None, part: FederatedPart | None) -> Job:
+def _whole(
+    row: sa.Row[Any],
+    viewer: Viewer,
+    key: Ed25519PrivateKey,
+    estimated_finish: int | None,
+    part: FederatedPart | None,
+) -> Job:
+    # Analysts of one budget see each other's jobs, and need not be told whose they are.
+    known = viewer.may("steward") or viewer.key_id == row.created_by
+    submitter = KeyName(id=row.created_by, name=row.submitter or "") if known else None
     method, done = row.method, [int(steps) for steps in row.steps_by_phase]
     total = sum(phase["steps"] for phase in row.plan["phases"]) if "phases" in row.plan else row.plan["steps"]
     numbers = method[method["type"]]["hyperparameters"]
@@ -373,6 +407,9 @@ def _whole(row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | Non
         ),
         seed=row.seed,
         metadata=row.metadata,
+        intended_use=row.intended_use,
+        submitted_by=submitter,
+        decided_by=None if row.decision is None else Decision.model_validate(row.decision),
         error=None if row.error is None else _error_of(row.error),
         privacy=privacy_of(row.privacy, method["type"], done, failed=row.status == "failed"),
         progress=Progress(step=sum(done), total_steps=total, fraction=round(sum(done) / total, 4)),
@@ -409,6 +446,9 @@ def _damaged(row: sa.Row[Any]) -> Job:
         hyperparameters=JobHyperparameters(batch_size=0, steps=0, learning_rate=0),
         seed=0,
         metadata={},
+        intended_use=None,
+        submitted_by=None,
+        decided_by=None,
         error=_error_of({"code": "job_unreadable", "message": what}),
         privacy=JobPrivacy(
             budget="",
@@ -460,6 +500,7 @@ def estimate_of(
         fits_worker=planned.fits_worker,
         grant=_grant_use(planned.grant, planned.budget),
         needs_approval=planned.needs_approval,
+        needs_intended_use=planned.needs_intended_use,
         finished_twin=planned.finished_twin,
         seconds=planned.seconds,
         rounds=planned_rounds(planned, facts),

@@ -1,11 +1,11 @@
-"""API keys of a tenant: made, listed and revoked by its administrators."""
+"""API keys of a tenant: made and revoked by its administrators, listed for its stewards too."""
 
 from typing import Any
 
 import sqlalchemy as sa
 from fastapi import APIRouter
 
-from api.auth import Admin
+from api.auth import Admin, Steward
 from api.deps import Service, Transaction
 from api.fields import Id
 from api.keys.schemas import ApiKey, CreatedKey, NewKey, Rotation, key_of
@@ -83,12 +83,12 @@ def rotate(key_id: Id, body: Rotation, caller: Admin, service: Service, connecti
 
 @router.get("")
 def index(
-    caller: Admin, connection: Transaction, after: After = None, limit: PageSize = 20, order: Order = "desc"
+    caller: Steward, connection: Transaction, after: After = None, limit: PageSize = 20, order: Order = "desc"
 ) -> Page[ApiKey]:
-    """The tenant's keys, without their secrets."""
+    """The tenant's keys, without their secrets: whose they are, and which projects there are to grant something to."""
     scoped = sa.select(api_key).where(api_key.c.tenant_id == caller.tenant_id)
     rows, more = fetch(connection, scoped, api_key, after=after, limit=limit, order=order)
-    return page([key_of(row) for row in rows], more)
+    return page([key_of(row, with_prefix=caller.may("admin")) for row in rows], more)
 
 
 @router.delete("/{key_id}")

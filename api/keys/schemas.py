@@ -13,7 +13,7 @@ Scope = Literal["steward", "analyst", "auditor", "admin"]
 class NewKey(Body):
     """A request for a key."""
 
-    name: Name
+    name: Name = Field(description="of the person or the service whose key it is: others see it beside what it does")
     scopes: list[Scope] = Field(min_length=1, max_length=4)
     project: Project | None = Field(default=None, description="grants to the project are this key's too; never changes")
     expires_in_days: int | None = Field(default=None, ge=1, le=3650)
@@ -31,7 +31,7 @@ class ApiKey(BaseModel):
     id: str
     object: Literal["api_key"] = "api_key"
     name: str
-    prefix: str
+    prefix: str | None = Field(description="how the secret begins; to administrators")
     scopes: list[Scope]
     project: str | None
     created_at: int
@@ -46,12 +46,12 @@ class CreatedKey(ApiKey):
     key: str
 
 
-def key_of(row: sa.Row[Any]) -> ApiKey:
+def key_of(row: sa.Row[Any], *, with_prefix: bool = True) -> ApiKey:
     """A row of api_key."""
     return ApiKey(
         id=row.id,
         name=row.name,
-        prefix=row.prefix,
+        prefix=row.prefix if with_prefix else None,
         scopes=row.scopes,
         project=row.project,
         created_at=int(row.created_at.timestamp()),

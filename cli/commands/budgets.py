@@ -61,28 +61,56 @@ def show(budget: str, url: options.Url = None, key: options.Key = None, as_json:
 
 @app.command()
 @options.explained
+def rename(
+    budget: str, name: str, url: options.Url = None, key: options.Key = None, as_json: options.Json = False
+) -> None:
+    """Steward: give a budget another name.
+
+    ```text
+    tacit budgets rename budget_... "patients of 2026"
+    ```
+    """
+    output.show(connect(url, key).post(f"/v1/budgets/{budget}/rename", {"name": name}), as_json)
+
+
+@app.command()
+@options.explained
 def rules(
     budget: str,
     reason: Annotated[str, typer.Option(help="Kept in the ledger.")],
-    approval_above: Annotated[
-        float | None, typer.Option(help="A job that costs more waits for a steward. Left out: none waits.")
-    ] = None,
+    approval_above: Annotated[float | None, typer.Option(help="A job that costs more waits for a steward.")] = None,
+    no_approval: Annotated[bool, typer.Option("--no-approval", help="No job waits for a steward any more.")] = False,
     queue_days: Annotated[
         int | None, typer.Option(min=1, max=30, help="A job that has not started by then is cancelled.")
+    ] = None,
+    require_intended_use: Annotated[
+        bool | None,
+        typer.Option(
+            "--require-intended-use/--no-intended-use", help="Whether a job must say what it is for, or need not."
+        ),
     ] = None,
     url: options.Url = None,
     key: options.Key = None,
     as_json: options.Json = False,
 ) -> None:
-    """Steward: which jobs need approval, and how long a job may wait.
+    """Steward: which jobs need approval, what they must say, and how long they may wait. The rest stays as it was.
 
     ```text
     tacit budgets rules budget_... --approval-above 2 --reason "large jobs are discussed first"
+    tacit budgets rules budget_... --require-intended-use --queue-days 3 --reason "asked for by the data council"
+    tacit budgets rules budget_... --no-approval --no-intended-use --reason "the pilot is over"
     ```
     """
-    body: dict[str, Any] = {"approval_above": approval_above, "reason": reason}
-    if queue_days is not None:
-        body["queue_days"] = queue_days
+    if no_approval and approval_above is not None:
+        options.fail("--approval-above and --no-approval say the opposite: give one of them")
+    given = {
+        "approval_above": approval_above,
+        "queue_days": queue_days,
+        "require_intended_use": require_intended_use,
+    }
+    body: dict[str, Any] = {name: value for name, value in given.items() if value is not None} | {"reason": reason}
+    if no_approval:
+        body["approval_above"] = None
     output.show(connect(url, key).post(f"/v1/budgets/{budget}/rules", body), as_json)
 
 

@@ -91,14 +91,17 @@ def _terms(
     queue_days: Annotated[
         int | None, typer.Option(min=1, max=30, help="Cancel it, at no cost, if no round has begun by then.")
     ] = None,
+    intended_use: Annotated[
+        str | None, typer.Option(help="What you take part for: your budget may want to know.")
+    ] = None,
 ) -> dict[str, Any]:
     """What an estimate and an acceptance have in common, as a request."""
     if (share is None) == (epsilon is None):
         options.fail("say what taking part may cost: give --share or --epsilon")
     price = {"share": share} if epsilon is None else {"epsilon": epsilon}
-    return {"training_file": training_file, "privacy": price} | (
-        {} if queue_days is None else {"queue_days": queue_days}
-    )
+    rest = {"queue_days": queue_days, "intended_use": intended_use}
+    given = {name: value for name, value in rest.items() if value is not None}
+    return {"training_file": training_file, "privacy": price} | given
 
 
 @app.command()

@@ -27,6 +27,8 @@ COLUMNS = [
     "progress.fraction",
     "created_at",
 ]
+WAITING_COLUMNS = ["id", "submitted_by.name", "intended_use", "privacy.share", "privacy.epsilon", "method.type"]
+WAITING_COLUMNS += ["training_file", "created_at"]
 SILO_COLUMNS = ["name", "own", "tenant", "state", "declared_size", "rounds_sent", "rounds_missed", "job"]
 PHASE_COLUMNS = ["phase", "trains", "mechanism", "sigma", "rate", "steps", "epsilon", "share"]
 COMPARED = ["id", "accuracy", "perplexity", "+-", "baseline", "share", "epsilon", "method", "model"]
@@ -142,6 +144,9 @@ def create(
     queue_days: Annotated[
         int | None, typer.Option(min=1, max=30, help="Cancel it, at no cost, if it has not started by then.")
     ] = None,
+    intended_use: Annotated[
+        str | None, typer.Option(help="What the result is for: a budget may want to know, and a steward reads it.")
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Stay and show progress.")] = False,
     url: options.Url = None,
     key: options.Key = None,
@@ -154,6 +159,7 @@ def create(
     ```text
     tacit jobs create --file file-... --epsilon 3 --watch
     tacit jobs create --file file-... --method lora --option r=8 --steps 200 --batch-size 512 --share 0.25
+    tacit jobs create --file file-... --share 0.1 --intended-use "triage of incoming letters, ward 3"
     tacit jobs create --file file-... --share 0.2 --method federated-lora --option 'silos=["inv-..."]'
     ```
 
@@ -161,6 +167,7 @@ def create(
     """
     notes = {name: str(value) for name, value in pairs(metadata).items()}
     rest = {"suffix": suffix, "metadata": notes or None, "seed": seed, "queue_days": queue_days}
+    rest |= {"intended_use": intended_use}
     rest |= {"allow_duplicate": allow_duplicate or None}
     body |= {name: value for name, value in rest.items() if value is not None}
     client = connect(url, key)
@@ -186,10 +193,16 @@ def watch(job: str, url: options.Url = None, key: options.Key = None, as_json: o
 @app.command("list")
 @options.explained
 def list_jobs(
-    limit: options.Most = 20, url: options.Url = None, key: options.Key = None, as_json: options.Json = False
+    limit: options.Most = 20,
+    waiting: Annotated[bool, typer.Option("--waiting", help="Only those that wait for a steward's approval.")] = False,
+    url: options.Url = None,
+    key: options.Key = None,
+    as_json: options.Json = False,
 ) -> None:
     """Jobs, newest first."""
-    output.show_list(connect(url, key).pages(PATH, limit), COLUMNS, as_json)
+    wanted = {"status_detail": "waiting_for_approval"} if waiting else {}
+    columns = WAITING_COLUMNS if waiting else COLUMNS
+    output.show_list(connect(url, key).pages(PATH, limit, **wanted), columns, as_json)
 
 
 @app.command()
@@ -277,7 +290,7 @@ def approve(
     """Steward: let a job run that waits for approval. Not with the key that submitted it.
 
     ```text
-    tacit jobs list                      # status detail: waiting_for_approval
+    tacit jobs list --waiting
     tacit jobs approve ftjob-... --reason "agreed on 3 May"
     ```
     """

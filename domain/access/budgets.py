@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import array
 from domain.access.grants import Viewer, readable_budgets
 from domain.kit.ids import new_id
 from domain.kit.refusals import Invalid, NotFound
+from domain.kit.tables import api_key, job
 from dpcore.terms import accounting
 from ledger import grants
 from ledger.budgets import Balance, Reference, balance, open_budget
@@ -97,23 +98,29 @@ def of_tenant(viewer: Viewer) -> sa.Select[Any]:
 
 
 def set_rules(
-    connection: sa.Connection,
-    viewer: Viewer,
-    budget_id: str,
-    *,
-    approval_above: Decimal | None,
-    queue_days: int,
-    reason: str,
+    connection: sa.Connection, viewer: Viewer, budget_id: str, changes: Mapping[str, Any], reason: str
 ) -> None:
-    """What jobs to come wait for, and how long they may; the caller is a steward and commits. Raises NotFound."""
+    """What jobs to come wait for and must say, and how long they may wait; the caller is a steward and commits.
+
+    changes: any of approval_above, queue_days and require_intended_use; what they leave out stays. Raises NotFound.
+    """
+    locked = of_tenant(viewer).where(budget.c.id == budget_id).with_for_update(key_share=True, of=budget)
+    row = connection.execute(locked).one_or_none()  # two stewards at once: neither takes back what the other set
+    if row is None:
+        raise NotFound("budget")
+    rules = {name: row._mapping[name] for name in ("approval_above", "queue_days", "require_intended_use")}
+    grants.set_rules(connection, budget_id, **{**rules, **changes}, by=viewer.key_id, reason=reason)
+
+
+def rename(connection: sa.Connection, viewer: Viewer, budget_id: str, name: str) -> None:
+    """Another name for people: no entry, since nothing that the budget promises depends on it. Raises NotFound."""
     require(connection, viewer, budget_id)
-    grants.set_rules(
-        connection, budget_id, approval_above=approval_above, queue_days=queue_days, by=viewer.key_id, reason=reason
-    )
+    connection.execute(sa.update(budget).where(budget.c.id == budget_id).values(name=name))
 
 
 def entries(row: sa.Row[Any]) -> sa.Select[Any]:
-    """A budget's entries with their jobs and what is spent and reserved after each; the budget is the caller's."""
+    """A budget's entries with their jobs, what is spent and reserved after each, and the keys that decided or submitted
+    by id and name; the budget is the caller's."""
 
     def after(change: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         places = range(1, len(row.orders) + 1)
@@ -130,7 +137,10 @@ def entries(row: sa.Row[Any]) -> sa.Select[Any]:
         .where(entry.c.budget_id == row.id)
         .subquery()
     )
-    return sa.select(totals)
+    submitter = sa.select(job.c.created_by).where(job.c.id == totals.c.job_id, totals.c.kind == "reserve")
+    by_key = sa.func.coalesce(totals.c.detail["by"].astext, submitter.scalar_subquery())
+    name = sa.select(api_key.c.name).where(api_key.c.id == by_key, api_key.c.tenant_id == row.tenant_id)
+    return sa.select(totals, by_key.label("by_key"), name.scalar_subquery().label("by_name"))
 
 
 def reference_jobs_left(held: Balance, reference: Mapping[str, Any]) -> int:

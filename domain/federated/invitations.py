@@ -157,6 +157,7 @@ class Terms:
     epsilon: float | None
     share: float | None
     queue_days: int | None
+    intended_use: str | None = None
 
 
 def plan_acceptance(
@@ -195,6 +196,7 @@ def plan_acceptance(
             suffix=None,
             metadata={},
             queue_days=terms.queue_days,
+            intended_use=terms.intended_use,
             allow_duplicate=True,
         ),
     )

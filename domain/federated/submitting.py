@@ -73,6 +73,7 @@ def submit_federated(
         seed=program.seed,
         suffix=wanted.suffix,
         metadata=dict(wanted.metadata),
+        intended_use=wanted.intended_use,
     )
     reserve.reserve(connection, job_id, [])
     children = [own, *(row.job_id for row in invited)]

@@ -1,5 +1,5 @@
-"""What a grant steers: which models and methods its jobs may use, and how long they may be. No privacy limit: the ledger
-holds those."""
+"""What a grant steers: the models and methods of its jobs, and how long they may be. No privacy limit: the ledger holds
+those."""
 
 from domain.access.grants import HeldGrant
 from domain.kit.refusals import Forbidden

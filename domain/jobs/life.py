@@ -134,17 +134,20 @@ def joined(connection: sa.Connection, job_id: str) -> bool:
     )
 
 
-def approved(connection: sa.Connection, job_id: str) -> bool:
-    """A steward agreed: it is in line, or waits for its federated job."""
+def approved(connection: sa.Connection, job_id: str, by: Mapping[str, str], reason: str | None = None) -> bool:
+    """A steward agreed: it is in line, or waits for its federated job. by: id and name of the key."""
     mine = invitation.c.job_id == job.c.id
     early = sa.exists().where(mine, ~sa.exists().where(silo.c.job_id == invitation.c.job_id)).correlate(job)
     detail = sa.case((early, INVITED), else_=None)
-    return _move(connection, job_id, "approved", "Approved by a steward.", status_detail=detail)
+    message = f"Approved by {by['name']}" + (f": {reason}" if reason else ".")
+    data = {"by": dict(by), "reason": reason}
+    return _move(connection, job_id, "approved", message, data, status_detail=detail)
 
 
-def rejected(connection: sa.Connection, job_id: str, reason: str) -> bool:
-    """A steward refused, for a reason that its owner may read."""
-    return _move(connection, job_id, "rejected", f"Rejected by a steward: {reason}")
+def rejected(connection: sa.Connection, job_id: str, by: Mapping[str, str], reason: str) -> bool:
+    """A steward refused, for a reason that its owner may read. by: id and name of the key."""
+    data = {"by": dict(by), "reason": reason}
+    return _move(connection, job_id, "rejected", f"Rejected by {by['name']}: {reason}", data)
 
 
 def started(connection: sa.Connection, job_id: str) -> None:

@@ -11,10 +11,10 @@ from domain.files import files
 from domain.jobs.life import HELD
 from domain.kit.purposes import RESULT
 from domain.kit.refusals import Conflict, NotFound
-from domain.kit.tables import file, job, job_event, job_file, release
+from domain.kit.tables import api_key, file, job, job_event, job_file, release
 from ledger.tables import entry, phase, reservation
 
-_ahead, _source = job.alias(), file.alias()
+_ahead, _source, _key = job.alias(), file.alias(), api_key.alias()
 _STATEMENTS = 128
 """Viewers whose statement is kept: it takes longer to put together than to run, and some 40 KiB."""
 
@@ -69,6 +69,20 @@ def _seen_by(viewer: Viewer) -> sa.Select[Any]:
     measured = sa.select(sa.func.min(sa.cast(job_event.c.data["quality"], sa.Text))).where(
         job_event.c.job_id == job.c.id, job_event.c.name == "job.succeeded"
     )
+    # Who decided on a job that waited. A key of another tenant is nobody's name here.
+    by = entry.c.detail["by"].astext
+    known = sa.and_(_key.c.id == by, _key.c.tenant_id == job.c.tenant_id)
+    name = sa.select(_key.c.name).where(known).correlate(entry, job).scalar_subquery()
+    rejected = sa.and_(entry.c.kind == "settle", by.is_not(None))
+    decision = sa.select(
+        sa.func.json_build_object(
+            *("id", by, "name", sa.func.coalesce(name, "")),
+            *("decision", sa.case((entry.c.kind == "approve", "approved"), else_="rejected")),
+            *("reason", entry.c.detail["reason"].astext),
+            *("at", sa.cast(sa.extract("epoch", sa.func.date_trunc("minute", entry.c.at)), sa.BigInteger)),
+        )
+    ).where(entry.c.reservation_id == first, sa.or_(entry.c.kind == "approve", rejected))
+    submitter = sa.select(_key.c.name).where(_key.c.id == job.c.created_by)
     return sa.select(
         job,
         sa.cast(measured.scalar_subquery(), JSONB).label("quality"),
@@ -77,6 +91,8 @@ def _seen_by(viewer: Viewer) -> sa.Select[Any]:
         steps.scalar_subquery().label("steps_by_phase"),
         charge.scalar_subquery().label("receipt"),
         results.scalar_subquery().label("result_files"),
+        submitter.scalar_subquery().label("submitter"),
+        decision.scalar_subquery().label("decision"),
     ).where(job.c.tenant_id == viewer.tenant_id, sees_job(viewer, job.c.id))
 
 

@@ -49,6 +49,8 @@ class Wanted:
     seed: int | None
     suffix: str | None
     metadata: Mapping[str, str]
+    intended_use: str | None = None
+    """What the result is for, in the words of whoever asks."""
     share: float | None = None
     """Of the budget's cap at its main order, in place of an epsilon."""
     epochs: float | None = None
@@ -127,6 +129,11 @@ class Planned:
             return False
         cap = accounting.caps(self.approval_above, self.budget.delta, self.budget.filter)
         return not accounting.fits(cap, self.budget.filter.nothing, self.draft.cost)
+
+    @property
+    def needs_intended_use(self) -> bool:
+        """Whether the budget wants to know what the job is for, and it does not say."""
+        return self.budget.require_intended_use and self.wanted.intended_use is None
 
     @property
     def price_now(self) -> float:

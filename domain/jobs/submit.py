@@ -12,13 +12,13 @@ from domain.jobs.planning import fits, rounded_up
 from domain.jobs.resolving import Planned, budget_left
 from domain.jobs.twins import already_done
 from domain.kit.ids import new_id
-from domain.kit.refusals import NotFound, OverBudget
+from domain.kit.refusals import Invalid, NotFound, OverBudget
 from domain.kit.tables import job_file
 from domain.storage.blobs import Store
 from dpcore.terms.teachers import teacher_job
 from ledger import reserve
 from ledger.budgets import Balance, balance
-from ledger.errors import BudgetExceeded, GrantExceeded, NotGranted
+from ledger.errors import BudgetExceeded, GrantExceeded, IntendedUseMissing, NotGranted
 
 
 def submit(
@@ -28,12 +28,15 @@ def submit(
 
     Raises Conflict when the same job has succeeded already and nobody asked to pay again, or when a file is not tied to
     its rows, of which none is read; OverBudget, by the service's own check or, with `check_first` false or after losing
-    a race, because the database refused (its error is then the cause); NotFound when the grant was revoked meanwhile;
+    a race, because the database refused (its error is then the cause); NotFound when the grant was revoked or has ended
+    meanwhile; Invalid where the budget wants to know what a job is for and this one does not say;
     ledger.errors.BudgetFrozen.
     """
     if planned.finished_twin is not None and not planned.wanted.allow_duplicate:
         raise already_done(planned.finished_twin)
     if check_first:
+        if planned.needs_intended_use:
+            raise _unsaid()
         for account in planned.accounts:
             if not fits(planned.draft, account):
                 raise _over_budget(planned, account, "service")
@@ -44,6 +47,8 @@ def submit(
             _insert(connection, planned, job_id, viewer)
     except NotGranted as error:
         raise NotFound("file", "training_file") from error
+    except IntendedUseMissing as error:
+        raise _unsaid() from error
     except (BudgetExceeded, GrantExceeded) as error:
         budget = balance(connection, planned.budget.id)
         now = replace(planned, budget=budget, grant=used_by(connection, viewer, budget))
@@ -68,6 +73,7 @@ def _insert(connection: sa.Connection, planned: Planned, job_id: str, viewer: Vi
         seed=program.seed,
         suffix=wanted.suffix,
         metadata=dict(wanted.metadata),
+        intended_use=wanted.intended_use,
     )
     connection.execute(
         job_file.insert().values(job_id=job_id, file_id=wanted.training_file, budget_id=planned.budget.id)
@@ -84,6 +90,14 @@ def _insert(connection: sa.Connection, planned: Planned, job_id: str, viewer: Vi
     receipts = reserve.reserve(connection, job_id, [charge], queue_days=wanted.queue_days)
     if any(receipt.waits for receipt in receipts):
         life.waiting(connection, job_id)
+
+
+def _unsaid() -> Invalid:
+    return Invalid(
+        "this budget wants to know what a job is for: say it in intended_use",
+        code="intended_use_needed",
+        param="intended_use",
+    )
 
 
 def _over_budget(planned: Planned, account: Balance, refused_by: str) -> OverBudget:

@@ -82,6 +82,7 @@ job = sa.Table(
     sa.Column("seed", sa.BigInteger),
     sa.Column("suffix", sa.Text),
     sa.Column("metadata", JSONB),
+    sa.Column("intended_use", sa.Text),
     sa.Column("status", sa.Text),
     sa.Column("status_detail", sa.Text),
     sa.Column("error", JSONB),

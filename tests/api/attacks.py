@@ -24,7 +24,7 @@ PUBLIC = {
 KINDS = ("budget", "file", "job", "key", "grant", "invitation")
 PLAIN = {"seq": "1", "model_id": "minilm-l6", "receipt": "1"}
 """Parameters of paths that name nothing of a tenant's."""
-KNOWN_QUERY = {"after", "limit", "order", "purpose", "stream", "population", "cohort"}
+KNOWN_QUERY = {"after", "limit", "order", "purpose", "stream", "population", "cohort", "status_detail"}
 GRANT = {"key": "key", "reason": "r"}
 ESTIMATE = {"training_file": "file", "validation_file": "file", "model": "minilm-l6", "epsilon": "1"}
 
@@ -95,6 +95,7 @@ BODIES: dict[tuple[str, str], dict[str, str]] = {
     ("POST", "/v1/budgets/{budget_id}/freeze"): {},
     ("POST", "/v1/budgets/{budget_id}/grants"): {"key": "key"},
     ("POST", "/v1/budgets/{budget_id}/limit"): {},
+    ("POST", "/v1/budgets/{budget_id}/rename"): {},
     ("POST", "/v1/budgets/{budget_id}/rules"): {},
     ("POST", "/v1/budgets/{budget_id}/verify"): {},
     ("POST", "/v1/files"): {"budget": "budget"},
@@ -161,6 +162,7 @@ def filled(method: str, path: str, own: Ids) -> Call:
         "rotate": {"overlap_hours": 1},
         "reject": {"reason": "r"},
         "limit": {"epsilon": 1, "reason": "r"},
+        "rename": {"name": "another"},
         "rules": {"approval_above": None, "queue_days": 7, "reason": "r"},
     }
     return replace(call, json=bodies.get(path.rpartition("/")[2])) if method == "POST" else call

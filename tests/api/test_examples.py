@@ -21,12 +21,12 @@ def examples(*of: Callable[..., None]) -> list[str]:
 
 
 OF_JOBS = examples(jobs.estimate, jobs.create)
-OF_STEWARDS = examples(grants.add, budgets.rules)
+OF_STEWARDS = examples(grants.add, budgets.rules, budgets.rename)
 
 
 def test_there_are_examples() -> None:
     assert len(OF_JOBS) >= 5
-    assert len(OF_STEWARDS) >= 4
+    assert len(OF_STEWARDS) >= 7
 
 
 @pytest.mark.parametrize("example", OF_JOBS)

@@ -20,7 +20,8 @@ MAY = {
     ("POST", f"{JOBS}/x/cancel"): {"steward", "analyst"},
     ("GET", f"{JOBS}/x/adapter"): {"steward", "analyst"},
     ("GET", "/v1/models"): {"steward", "analyst", "auditor"},
-    ("GET", "/v1/keys"): set(),
+    ("POST", "/v1/budgets/x/rename"): {"steward"},
+    ("GET", "/v1/keys"): {"steward"},
     ("POST", "/v1/keys"): set(),
     ("DELETE", "/v1/keys/x"): set(),
 }

@@ -76,12 +76,13 @@ def unless_refused(step: Callable[[sa.Connection, str], None]) -> Callable[[sa.C
     return take
 
 
+BY = {"id": "key_a", "name": "Dr Wu"}
 STEPS: dict[str, Callable[[sa.Connection, str], bool]] = {
     "waiting": life.waiting,
     "invited": life.invited,
     "joined": life.joined,
-    "approved": life.approved,
-    "rejected": lambda c, id: life.rejected(c, id, "r"),
+    "approved": lambda c, id: life.approved(c, id, BY),
+    "rejected": lambda c, id: life.rejected(c, id, BY, "r"),
     "started": unless_refused(life.started),
     "pausing": life.pausing,
     "paused": life.paused,
