@@ -19,7 +19,7 @@ from domain.federated.reading import FederatedPart
 from domain.jobs.events import EventName
 from domain.jobs.life import Detail
 from domain.jobs.resolving import Planned, Wanted, budget_left
-from domain.kit.faults import fault
+from domain.kit import faults
 from domain.kit.logs import type_name
 from domain.kit.statuses import Status
 from dpcore.terms.facts import ModelFacts
@@ -365,7 +365,7 @@ def _whole(row: sa.Row[Any], key: Ed25519PrivateKey, estimated_finish: int | Non
         ),
         seed=row.seed,
         metadata=row.metadata,
-        error=None if row.error is None else _error_of(row.error),
+        error=None if row.error is None else _error_of(row.error, None if row.silo_job is not None else any(done)),
         privacy=privacy_of(row.privacy, method["type"], done, failed=row.status == "failed"),
         progress=Progress(step=sum(done), total_steps=total, fraction=round(sum(done) / total, 4)),
         receipt=ChargeReceipt(
@@ -401,7 +401,7 @@ def _damaged(row: sa.Row[Any]) -> Job:
         hyperparameters=JobHyperparameters(batch_size=0, steps=0, learning_rate=0),
         seed=0,
         metadata={},
-        error=_error_of({"code": "job_unreadable", "message": what}),
+        error=_error_of({"code": "job_unreadable", "message": what}, None),
         privacy=JobPrivacy(
             budget="",
             unit="",
@@ -425,10 +425,16 @@ def _damaged(row: sa.Row[Any]) -> Job:
     )
 
 
-def _error_of(error: dict[str, Any]) -> JobError:
-    whose = fault(error["code"])
+def _error_of(error: dict[str, Any], charged: bool | None) -> JobError:
+    """charged: whether it failed after its first authorised step; None where that is not this job's to say."""
+    whose = faults.fault(error["code"])
+    price = [] if charged is None else [faults.CHARGED if charged else faults.FREE]
     return JobError(
-        code=error["code"], message=error["message"], param=error.get("param"), fault=whose.of, hint=whose.hint
+        code=error["code"],
+        message=error["message"],
+        param=error.get("param"),
+        fault=whose.of,
+        hint=" ".join([*price, whose.hint]),
     )
 
 
