@@ -108,15 +108,21 @@ def problem(
     return JSONResponse(body, status, headers={**final, **(headers or {})}, media_type="application/problem+json")
 
 
+def status_of(error: Refusal | HttpError) -> int:
+    """What a refusal is over HTTP."""
+    if isinstance(error, HttpError):
+        return error.status_code
+    return next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+
+
 def install(app: FastAPI) -> None:
     """Answer every exception with a problem."""
 
     @app.exception_handler(Refusal)
     def refusal(request: Request, error: Refusal) -> JSONResponse:
-        status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
         return problem(
             request,
-            status,
+            status_of(error),
             error.code,
             error.message,
             param=error.param,

@@ -69,7 +69,8 @@ class Audited:
     async def _write(self, scope: Scope, status: int, body: bytes) -> None:
         caller: Caller = scope["caller"]
         service: Resources = scope["state"]["resources"]
-        target = _made(body) if status == 201 else _named(scope) if _was_found(status) else None
+        named = _made(body) if status == 201 else _named(scope) if _was_found(status) else None
+        target = scope.get("made") or named  # a page says what it made; it has no body to read that from
         scope["audited"] = target
         row = {
             "id": new_id("audit"),

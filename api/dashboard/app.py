@@ -5,13 +5,28 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import RedirectResponse
 
 from api import errors
-from api.dashboard import budgets, estimate, files, invitations, jobs, login, models, questions
+from api.dashboard import (
+    audit,
+    budgets,
+    decisions,
+    estimate,
+    files,
+    inbox,
+    invitations,
+    jobs,
+    keys,
+    login,
+    models,
+    opening,
+    questions,
+)
+from api.dashboard.back import page_of_form
 from api.dashboard.render import FILES, page
-from api.dashboard.session import PATH, LoggedOut, login_url
+from api.dashboard.session import PATH, LoggedOut, login_url, read_form
 from api.errors import HttpError
 from api.metrics import FRAMEWORK
 
@@ -21,13 +36,24 @@ def make_dashboard() -> FastAPI:
     app = FastAPI(title="Tacit", openapi_url=None, docs_url=None, redoc_url=None, telemetry=FRAMEWORK)
     app.state.ended = {}  # sessions that logged out
     app.state.wrong_keys = anyio.Semaphore(1)
+    # Pages whose form can be filled by their address.
+    app.state.by_address = {f"{PATH}/estimate": estimate.FIELDS, f"{PATH}/budgets/new": opening.FIELDS}
     errors.install(app)
     for kind, handler in list(app.exception_handlers.items()):
         app.exception_handlers[kind] = _as_page(handler)
 
     @app.exception_handler(LoggedOut)
-    def logged_out(request: Request, error: LoggedOut) -> Response:
-        return RedirectResponse(login_url(request, ended=error.ended), 303)
+    async def logged_out(request: Request, error: LoggedOut) -> Response:
+        if request.method == "GET":
+            here = request.scope["path"] + (f"?{request.url.query}" if request.url.query else "")
+            return RedirectResponse(login_url(here, ended=error.ended, unsent=False), 303)
+        if request.scope["path"] == f"{PATH}/logout":
+            return RedirectResponse(f"{PATH}/login", 303)
+        try:
+            sent = await read_form(request)
+        except HTTPException:  # too large, or no form at all
+            sent = {}
+        return RedirectResponse(login_url(page_of_form(request, sent), ended=error.ended, unsent=True), 303)
 
     @app.get("/")
     def home() -> Response:
@@ -40,7 +66,10 @@ def make_dashboard() -> FastAPI:
         content, kind = FILES[place]
         return Response(content, media_type=kind, headers={"cache-control": "public, max-age=31536000, immutable"})
 
-    for room in (login, budgets, files, jobs, invitations, estimate, questions, models):
+    # `opening` before `budgets`: its page would be a budget's with the id "new".
+    for room in (login, opening, budgets, decisions, files, inbox, jobs, invitations, estimate, questions, models):
+        app.include_router(room.router)
+    for room in (keys, audit):
         app.include_router(room.router)
     return app
 
@@ -59,6 +88,7 @@ def _as_page(handler: Callable[..., Any]) -> Callable[..., Any]:
             status=said.status_code,
             problem=problem,
             asked=asked,
+            back=_back(request),
             suggestions=estimate.suggestions(asked, problem["largest_epsilon"], problem["largest_share"])
             if refused and asked is not None
             else [],
@@ -67,3 +97,9 @@ def _as_page(handler: Callable[..., Any]) -> Callable[..., Any]:
         return response
 
     return show
+
+
+def _back(request: Request) -> str:
+    """Where the form can be mended that led to an error; empty where there was none."""
+    sent = getattr(request.state, "sent", None)
+    return "" if sent is None or request.scope["path"] == f"{PATH}/logout" else page_of_form(request, sent)

@@ -1,5 +1,6 @@
 """Budgets: what is spent, reserved and left, by which job, and when."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -12,17 +13,18 @@ from api.auth import Caller, allowed
 from api.budgets import endpoints as budgets_api
 from api.budgets.schemas import Budget, Entry
 from api.dashboard import charts
-from api.dashboard.forms import filled, parse
+from api.dashboard.forms import RefusedForm, filled, parse, tried
 from api.dashboard.render import page
-from api.dashboard.session import PATH, Posted, Visit
+from api.dashboard.session import PATH, Posted, Visit, Visitor
 from api.deps import Resources, Service, Transaction
 from api.fields import Id
 from api.files import endpoints as files_api
 from api.files import questions as questions_api
 from api.files.schemas import File
 from api.grants import endpoints as grants_api
-from api.grants.schemas import NewGrant
+from api.grants.schemas import Grant, NewGrant
 from api.jobs.schemas import Job, job_of
+from api.keys import endpoints as keys_api
 from api.pages import After, fetch
 from domain.jobs import reading
 from domain.keeping.keeper import Keeper
@@ -64,16 +66,32 @@ def index(request: Request, visit: Visit, service: Service, connection: Transact
 @router.get("/{budget_id}")
 def show(budget_id: Id, request: Request, visit: Visit, service: Service, connection: Transaction) -> Response:
     """One budget: stewards and auditors see its ledger, stewards and analysts its jobs and files."""
+    return budget_page(budget_id, request, visit, service, connection)
+
+
+def budget_page(
+    budget_id: str,
+    request: Request,
+    visit: Visitor,
+    service: Resources,
+    connection: sa.Connection,
+    refused: RefusedForm | None = None,
+) -> Response:
+    """The page, with one of its forms as it was sent where that was refused; then it does not look again by itself."""
     budget = budgets_api.show(budget_id, visit.caller, connection)
     lines = _lines(budget_id, visit.caller, connection) if visit.may("steward", "auditor") else None
     submitted, files = [], []
     if visit.may("steward", "analyst"):
         submitted = jobs_of(budget_id, visit.caller, service, connection)
         files = [file for file in private_files(visit.caller, connection) if file.budget == budget_id]
+    grants = grants_api.index(budget_id, visit.caller, connection, limit=LINES).data
     return page(
         request,
         "budget.html",
-        live=5,
+        status=refused.status if refused else 200,
+        live=0 if refused else 5,
+        refused=refused,
+        known=known_grantees(visit, connection, grants),
         budget=budget,
         bar=bar(budget),
         chart=charts.steps(_history(budget, lines, submitted), budget.epsilon),
@@ -81,16 +99,25 @@ def show(budget_id: Id, request: Request, visit: Visit, service: Service, connec
         more=lines is not None and budget.ledger.seq > len(lines),
         jobs=submitted,
         files=files,
-        grants=grants_api.index(budget_id, visit.caller, connection, limit=LINES).data,
+        grants=grants,
     )
 
 
 @router.post("/{budget_id}/grants")
-def grant(budget_id: Id, visit: Visit, posted: Posted, service: Service, connection: Transaction) -> Response:
+def grant(
+    budget_id: Id, request: Request, visit: Visit, posted: Posted, service: Service, connection: Transaction
+) -> Response:
     """Let a key or a project use the budget."""
     _steward(visit.caller)
-    body = parse(NewGrant, filled(posted, "key", "project", "epsilon", "approval_above", "reason"))
-    grants_api.create(budget_id, body, visit.caller, service, connection)
+    sent = filled(posted, "key", "project", "epsilon", "approval_above", "reason")
+    made = tried(
+        connection,
+        "grant",
+        sent,
+        lambda: grants_api.create(budget_id, parse(NewGrant, sent), visit.caller, service, connection),
+    )
+    if isinstance(made, RefusedForm):
+        return budget_page(budget_id, request, visit, service, connection, made)
     return RedirectResponse(f"{PATH}/budgets/{budget_id}#grants", 303)
 
 
@@ -100,6 +127,19 @@ def revoke(budget_id: Id, grant_id: Id, visit: Visit, posted: Posted, connection
     _steward(visit.caller)
     grants_api.revoke(budget_id, grant_id, visit.caller, connection)
     return RedirectResponse(f"{PATH}/budgets/{budget_id}#grants", 303)
+
+
+def known_grantees(visit: Visitor, connection: sa.Connection, grants: Sequence[Grant]) -> dict[str, dict[str, str]]:
+    """Keys (id and name) and projects to choose from: those that the caller may list, and those granted before."""
+    if not visit.may("steward"):
+        return {"keys": {}, "projects": {}}
+    keys = {one.key: "" for one in grants if one.key}
+    projects = {one.project: "" for one in grants if one.project}
+    if visit.may("admin"):
+        alive = [key for key in keys_api.index(visit.caller, connection, limit=LINES).data if key.revoked_at is None]
+        keys |= {key.id: key.name for key in alive}
+        projects |= {key.project: "" for key in alive if key.project}
+    return {"keys": keys, "projects": projects}
 
 
 def _watch(keeper: Keeper) -> dict[str, str]:

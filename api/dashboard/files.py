@@ -1,11 +1,12 @@
-"""A file as its steward sees it: what its check found."""
+"""A file as its steward sees it: what its check found, and its deletion."""
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
 
 from api.auth import allowed
 from api.dashboard.render import page
-from api.dashboard.session import Visit
-from api.deps import Transaction
+from api.dashboard.session import PATH, Posted, Visit
+from api.deps import Service, Transaction
 from api.errors import HttpError
 from api.fields import Id
 from api.files import endpoints as files_api
@@ -26,6 +27,15 @@ def show(file_id: Id, request: Request, visit: Visit, connection: Transaction) -
     except HttpError as none:
         return page(request, "file.html", file=file, report=None, why=none.message, counts=[])
     return page(request, "file.html", file=file, report=report, why="", counts=_counts(file, report))
+
+
+@router.post("/{file_id}/delete")
+def delete(file_id: Id, visit: Visit, posted: Posted, service: Service, connection: Transaction) -> Response:
+    """Delete the rows for good; the budget keeps what it has spent."""
+    _steward(visit.caller)
+    budget = files_api.show(file_id, visit.caller, connection).budget
+    files_api.delete(file_id, visit.caller, service, connection)
+    return RedirectResponse(f"{PATH}/budgets/{budget}" if budget else f"{PATH}/budgets", 303)
 
 
 def _counts(file: File, report: UploadReport) -> list[tuple[str, int]]:

@@ -1,14 +1,30 @@
-"""From the fields of a form to the API's own request bodies, so that both are checked by the same rules."""
+"""From the fields of a form to the API's own request bodies, so that both are checked by the same rules; and what its
+page shows of a form that was refused."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import sqlalchemy as sa
 from pydantic import BaseModel, ValidationError
 
+from api.errors import HttpError, status_of
 from api.form_text import from_text
-from domain.kit.refusals import Invalid
+from domain.kit.refusals import Invalid, Refusal
 
 Body = TypeVar("Body", bound=BaseModel)
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class RefusedForm:
+    """A form that was refused: what stood in it, which field is wrong, and what to change."""
+
+    form: str
+    values: Mapping[str, str]
+    field: str
+    message: str
+    status: int
 
 
 def parse(model: type[Body], values: Mapping[str, Any]) -> Body:
@@ -24,3 +40,18 @@ def parse(model: type[Body], values: Mapping[str, Any]) -> Body:
 def filled(values: Mapping[str, str], *names: str) -> dict[str, str]:
     """These fields, where something is in them: an empty one is left to the service."""
     return {name: values[name].strip() for name in names if values.get(name, "").strip()}
+
+
+def tried(
+    connection: sa.Connection, form: str, values: Mapping[str, str], act: Callable[[], Made]
+) -> Made | RefusedForm:
+    """What a form asks for; where a field of it is in the way, nothing is done, and its page can say so in place.
+    Raises every refusal that names no field."""
+    try:
+        with connection.begin_nested():
+            return act()
+    except (Refusal, HttpError) as error:
+        if not error.param:
+            raise
+        field = error.param.rpartition(".")[2]
+        return RefusedForm(form, values, field, error.message.removeprefix(f"{error.param}: "), status_of(error))

@@ -34,9 +34,9 @@ MOST_WAITING = 20
 
 
 @router.get("/login")
-def form(request: Request, service: Service, next: str = "", ended: bool = False) -> Response:
+def form(request: Request, service: Service, next: str = "", ended: bool = False, unsent: bool = False) -> Response:
     """The log-in form."""
-    return _form(request, service, next=next, ended=ended)
+    return _form(request, service, next=next, ended=ended, unsent=unsent)
 
 
 @router.post("/login")
@@ -76,7 +76,14 @@ async def _slow_down(turn: anyio.Semaphore) -> None:
 
 
 def _form(
-    request: Request, service: Service, *, next: str, error: str = "", ended: bool = False, status: int = 200
+    request: Request,
+    service: Service,
+    *,
+    next: str,
+    error: str = "",
+    ended: bool = False,
+    unsent: bool = False,
+    status: int = 200,
 ) -> Response:
     session = new_session()
     response = page(
@@ -87,6 +94,7 @@ def _form(
         next=safe_next(next),
         error=error,
         ended=ended,
+        unsent=unsent,
     )
     set_cookie(request, response, service, session, BEFORE)
     return response

@@ -1,4 +1,4 @@
-"""Answers to the questions that stand on the list of budgets."""
+"""Answers to the questions that stand in the inbox and on the list of budgets."""
 
 from fastapi import APIRouter, Response
 from fastapi.responses import RedirectResponse
@@ -25,4 +25,4 @@ def answer(file_id: Id, visit: Visit, posted: Posted, service: Service) -> Respo
             files_api.delete(file_id, visit.caller, service, connection)
     else:
         questions_api.answer(file_id, parse(Answer, filled(posted, "answer", "reason")), visit.caller, service)
-    return RedirectResponse(f"{PATH}/budgets", 303)
+    return RedirectResponse(f"{PATH}/inbox" if posted.get("from") == "inbox" else f"{PATH}/budgets", 303)

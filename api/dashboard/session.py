@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 from fastapi import Depends, Request, Response
 
 from api.auth import Caller, find_caller, require_patience
+from api.dashboard.waiting import count
 from api.deps import Resources, Service
 from api.errors import HttpError
 from domain.kit.settings import secret_bytes
@@ -52,6 +53,8 @@ class Visitor:
     caller: Caller
     session: Session
     token: str
+    waiting: int
+    """Jobs and files that wait for a steward's answer."""
 
     def may(self, *scopes: str) -> bool:
         return any(self.caller.may(scope) for scope in scopes)
@@ -107,7 +110,7 @@ def visitor(request: Request, service: Service) -> Visitor:
         raise LoggedOut(ended=True) from None
     require_patience(service, caller)
     request.scope["caller"] = caller  # for the audit log
-    found = Visitor(caller, session, form_token(session, service))
+    found = Visitor(caller, session, form_token(session, service), count(service, caller))
     request.state.visitor = found  # for the pages of errors
     return found
 
@@ -124,6 +127,7 @@ async def read_form(request: Request) -> dict[str, str]:
 async def posted(request: Request, visit: Visit, service: Service) -> dict[str, str]:
     """The fields of a form that this session sent. Raises HttpError for any other."""
     form = await read_form(request)
+    request.state.sent = form  # for the way back from an error
     require_token(form, visit.session, service)
     return form
 
@@ -146,10 +150,9 @@ def is_over(ended: dict[str, dict[str, int]], session: Session) -> bool:
     return session.id in mine or session.expires <= mine.get("", 0)
 
 
-def login_url(request: Request, *, ended: bool) -> str:
-    """The log-in page that leads back here. Only pages are returned to, not forms that were sent."""
-    here = request.scope["path"] + (f"?{request.url.query}" if request.url.query else "")
-    asked = {"next": here if request.method == "GET" else "", "ended": "1" if ended else ""}
+def login_url(page: str, *, ended: bool, unsent: bool) -> str:
+    """The log-in page that leads to another one afterwards. unsent: a form came that nothing was done about."""
+    asked = {"next": page, "ended": "1" if ended else "", "unsent": "1" if unsent else ""}
     return f"{PATH}/login?" + urlencode({name: value for name, value in asked.items() if value})
 
 

@@ -20,7 +20,7 @@ from domain.federated.reading import FederatedPart
 from domain.jobs.events import EventName
 from domain.jobs.life import Detail
 from domain.jobs.resolving import Planned, Wanted, budget_left
-from domain.kit.faults import fault
+from domain.kit import faults
 from domain.kit.logs import type_name
 from domain.kit.statuses import Status
 from dpcore.terms.facts import ModelFacts
@@ -410,7 +410,7 @@ def _whole(
         intended_use=row.intended_use,
         submitted_by=submitter,
         decided_by=None if row.decision is None else Decision.model_validate(row.decision),
-        error=None if row.error is None else _error_of(row.error),
+        error=None if row.error is None else _error_of(row.error, None if row.silo_job is not None else any(done)),
         privacy=privacy_of(row.privacy, method["type"], done, failed=row.status == "failed"),
         progress=Progress(step=sum(done), total_steps=total, fraction=round(sum(done) / total, 4)),
         receipt=ChargeReceipt(
@@ -449,7 +449,7 @@ def _damaged(row: sa.Row[Any]) -> Job:
         intended_use=None,
         submitted_by=None,
         decided_by=None,
-        error=_error_of({"code": "job_unreadable", "message": what}),
+        error=_error_of({"code": "job_unreadable", "message": what}, None),
         privacy=JobPrivacy(
             budget="",
             unit="",
@@ -473,10 +473,16 @@ def _damaged(row: sa.Row[Any]) -> Job:
     )
 
 
-def _error_of(error: dict[str, Any]) -> JobError:
-    whose = fault(error["code"])
+def _error_of(error: dict[str, Any], charged: bool | None) -> JobError:
+    """charged: whether it failed after its first authorised step; None where that is not this job's to say."""
+    whose = faults.fault(error["code"])
+    price = [] if charged is None else [faults.CHARGED if charged else faults.FREE]
     return JobError(
-        code=error["code"], message=error["message"], param=error.get("param"), fault=whose.of, hint=whose.hint
+        code=error["code"],
+        message=error["message"],
+        param=error.get("param"),
+        fault=whose.of,
+        hint=" ".join([*price, whose.hint]),
     )
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
 
 from domain.access.grants import Viewer, sees_job
 from domain.files import files
-from domain.jobs.life import HELD
+from domain.jobs.life import HELD, WAITING
 from domain.kit.purposes import RESULT
 from domain.kit.refusals import Conflict, NotFound
 from domain.kit.tables import api_key, file, job, job_event, job_file, release
@@ -38,6 +38,21 @@ def page_of_tenant(viewer: Viewer) -> sa.Select[Any]:
     # No join: on young statistics it would be done for all jobs before the page is cut.
     place = sa.select(line.c.place).where(line.c.id == job.c.id).scalar_subquery()
     return _seen_by(viewer).add_columns(place.label("queue_position"))
+
+
+def waiting_of_tenant(viewer: Viewer) -> sa.Select[Any]:
+    """Of those, the jobs that a steward must agree to before any worker begins."""
+    return page_of_tenant(viewer).where(*_for_steward(viewer))
+
+
+def count_waiting(viewer: Viewer) -> sa.ScalarSelect[int]:
+    """How many these are."""
+    return sa.select(sa.func.count()).where(*_for_steward(viewer)).scalar_subquery()
+
+
+def _for_steward(viewer: Viewer) -> tuple[sa.ColumnElement[bool], ...]:
+    queued = sa.literal("queued", literal_execute=True)  # in the text of the statement, where an index can be seen
+    return job.c.tenant_id == viewer.tenant_id, job.c.status == queued, job.c.status_detail == WAITING
 
 
 def _seen_by(viewer: Viewer) -> sa.Select[Any]:

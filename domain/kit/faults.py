@@ -9,40 +9,36 @@ class Fault:
     of: Literal["user", "service"]
     """Who can do something about it."""
     hint: str
+    """Without a word on the price: what was charged is the ledger's to say, not the code's."""
 
 
+CHARGED = "The whole reservation is charged, because a failure can be something that the rows did."
+FREE = "Nothing was charged."
 _FAULTS = {
     "training_failed": Fault(
         "service",
-        "The whole reservation is charged, because a failure can be something that the rows did. Before you submit it "
-        "again, ask the operator whether the worker is sound: its log has the cause.",
+        "Before you submit it again, ask the operator whether the worker is sound: its log has the cause.",
     ),
     "out_of_memory": Fault(
         "user",
-        "Nothing was charged. Take a smaller model or a method that trains less (lora), or ask the operator for a "
-        "larger worker.",
+        "Take a smaller model or a method that trains less (lora), or ask the operator for a larger worker.",
     ),
     "model_unavailable": Fault(
         "service",
-        "Nothing was charged. Ask the operator to give the workers this model, or choose another.",
+        "Ask the operator to give the workers this model, or choose another.",
     ),
     "worker_lost": Fault("service", "Ask the operator why the workers went away, then submit the job again."),
     "time_limit": Fault(
         "user",
-        "Once training had begun, the whole reservation is charged, as for every failure. Take fewer steps or a "
-        "smaller model: an estimate says how long a job takes. The operator sets the limit.",
+        "Take fewer steps or a smaller model: an estimate says how long a job takes. The operator sets the limit.",
     ),
-    "not_trainable": Fault(
-        "user", "Nothing was charged. Choose another method or model, or ask the steward about the file."
-    ),
+    "not_trainable": Fault("user", "Choose another method or model, or ask the steward about the file."),
     "file_binding_broken": Fault(
         "service",
-        "Nothing was charged and nothing was read. Tell the operator at once: somebody has changed what the database "
-        "or the blob store holds of the file.",
+        "Nothing was read. Tell the operator at once: somebody has changed what the database or the blob store holds "
+        "of the file.",
     ),
-    "plan_mismatch": Fault(
-        "service", "Nothing was charged. Ask the operator whether API and workers are of one release; submit it again."
-    ),
+    "plan_mismatch": Fault("service", "Ask the operator whether API and workers are of one release; submit it again."),
 }
 _OTHER = Fault("service", "Submit it again; if it fails again, tell the operator.")
 

@@ -116,6 +116,17 @@ BODIES: dict[tuple[str, str], dict[str, str]] = {
     ("POST", f"{DASHBOARD}/logout"): {},
     ("POST", f"{DASHBOARD}/budgets/{{budget_id}}/grants"): {"key": "key"},
     ("POST", f"{DASHBOARD}/budgets/{{budget_id}}/grants/{{grant_id}}/revoke"): {},
+    ("POST", f"{DASHBOARD}/budgets/new"): {},
+    ("POST", f"{DASHBOARD}/budgets/{{budget_id}}/limit"): {},
+    ("POST", f"{DASHBOARD}/budgets/{{budget_id}}/freeze"): {},
+    ("POST", f"{DASHBOARD}/budgets/{{budget_id}}/rules"): {},
+    ("POST", f"{DASHBOARD}/budgets/{{budget_id}}/verify"): {},
+    ("POST", f"{DASHBOARD}/files/{{file_id}}/delete"): {},
+    ("POST", f"{DASHBOARD}/inbox/{{job_id}}/approve"): {},
+    ("POST", f"{DASHBOARD}/inbox/{{job_id}}/reject"): {},
+    ("POST", f"{DASHBOARD}/keys"): {},
+    ("POST", f"{DASHBOARD}/keys/{{key_id}}/rotate"): {},
+    ("POST", f"{DASHBOARD}/keys/{{key_id}}/revoke"): {},
     ("POST", f"{DASHBOARD}/questions/{{file_id}}"): {},
     ("POST", f"{DASHBOARD}/jobs/{{job_id}}/cancel"): {},
     ("POST", f"{DASHBOARD}/jobs/{{job_id}}/pause"): {},
@@ -146,6 +157,8 @@ def filled(method: str, path: str, own: Ids) -> Call:
         filled = {"training_file": own.file, "model": "minilm-l6", "epsilon": "1"} if "estimate" in path else {}
         filled |= {"training_file": own.file, "epsilon": "1"} if path.endswith("/accept") else {}
         filled |= {"answer": "publish"} if "/questions/" in path else {}
+        filled |= {"epsilon": "1", "queue_days": "7"} if path.endswith(("/limit", "/rules")) else {}
+        filled |= {"overlap_hours": "1"} if path.endswith("/rotate") else {}
         filled |= {"key": own.key} if path.endswith("/grants") else {"reason": "r"} if method == "POST" else {}
         return replace(call, form=filled) if method == "POST" else replace(call, query=filled)
     offer = {"training_file": own.file, "privacy": {"epsilon": 1}}

@@ -7,7 +7,20 @@ import pytest
 import sqlalchemy as sa
 from playwright.sync_api import expect
 
-from api.dashboard import budgets, estimate, invitations, jobs, login, questions, session
+from api.dashboard import (
+    budgets,
+    decisions,
+    estimate,
+    files,
+    inbox,
+    invitations,
+    jobs,
+    keys,
+    login,
+    opening,
+    questions,
+    session,
+)
 from domain.kit.settings import secret_bytes
 from domain.kit.tables import api_key
 from tests.api.conftest import World
@@ -90,6 +103,7 @@ def test_every_form_carries_its_sessions_token(house: House) -> None:
     job = house.job(file["id"])["id"]
     asked = {"guest": "tenant_one", "model": "tiny", "training_file": file["id"]}
     invited = house.post("/v1/invitations", asked, "steward").json()["id"]
+    key = house.viewer("steward").key_id
     cookies, _ = sign_in(house, house.keys["one"]["admin"])
     _, foreign = sign_in(house, house.keys["one"]["steward"])
     posts = [
@@ -100,16 +114,28 @@ def test_every_form_carries_its_sessions_token(house: House) -> None:
         (f"/dashboard/jobs/{job}/reject", {"reason": "x"}),
         (f"/dashboard/budgets/{file['budget']}/grants", {"project": "mallory"}),
         (f"/dashboard/budgets/{file['budget']}/grants/grant_x/revoke", {}),
+        ("/dashboard/budgets/new", {"name": "n", "epsilon": "1", "delta": "1e-6", "unit": "record"}),
+        (f"/dashboard/budgets/{file['budget']}/limit", {"epsilon": "1", "reason": "x"}),
+        (f"/dashboard/budgets/{file['budget']}/freeze", {"reason": "x"}),
+        (f"/dashboard/budgets/{file['budget']}/rules", {"queue_days": "1", "reason": "x"}),
+        (f"/dashboard/budgets/{file['budget']}/verify", {}),
+        (f"/dashboard/files/{file['id']}/delete", {}),
+        (f"/dashboard/inbox/{job}/approve", {}),
+        (f"/dashboard/inbox/{job}/reject", {"reason": "x"}),
+        ("/dashboard/keys", {"name": "n", "scope_admin": "1"}),
+        (f"/dashboard/keys/{key}/rotate", {"overlap_hours": "0"}),
+        (f"/dashboard/keys/{key}/revoke", {}),
         ("/dashboard/estimate", {"training_file": file["id"], "model": "tiny", "epsilon": "1"}),
         (f"/dashboard/questions/{file['id']}", {"answer": "withdraw"}),
         (f"/dashboard/invitations/{invited}/accept", {"training_file": file["id"], "share": "0.1"}),
         (f"/dashboard/invitations/{invited}/withdraw", {}),
         ("/dashboard/logout", {}),
     ]
-    rooms = (budgets, estimate, invitations, jobs, login, questions)
+    rooms = (budgets, decisions, estimate, files, inbox, invitations, jobs, keys, login, opening, questions)
     routes = [r for room in rooms for r in room.router.routes if "POST" in r.methods]
     assert len(posts) == len(routes) - 1  # the other is the log-in, below
-    before = len(house.get("/v1/fine_tuning/jobs").json()["data"])
+    lists = ("/v1/fine_tuning/jobs", "/v1/keys", "/v1/budgets", f"/v1/budgets/{file['budget']}/entries", "/v1/files")
+    before = [house.get(path, "admin").json()["data"] for path in lists]
     for path, fields in posts:
         for wrong in ({}, {"token": foreign}, {"token": "é"}):
             answer = house.client.post(path, cookies=cookies, data=fields | wrong)
@@ -118,7 +144,7 @@ def test_every_form_carries_its_sessions_token(house: House) -> None:
     assert inside(house, cookies)
     assert house.get(f"/v1/invitations/{invited}").json()["status"] == "open"
     assert house.get(f"/v1/fine_tuning/jobs/{job}").json()["status"] == "queued"
-    assert len(house.get("/v1/fine_tuning/jobs").json()["data"]) == before
+    assert [house.get(path, "admin").json()["data"] for path in lists] == before
     house.client.cookies.clear()
     assert house.client.post("/dashboard/login", data={"key": house.keys["one"]["admin"]}).status_code == 403
 
@@ -128,16 +154,18 @@ def test_nothing_is_seen_without_a_session_or_from_another_tenant(house: House) 
     job = house.job(file["id"])["id"]
     paths = [
         *("/dashboard/", "/dashboard/budgets", "/dashboard/jobs", "/dashboard/estimate", "/dashboard/models"),
+        *("/dashboard/inbox", "/dashboard/keys", "/dashboard/audit", "/dashboard/budgets/new"),
         f"/dashboard/budgets/{file['budget']}",
         f"/dashboard/files/{file['id']}",
         *(f"/dashboard/jobs/{job}{rest}" for rest in ("", "/adapter", "/receipts.json", f"/results/{file['id']}")),
+        f"/dashboard/keys/{house.viewer('steward').key_id}",
     ]
     cookies, _ = sign_in(house, house.keys["two"]["admin"])
     for path in paths[1:]:
         answer = house.client.get(path)
         assert (answer.status_code, answer.headers["location"][:16]) == (303, "/dashboard/login"), path
         assert job not in house.client.get(path, cookies=cookies).text
-    for path in paths[5:]:
+    for path in paths[9:]:
         assert house.client.get(path, cookies=cookies).status_code == 404
 
 
@@ -148,14 +176,17 @@ def test_scopes_decide_here_as_in_the_api(house: House) -> None:
     for scope in ("steward", "analyst", "auditor"):
         cookies, token = sign_in(house, house.keys["one"][scope])
         gets = ("/dashboard/budgets", "/dashboard/jobs", f"/dashboard/jobs/{job}", "/dashboard/estimate")
+        gets += ("/dashboard/inbox", "/dashboard/budgets/new", "/dashboard/keys", "/dashboard/audit")
         posts = (f"/dashboard/jobs/{job}/approve", f"/dashboard/budgets/{file['budget']}/grants")
+        posts += ("/dashboard/budgets/new", f"/dashboard/budgets/{file['budget']}/verify", "/dashboard/keys")
+        posts += (f"/dashboard/files/{file['id']}/delete", f"/dashboard/inbox/{job}/reject")
         seen[scope] = [house.client.get(path, cookies=cookies).status_code for path in gets] + [
             house.client.post(path, cookies=cookies, data={"token": token}).status_code for path in posts
         ]
     assert seen == {
-        "steward": [200, 200, 200, 403, 409, 400],
-        "analyst": [200, 200, 200, 200, 403, 403],
-        "auditor": [200, 403, 403, 403, 403, 403],
+        "steward": [200, 200, 200, 403, 200, 200, 403, 403, 409, 400, 400, 200, 403, 409, 400],
+        "analyst": [200, 200, 200, 200, *[403] * 11],
+        "auditor": [200, *[403] * 6, 200, 403, 403, 403, 200, 403, 403, 403],
     }
 
 
