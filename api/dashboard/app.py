@@ -9,8 +9,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
 from api import errors
-from api.dashboard import budgets, estimate, files, invitations, jobs, login, models, questions
-from api.dashboard.render import FILES, page
+from api.dashboard import budgets, estimate, files, invitations, jobs, login, models, questions, uploads
+from api.dashboard.render import FILES, for_script, page
 from api.dashboard.session import PATH, LoggedOut, login_url
 from api.errors import HttpError
 from api.metrics import FRAMEWORK
@@ -27,6 +27,9 @@ def make_dashboard() -> FastAPI:
 
     @app.exception_handler(LoggedOut)
     def logged_out(request: Request, error: LoggedOut) -> Response:
+        if for_script(request):
+            words = "your session has ended: log in, and choose the file again"
+            return errors.problem(request, 401, "logged_out", words)
         return RedirectResponse(login_url(request, ended=error.ended), 303)
 
     @app.get("/")
@@ -40,17 +43,23 @@ def make_dashboard() -> FastAPI:
         content, kind = FILES[place]
         return Response(content, media_type=kind, headers={"cache-control": "public, max-age=31536000, immutable"})
 
-    for room in (login, budgets, files, jobs, invitations, estimate, questions, models):
+    for room in (login, budgets, uploads, files, jobs, invitations, estimate, questions, models):
         app.include_router(room.router)
     return app
 
 
 def _as_page(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """What the API says about an error, as a page."""
+    """What the API says about an error, as a page, or in the form that was sent; a script gets it as it is."""
 
     def show(request: Request, error: Exception) -> Response:
-        said = handler(request, error)
-        problem = json.loads(said.body)
+        said: Response = handler(request, error)
+        if for_script(request):
+            return said
+        problem = json.loads(bytes(said.body))
+        again = getattr(request.state, "again", None)
+        if again is not None and said.status_code < 500:
+            shown: Response = again(problem, said.status_code)
+            return shown
         refused = "largest_epsilon" in problem
         asked = getattr(request.state, "asked", None)
         response = page(

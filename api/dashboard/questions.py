@@ -1,9 +1,10 @@
-"""Answers to the questions that stand on the list of budgets."""
+"""Answers to the questions that stand on the list of budgets, and on the page of the file that waits."""
 
 from fastapi import APIRouter, Response
 from fastapi.responses import RedirectResponse
 
 from api.auth import allowed
+from api.dashboard.files import address
 from api.dashboard.forms import filled, parse
 from api.dashboard.session import PATH, Posted, Visit
 from api.deps import Service
@@ -23,6 +24,6 @@ def answer(file_id: Id, visit: Visit, posted: Posted, service: Service) -> Respo
     if posted.get("answer") == "withdraw":
         with service.engine.begin() as connection:
             files_api.delete(file_id, visit.caller, service, connection)
-    else:
-        questions_api.answer(file_id, parse(Answer, filled(posted, "answer", "reason")), visit.caller, service)
-    return RedirectResponse(f"{PATH}/budgets", 303)
+        return RedirectResponse(f"{PATH}/budgets", 303)
+    body = parse(Answer, filled(posted, "answer", "reason"))
+    return RedirectResponse(address(questions_api.answer(file_id, body, visit.caller, service)), 303)
