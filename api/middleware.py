@@ -12,6 +12,8 @@ JSON_LIMIT = 2**20
 """Bytes of a request body outside uploads."""
 FORM_OVERHEAD = 2**20
 """Bytes that an upload may have beside its file: the other fields and the boundaries."""
+UPLOADS = ("/v1/files", "/dashboard/files")
+"""Where files are posted to."""
 
 _HEADERS = {
     "cache-control": "no-store",
@@ -70,7 +72,7 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        upload = scope["method"] == "POST" and scope["path"] == "/v1/files"
+        upload = scope["method"] == "POST" and scope["path"] in UPLOADS
         limit = self.upload_limit + FORM_OVERHEAD if upload else JSON_LIMIT
         declared = Headers(scope=scope).get("content-length", "")
         if len(declared) > 18 or (declared.isdecimal() and int(declared) > limit):

@@ -69,8 +69,8 @@ class Audited:
     async def _write(self, scope: Scope, status: int, body: bytes) -> None:
         caller: Caller = scope["caller"]
         service: Resources = scope["state"]["resources"]
-        named = _made(body) if status == 201 else _named(scope) if _was_found(status) else None
-        target = scope.get("made") or named  # a page says what it made; it has no body to read that from
+        made = scope.get("made")  # by a form, whose answer only leads to it
+        target = made or (_made(body) if status == 201 else _named(scope) if _was_found(status) else None)
         scope["audited"] = target
         row = {
             "id": new_id("audit"),

@@ -23,9 +23,10 @@ from api.dashboard import (
     models,
     opening,
     questions,
+    uploads,
 )
 from api.dashboard.back import page_of_form
-from api.dashboard.render import FILES, page
+from api.dashboard.render import FILES, for_script, page
 from api.dashboard.session import PATH, LoggedOut, login_url, read_form
 from api.errors import HttpError
 from api.metrics import FRAMEWORK
@@ -44,6 +45,9 @@ def make_dashboard() -> FastAPI:
 
     @app.exception_handler(LoggedOut)
     async def logged_out(request: Request, error: LoggedOut) -> Response:
+        if for_script(request):
+            words = "your session has ended: log in, and choose the file again"
+            return errors.problem(request, 401, "logged_out", words)
         if request.method == "GET":
             here = request.scope["path"] + (f"?{request.url.query}" if request.url.query else "")
             return RedirectResponse(login_url(here, ended=error.ended, unsent=False), 303)
@@ -66,20 +70,26 @@ def make_dashboard() -> FastAPI:
         content, kind = FILES[place]
         return Response(content, media_type=kind, headers={"cache-control": "public, max-age=31536000, immutable"})
 
-    # `opening` before `budgets`: its page would be a budget's with the id "new".
-    for room in (login, opening, budgets, decisions, files, inbox, jobs, invitations, estimate, questions, models):
+    # `opening` before `budgets`, and `uploads` before `files`: their pages would be of the id "new".
+    for room in (login, opening, budgets, decisions, uploads, files, inbox, jobs, invitations, estimate, questions):
         app.include_router(room.router)
-    for room in (keys, audit):
+    for room in (models, keys, audit):
         app.include_router(room.router)
     return app
 
 
 def _as_page(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """What the API says about an error, as a page."""
+    """What the API says about an error, as a page, or in the form that was sent; a script gets it as it is."""
 
     def show(request: Request, error: Exception) -> Response:
-        said = handler(request, error)
-        problem = json.loads(said.body)
+        said: Response = handler(request, error)
+        if for_script(request):
+            return said
+        problem = json.loads(bytes(said.body))
+        again = getattr(request.state, "again", None)
+        if again is not None and said.status_code < 500:
+            shown: Response = again(problem, said.status_code)
+            return shown
         refused = "largest_epsilon" in problem
         asked = getattr(request.state, "asked", None)
         response = page(

@@ -1,6 +1,9 @@
-"""A file as its steward sees it: what its check found, and its deletion."""
+"""A file as its steward sees it: what its check found, what it waits for, and its deletion."""
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from api.auth import allowed
@@ -10,23 +13,54 @@ from api.deps import Service, Transaction
 from api.errors import HttpError
 from api.fields import Id
 from api.files import endpoints as files_api
-from api.files.schemas import File
+from api.files import questions as questions_api
+from api.files.schemas import File, NewlyUploaded
 from domain.ingest.report import UploadReport
 
 router = APIRouter(prefix="/files")
 _steward = allowed("steward")
+MOST_TOLD = 10
+"""Public files with some of an upload's texts that its page names."""
 
 
 @router.get("/{file_id}")
-def show(file_id: Id, request: Request, visit: Visit, connection: Transaction) -> Response:
-    """One file and the report of its upload: for stewards alone."""
+def show(
+    file_id: Id,
+    request: Request,
+    visit: Visit,
+    connection: Transaction,
+    inherited: bool = False,
+    flatters: Annotated[tuple[str, ...], Query(max_length=MOST_TOLD)] = (),
+) -> Response:
+    """One file, the question about it and the report of its upload: for stewards alone. What only the answer to an
+    upload tells comes with the address."""
     _steward(visit.caller)
     file = files_api.show(file_id, visit.caller, connection)
+    waiting = questions_api.index(visit.caller, connection).data if file.status == "uploaded" else []
+    public = files_api.index(visit.caller, connection, limit=1000, purpose="evals").data if flatters else []
+    report, why = None, ""
     try:
         report = files_api.report(file_id, visit.caller, connection)
     except HttpError as none:
-        return page(request, "file.html", file=file, report=None, why=none.message, counts=[])
-    return page(request, "file.html", file=file, report=report, why="", counts=_counts(file, report))
+        why = none.message
+    return page(
+        request,
+        "file.html",
+        file=file,
+        question=next((one for one in waiting if one.id == file_id), None),
+        inherited=inherited,
+        flatters=[one.filename for one in public if one.id in flatters],
+        report=report,
+        why=why,
+        counts=[] if report is None else _counts(file, report),
+    )
+
+
+def address(made: NewlyUploaded) -> str:
+    """Where a file stands that was just uploaded."""
+    told: list[tuple[str, str]] = [("inherited", "true")] if made.budget_inherited else []
+    told += [("flatters", id) for id in sorted(made.public_overlap)[:MOST_TOLD]]
+    return f"{PATH}/files/{made.id}" + (f"?{urlencode(told)}" if told else "")
 
 
 @router.post("/{file_id}/delete")

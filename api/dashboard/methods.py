@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from api.dashboard.forms import filled
+from api.dashboard.render import sentence
 from api.form_text import from_text
 from dpcore.terms.hyperparameters import Request
 from dpcore.terms.methods import get_method, method_names
@@ -60,12 +61,8 @@ def texts(method: str, options: Mapping[str, Any], numbers: Mapping[str, Any]) -
 def _field(method: str, name: str, field: FieldInfo, number: bool) -> OwnField:
     choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
     return OwnField(
-        f"{method}.{name}", name, number, _text(field.default), choices, _sentence(field.description or name)
+        f"{method}.{name}", name, number, _text(field.default), choices, sentence(field.description or name)
     )
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
 
 
 def _text(value: Any) -> str:

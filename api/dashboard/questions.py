@@ -1,9 +1,10 @@
-"""Answers to the questions that stand in the inbox and on the list of budgets."""
+"""Answers to the questions that stand in the inbox, on the list of budgets and on the page of the file that waits."""
 
 from fastapi import APIRouter, Response
 from fastapi.responses import RedirectResponse
 
 from api.auth import allowed
+from api.dashboard.files import address
 from api.dashboard.forms import filled, parse
 from api.dashboard.session import PATH, Posted, Visit
 from api.deps import Service
@@ -20,9 +21,11 @@ _steward = allowed("steward")
 def answer(file_id: Id, visit: Visit, posted: Posted, service: Service) -> Response:
     """Say whose the records of a file are that waits, or withdraw it."""
     _steward(visit.caller)
+    back = f"{PATH}/inbox" if posted.get("from") == "inbox" else ""
     if posted.get("answer") == "withdraw":
         with service.engine.begin() as connection:
             files_api.delete(file_id, visit.caller, service, connection)
-    else:
-        questions_api.answer(file_id, parse(Answer, filled(posted, "answer", "reason")), visit.caller, service)
-    return RedirectResponse(f"{PATH}/inbox" if posted.get("from") == "inbox" else f"{PATH}/budgets", 303)
+        return RedirectResponse(back or f"{PATH}/budgets", 303)
+    body = parse(Answer, filled(posted, "answer", "reason"))
+    made = questions_api.answer(file_id, body, visit.caller, service)
+    return RedirectResponse(back or address(made), 303)

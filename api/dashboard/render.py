@@ -92,6 +92,11 @@ def size(count: int) -> str:
     return f"{count} bytes" if unit == "bytes" else f"{value:.3g} {unit}"
 
 
+def sentence(text: str) -> str:
+    """A message, or an API's description, as a sentence: a capital, a full stop, and words without their quotes."""
+    return f"{text[0].upper()}{text[1:].removesuffix('.')}.".replace("`", "") if text else ""
+
+
 _environment = Environment(
     loader=PackageLoader("api.dashboard"),
     autoescape=True,
@@ -110,6 +115,7 @@ _environment.filters |= {
     "minute": minute,
     "iso": iso,
     "size": size,
+    "sentence": sentence,
 }
 _environment.globals |= {"root": PATH, "static": _ADDRESS}
 
@@ -124,6 +130,11 @@ def page(request: Request, template: str, *, status: int = 200, live: int = 0, *
     if status == 200 and request.method == "GET" and request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers={"etag": etag})
     return HTMLResponse(text, status, headers={"etag": etag})
+
+
+def for_script(request: Request) -> bool:
+    """Whether a page's own script asks, which reads JSON."""
+    return request.headers.get("accept", "").partition(",")[0].strip() == "application/json"
 
 
 def origin(request: Request) -> str:

@@ -1,7 +1,8 @@
 """Files: uploaded and deleted by stewards; analysts see what is public about them."""
 
 import functools
-from typing import Annotated, Any, Literal
+from collections.abc import Awaitable, Callable
+from typing import IO, Annotated, Any, Literal
 
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
@@ -20,6 +21,7 @@ from api.files.schemas import (
     File,
     NewFile,
     NewlyUploaded,
+    PrivacyBudget,
     file_of,
     form_format,
     parse_form,
@@ -50,6 +52,7 @@ from domain.storage.homes import home_for
 from domain.storage.rows import stream_jsonl
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
+Receiver = Callable[[Request, IO[bytes], int], Awaitable[Form]]
 FileLimit = Annotated[int, Query(ge=1, le=10_000, description="most items in the page")]
 
 
@@ -61,8 +64,8 @@ def _form_schema() -> dict[str, Any]:
     properties = {name: {**text, "description": p.get("description", "")} for name, p in schema["properties"].items()}
     for nested in ("privacy_budget", "columns"):
         del properties[nested]
-    for name in ("epsilon", "delta", "unit", "max_records_per_user", "name"):
-        properties[f"privacy_budget[{name}]"] = text
+    for name, field in PrivacyBudget.model_fields.items():
+        properties[f"privacy_budget[{name}]"] = {**text, "description": field.description or ""}
     for name in ColumnNames.model_fields:
         properties[f"columns[{name}]"] = text
     properties["file"] = {
@@ -78,6 +81,11 @@ def _form_schema() -> dict[str, Any]:
 async def create(request: Request, caller: Steward, service: Service) -> NewlyUploaded:
     """Upload a file. It is checked before the answer: either the file is usable, or the answer names what is wrong
     in it, line by line, and nothing of it is kept."""
+    return await take(request, caller, service, receive)
+
+
+async def take(request: Request, caller: Caller, service: Resources, receive: Receiver) -> NewlyUploaded:
+    """Take in a file that `receive` reads off the request."""
     file_id = files.new_file_id()
     declared = request.headers.get("content-length", "")
     await to_thread.run_sync(_require_room, service, caller, int(declared) if declared.isdecimal() else 0)

@@ -39,14 +39,18 @@ _BRACKETS = re.compile(r"(\w+)\[(\w*)\]")
 class PrivacyBudget(Body):
     """A budget opened with the file: `privacy_budget[epsilon]` and so on."""
 
-    epsilon: Epsilon
+    epsilon: Epsilon = Field(description="the limit: what all jobs on these people may ever take together")
     delta: Delta | None = Field(
         default=None,
         description="below 1 / declared_size; default: the largest power of ten up to 1 / (10 x declared_size)",
     )
-    unit: Literal["record", "user"] = "record"
-    max_records_per_user: int | None = Field(default=None, ge=1, le=MOST_RECORDS)
-    name: Name | None = None
+    unit: Literal["record", "user"] = Field(
+        default="record", description="who is protected: each record, or each user with all records; for ever"
+    )
+    max_records_per_user: int | None = Field(
+        default=None, ge=1, le=MOST_RECORDS, description="of a user, where that is the unit; further ones are left out"
+    )
+    name: Name | None = Field(default=None, description="of the budget, for people; default: the file's id")
 
 
 class _Columns(Body):

@@ -1,7 +1,7 @@
 """Receiving a multipart form: the file's bytes go to disk as they arrive and are hashed on the way."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import IO, TYPE_CHECKING
 
 from anyio import to_thread
@@ -21,12 +21,17 @@ if TYPE_CHECKING:
 MOST_FIELDS = 100
 LONGEST_FIELD = 2**16
 """Bytes of one field beside the file."""
+Unlock = Callable[[Mapping[str, str]], None]
+"""Raises unless the first field of a form is the one that lets in what follows."""
 
 
 class Form:
-    """What a multipart body holds, as the parser's callbacks fill it in: fields, and one part named `file`."""
+    """What a multipart body holds, as the parser's callbacks fill it in: fields, and one part named `file`.
 
-    def __init__(self, target: IO[bytes], limit: int) -> None:
+    With `unlock` the first part is for it alone, and comes before a byte of the file is kept.
+    """
+
+    def __init__(self, target: IO[bytes], limit: int, unlock: Unlock | None = None) -> None:
         self.fields: list[tuple[str, str]] = []
         self.filename: str | None = None
         self.size = 0
@@ -34,6 +39,7 @@ class Form:
         self.complete = False
         self._target = target
         self._limit = limit
+        self._unlock = unlock
         self._header = bytearray()
         self._value = bytearray()
         self._disposition = b""
@@ -74,6 +80,7 @@ class Form:
         elif self._name != "file" or self.filename is not None:
             raise _bad_form("the form has one file, in the part `file`")
         else:
+            self.let_in({})
             self.filename = _text(options[b"filename"])
             self._data = self._file_data
 
@@ -91,18 +98,28 @@ class Form:
 
     def _part_end(self) -> None:
         if self._data == self._field_data:
-            self.fields.append((self._name, _text(bytes(self._value))))
+            value = _text(bytes(self._value))
+            if not self.let_in({self._name: value}):
+                self.fields.append((self._name, value))
 
     def _end(self) -> None:
         self.complete = True
 
+    def let_in(self, first: Mapping[str, str]) -> bool:
+        """Whether this was the form's first field, and meant for `unlock`. Raises what that raises."""
+        unlock, self._unlock = self._unlock, None
+        if unlock is not None:
+            unlock(first)
+        return unlock is not None
 
-async def receive(request: Request, target: IO[bytes], limit: int) -> Form:
-    """Read the whole body. Raises HttpError for a form that is malformed, cut off or too large."""
+
+async def receive(request: Request, target: IO[bytes], limit: int, unlock: Unlock | None = None) -> Form:
+    """Read the whole body. Raises HttpError for a form that is malformed, cut off or too large, and what `unlock`
+    raises."""
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != b"multipart/form-data" or b"boundary" not in options:
         raise HttpError(415, "unsupported_media_type", "send a multipart/form-data body")
-    form = Form(target, limit)
+    form = Form(target, limit, unlock)
     try:
         parser = MultipartParser(options[b"boundary"], form.callbacks())
         async for chunk in request.stream():
@@ -114,6 +131,7 @@ async def receive(request: Request, target: IO[bytes], limit: int) -> Form:
         raise _bad_form("the upload was cut off") from None
     if not form.complete:
         raise _bad_form("the body ends in the middle of the form")
+    form.let_in({})
     target.flush()
     return form
 
