@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 LOCAL_DATA = Path("tacit-data")
 TIMEOUT = httpx.Timeout(60, connect=10, read=600)  # seconds; the server checks an upload before it answers
 PAGE = 100
+_V1 = re.compile(r"(/+v1)*/*$")
+_PROXIES = "ALL_PROXY, HTTPS_PROXY, HTTP_PROXY"
+_KEY = re.compile(r"[\x21-\x7e]+")
 STANDARD = {"type", "title", "status", "detail", "instance", "request_id", "error", "fix", "errors"}  # of an error body
 
 
@@ -41,26 +45,44 @@ def connect(url: str | None, key: str | None) -> "Client":
     """
     address = LOCAL_DATA / "run" / "address"
     if url is None:
-        url = address.read_text().strip() if address.exists() else DEFAULT_URL
+        url = address.read_text() if address.exists() else DEFAULT_URL
+    url = _base(url)
     own_key = LOCAL_DATA / "secrets" / "admin-key"
     if key is None and _is_loopback(url) and own_key.exists():
-        key = own_key.read_text().strip()
-    if key is None:
+        key = own_key.read_text()
+    key = (key or "").strip()  # a secret that is mounted as a file ends its line
+    if not key:
         raise ApiError("No API key.", fix=f"--key, or TACIT_API_KEY, or run this beside the folder {LOCAL_DATA}")
+    if not _KEY.fullmatch(key):
+        raise ApiError("The API key holds a character that no key has.", fix="copy it whole, without quotes around it")
     return Client(url, key)
 
 
 class Client:
     """Calls that return decoded JSON and raise ApiError."""
 
+    replayed = False
+    """Whether the last answer was about what was done before, by the same request."""
+
     def __init__(self, url: str, key: str) -> None:
-        self.url = url.rstrip("/")
-        self._http = httpx.Client(
-            base_url=self.url,
-            headers={"Authorization": f"Bearer {key}"},
-            timeout=TIMEOUT,
-            trust_env=not _is_loopback(self.url),  # a proxy does not know this machine's addresses
-        )
+        self.url, self._key = url, key
+        try:
+            self._http = httpx.Client(
+                base_url=self.url,
+                headers={"Authorization": f"Bearer {key}"},
+                timeout=TIMEOUT,
+                trust_env=not _is_loopback(self.url),  # a proxy does not know this machine's addresses
+            )
+        except ImportError:
+            raise ApiError(
+                f"The environment names a SOCKS proxy ({_PROXIES}), and the package for it is not installed.",
+                fix="pip install 'httpx[socks]', or name the service's host in NO_PROXY",
+            ) from None
+        except (ValueError, httpx.InvalidURL):
+            raise ApiError(
+                f"The environment names a proxy that is no address ({_PROXIES}).",
+                fix="http://HOST:PORT, or name the service's host in NO_PROXY",
+            ) from None
 
     def get(self, path: str, **parameters: Any) -> dict[str, Any]:
         return self.call("GET", path, params={k: v for k, v in parameters.items() if v is not None})
@@ -73,8 +95,11 @@ class Client:
 
     def upload(self, path: str, file: Path, form: Mapping[str, str | list[str]]) -> dict[str, Any]:
         """Stream a file as the part `file` of a form."""
+        if not file.is_file():  # a pipe has no size and is read once: the service's answer may need a second time
+            raise ApiError(f"{file} is not a plain file.", fix="write what it gives into a file, and name that")
+        name = file.name.encode(errors="replace").decode()
         with file.open("rb") as content:
-            return self.call("POST", path, data=dict(form), files={"file": (file.name, content)})
+            return self.call("POST", path, data=dict(form), files={"file": (name, content)})
 
     def pages(self, path: str, limit: int, **parameters: Any) -> list[dict[str, Any]]:
         """Up to `limit` items, over as many pages as that takes."""
@@ -92,7 +117,14 @@ class Client:
             response = self._http.request(method, path, **options)
         if response.is_error:
             raise error_of(response)
-        return response.json() if response.content else {}
+        self.replayed = response.headers.get("idempotent-replayed") == "true"
+        try:
+            answer: dict[str, Any] = response.json() if response.content else {}
+        except ValueError:
+            raise ApiError(
+                f"What answers at {self.url} is no Tacit service.", fix="name it: --url or TACIT_URL"
+            ) from None
+        return answer
 
     @contextlib.contextmanager
     def stream(self, path: str) -> Iterator[httpx.Response]:
@@ -109,10 +141,18 @@ class Client:
             yield
         except httpx.ConnectError as error:
             raise ApiError(
-                f"Nothing answers at {self.url} ({error}).", fix="start the service with `tacit up`, or name it: --url"
+                f"Nothing answers at {self.url} ({self._without_key(error)}).",
+                fix="start the service with `tacit up`, or name it: --url",
             ) from None
-        except httpx.HTTPError as error:
-            raise ApiError(f"The connection to {self.url} failed: {type(error).__name__} {error}".rstrip()) from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ApiError(
+                f"The connection to {self.url} failed: {type(error).__name__} {self._without_key(error)}".rstrip(),
+                fix="try again; `tacit doctor` looks at a service of this machine",
+            ) from None
+
+    def _without_key(self, error: Exception) -> str:
+        """What a library says, which may quote what was sent."""
+        return str(error).replace(self._key, "...")
 
 
 def error_of(response: httpx.Response) -> ApiError:
@@ -143,6 +183,23 @@ def _line(problem: Any) -> str:
         return str(problem)
     where = f"line {problem['line']}" if problem.get("line") is not None else problem.get("param")
     return f"{where}: {problem.get('message')}" if where else str(problem.get("message"))
+
+
+def _base(url: str) -> str:
+    """The address of a service without its /v1, which the `openai` packages want and every path here has. Raises
+    ApiError."""
+    given = url.strip()
+    try:
+        parts = urlsplit(given)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        httpx.URL(given)
+    except (ValueError, httpx.InvalidURL):
+        usable = False
+    if not usable or parts.username is not None or parts.query or parts.fragment:
+        raise ApiError(
+            "The address of the service cannot be used.", fix="http://HOST:PORT or https://HOST, in --url or TACIT_URL"
+        )
+    return _V1.sub("", given)
 
 
 def _is_loopback(url: str) -> bool:

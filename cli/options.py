@@ -43,6 +43,10 @@ def explained(command: Callable[P, R]) -> Callable[P, R]:
             return command(*args, **kwargs)
         except (ApiError, StackError) as error:
             fail(str(error))
+        except OSError as error:
+            if error.filename is None:
+                raise
+            fail(f"{error.filename}: {error.strerror}\n  fix: name another file, or make this one usable")
 
     return wrapped
 
@@ -89,6 +93,11 @@ def sure(question: str, yes: bool) -> None:
 def _somebody() -> bool:
     """Whether somebody sits there."""
     return sys.stdin.isatty()
+
+
+def note(message: str) -> None:
+    """Something to know beside the result, on standard error."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(message, markup=False)
 
 
 def fail(message: str) -> NoReturn:

@@ -95,13 +95,14 @@ def submit(
     connection: Transaction,
     after_commit: BackgroundTasks,
 ) -> Response:
-    """Submit what was planned. The form's own number makes a second click find the first one's job."""
+    """Submit what was planned. The form's own number makes a second click find the first one's job, and so do the same
+    words from a form that was loaded anew, unless they ask to pay again."""
     _require(visit.caller)
     request.state.asked = filled(posted, *FIELDS)  # for the page of a refusal
     body = body_of(posted)
     once = posted.get("once", "")
     key = f"dashboard-{once}" if once.isalnum() and once.isascii() and len(once) <= 64 else None
-    job = jobs_api.create(body, visit.caller, service, connection, after_commit, Response(), key)
+    job, _ = jobs_api.submit_once(body, visit.caller, service, connection, after_commit, key, anew=body.allow_duplicate)
     return RedirectResponse(f"{PATH}/jobs/{job.id}", 303)
 
 

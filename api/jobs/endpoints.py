@@ -49,6 +49,8 @@ IdempotencyKey = Annotated[
     str | None,
     Header(pattern=r"^[\x21-\x7e]{1,200}$", description="the same key and request again: the same job, charged once"),
 ]
+Retries = Annotated[str, Header(alias="x-stainless-retry-count", include_in_schema=False)]
+"""How often the `openai` packages have sent a request already, by themselves."""
 
 
 @router.post("/estimate")
@@ -75,14 +77,40 @@ def create(
     after_commit: BackgroundTasks,
     response: Response,
     idempotency_key: IdempotencyKey = None,
+    retries: Retries = "0",
 ) -> Job:
-    """Submit a job. Its price is reserved in the ledger in the same transaction, or it is refused."""
+    """Submit a job. Its price is reserved in the ledger in the same transaction, or it is refused.
+
+    The same request of the same API key within five minutes, while its job has not ended, is that job, and the header
+    `idempotent-replayed` says so: what a lost answer makes a client send again is not paid for twice. Who means another
+    job sends an `Idempotency-Key`, or `allow_duplicate: true`."""
+    anew = idempotency_key is not None or (body.allow_duplicate and retries == "0")
+    made, again = submit_once(body, caller, service, connection, after_commit, idempotency_key, anew=anew)
+    if again:
+        response.headers["idempotent-replayed"] = "true"
+    return made
+
+
+def submit_once(
+    body: NewJob,
+    caller: Caller,
+    service: Resources,
+    connection: sa.Connection,
+    after_commit: BackgroundTasks,
+    key: str | None,
+    *,
+    anew: bool,
+) -> tuple[Job, bool]:
+    """The job, and whether it was there before: under this key or, unless another one is meant, as what was asked for
+    shortly before in the same words."""
     job_id = new_id("ftjob", "-")
-    if idempotency_key is not None:
-        known = idempotency.claim(connection, caller, idempotency_key, body, job_id)
-        if known is not None:
-            response.headers["idempotent-replayed"] = "true"
-            return _shown(connection, caller, service, known)
+    known = None if key is None else idempotency.claim(connection, caller, key, body, job_id)
+    if known is None and not (anew and key):
+        known = idempotency.repeated(connection, caller, body, job_id, anew=anew)
+        if known is not None and key is not None:
+            idempotency.forget(connection, caller, key)
+    if known is not None:
+        return _shown(connection, caller, service, known), True
     quotas.require_few_jobs(connection, caller.tenant_id, service.settings.job_quota)
     planned = plan_job(connection, caller, service.models, body.wanted())
     insert = submit_federated if planned.wanted.method == FEDERATED else submit
@@ -91,7 +119,7 @@ def create(
     after_commit.add_task(service.keeper.tell_witness)
     if made.status_detail != life.WAITING:
         after_commit.add_task(_hint, service, job_id)
-    return made.model_copy(update={"finished_twin": planned.finished_twin})
+    return made.model_copy(update={"finished_twin": planned.finished_twin}), False
 
 
 @router.get("")

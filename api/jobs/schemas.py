@@ -106,7 +106,10 @@ class NewJob(Body):
     queue_days: int | None = Field(
         default=None, ge=1, le=30, description="within which a worker must begin; default and most: the budget's"
     )
-    allow_duplicate: bool = Field(default=False, description="pay again for a job that has succeeded already")
+    allow_duplicate: bool = Field(
+        default=False,
+        description="pay again for a job that has succeeded already, or was asked for in the same words shortly before",
+    )
     intended_use: IntendedUse | None = Field(
         default=None,
         exclude_if=lambda use: use is None,  # as share of privacy

@@ -9,7 +9,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cli import options, output
-from cli.client import Client, connect
+from cli.client import ApiError, Client, connect
 from dpcore.terms.methods import method_names
 
 app = options.group("Private fine-tuning jobs.")
@@ -139,7 +139,10 @@ def create(
     metadata: Annotated[list[str] | None, typer.Option(help="A note such as team=blue; repeatable.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the initial adapter; never of noise or sampling.")] = None,
     allow_duplicate: Annotated[
-        bool, typer.Option("--allow-duplicate", help="Pay again although the same job has finished.")
+        bool,
+        typer.Option(
+            "--allow-duplicate", help="Pay again although the same job has finished, or was submitted a moment ago."
+        ),
     ] = False,
     queue_days: Annotated[
         int | None, typer.Option(min=1, max=30, help="Cancel it, at no cost, if it has not started by then.")
@@ -155,6 +158,7 @@ def create(
     """Submit a job. Its price is held in the ledger at once; a job that does not fit is refused.
 
     The same request as a job that has finished is refused too, with that job's id: its adapter is there for nothing.
+    The same request again within five minutes is the same job.
 
     ```text
     tacit jobs create --file file-... --epsilon 3 --watch
@@ -171,7 +175,14 @@ def create(
     rest |= {"allow_duplicate": allow_duplicate or None}
     body |= {name: value for name, value in rest.items() if value is not None}
     client = connect(url, key)
-    job = client.post(PATH, body)
+    try:
+        job = client.post(PATH, body)
+    except ApiError as error:
+        if error.status is None:  # nobody knows whether the service has it
+            error.fix = "run this again: what was submitted is not submitted twice, for five minutes"
+        raise
+    if client.replayed:
+        options.note("This was submitted a moment ago, and is that job. For another one: --allow-duplicate.")
     if watch:
         job = follow(client, job, quiet=as_json)
     show_job(job, as_json)

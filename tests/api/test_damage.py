@@ -122,7 +122,7 @@ def test_while_a_budget_is_lost_nobody_new_is_taken_in(world: World) -> None:
 )
 def test_one_malformed_job_is_shown_damaged_and_hides_no_other(world: World, damage: str) -> None:
     file = world.private_file()["id"]
-    sound, bad = (world.post(JOBS, job_body(file, 1.0)).json()["id"] for _ in range(2))
+    sound, bad = (world.submit(file, 1.0)["id"] for _ in range(2))
     with past_triggers(world.database) as connection:
         connection.exec_driver_sql(f"UPDATE public.job SET {damage.replace('%', '%%')} WHERE id = '{bad}'")
     shown = {job["id"]: job for job in world.get(JOBS).json()["data"]}

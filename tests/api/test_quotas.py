@@ -65,7 +65,7 @@ def test_a_quota_holds_against_many_at_once(world: World, quick_checks: None) ->
     most = held + len(csv_rows(" of 0123456789abcdef")) + 1
     narrow = limited(world, job_quota=queued + 1, storage_quota=most)
     with narrow.client, ThreadPoolExecutor(4) as crowd:
-        submitted = crowd.map(lambda _: narrow.post(JOBS, job_body(file, 1.0)).status_code, range(4))
+        submitted = crowd.map(lambda n: narrow.post(JOBS, job_body(file, 1.0, seed=n)).status_code, range(4))
         assert sorted(submitted) == [201, 429, 429, 429]
         assert sorted(crowd.map(lambda _: narrow.upload().status_code, range(4))) == [201, 403, 403, 403]
 

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -382,3 +383,96 @@ def test_what_cannot_be_undone_is_asked_for_first(
     for more, said in (((), "y\n"), (("--yes",), "")):
         assert CliRunner().invoke(app, [*command, *where, *more], input=said).exit_code == 0
     assert [asked[0] for asked in service.asked] == [call, call]
+
+
+def test_a_job_that_was_submitted_a_moment_ago_is_said_to_be_that_one(service: Service) -> None:
+    service.says("POST /v1/fine_tuning/jobs", {"id": "ftjob-1"}, **{"idempotent-replayed": "true"})
+    service.says("POST /v1/fine_tuning/jobs", {"id": "ftjob-2"})
+    command = ("jobs", "create", "--file", "file-1", "--url", service.url, "--key", "k", "--json")
+    again, new = tacit(*command), tacit(*command)
+    assert json.loads(again.stdout)["id"] == "ftjob-1"
+    assert "--allow-duplicate" in again.stderr
+    assert (json.loads(new.stdout)["id"], new.stderr) == ("ftjob-2", "")
+
+
+def test_an_answer_that_is_lost_says_that_it_may_be_asked_for_again(service: Service) -> None:
+    service.says("POST /v1/fine_tuning/jobs", b"cut off", **{"content-length": "100"})
+    lost = tacit("jobs", "create", "--file", "file-1", "--url", service.url, "--key", "k")
+    assert lost.exit_code == 1
+    assert "is not submitted twice" in lost.stderr
+
+
+SECRET = "tacit_0000made0up0"
+
+
+def test_a_key_with_a_line_end_is_that_key(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    service.says("GET /v1/models", {"data": []})
+    monkeypatch.setenv("TACIT_API_KEY", f"{SECRET}\r\n")
+    assert tacit("models", "--url", service.url).exit_code == 0
+    assert service.asked[0][1]["Authorization"] == f"Bearer {SECRET}"
+
+
+@pytest.mark.parametrize("around", ["\u201c{}\u201d", "{}\nx", "{} x", "{}\0", "\u00e4{}"])
+@pytest.mark.parametrize("upload", [False, True])
+def test_a_key_that_is_none_is_refused_and_never_shown(
+    service: Service, tmp_path: Path, around: str, upload: bool
+) -> None:
+    (rows := tmp_path / "rows.csv").write_text("text,label\n")
+    command = ("files", "upload", str(rows), "--public") if upload else ("models",)
+    refused = tacit(*command, "--url", service.url, "--key", around.format(SECRET))
+    assert (refused.exit_code, service.asked) == (1, [])
+    assert "fix: copy it whole" in refused.stderr
+    assert SECRET not in refused.output
+
+
+@pytest.mark.parametrize(
+    ("proxy", "words"), [("socks5://127.0.0.1:9", "httpx[socks]"), ("foo://127.0.0.1:9", "NO_PROXY")]
+)
+def test_a_proxy_that_cannot_be_used_is_named(
+    service: Service, monkeypatch: pytest.MonkeyPatch, proxy: str, words: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    refused = tacit("models", "--url", "http://tacit.example", "--key", SECRET)
+    assert refused.exit_code == 1
+    for word in ("Error: The environment names a", "fix: ", words):
+        assert word in refused.stderr
+    assert SECRET not in refused.output
+
+
+@pytest.mark.parametrize(
+    "url", ["tacit.example:8000", "ftp://x", "http://[::1", "http://x:99999999", "http://\u201cx\u201d", "http://", ""]
+)
+def test_an_address_that_is_none_says_what_one_is(service: Service, url: str) -> None:
+    refused = tacit("models", "--url", url, "--key", SECRET)
+    assert refused.exit_code == 1
+    assert "fix: http://HOST:PORT or https://HOST" in refused.stderr
+
+
+@pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/", "/v1/v1"])
+def test_an_address_may_end_as_that_of_other_clients(service: Service, end: str) -> None:
+    service.says("GET /v1/models", {"data": []})
+    assert tacit("models", "--url", f"{service.url}{end}\n", "--key", SECRET).exit_code == 0
+    assert service.asked[0][0] == "GET /v1/models"
+
+
+def test_what_is_no_plain_file_is_not_read(service: Service, tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "rows.csv")
+    for file in (pipe, Path("/dev/null")):
+        refused = tacit("files", "upload", str(file), "--public", "--url", service.url, "--key", SECRET)
+        assert (refused.exit_code, service.asked) == (1, [])
+        assert "is not a plain file" in refused.stderr
+
+
+def test_a_file_that_cannot_be_written_is_an_error_in_a_line(service: Service, tmp_path: Path) -> None:
+    service.says("GET /v1/fine_tuning/jobs/j/receipts", [])
+    refused = tacit("ledger", "receipt", "j", "-o", str(tmp_path), "--url", service.url, "--key", SECRET)
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith(f"Error: {tmp_path}: ")
+
+
+def test_something_else_that_answers_is_named(service: Service) -> None:
+    service.says("GET /v1/models", b"<html>a router</html>")
+    refused = tacit("models", "--url", service.url, "--key", SECRET)
+    assert refused.exit_code == 1
+    assert "no Tacit service" in refused.stderr
