@@ -30,6 +30,8 @@ from api.middleware import BodyLimit, Envelope
 from api.models import endpoints as models
 from api.rate import RateLimit
 from api.recent import Recent
+from api.status import endpoints as status
+from api.status.workers import answering
 from api.strict import StrictJson
 from domain.files.files import forget_dead_uploads
 from domain.files.fingerprints import require_same_key
@@ -81,7 +83,11 @@ def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
             signer=signing_key(settings),
         )
         with serving(service, requests), exporting(settings.otlp_endpoint, "tacit-api") as tracer:
-            yield {"resources": service, "readiness": Recent(lambda: look(service), 1.0), "tracer": tracer}
+            looks = {
+                "readiness": Recent(lambda: look(service), 1.0),
+                "workers": Recent(lambda: answering(settings.broker_url.get_secret_value()), 10.0),
+            }
+            yield {"resources": service, "tracer": tracer, **looks}
         keeper.stop()
         engine.dispose()
 
@@ -102,7 +108,7 @@ def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
     app.add_middleware(BodyLimit, upload_limit=settings.upload_limit)
     app.add_middleware(Observed, metrics=requests)
     app.add_middleware(Envelope)
-    for room in (budgets, grants, ledger, questions, files, invitations, jobs, models, keys, audit, health):
+    for room in (budgets, grants, ledger, questions, files, invitations, jobs, models, keys, audit, status, health):
         app.include_router(room.router)
     app.mount("/dashboard", make_dashboard())
 

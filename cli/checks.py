@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import httpx
 import redis as redis_client
 import sqlalchemy as sa
 
@@ -28,6 +29,8 @@ from ledger.guard import require_intact
 
 ROOM = 2 * 2**30
 """Bytes that a small installation needs before it is worth starting."""
+PORT = 8000
+"""Where `tacit up` listens unless it is told otherwise."""
 SKEW = 5.0
 """Seconds between two clocks that leases and expiry still tolerate."""
 Verdict = Literal["ok", "warning", "wrong"]
@@ -64,12 +67,17 @@ def examine(name: str, look: Callable[[], str], fix: str) -> CheckResult:
         return CheckResult(name, "wrong", f"{type(error).__name__}{f': {error}' if known else ''}".splitlines()[0], fix)
 
 
-def of_machine(data: Path, host: str, port: int) -> Iterator[CheckResult]:
-    """What `tacit up` needs of this machine."""
+def of_machine(data: Path, host: str, port: int | None, running: bool = False) -> Iterator[CheckResult]:
+    """What `tacit up` needs of this machine. running: a stack does, on `data`; its own port is then looked at unless
+    another is named."""
     yield examine("python", _python, "")
     yield examine("postgres", _postgres, "")
     yield examine("redis", redis.find_program, "")
-    yield examine("port", lambda: _port(data, host, port), "")
+    address = _address(data) if running else None
+    if port is None and address is not None:
+        yield examine("api", lambda: _answers(address), f"tacit logs api --data {data}")
+    else:
+        yield examine("port", lambda: _port(address, host, port or PORT), "")
     yield examine("disk", lambda: _room(data), "")
     yield examine("models", _models, "name folders with config.json and model.safetensors in TACIT_MODELS")
     if data.is_dir():
@@ -120,9 +128,25 @@ def _postgres() -> str:
     return f"{max(found)} in {found[max(found)]}"
 
 
-def _port(data: Path, host: str, port: int) -> str:
+def _address(data: Path) -> str | None:
+    """Where the stack that runs on the folder listens."""
     address = data / "run" / "address"
-    if address.exists() and address.read_text().endswith(f":{port}"):
+    return address.read_text().strip() if address.exists() else None
+
+
+def _answers(address: str) -> str:
+    with httpx.Client(trust_env=False, timeout=5) as client:
+        try:
+            status = client.get(f"{address}/readyz").status_code
+        except httpx.HTTPError:
+            raise Unwell(f"nothing answers at {address}", "its log says why: tacit logs api") from None
+    if status != httpx.codes.OK:
+        raise Unwell(f"it answers {status} at {address}/readyz", "see what else is wrong here, and: tacit logs api")
+    return f"ready at {address}"
+
+
+def _port(address: str | None, host: str, port: int) -> str:
+    if address is not None and address.endswith(f":{port}"):
         return f"{port} is the stack's own"
     try:
         check_port(host, port)

@@ -19,7 +19,10 @@ COLOURS = {"ok": "green", "warning": "yellow", "wrong": "bold red"}
 def doctor(
     data: DataOption = Path("tacit-data"),
     host: Annotated[str, typer.Option(help="Where `tacit up` would listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Where `tacit up` would listen. Default: the running stack's, or 8000."),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Operator: look at this machine and at what the service needs, and say what is wrong and how to fix it.
@@ -34,7 +37,7 @@ def doctor(
     data = data.absolute()
     embedded = postgres.live(data / "postgres") is not None
     deployed = not embedded and {"TACIT_DATABASE_URL", "TACIT_DATABASE_URL_FILE"} & os.environ.keys()
-    found = [] if deployed else list(checks.of_machine(data, host, port))
+    found = [] if deployed else list(checks.of_machine(data, host, port, embedded))
     if embedded:
         os.environ.update(stack.api_environment(data))
         found += checks.of_service(options.settings(ApiSettings), stack.admin_url(data))

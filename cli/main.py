@@ -6,7 +6,20 @@ from typing import Annotated
 import typer
 
 from cli import demo, doctor, local, logs, migrate, output, trial
-from cli.commands import adapters, audit, budgets, files, grants, invitations, jobs, keys, ledger, models, tenants
+from cli.commands import (
+    adapters,
+    audit,
+    budgets,
+    files,
+    grants,
+    invitations,
+    jobs,
+    keys,
+    ledger,
+    models,
+    status,
+    tenants,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,6 +46,7 @@ def main(
 
 app.command("up")(local.up)
 app.command("down")(local.down)
+app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
 app.command("logs")(logs.logs)
 app.command("demo")(demo.demo)

@@ -12,7 +12,7 @@ def make_app(settings: WorkerSettings) -> Celery:
     Hints are acknowledged early and never redelivered: the lease in the database says who works on a job, and the
     reconciler sends a new hint for every job that nobody works on.
     """
-    app = Celery("tacit", broker=settings.broker_url.get_secret_value(), include=["worker.tasks"])
+    app = Celery("tacit", broker=settings.broker_url.get_secret_value(), include=["worker.tasks", "worker.about"])
     app.conf.update(
         task_serializer="json",
         accept_content=["json"],

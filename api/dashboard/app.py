@@ -23,6 +23,7 @@ from api.dashboard import (
     models,
     opening,
     questions,
+    status,
     uploads,
 )
 from api.dashboard.back import page_of_form
@@ -73,7 +74,7 @@ def make_dashboard() -> FastAPI:
     # `opening` before `budgets`, and `uploads` before `files`: their pages would be of the id "new".
     for room in (login, opening, budgets, decisions, uploads, files, inbox, jobs, invitations, estimate, questions):
         app.include_router(room.router)
-    for room in (models, keys, audit):
+    for room in (models, keys, audit, status):
         app.include_router(room.router)
     return app
 

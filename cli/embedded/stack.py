@@ -17,6 +17,7 @@ from cli.embedded import lock, postgres, redis, roles, secrets, services
 from cli.embedded.errors import StackError
 from cli.embedded.processes import BEAT, Process, marked, tail
 from cli.embedded.supervisor import Kept, keep
+from domain.access.bootstrap import FIRST_TENANT
 from domain.kit.process import protect
 
 DATABASE = "tacit"
@@ -177,6 +178,7 @@ def api_environment(data: Path) -> dict[str, str]:
         "TACIT_SIGNING_KEY": known.signing_key,
         "TACIT_POLICY_KEY": _public_half(known.policy_key),
         "TACIT_WITNESS": str(data / "witness" / "heads.jsonl"),
+        "TACIT_OPERATOR_TENANT": os.environ.get("TACIT_OPERATOR_TENANT", FIRST_TENANT),
     }
     return services.api_environment(data, _shared_values(data, roles.API, known.api_password) | own)
 

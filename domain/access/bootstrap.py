@@ -10,6 +10,8 @@ from domain.kit.refusals import Conflict, Invalid
 from domain.kit.tables import api_key, tenant
 
 ALL_SCOPES = ["steward", "analyst", "auditor", "admin"]
+FIRST_TENANT = "tenant_default"
+"""The one whose first key whoever starts the service is given."""
 NAME = re.compile("[a-z0-9][a-z0-9-]{0,39}")
 
 

@@ -29,10 +29,15 @@ def queue_of(silo: str | None) -> str:
     return QUEUE if silo is None else f"silo-{silo}"
 
 
+def silo_of_queue(queue: str) -> str | None:
+    """Whose workers take from a queue: the other way round."""
+    return None if queue == QUEUE else queue.removeprefix("silo-")
+
+
 def send_hint(broker_url: str, job_id: str, silo: str | None = None) -> None:
     """Put a hint on the queue of the job's silo. The message is the job's id and nothing else. Raises one of
     HINT_ERRORS in seconds."""
-    _sender(broker_url).send_task(TASK, args=[job_id], queue=queue_of(silo), retry=False, ignore_result=True)
+    sender(broker_url).send_task(TASK, args=[job_id], queue=queue_of(silo), retry=False, ignore_result=True)
 
 
 def redis_url(broker_url: str) -> str | None:
@@ -46,12 +51,12 @@ def redis_url(broker_url: str) -> str | None:
 
 def waiting(broker_url: str, silo: str | None = None) -> int:
     """Hints on a silo's queue that no worker has taken. Raises one of HINT_ERRORS in seconds."""
-    with _sender(broker_url).connection_for_write() as connection:
+    with sender(broker_url).connection_for_write() as connection:
         return int(connection.default_channel.queue_declare(queue_of(silo)).message_count)
 
 
 @lru_cache(maxsize=4)
-def _sender(broker_url: str) -> Celery:
+def sender(broker_url: str) -> Celery:
     """A Celery application that only sends."""
     app = Celery("tacit.hints", broker=broker_url, set_as_current=False)
     app.conf.update(

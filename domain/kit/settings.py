@@ -248,6 +248,8 @@ class ApiSettings(ServiceSettings):
     """Jobs of one tenant that may be queued or running; None: as many as it likes."""
     event_days: int = Field(default=365, gt=0)
     """Days after a job's end that its events are kept."""
+    operator_tenant: str | None = None
+    """The tenant whose administrators run the service: their status shows the whole installation. None: nobody's."""
     trusted_proxies: str = ""
     """Addresses or networks, with commas, whose X-Forwarded-For and -Proto are believed; empty: nobody's."""
     silos: dict[SiloName, SiloPlace] = Field(default_factory=dict)

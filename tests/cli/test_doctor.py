@@ -3,6 +3,8 @@
 import socket
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,33 @@ def test_a_machine_without_any_model_is_wrong(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("TACIT_MODELS", f'{{"minilm-l6": "{tmp_path}"}}')
     (found,) = [f for f in checks.of_machine(tmp_path / "none", "127.0.0.1", 0) if f.check == "models"]
     assert (found.word, "config.json" in found.what, "TACIT_MODELS" in found.fix) == ("wrong", True, True)
+
+
+def test_the_stack_that_runs_is_looked_at_where_it_listens(tmp_path: Path) -> None:
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/readyz" else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    def look(port: int | None = None) -> CheckResult:
+        (one,) = [f for f in checks.of_machine(tmp_path, "127.0.0.1", port, True) if f.check in ("api", "port")]
+        return one
+
+    (tmp_path / "run").mkdir()
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        address = f"http://127.0.0.1:{server.server_port}"
+        (tmp_path / "run" / "address").write_text(address)
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            assert (look().check, look().word, look().what) == ("api", "ok", f"ready at {address}")
+            assert (look(server.server_port).check, look(server.server_port).word) == ("port", "ok")
+        finally:
+            server.shutdown()
+    gone = look()
+    assert (gone.word, gone.what) == ("wrong", f"nothing answers at {address}")
 
 
 def test_the_command_says_that_nothing_runs(tmp_path: Path) -> None:

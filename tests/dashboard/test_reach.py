@@ -115,6 +115,7 @@ def everywhere(house: House, page: Page) -> dict[str, Any]:
         "wrong option": f"{form}&share=0.05&method=zo&zo.directions=none",
         "advanced": f"{form}&epsilon=1&clipping=flat&clip_norm=0",
         "models": "models",
+        "status": "status",
         "missing": "nothing",
     }
     found = {}

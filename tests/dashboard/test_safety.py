@@ -154,7 +154,7 @@ def test_nothing_is_seen_without_a_session_or_from_another_tenant(house: House) 
     job = house.job(file["id"])["id"]
     paths = [
         *("/dashboard/", "/dashboard/budgets", "/dashboard/jobs", "/dashboard/estimate", "/dashboard/models"),
-        *("/dashboard/inbox", "/dashboard/keys", "/dashboard/audit", "/dashboard/budgets/new"),
+        *("/dashboard/inbox", "/dashboard/keys", "/dashboard/audit", "/dashboard/budgets/new", "/dashboard/status"),
         f"/dashboard/budgets/{file['budget']}",
         f"/dashboard/files/{file['id']}",
         *(f"/dashboard/jobs/{job}{rest}" for rest in ("", "/adapter", "/receipts.json", f"/results/{file['id']}")),
@@ -165,7 +165,7 @@ def test_nothing_is_seen_without_a_session_or_from_another_tenant(house: House) 
         answer = house.client.get(path)
         assert (answer.status_code, answer.headers["location"][:16]) == (303, "/dashboard/login"), path
         assert job not in house.client.get(path, cookies=cookies).text
-    for path in paths[9:]:
+    for path in paths[10:]:
         assert house.client.get(path, cookies=cookies).status_code == 404
 
 
