@@ -60,7 +60,16 @@ def index(request: Request, visit: Visit, service: Service, connection: Transact
     cards = [(budget, bar(budget)) for budget in found.data]
     watch = _watch(service.keeper) if visit.may("steward") else None
     waiting = questions_api.index(visit.caller, connection).data if visit.may("steward") else []
-    return page(request, "budgets.html", live=10, found=found, cards=cards, keeper=watch, questions=waiting)
+    return page(
+        request,
+        "budgets.html",
+        live=10,
+        typing=bool(waiting),
+        found=found,
+        cards=cards,
+        keeper=watch,
+        questions=waiting,
+    )
 
 
 @router.get("/{budget_id}")
@@ -90,6 +99,7 @@ def budget_page(
         "budget.html",
         status=refused.status if refused else 200,
         live=0 if refused else 5,
+        typing=visit.may("steward"),
         refused=refused,
         known=known_grantees(visit, connection, grants),
         budget=budget,

@@ -59,6 +59,7 @@ def show(job_id: Id, request: Request, visit: Visit, service: Service, connectio
         request,
         "job.html",
         live=2 if job.status == "running" else 4 if open else 0,
+        typing=job.status_detail == WAITING and visit.may("steward"),
         job=job,
         open=open,
         waits=job.status_detail == WAITING,

@@ -120,11 +120,14 @@ _environment.filters |= {
 _environment.globals |= {"root": PATH, "static": _ADDRESS}
 
 
-def page(request: Request, template: str, *, status: int = 200, live: int = 0, **values: Any) -> Response:
-    """A page, or 304 for one that has not changed. `live`: seconds after which it is worth looking again, 0: never."""
+def page(
+    request: Request, template: str, *, status: int = 200, live: int = 0, typing: bool = False, **values: Any
+) -> Response:
+    """A page, or 304 for one that has not changed. `live`: seconds after which it is worth looking again, 0: never.
+    `typing`: it has fields to be filled in, which loading it anew would empty."""
     visit = getattr(request.state, "visitor", None)
     text = _environment.get_template(template).render(
-        visit=visit, live=live, here=request.scope["path"], status=status, **values
+        visit=visit, live=live, typing=typing, here=request.scope["path"], status=status, **values
     )
     etag = f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
     if status == 200 and request.method == "GET" and request.headers.get("if-none-match") == etag:

@@ -279,6 +279,26 @@ def test_cancel_after_the_end_is_refused_for_good(
     assert told == error | {"param": None, "fault": "service", "hint": told["hint"]}
 
 
+def test_what_a_failure_cost_is_the_ledgers_word_whatever_its_code(
+    world: World, training: dict[str, Any], at_work: sa.Connection
+) -> None:
+    charged = ("Nothing was charged.", "The whole reservation is charged")
+    for steps in (0, 2):
+        made = world.submit(training["id"], 1.0 + steps)["id"]
+        lease = work.claim(at_work, made, "w", 60)
+        assert lease is not None
+        if steps:
+            work.authorise(at_work, lease, 0, steps)
+            at_work.commit()
+        settle(at_work, made, "failed", lease.fence)
+        for code in ("training_failed", "out_of_memory", "time_limit", "worker_lost", "something_new"):
+            error = {"code": code, "message": "it failed"}
+            at_work.execute(sa.update(job).where(job.c.id == made).values(status="failed", error=error))
+            at_work.commit()
+            hint = world.get(f"{JOBS}/{made}").json()["error"]["hint"]
+            assert [hint.count(words) for words in charged] == [int(not steps), int(bool(steps))], (code, hint)
+
+
 def finish(
     world: World,
     training: dict[str, Any],

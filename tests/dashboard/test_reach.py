@@ -90,7 +90,17 @@ def everywhere(house: House, page: Page) -> dict[str, Any]:
     part = accept(house, taken, house.tickets(next(SEEDS))["id"], tenant="one").json()["job"]
     chosen = method(silos=[taken])
     federated = house.job(file["id"], method=chosen, privacy={"share": 0.05})["id"]
+    asks = house.tickets(next(SEEDS))
+    house.post(f"/v1/budgets/{asks['budget']}/rules", {"approval_above": 1, "queue_days": 9, "reason": "r"}, "steward")
+    house.job(asks["id"], 2.0)
+    rows = house.get(f"/v1/files/{asks['id']}/content", "steward").content
+    assert house.upload(rows, {"purpose": "evals"}, name="public.jsonl").json()["status"] == "uploaded"
     paths = {
+        "inbox": "inbox",
+        "a budget to be opened": "budgets/new?epsilon=8&sample_rate=0.1",
+        "keys": "keys",
+        "key": f"keys/{house.viewer('steward').key_id}",
+        "audit log": "audit",
         "invitations": "invitations",
         "invitation": f"invitations/{invited}",
         "price of a silo": f"invitations/{invited}?training_file={file['id']}&share=0.05",
@@ -121,6 +131,7 @@ def everywhere(house: House, page: Page) -> dict[str, Any]:
     found = {}
     for name, path in paths.items():
         page.goto(f"/dashboard/{path}")
+        page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
         found[name] = page.evaluate(AUDIT)
         assert found[name]["texts"] > 3
     page.get_by_role("button", name="Log out").click() if name != "missing" else page.goto("/dashboard/login")
