@@ -15,6 +15,7 @@ from api.dashboard import (
     decisions,
     estimate,
     files,
+    granting,
     inbox,
     invitations,
     jobs,
@@ -72,7 +73,20 @@ def make_dashboard() -> FastAPI:
         return Response(content, media_type=kind, headers={"cache-control": "public, max-age=31536000, immutable"})
 
     # `opening` before `budgets`, and `uploads` before `files`: their pages would be of the id "new".
-    for room in (login, opening, budgets, decisions, uploads, files, inbox, jobs, invitations, estimate, questions):
+    for room in (
+        login,
+        opening,
+        budgets,
+        granting,
+        decisions,
+        uploads,
+        files,
+        inbox,
+        jobs,
+        invitations,
+        estimate,
+        questions,
+    ):
         app.include_router(room.router)
     for room in (models, keys, audit, status):
         app.include_router(room.router)

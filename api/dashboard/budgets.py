@@ -7,22 +7,21 @@ from itertools import pairwise
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import RedirectResponse
 
-from api.auth import Caller, allowed
+from api.auth import Caller
 from api.budgets import endpoints as budgets_api
 from api.budgets.schemas import Budget, Entry
 from api.dashboard import charts
-from api.dashboard.forms import RefusedForm, filled, parse, tried
+from api.dashboard.forms import RefusedForm
 from api.dashboard.render import page
-from api.dashboard.session import PATH, Posted, Visit, Visitor
+from api.dashboard.session import Visit, Visitor
 from api.deps import Resources, Service, Transaction
 from api.fields import Id
 from api.files import endpoints as files_api
 from api.files import questions as questions_api
 from api.files.schemas import File
 from api.grants import endpoints as grants_api
-from api.grants.schemas import Grant, NewGrant
+from api.grants.schemas import Grant
 from api.jobs.schemas import Job, job_of
 from api.keys import endpoints as keys_api
 from api.pages import After, fetch
@@ -31,7 +30,6 @@ from domain.keeping.keeper import Keeper
 from domain.kit.tables import job, job_file
 
 router = APIRouter(prefix="/budgets")
-_steward = allowed("steward")
 LINES = 100
 """Most ledger entries, and jobs, that a budget's page shows."""
 FILES = 1000
@@ -113,43 +111,15 @@ def budget_page(
     )
 
 
-@router.post("/{budget_id}/grants")
-def grant(
-    budget_id: Id, request: Request, visit: Visit, posted: Posted, service: Service, connection: Transaction
-) -> Response:
-    """Let a key or a project use the budget."""
-    _steward(visit.caller)
-    sent = filled(posted, "key", "project", "epsilon", "approval_above", "reason")
-    made = tried(
-        connection,
-        "grant",
-        sent,
-        lambda: grants_api.create(budget_id, parse(NewGrant, sent), visit.caller, service, connection),
-    )
-    if isinstance(made, RefusedForm):
-        return budget_page(budget_id, request, visit, service, connection, made)
-    return RedirectResponse(f"{PATH}/budgets/{budget_id}#grants", 303)
-
-
-@router.post("/{budget_id}/grants/{grant_id}/revoke")
-def revoke(budget_id: Id, grant_id: Id, visit: Visit, posted: Posted, connection: Transaction) -> Response:
-    """End a grant for jobs to come."""
-    _steward(visit.caller)
-    grants_api.revoke(budget_id, grant_id, visit.caller, connection)
-    return RedirectResponse(f"{PATH}/budgets/{budget_id}#grants", 303)
-
-
 def known_grantees(visit: Visitor, connection: sa.Connection, grants: Sequence[Grant]) -> dict[str, dict[str, str]]:
-    """Keys (id and name) and projects to choose from: those that the caller may list, and those granted before."""
+    """Keys (id and name) and projects to choose from, and keys that are revoked: the newest, and those granted before."""
     if not visit.may("steward"):
-        return {"keys": {}, "projects": {}}
-    keys = {one.key: "" for one in grants if one.key}
+        return {"keys": {}, "projects": {}, "gone": {}}
+    found = keys_api.index(visit.caller, connection, limit=LINES).data
+    keys = {one.key: "" for one in grants if one.key} | {key.id: key.name for key in found}
     projects = {one.project: "" for one in grants if one.project}
-    if visit.may("admin"):
-        alive = [key for key in keys_api.index(visit.caller, connection, limit=LINES).data if key.revoked_at is None]
-        keys |= {key.id: key.name for key in alive}
-        projects |= {key.project: "" for key in alive if key.project}
-    return {"keys": keys, "projects": projects}
+    projects |= {key.project: "" for key in found if key.project and key.revoked_at is None}
+    return {"keys": keys, "projects": projects, "gone": {key.id: "" for key in found if key.revoked_at is not None}}
 
 
 def _watch(keeper: Keeper) -> dict[str, str]:

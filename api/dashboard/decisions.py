@@ -1,11 +1,12 @@
-"""What a steward decides about a budget: a lower limit, a freeze, the rules of later jobs; and its verification."""
+"""What a steward decides about a budget: its name, a lower limit, a freeze, the rules of later jobs; and its
+verification."""
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from api.auth import allowed
 from api.budgets import endpoints as budgets_api
-from api.budgets.schemas import Rules
+from api.budgets.schemas import Rename, Rules
 from api.dashboard.budgets import budget_page
 from api.dashboard.forms import RefusedForm, filled, parse, tried
 from api.dashboard.render import page
@@ -62,7 +63,7 @@ def rules(
 ) -> Response:
     """Set what jobs to come wait for; an epsilon left empty means that none waits."""
     _steward(visit.caller)
-    sent = filled(posted, "approval_above", "queue_days", "reason")
+    sent = filled(posted, "approval_above", "queue_days", "require_intended_use", "reason")
     made = tried(
         connection,
         "rules",
@@ -72,6 +73,24 @@ def rules(
     if isinstance(made, RefusedForm):
         return budget_page(budget_id, request, visit, service, connection, made)
     return RedirectResponse(f"{PATH}/budgets/{budget_id}#decisions", 303)
+
+
+@router.post("/{budget_id}/name")
+def rename(
+    budget_id: Id, request: Request, visit: Visit, posted: Posted, service: Service, connection: Transaction
+) -> Response:
+    """Give the budget another name."""
+    _steward(visit.caller)
+    sent = filled(posted, "name")
+    made = tried(
+        connection,
+        "rename",
+        sent,
+        lambda: budgets_api.rename(budget_id, parse(Rename, sent), visit.caller, connection),
+    )
+    if isinstance(made, RefusedForm):
+        return budget_page(budget_id, request, visit, service, connection, made)
+    return RedirectResponse(f"{PATH}/budgets/{budget_id}", 303)
 
 
 @router.post("/{budget_id}/verify")

@@ -30,7 +30,7 @@ _require = allowed("analyst")
 ADVANCED = ("clipping", "clip_norm", "optimizer", "weight_averaging")
 NUMBERS = ("steps", "batch_size", "learning_rate", *ADVANCED)
 FIELDS = (
-    *("training_file", "validation_file", "model", "method", "epsilon", "share", *NUMBERS, "suffix"),
+    *("training_file", "validation_file", "model", "method", "epsilon", "share", *NUMBERS, "suffix", "intended_use"),
     *(field.name for name in method_names() for field in fields_of(name)),
 )
 
@@ -126,7 +126,7 @@ def body_of(values: Mapping[str, str]) -> NewJob:
     block = {**options, "hyperparameters": numbers | further}
     return parse(
         NewJob,
-        filled(values, "model", "training_file", "validation_file", "suffix", "allow_duplicate")
+        filled(values, "model", "training_file", "validation_file", "suffix", "intended_use", "allow_duplicate")
         | {"method": {"type": method, method: block}, "privacy": filled(values, "epsilon", "share")},
     )
 

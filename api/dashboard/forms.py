@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from api.errors import HttpError, status_of
 from api.form_text import from_text
 from domain.kit.refusals import Invalid, Refusal
+from domain.kit.share_words import share_of
 
 Body = TypeVar("Body", bound=BaseModel)
 Made = TypeVar("Made")
@@ -55,3 +56,14 @@ def tried(
             raise
         field = error.param.rpartition(".")[2]
         return RefusedForm(form, values, field, error.message.removeprefix(f"{error.param}: "), status_of(error))
+
+
+def price(values: Mapping[str, str]) -> dict[str, Any]:
+    """What a job may cost, as it is filled in: a share as a part or in percent, or an epsilon. Raises Invalid."""
+    given: dict[str, Any] = dict(filled(values, "share", "epsilon"))
+    if "share" in given:
+        try:
+            given["share"] = share_of(given["share"])
+        except ValueError as error:
+            raise Invalid(str(error), code="invalid_request", param="share") from None
+    return given

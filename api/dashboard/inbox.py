@@ -51,7 +51,9 @@ def index(request: Request, visit: Visit, service: Service, connection: Transact
         "inbox.html",
         live=15,
         typing=True,
-        waiting=_with_budgets([job_of(row, service.signer) for row in rows], visit.caller, service, connection),
+        waiting=_with_budgets(
+            [job_of(row, visit.caller, service.signer) for row in rows], visit.caller, service, connection
+        ),
         more=rows[-1].id if more else "",
         questions=questions_api.index(visit.caller, connection).data,
     )

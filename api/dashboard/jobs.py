@@ -175,7 +175,12 @@ def request_of(job: Job) -> dict[str, Any]:
     # What is as usual is left out: an option may be refused beside another, though it has its usual value.
     options = _unusual(method.Options, resolved)
     options["hyperparameters"] = _unusual(method.Request, resolved["hyperparameters"])
-    optional = {"validation_file": job.validation_file, "suffix": job.suffix, "metadata": job.metadata or None}
+    optional = {
+        "validation_file": job.validation_file,
+        "suffix": job.suffix,
+        "intended_use": job.intended_use,
+        "metadata": job.metadata or None,
+    }
     return {
         "model": job.model,
         "training_file": job.training_file,
@@ -195,7 +200,9 @@ def query_of(body: Mapping[str, Any]) -> dict[str, Any]:
     options = body["method"][method]
     numbers = options["hyperparameters"]
     return {
-        **{name: body.get(name, "") for name in ("training_file", "validation_file", "model", "suffix")},
+        **{
+            name: body.get(name, "") for name in ("training_file", "validation_file", "model", "suffix", "intended_use")
+        },
         "method": method,
         **body["privacy"],
         **{name: numbers[name] for name in NUMBERS if name in numbers},

@@ -1,5 +1,5 @@
-"""API keys: made, given a new secret and revoked by administrators. A secret is on the page that answers and nowhere
-else: in no address, and kept by no browser (every page is `no-store`)."""
+"""API keys: read by stewards; made, given a new secret and revoked by administrators. A secret is on the page that
+answers and nowhere else: in no address, and kept by no browser (every page is `no-store`)."""
 
 from typing import Any, get_args
 
@@ -20,6 +20,7 @@ from domain.kit.refusals import NotFound
 from domain.kit.tables import api_key
 
 router = APIRouter(prefix="/keys")
+_steward = allowed("steward")
 _admin = allowed("admin")
 SCOPES = get_args(Scope)
 
@@ -27,7 +28,7 @@ SCOPES = get_args(Scope)
 @router.get("")
 def index(request: Request, visit: Visit, connection: Transaction, after: After = None) -> Response:
     """The tenant's keys, newest first, and the form for another."""
-    _admin(visit.caller)
+    _steward(visit.caller)
     return _list(request, visit.caller, connection, after)
 
 
@@ -46,7 +47,7 @@ def make(request: Request, visit: Visit, posted: Posted, service: Service, conne
 @router.get("/{key_id}")
 def show(key_id: Id, request: Request, visit: Visit, connection: Transaction) -> Response:
     """One key, and what may be done to it."""
-    _admin(visit.caller)
+    _steward(visit.caller)
     return _one(request, _require(key_id, visit.caller, connection))
 
 

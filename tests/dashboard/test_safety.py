@@ -117,6 +117,7 @@ def test_every_form_carries_its_sessions_token(house: House) -> None:
         ("/dashboard/budgets/new", {"name": "n", "epsilon": "1", "delta": "1e-6", "unit": "record"}),
         (f"/dashboard/budgets/{file['budget']}/limit", {"epsilon": "1", "reason": "x"}),
         (f"/dashboard/budgets/{file['budget']}/freeze", {"reason": "x"}),
+        (f"/dashboard/budgets/{file['budget']}/name", {"name": "x"}),
         (f"/dashboard/budgets/{file['budget']}/rules", {"queue_days": "1", "reason": "x"}),
         (f"/dashboard/budgets/{file['budget']}/verify", {}),
         (f"/dashboard/files/{file['id']}/delete", {}),
