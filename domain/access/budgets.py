@@ -138,9 +138,10 @@ def entries(row: sa.Row[Any]) -> sa.Select[Any]:
         .subquery()
     )
     submitter = sa.select(job.c.created_by).where(job.c.id == totals.c.job_id, totals.c.kind == "reserve")
-    by_key = sa.func.coalesce(totals.c.detail["by"].astext, submitter.scalar_subquery())
+    by_key = sa.func.coalesce(totals.c.detail["by"].astext, submitter.correlate(totals).scalar_subquery())
     name = sa.select(api_key.c.name).where(api_key.c.id == by_key, api_key.c.tenant_id == row.tenant_id)
-    return sa.select(totals, by_key.label("by_key"), name.scalar_subquery().label("by_name"))
+    by_name = name.correlate(totals).scalar_subquery()
+    return sa.select(totals, by_key.label("by_key"), by_name.label("by_name"))
 
 
 def reference_jobs_left(held: Balance, reference: Mapping[str, Any]) -> int:
