@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from playwright.sync_api import expect
 
-from api.dashboard import budgets, estimate, invitations, jobs, login, questions, session
+from api.dashboard import budgets, estimate, invitations, jobs, login, questions, session, webhooks
 from domain.kit.settings import secret_bytes
 from domain.kit.tables import api_key
 from tests.api.conftest import World
@@ -104,9 +104,11 @@ def test_every_form_carries_its_sessions_token(house: House) -> None:
         (f"/dashboard/questions/{file['id']}", {"answer": "withdraw"}),
         (f"/dashboard/invitations/{invited}/accept", {"training_file": file["id"], "share": "0.1"}),
         (f"/dashboard/invitations/{invited}/withdraw", {}),
+        ("/dashboard/webhooks", {"url": "https://hooks.example/", "tell.job.ended": "yes"}),
+        ("/dashboard/webhooks/hook_x/remove", {}),
         ("/dashboard/logout", {}),
     ]
-    rooms = (budgets, estimate, invitations, jobs, login, questions)
+    rooms = (budgets, estimate, invitations, jobs, login, questions, webhooks)
     routes = [r for room in rooms for r in room.router.routes if "POST" in r.methods]
     assert len(posts) == len(routes) - 1  # the other is the log-in, below
     before = len(house.get("/v1/fine_tuning/jobs").json()["data"])
@@ -128,7 +130,7 @@ def test_nothing_is_seen_without_a_session_or_from_another_tenant(house: House) 
     job = house.job(file["id"])["id"]
     paths = [
         *("/dashboard/", "/dashboard/budgets", "/dashboard/jobs", "/dashboard/estimate", "/dashboard/models"),
-        "/dashboard/status",
+        *("/dashboard/status", "/dashboard/webhooks"),
         f"/dashboard/budgets/{file['budget']}",
         f"/dashboard/files/{file['id']}",
         *(f"/dashboard/jobs/{job}{rest}" for rest in ("", "/adapter", "/receipts.json", f"/results/{file['id']}")),
@@ -138,7 +140,7 @@ def test_nothing_is_seen_without_a_session_or_from_another_tenant(house: House) 
         answer = house.client.get(path)
         assert (answer.status_code, answer.headers["location"][:16]) == (303, "/dashboard/login"), path
         assert job not in house.client.get(path, cookies=cookies).text
-    for path in paths[6:]:
+    for path in paths[7:]:
         assert house.client.get(path, cookies=cookies).status_code == 404
 
 
