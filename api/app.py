@@ -33,6 +33,7 @@ from api.recent import Recent
 from api.status import endpoints as status
 from api.status.workers import answering
 from api.strict import StrictJson
+from api.webhooks import endpoints as webhooks
 from domain.files.files import forget_dead_uploads
 from domain.files.fingerprints import require_same_key
 from domain.files.recognise import recognise_old
@@ -42,6 +43,8 @@ from domain.kit.settings import ApiSettings, secret_bytes
 from domain.kit.tracing import exporting
 from domain.models.allow_list import AllowList
 from domain.storage.blobs import open_store, require_usable
+from domain.webhooks.herald import Herald
+from domain.webhooks.outbox import Outbox
 from ledger.guard import require_intact
 
 CONNECTIONS = 10
@@ -68,6 +71,8 @@ def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
         forget_dead_uploads(engine, store)
         keeper = Keeper(engine, settings)
         keeper.start()
+        herald = Herald(Outbox(engine), settings)
+        herald.start()
         key = secret_bytes(settings.fingerprint_key)
         Thread(target=recognise_old, args=(engine, store, key), name="recognise", daemon=True).start()
         service = Resources(
@@ -88,6 +93,7 @@ def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
                 "workers": Recent(lambda: answering(settings.broker_url.get_secret_value()), 10.0),
             }
             yield {"resources": service, "tracer": tracer, **looks}
+        herald.stop()
         keeper.stop()
         engine.dispose()
 
@@ -108,7 +114,8 @@ def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
     app.add_middleware(BodyLimit, upload_limit=settings.upload_limit)
     app.add_middleware(Observed, metrics=requests)
     app.add_middleware(Envelope)
-    for room in (budgets, grants, ledger, questions, files, invitations, jobs, models, keys, audit, status, health):
+    of_tenants = (budgets, grants, ledger, questions, files, invitations, jobs, models, keys, audit, webhooks)
+    for room in (*of_tenants, status, health):
         app.include_router(room.router)
     app.mount("/dashboard", make_dashboard())
 

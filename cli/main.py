@@ -19,6 +19,7 @@ from cli.commands import (
     models,
     status,
     tenants,
+    webhooks,
 )
 
 app = typer.Typer(
@@ -58,6 +59,7 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(invitations.app, name="invitations")
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(keys.app, name="keys")
+app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(models.app, name="models")

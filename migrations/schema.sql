@@ -1935,6 +1935,79 @@ CREATE TABLE public.upload_report (
     CONSTRAINT a_report_is_plain CHECK ((((jsonb_typeof(report) = 'object'::text) AND (length((report)::text) <= 1000000) AND (NOT jsonb_path_exists(report, 'strict $.**{9 to last}'::jsonpath)) AND (NOT jsonb_path_exists(report, 'strict $.**?(@ > 1000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 || @ < -1000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000)'::jsonpath))) IS TRUE))
 );
 
+CREATE TABLE public.webhook (
+    id text NOT NULL,
+    tenant_id text NOT NULL,
+    created_by text NOT NULL,
+    url text NOT NULL,
+    description text,
+    job_ended boolean NOT NULL,
+    approval_wanted boolean NOT NULL,
+    budget_low boolean NOT NULL,
+    budget_frozen boolean NOT NULL,
+    low_below double precision NOT NULL,
+    salt bytea NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    looked_at timestamp with time zone DEFAULT now() NOT NULL,
+    last_success_at timestamp with time zone,
+    last_failure_at timestamp with time zone,
+    last_failure text,
+    CONSTRAINT a_webhook_wants_something CHECK (((job_ended OR approval_wanted OR budget_low OR budget_frozen) IS TRUE)),
+    CONSTRAINT webhook_description CHECK ((((description IS NULL) OR ((length(description) >= 1) AND (length(description) <= 200))) IS TRUE)),
+    CONSTRAINT webhook_id CHECK (((id ~ '^[A-Za-z0-9_-]{1,80}$'::text) IS TRUE)),
+    CONSTRAINT webhook_last_failure CHECK ((((last_failure IS NULL) OR ((length(last_failure) >= 1) AND (length(last_failure) <= 200))) IS TRUE)),
+    CONSTRAINT webhook_low_below CHECK ((((low_below > (0)::double precision) AND (low_below < (1)::double precision)) IS TRUE)),
+    CONSTRAINT webhook_salt CHECK (((length(salt) = 16) IS TRUE)),
+    CONSTRAINT webhook_times CHECK (((isfinite(created_at) AND isfinite(looked_at) AND isfinite(COALESCE(last_success_at, now())) AND isfinite(COALESCE(last_failure_at, now()))) IS TRUE)),
+    CONSTRAINT webhook_url CHECK ((((url ~ '^https?://[!-~]+$'::text) AND (length(url) <= 2000)) IS TRUE))
+);
+
+COMMENT ON COLUMN public.webhook.looked_at IS 'when what is to be told was last looked for; what ended an hour before is looked at again';
+
+CREATE TABLE public.webhook_budget (
+    webhook_id text NOT NULL,
+    budget_id text NOT NULL,
+    seq bigint NOT NULL,
+    low boolean CONSTRAINT webhook_budget_low_not_null1 NOT NULL,
+    frozen boolean CONSTRAINT webhook_budget_frozen_not_null1 NOT NULL,
+    CONSTRAINT webhook_budget_id CHECK (((budget_id ~ '^[A-Za-z0-9._-]{1,80}$'::text) IS TRUE))
+);
+
+CREATE TABLE public.webhook_delivery (
+    id text NOT NULL,
+    seq bigint NOT NULL,
+    webhook_id text NOT NULL,
+    event text NOT NULL,
+    subject text NOT NULL,
+    outcome text,
+    at timestamp with time zone NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    due_at timestamp with time zone DEFAULT now() NOT NULL,
+    leased_until timestamp with time zone,
+    delivered_at timestamp with time zone,
+    given_up_at timestamp with time zone,
+    CONSTRAINT a_delivery_ends_once CHECK ((((delivered_at IS NULL) OR (given_up_at IS NULL)) IS TRUE)),
+    CONSTRAINT webhook_delivery_attempts CHECK (((attempts >= 0) IS TRUE)),
+    CONSTRAINT webhook_delivery_event CHECK (((event = ANY (ARRAY['job.ended'::text, 'approval.wanted'::text, 'budget.low'::text, 'budget.frozen'::text])) IS TRUE)),
+    CONSTRAINT webhook_delivery_id CHECK (((id ~ '^[A-Za-z0-9_-]{1,80}$'::text) IS TRUE)),
+    CONSTRAINT webhook_delivery_minute CHECK (((at = date_trunc('minute'::text, at)) IS TRUE)),
+    CONSTRAINT webhook_delivery_outcome CHECK (((((event = 'job.ended'::text) = (outcome IS NOT NULL)) AND ((outcome IS NULL) OR (outcome = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text])))) IS TRUE)),
+    CONSTRAINT webhook_delivery_subject CHECK (((subject ~ '^[A-Za-z0-9._-]{1,80}$'::text) IS TRUE)),
+    CONSTRAINT webhook_delivery_times CHECK (((isfinite(at) AND isfinite(created_at) AND isfinite(due_at) AND isfinite(COALESCE(leased_until, now())) AND isfinite(COALESCE(delivered_at, given_up_at, now()))) IS TRUE))
+);
+
+COMMENT ON COLUMN public.webhook_delivery.seq IS 'the order in which one hook is told of one job or budget';
+
+ALTER TABLE public.webhook_delivery ALTER COLUMN seq ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.webhook_delivery_seq_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 ALTER TABLE ONLY ledger.authorisation
     ADD CONSTRAINT authorisation_pkey PRIMARY KEY (reservation_id, ordinal, seq);
 
@@ -2093,6 +2166,15 @@ ALTER TABLE ONLY public.tenant
 
 ALTER TABLE ONLY public.upload_report
     ADD CONSTRAINT upload_report_pkey PRIMARY KEY (file_id);
+
+ALTER TABLE ONLY public.webhook_budget
+    ADD CONSTRAINT webhook_budget_pkey PRIMARY KEY (webhook_id, budget_id);
+
+ALTER TABLE ONLY public.webhook_delivery
+    ADD CONSTRAINT webhook_delivery_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.webhook
+    ADD CONSTRAINT webhook_pkey PRIMARY KEY (id);
 CREATE INDEX budget_page ON ledger.budget USING btree (tenant_id, created_at, id);
 CREATE INDEX entry_freeze ON ledger.entry USING btree (budget_id, seq) WHERE (kind = ANY (ARRAY['freeze'::text, 'thaw'::text]));
 CREATE INDEX entry_overlap ON ledger.entry USING btree (budget_id) WHERE (kind = 'overlap'::text);
@@ -2114,6 +2196,7 @@ CREATE INDEX file_page ON public.file USING btree (tenant_id, created_at, id);
 CREATE INDEX idempotency_age ON public.idempotency USING btree (tenant_id, created_at);
 CREATE INDEX invitation_for ON public.invitation USING btree (guest, created_at, id);
 CREATE INDEX invitation_of ON public.invitation USING btree (tenant_id, created_at, id);
+CREATE INDEX job_ended ON public.job USING btree (tenant_id, finished_at) WHERE (finished_at IS NOT NULL);
 CREATE INDEX job_file_of_file ON public.job_file USING btree (file_id);
 CREATE INDEX job_line ON public.job USING btree (tenant_id, created_at, id) WHERE (status = 'queued'::text);
 CREATE INDEX job_open ON public.job USING btree (created_at) WHERE (status = ANY (ARRAY['queued'::text, 'running'::text]));
@@ -2122,8 +2205,12 @@ CREATE INDEX job_taught ON public.job USING btree (teacher_job) WHERE (teacher_j
 CREATE INDEX model_profile_newest ON public.model_profile USING btree (revision, task, method, device, measured_at);
 CREATE INDEX model_trial_newest ON public.model_trial USING btree (revision, method, task, tried_at);
 CREATE UNIQUE INDEX one_message_of_a_silo_and_round ON public.silo_round USING btree (job_id, number) WHERE (blob IS NOT NULL);
+CREATE UNIQUE INDEX one_telling_of_a_job ON public.webhook_delivery USING btree (webhook_id, subject, event) WHERE (event = ANY (ARRAY['job.ended'::text, 'approval.wanted'::text]));
 CREATE INDEX question_tenant ON public.question USING btree (tenant_id) WHERE (answer IS NULL);
 CREATE INDEX sketch_tenant ON public.sketch USING btree (tenant_id, id);
+CREATE INDEX webhook_delivery_old ON public.webhook_delivery USING btree (created_at);
+CREATE INDEX webhook_delivery_open ON public.webhook_delivery USING btree (webhook_id, subject, seq) WHERE ((delivered_at IS NULL) AND (given_up_at IS NULL));
+CREATE INDEX webhook_tenant ON public.webhook USING btree (tenant_id);
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON ledger.authorisation FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON ledger.budget FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON ledger.budget_grant FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
@@ -2206,6 +2293,9 @@ CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.silo
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.sketch FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.tenant FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.upload_report FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
+CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.webhook FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
+CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.webhook_budget FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
+CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.webhook_delivery FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
 CREATE TRIGGER api_key_guard BEFORE UPDATE ON public.api_key FOR EACH ROW EXECUTE FUNCTION public.api_key_guard();
 CREATE TRIGGER append_only BEFORE DELETE OR UPDATE ON public.fingerprint FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER append_only BEFORE DELETE OR UPDATE ON public.fingerprint_key FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
@@ -2245,6 +2335,9 @@ CREATE TRIGGER no_truncate BEFORE TRUNCATE ON public.silo FOR EACH STATEMENT EXE
 CREATE TRIGGER no_truncate BEFORE TRUNCATE ON public.silo_round FOR EACH STATEMENT EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER no_truncate BEFORE TRUNCATE ON public.sketch FOR EACH STATEMENT EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER no_truncate BEFORE TRUNCATE ON public.upload_report FOR EACH STATEMENT EXECUTE FUNCTION ledger.append_only();
+CREATE TRIGGER no_truncate BEFORE TRUNCATE ON public.webhook FOR EACH STATEMENT EXECUTE FUNCTION ledger.append_only();
+CREATE TRIGGER no_truncate BEFORE TRUNCATE ON public.webhook_budget FOR EACH STATEMENT EXECUTE FUNCTION ledger.append_only();
+CREATE TRIGGER no_truncate BEFORE TRUNCATE ON public.webhook_delivery FOR EACH STATEMENT EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER one_population AFTER INSERT ON public.fingerprint REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION ledger.one_population();
 CREATE TRIGGER population_counted AFTER INSERT ON public.fingerprint REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION ledger.count_population();
 CREATE TRIGGER question_guard BEFORE UPDATE ON public.question FOR EACH ROW EXECUTE FUNCTION public.question_guard();
@@ -2412,6 +2505,18 @@ ALTER TABLE ONLY public.sketch
 
 ALTER TABLE ONLY public.upload_report
     ADD CONSTRAINT upload_report_file_id_fkey FOREIGN KEY (file_id) REFERENCES public.file(id);
+
+ALTER TABLE ONLY public.webhook_budget
+    ADD CONSTRAINT webhook_budget_webhook_id_fkey FOREIGN KEY (webhook_id) REFERENCES public.webhook(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.webhook
+    ADD CONSTRAINT webhook_created_by_fkey FOREIGN KEY (created_by) REFERENCES public.api_key(id);
+
+ALTER TABLE ONLY public.webhook_delivery
+    ADD CONSTRAINT webhook_delivery_webhook_id_fkey FOREIGN KEY (webhook_id) REFERENCES public.webhook(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.webhook
+    ADD CONSTRAINT webhook_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES public.tenant(id);
 GRANT USAGE ON SCHEMA ledger TO tacit_api;
 GRANT USAGE ON SCHEMA ledger TO tacit_worker;
 REVOKE USAGE ON SCHEMA public FROM PUBLIC;
@@ -2620,6 +2725,7 @@ GRANT UPDATE(stop_requested) ON TABLE ledger.work TO tacit_api;
 GRANT UPDATE(paused_at) ON TABLE ledger.work TO tacit_api;
 GRANT UPDATE(excused_fence) ON TABLE ledger.work TO tacit_worker;
 GRANT UPDATE(seconds) ON TABLE ledger.work TO tacit_worker;
+GRANT SELECT ON TABLE public.alembic_version TO tacit_api;
 GRANT SELECT ON TABLE public.api_key TO tacit_api;
 GRANT INSERT(id) ON TABLE public.api_key TO tacit_api;
 GRANT INSERT(tenant_id) ON TABLE public.api_key TO tacit_api;
@@ -2828,5 +2934,37 @@ GRANT INSERT(name) ON TABLE public.tenant TO tacit_api;
 GRANT SELECT ON TABLE public.upload_report TO tacit_api;
 GRANT INSERT(file_id) ON TABLE public.upload_report TO tacit_api;
 GRANT INSERT(report) ON TABLE public.upload_report TO tacit_api;
+GRANT SELECT,DELETE ON TABLE public.webhook TO tacit_api;
+GRANT INSERT(id) ON TABLE public.webhook TO tacit_api;
+GRANT INSERT(tenant_id) ON TABLE public.webhook TO tacit_api;
+GRANT INSERT(created_by) ON TABLE public.webhook TO tacit_api;
+GRANT INSERT(url) ON TABLE public.webhook TO tacit_api;
+GRANT INSERT(description) ON TABLE public.webhook TO tacit_api;
+GRANT INSERT(job_ended) ON TABLE public.webhook TO tacit_api;
+GRANT INSERT(approval_wanted) ON TABLE public.webhook TO tacit_api;
+GRANT INSERT(budget_low) ON TABLE public.webhook TO tacit_api;
+GRANT INSERT(budget_frozen) ON TABLE public.webhook TO tacit_api;
+GRANT INSERT(low_below) ON TABLE public.webhook TO tacit_api;
+GRANT INSERT(salt) ON TABLE public.webhook TO tacit_api;
+GRANT UPDATE(looked_at) ON TABLE public.webhook TO tacit_api;
+GRANT UPDATE(last_success_at) ON TABLE public.webhook TO tacit_api;
+GRANT UPDATE(last_failure_at) ON TABLE public.webhook TO tacit_api;
+GRANT UPDATE(last_failure) ON TABLE public.webhook TO tacit_api;
+GRANT SELECT,INSERT ON TABLE public.webhook_budget TO tacit_api;
+GRANT UPDATE(seq) ON TABLE public.webhook_budget TO tacit_api;
+GRANT UPDATE(low) ON TABLE public.webhook_budget TO tacit_api;
+GRANT UPDATE(frozen) ON TABLE public.webhook_budget TO tacit_api;
+GRANT SELECT,DELETE ON TABLE public.webhook_delivery TO tacit_api;
+GRANT INSERT(id) ON TABLE public.webhook_delivery TO tacit_api;
+GRANT INSERT(webhook_id) ON TABLE public.webhook_delivery TO tacit_api;
+GRANT INSERT(event) ON TABLE public.webhook_delivery TO tacit_api;
+GRANT INSERT(subject) ON TABLE public.webhook_delivery TO tacit_api;
+GRANT INSERT(outcome) ON TABLE public.webhook_delivery TO tacit_api;
+GRANT INSERT(at) ON TABLE public.webhook_delivery TO tacit_api;
+GRANT UPDATE(attempts) ON TABLE public.webhook_delivery TO tacit_api;
+GRANT UPDATE(due_at) ON TABLE public.webhook_delivery TO tacit_api;
+GRANT UPDATE(leased_until) ON TABLE public.webhook_delivery TO tacit_api;
+GRANT UPDATE(delivered_at) ON TABLE public.webhook_delivery TO tacit_api;
+GRANT UPDATE(given_up_at) ON TABLE public.webhook_delivery TO tacit_api;
 
 ALTER DEFAULT PRIVILEGES FOR ROLE tacit_owner REVOKE ALL ON FUNCTIONS FROM PUBLIC;

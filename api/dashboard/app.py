@@ -26,6 +26,7 @@ from api.dashboard import (
     questions,
     status,
     uploads,
+    webhooks,
 )
 from api.dashboard.back import page_of_form
 from api.dashboard.render import FILES, for_script, page
@@ -73,22 +74,9 @@ def make_dashboard() -> FastAPI:
         return Response(content, media_type=kind, headers={"cache-control": "public, max-age=31536000, immutable"})
 
     # `opening` before `budgets`, and `uploads` before `files`: their pages would be of the id "new".
-    for room in (
-        login,
-        opening,
-        budgets,
-        granting,
-        decisions,
-        uploads,
-        files,
-        inbox,
-        jobs,
-        invitations,
-        estimate,
-        questions,
-    ):
+    for room in (login, opening, budgets, granting, decisions, uploads, files, inbox, jobs, invitations, estimate):
         app.include_router(room.router)
-    for room in (models, keys, audit, status):
+    for room in (questions, models, keys, audit, status, webhooks):
         app.include_router(room.router)
     return app
 

@@ -112,7 +112,7 @@ def budget_page(
 
 
 def known_grantees(visit: Visitor, connection: sa.Connection, grants: Sequence[Grant]) -> dict[str, dict[str, str]]:
-    """Keys (id and name) and projects to choose from, and keys that are revoked: the newest, and those granted before."""
+    """Keys (id and name) and projects to choose from, the newest and those granted before; and revoked keys."""
     if not visit.may("steward"):
         return {"keys": {}, "projects": {}, "gone": {}}
     found = keys_api.index(visit.caller, connection, limit=LINES).data

@@ -50,6 +50,7 @@ def show(
         versions={
             "tacit": version("tacit"),
             "python": sys.version.split()[0],
+            "revision": connection.exec_driver_sql("SELECT version_num FROM public.alembic_version").scalar_one(),
             "postgres": connection.exec_driver_sql("SHOW server_version").scalar_one().split()[0],
         },
     )

@@ -57,6 +57,16 @@ def _needs_exporter(value: str) -> str:
     return value
 
 
+def _are_hosts(value: str) -> str:
+    for entry in filter(None, (part.strip() for part in value.split(","))):
+        if not re.fullmatch(r"(\[[0-9a-f:]+\]|[a-z0-9]([a-z0-9.-]*[a-z0-9])?)(:[0-9]{1,5})?", entry):
+            raise ValueError(
+                "must be hosts with commas: small letters, and a port unless it is 443 (hooks.example:8443)"
+            )
+    return value
+
+
+WebhookHosts = Annotated[str, AfterValidator(_are_hosts)]
 Collector = Annotated[str, StringConstraints(pattern="^https?://[^/]"), AfterValidator(_needs_exporter)]
 
 
@@ -250,6 +260,8 @@ class ApiSettings(ServiceSettings):
     """Days after a job's end that its events are kept."""
     operator_tenant: str | None = None
     """The tenant whose administrators run the service: their status shows the whole installation. None: nobody's."""
+    webhook_hosts: WebhookHosts = ""
+    """Hosts that webhooks may be sent to, with commas, each with its port unless that is 443; empty: no webhooks."""
     trusted_proxies: str = ""
     """Addresses or networks, with commas, whose X-Forwarded-For and -Proto are believed; empty: nobody's."""
     silos: dict[SiloName, SiloPlace] = Field(default_factory=dict)

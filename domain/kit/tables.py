@@ -308,3 +308,52 @@ silo_round = sa.Table(
     sa.Column("signature", sa.Text),
     sa.Column("opening", JSONB(none_as_null=True)),
 )
+
+webhook = sa.Table(
+    "webhook",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("tenant_id", sa.Text),
+    sa.Column("created_by", sa.Text),
+    sa.Column("url", sa.Text),
+    sa.Column("description", sa.Text),
+    sa.Column("job_ended", sa.Boolean),
+    sa.Column("approval_wanted", sa.Boolean),
+    sa.Column("budget_low", sa.Boolean),
+    sa.Column("budget_frozen", sa.Boolean),
+    sa.Column("low_below", sa.Double),
+    sa.Column("salt", sa.LargeBinary),
+    sa.Column("created_at", sa.DateTime(timezone=True)),
+    sa.Column("looked_at", sa.DateTime(timezone=True)),
+    sa.Column("last_success_at", sa.DateTime(timezone=True)),
+    sa.Column("last_failure_at", sa.DateTime(timezone=True)),
+    sa.Column("last_failure", sa.Text),
+)
+
+webhook_delivery = sa.Table(
+    "webhook_delivery",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("seq", sa.BigInteger, sa.Identity(always=True)),
+    sa.Column("webhook_id", sa.Text),
+    sa.Column("event", sa.Text),
+    sa.Column("subject", sa.Text),
+    sa.Column("outcome", sa.Text),
+    sa.Column("at", sa.DateTime(timezone=True)),
+    sa.Column("created_at", sa.DateTime(timezone=True)),
+    sa.Column("attempts", sa.Integer),
+    sa.Column("due_at", sa.DateTime(timezone=True)),
+    sa.Column("leased_until", sa.DateTime(timezone=True)),
+    sa.Column("delivered_at", sa.DateTime(timezone=True)),
+    sa.Column("given_up_at", sa.DateTime(timezone=True)),
+)
+
+webhook_budget = sa.Table(
+    "webhook_budget",
+    metadata,
+    sa.Column("webhook_id", sa.Text, primary_key=True),
+    sa.Column("budget_id", sa.Text, primary_key=True),
+    sa.Column("seq", sa.BigInteger),
+    sa.Column("low", sa.Boolean),
+    sa.Column("frozen", sa.Boolean),
+)

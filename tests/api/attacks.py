@@ -21,11 +21,13 @@ PUBLIC = {
     ("GET", path) for path in ("/", "/healthz", "/readyz", "/openapi.json", f"{DASHBOARD}/", f"{DASHBOARD}/login")
 } | {("POST", f"{DASHBOARD}/login"), ("GET", f"{DASHBOARD}/static/{{place}}")}
 """What needs no key, and tells everybody the same."""
-KINDS = ("budget", "file", "job", "key", "grant", "invitation")
+KINDS = ("budget", "file", "job", "key", "grant", "invitation", "webhook")
 PLAIN = {"seq": "1", "model_id": "minilm-l6", "receipt": "1"}
 """Parameters of paths that name nothing of a tenant's."""
 KNOWN_QUERY = {"after", "limit", "order", "purpose", "stream", "population", "cohort", "status_detail"}
 GRANT = {"key": "key", "reason": "r"}
+HOOK = "https://hooks.example/tacit"
+WEBHOOK_FORM = {"url": HOOK, "tell.job.ended": "yes"}
 ESTIMATE = {"training_file": "file", "validation_file": "file", "model": "minilm-l6", "epsilon": "1"}
 
 
@@ -39,6 +41,7 @@ class Ids:
     key: str
     grant: str
     invitation: str
+    webhook: str
     more: Mapping[str, list[str]] = field(default_factory=dict)
 
     def all_of(self, kind: str) -> list[str]:
@@ -54,7 +57,7 @@ class Ids:
 def made_up(like: Ids) -> Ids:
     """The same shapes, never given out."""
     kinds = {"budget": ("budget", "-"), "file": ("file", "-"), "job": ("ftjob", "-"), "key": ("key", "_")}
-    kinds["invitation"] = ("inv", "-")
+    kinds |= {"invitation": ("inv", "-"), "webhook": ("hook", "_")}
     fresh = {kind: new_id(*kinds.get(kind, (kind, "_"))) for kind in KINDS}
     more = {k: [new_id(*kinds.get(k, (k, "_"))) for _ in ids] for k, ids in like.more.items()}
     return Ids(**fresh, more=more)
@@ -106,6 +109,7 @@ BODIES: dict[tuple[str, str], dict[str, str]] = {
     ("POST", f"{INVITATIONS}/{{invitation_id}}/estimate"): {"training_file": "file"},
     ("POST", f"{INVITATIONS}/{{invitation_id}}/accept"): {"training_file": "file"},
     ("POST", f"{INVITATIONS}/{{invitation_id}}/withdraw"): {},
+    ("POST", "/v1/webhooks"): {},
     ("POST", JOBS): {"training_file": "file", "validation_file": "file"},
     ("POST", f"{JOBS}/estimate"): {"training_file": "file", "validation_file": "file"},
     ("POST", f"{JOBS}/{{job_id}}/cancel"): {},
@@ -120,6 +124,7 @@ BODIES: dict[tuple[str, str], dict[str, str]] = {
     ("POST", f"{DASHBOARD}/budgets/{{budget_id}}/limit"): {},
     ("POST", f"{DASHBOARD}/budgets/{{budget_id}}/freeze"): {},
     ("POST", f"{DASHBOARD}/budgets/{{budget_id}}/rules"): {},
+    ("POST", f"{DASHBOARD}/budgets/{{budget_id}}/name"): {},
     ("POST", f"{DASHBOARD}/budgets/{{budget_id}}/verify"): {},
     ("POST", f"{DASHBOARD}/files/{{file_id}}/delete"): {},
     ("POST", f"{DASHBOARD}/inbox/{{job_id}}/approve"): {},
@@ -128,6 +133,8 @@ BODIES: dict[tuple[str, str], dict[str, str]] = {
     ("POST", f"{DASHBOARD}/keys/{{key_id}}/rotate"): {},
     ("POST", f"{DASHBOARD}/keys/{{key_id}}/revoke"): {},
     ("POST", f"{DASHBOARD}/questions/{{file_id}}"): {},
+    ("POST", f"{DASHBOARD}/webhooks"): {},
+    ("POST", f"{DASHBOARD}/webhooks/{{webhook_id}}/remove"): {},
     ("POST", f"{DASHBOARD}/jobs/{{job_id}}/cancel"): {},
     ("POST", f"{DASHBOARD}/jobs/{{job_id}}/pause"): {},
     ("POST", f"{DASHBOARD}/jobs/{{job_id}}/resume"): {},
@@ -158,7 +165,9 @@ def filled(method: str, path: str, own: Ids) -> Call:
         filled |= {"training_file": own.file, "epsilon": "1"} if path.endswith("/accept") else {}
         filled |= {"answer": "publish"} if "/questions/" in path else {}
         filled |= {"epsilon": "1", "queue_days": "7"} if path.endswith(("/limit", "/rules")) else {}
+        filled |= {"name": "other"} if path.endswith("/name") else {}
         filled |= {"overlap_hours": "1"} if path.endswith("/rotate") else {}
+        filled |= WEBHOOK_FORM if path.endswith("/webhooks") else {}
         filled |= {"key": own.key} if path.endswith("/grants") else {"reason": "r"} if method == "POST" else {}
         return replace(call, form=filled) if method == "POST" else replace(call, query=filled)
     offer = {"training_file": own.file, "privacy": {"epsilon": 1}}
@@ -167,6 +176,7 @@ def filled(method: str, path: str, own: Ids) -> Call:
         "accept": offer,
         "grants": {"key": own.key},
         "budgets": {"name": "n", "epsilon": 8, "delta": 1e-5},
+        "webhooks": {"url": HOOK, "events": ["job.ended"]},
         "keys": {"name": "n", "scopes": ["analyst"]},
         "jobs": job_body(own.file, 1.0),
         "estimate": offer if path.startswith(INVITATIONS) else job_body(own.file, 1.0),

@@ -100,7 +100,7 @@ def test_the_operator_sees_the_whole_installation(world: World) -> None:
     assert all(isinstance(disk["free_gib"], int) for disk in shown["disk"])
     assert shown["checks"]["database"] == "ok"
     assert shown["keeping"]["turn_at"] % 60 == 0, "times are to the minute"
-    assert {"tacit", "python", "postgres"} <= shown["versions"].keys()
+    assert {"tacit", "python", "postgres", "revision"} <= shown["versions"].keys()
     text = page(world, "one")
     assert "tacit-2@b" in text
     assert "Jobs of all tenants together" in text

@@ -16,6 +16,7 @@ from api.auth import authenticated
 from api.dashboard.session import visitor
 from domain.access.bootstrap import ALL_SCOPES
 from tests.api.attacks import (
+    HOOK,
     INVITATIONS,
     KINDS,
     PUBLIC,
@@ -50,7 +51,9 @@ def settle_in(world: World, keys: str, name: str, tenant: str, **grantee: Any) -
     results = world.get(f"{JOBS}/{done}", "admin", tenant=keys).json()["result_files"]
     asked = {"guest": tenant, "model": "minilm-l6", "training_file": file["id"], "note": name}
     invited = world.post(INVITATIONS, asked, "steward", tenant=keys).json()["id"]
-    return Ids(file["budget"], file["id"], job["id"], key, grant["id"], invited, {"job": [done], "file": results})
+    hook = world.post("/v1/webhooks", {"url": HOOK, "events": ["job.ended"]}, "steward", tenant=keys).json()["id"]
+    own = (file["budget"], file["id"], job["id"], key, grant["id"], invited, hook)
+    return Ids(*own, {"job": [done], "file": results})
 
 
 @pytest.fixture(scope="module")

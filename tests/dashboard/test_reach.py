@@ -126,6 +126,7 @@ def everywhere(house: House, page: Page) -> dict[str, Any]:
         "advanced": f"{form}&epsilon=1&clipping=flat&clip_norm=0",
         "models": "models",
         "status": "status",
+        "webhooks": "webhooks",
         "missing": "nothing",
     }
     found = {}

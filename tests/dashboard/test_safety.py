@@ -12,6 +12,7 @@ from api.dashboard import (
     decisions,
     estimate,
     files,
+    granting,
     inbox,
     invitations,
     jobs,
@@ -20,6 +21,7 @@ from api.dashboard import (
     opening,
     questions,
     session,
+    webhooks,
 )
 from domain.kit.settings import secret_bytes
 from domain.kit.tables import api_key
@@ -130,9 +132,12 @@ def test_every_form_carries_its_sessions_token(house: House) -> None:
         (f"/dashboard/questions/{file['id']}", {"answer": "withdraw"}),
         (f"/dashboard/invitations/{invited}/accept", {"training_file": file["id"], "share": "0.1"}),
         (f"/dashboard/invitations/{invited}/withdraw", {}),
+        ("/dashboard/webhooks", {"url": "https://hooks.example/", "tell.job.ended": "yes"}),
+        ("/dashboard/webhooks/hook_x/remove", {}),
         ("/dashboard/logout", {}),
     ]
-    rooms = (budgets, decisions, estimate, files, inbox, invitations, jobs, keys, login, opening, questions)
+    rooms = (budgets, decisions, estimate, files, granting, inbox, invitations, jobs, keys, login, opening, questions)
+    rooms += (webhooks,)
     routes = [r for room in rooms for r in room.router.routes if "POST" in r.methods]
     assert len(posts) == len(routes) - 1  # the other is the log-in, below
     lists = ("/v1/fine_tuning/jobs", "/v1/keys", "/v1/budgets", f"/v1/budgets/{file['budget']}/entries", "/v1/files")
@@ -156,6 +161,7 @@ def test_nothing_is_seen_without_a_session_or_from_another_tenant(house: House) 
     paths = [
         *("/dashboard/", "/dashboard/budgets", "/dashboard/jobs", "/dashboard/estimate", "/dashboard/models"),
         *("/dashboard/inbox", "/dashboard/keys", "/dashboard/audit", "/dashboard/budgets/new", "/dashboard/status"),
+        "/dashboard/webhooks",
         f"/dashboard/budgets/{file['budget']}",
         f"/dashboard/files/{file['id']}",
         *(f"/dashboard/jobs/{job}{rest}" for rest in ("", "/adapter", "/receipts.json", f"/results/{file['id']}")),
@@ -166,7 +172,7 @@ def test_nothing_is_seen_without_a_session_or_from_another_tenant(house: House) 
         answer = house.client.get(path)
         assert (answer.status_code, answer.headers["location"][:16]) == (303, "/dashboard/login"), path
         assert job not in house.client.get(path, cookies=cookies).text
-    for path in paths[10:]:
+    for path in paths[11:]:
         assert house.client.get(path, cookies=cookies).status_code == 404
 
 

@@ -3,6 +3,7 @@ as files, against a Postgres, a Redis and an S3 store of their own over TCP."""
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -59,7 +60,7 @@ class Host:
     def resolved(self, text: str) -> str:
         for path, place in self.paths.items():
             text = text.replace(path, place)
-        return text.replace("${TACIT_TRUSTED_PROXIES:-}", "")
+        return re.sub(r"\$\{TACIT_\w+:-\}", "", text)
 
     def environment(self, name: str) -> dict[str, str]:
         """The image's PATH and HOME, and what the file says."""

@@ -22,6 +22,9 @@ from domain.kit.settings import KeySettings
 from domain.storage.blobs import Store
 from domain.storage.masters import read_masters
 from domain.storage.vault import Vault
+from domain.webhooks.events import body_of
+from domain.webhooks.outbox import Outbox
+from domain.webhooks.signing import headers, secret_of
 from ledger.chains import KnownHeads, freezes, take_stock
 from tests.conftest import MASTER_KEY, Database
 
@@ -68,6 +71,7 @@ class Duties:
             ("end_expired", self._api, end_expired),
             ("forget_old", self._api, lambda engine: forget_old(engine, 30)),
             ("take_stock", self._api, self._take_stock),
+            ("tell", self._api, self._tell),
         ):
             if error := self._error_of(connection, duty):
                 found.append(f"{name} cannot be done any more: {error}")
@@ -95,6 +99,16 @@ class Duties:
         with engine.connect() as connection:
             take_stock(connection, KnownHeads())
             freezes(connection)
+
+    @staticmethod
+    def _tell(engine: Any) -> None:
+        outbox = Outbox(engine)
+        outbox.look()
+        due = outbox.claim()
+        known = outbox.hooks_of(due)
+        for delivery in due:
+            headers(secret_of(known[delivery.webhook_id], b"pepper"), delivery.id, 0, body_of(delivery))
+            outbox.settle(delivery, "it answered 500")
 
     def _store(self, engine: Any) -> Store:
         vault = Vault(engine, read_masters(KeySettings(master_key=SecretStr(MASTER_KEY))))

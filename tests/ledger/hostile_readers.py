@@ -16,6 +16,7 @@ from api.grants.schemas import grant_of
 from api.jobs.schemas import event_of, job_of
 from api.keys.schemas import key_of
 from api.models.endpoints import profile_of, refused_of
+from api.webhooks.schemas import webhook_of
 from domain.access import budgets, grants
 from domain.access.grants import Viewer
 from domain.files import files, upload_reports
@@ -25,6 +26,7 @@ from domain.jobs.progress import estimated_finishes
 from domain.kit.tables import api_key, audit, idempotency, keeper_watch
 from domain.models import profiles
 from domain.models.allow_list import BaseModelFacts
+from domain.webhooks import hooks
 from dpcore.terms.facts import ModelFacts
 from ledger.budgets import as_balance
 from ledger.chains import freezes
@@ -108,6 +110,12 @@ def _audit(c: sa.Connection) -> None:
     _shown(*(audit_log._shown(row) for row in c.execute(sa.select(audit))))
 
 
+def _webhooks(c: sa.Connection) -> None:
+    for tenant in ("tenant_a", "tenant_b"):
+        viewer = Viewer("key", tenant, frozenset({"steward"}))
+        _shown(*(webhook_of(row) for row in c.execute(hooks.of_tenant(viewer))))
+
+
 def _models(c: sa.Connection) -> None:
     known = profiles.known(c, MODEL)
     _shown(*(profile_of(one) for one in known.profiles), *(refused_of(one) for one in known.trials))
@@ -144,6 +152,7 @@ _READERS: list[tuple[Callable[[sa.Connection], None], set[str]]] = [
     (_questions, {"public.question"}),
     (_keys, {"public.api_key"}),
     (_audit, {"public.audit"}),
+    (_webhooks, {"public.webhook", "public.webhook_delivery"}),
     (_models, {"public.model_profile", "public.model_trial"}),
     (_notes, {"public.idempotency", "public.keeper_watch"}),
 ]

@@ -233,6 +233,28 @@ PUBLIC = [
         "*",
         "when a duty was last done: a false note delays an alarm of this database's own, not the witness outside it",
     ),
+    Reason(
+        API,
+        "public.webhook",
+        "*",
+        "*",
+        "an address is told ids and minutes, and only on a host that the operator's setting names; the secret follows from "
+        "the row and a pepper that no login has, so that a receiver knows what the service did not register",
+    ),
+    Reason(
+        API,
+        "public.webhook_delivery",
+        "*",
+        "*",
+        "a message with an id and a minute to a hook's own address, or one that is lost or late: nothing is decided by it",
+    ),
+    Reason(
+        API,
+        "public.webhook_budget",
+        "*",
+        "*",
+        "how a budget is taken to have stood: a message about it more or less, nothing is decided by it",
+    ),
     Reason(API, "public.tenant", "id|name", "*", "a tenant without keys that open anything"),
     Reason(
         WORKER,

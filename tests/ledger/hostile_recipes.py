@@ -10,7 +10,9 @@ from typing import Any
 from tests.ledger.hostile_stage import (
     as_json,
     budget_row,
+    delivery_row,
     file_row,
+    hook_row,
     insert,
     invitation_row,
     job_row,
@@ -278,6 +280,19 @@ INSERTS: dict[tuple[str, str], list[Row]] = {
     ],
     ("tacit_api", "public.tenant"): [Row("a tenant", {"id": "'tenant_new'", "name": "'n'"})],
     ("tacit_api", "public.upload_report"): [Row("of a file", {"file_id": "'file_a'", "report": as_json(REPORT)})],
+    ("tacit_api", "public.webhook"): [Row("of a steward", hook_row("hook_new", "a"))],
+    ("tacit_api", "public.webhook_budget"): [
+        Row(
+            "how one stood",
+            {"webhook_id": "'hook_a'", "budget_id": "'budget_a_spare'", "seq": "1", "low": "true", "frozen": "false"},
+        ),
+    ],
+    ("tacit_api", "public.webhook_delivery"): [
+        Row("a job's end", delivery_row("msg_new", "hook_a", "job_a_done")),
+        Row(
+            "of a budget", delivery_row("msg_new", "hook_a", "budget_a") | {"event": "'budget.low'", "outcome": "NULL"}
+        ),
+    ],
     ("tacit_worker", "ledger.authorisation"): [
         Row("of a chunk", {"reservation_id": "'resv_a_running'", "ordinal": "0", "fence": "1", "steps": "5"}),
     ],
@@ -390,6 +405,27 @@ UPDATES: dict[tuple[str, str], list[Victim]] = {
     ("tacit_api", "public.question"): [
         Victim("file_id = 'file_asked'", {"answer": "'publish'", "answered_by": "'key_a'", "reason": "'r'"}),
     ],
+    ("tacit_api", "public.webhook"): [
+        Victim(
+            "id = 'hook_a'",
+            {
+                "looked_at": "now()",
+                "last_success_at": "now()",
+                "last_failure_at": "now()",
+                "last_failure": "'it answered 500'",
+            },
+        )
+    ],
+    ("tacit_api", "public.webhook_budget"): [
+        Victim("webhook_id = 'hook_a'", {"seq": "2", "low": "true", "frozen": "true"})
+    ],
+    ("tacit_api", "public.webhook_delivery"): [
+        Victim(
+            "id = 'msg_a'",
+            {"attempts": "1", "due_at": "now()", "leased_until": "now()", "delivered_at": "now()"},
+        ),
+        Victim("id = 'msg_a'", {"attempts": "1", "given_up_at": "now()"}),
+    ],
     ("tacit_worker", "ledger.work"): [
         Victim("job_id = 'job_a_running'", _WORKED),
         Victim("job_id = 'job_a_done'", _WORKED),
@@ -422,6 +458,8 @@ DELETES: dict[tuple[str, str], list[str]] = {
     ("tacit_api", "public.data_key"): ["true", "blob LIKE 'files/file_b%'"],
     ("tacit_api", "public.idempotency"): ["true", "tenant_id = 'tenant_b'"],
     ("tacit_api", "public.job_event"): ["true", "job_id = 'job_b_running'"],
+    ("tacit_api", "public.webhook"): ["true", "id = 'hook_b'"],
+    ("tacit_api", "public.webhook_delivery"): ["true", "webhook_id = 'hook_b'"],
     ("tacit_worker", "public.checkpoint"): ["true", "job_id = 'job_b_running'"],
     ("tacit_worker", "public.data_key"): ["true", "blob LIKE 'files/file_b%'"],
 }
@@ -449,6 +487,8 @@ _WORDS: dict[tuple[str, str], str] = {
     ("public.model_profile", "task"): "classification pair completion chat text",
     ("public.model_trial", "task"): "classification pair completion chat text",
     ("public.release", "kind"): "adapter report",
+    ("public.webhook_delivery", "event"): "job.ended approval.wanted budget.low budget.frozen",
+    ("public.webhook_delivery", "outcome"): "succeeded failed cancelled",
 }
 
 

@@ -106,6 +106,23 @@ def invitation_row(id: str, tenant: str, guest: str) -> dict[str, str]:
     return row | {"note": "'n'", "expires_at": "now() + interval '7 days'"}
 
 
+def hook_row(id: str, tenant: str) -> dict[str, str]:
+    wants = dict.fromkeys(("job_ended", "approval_wanted", "budget_low", "budget_frozen"), "true")
+    row = {"id": quoted(id), "tenant_id": quoted(f"tenant_{tenant}"), "created_by": quoted(f"key_{tenant}")}
+    row |= {
+        "url": "'https://hooks.example/'",
+        "description": "'d'",
+        "low_below": "0.1",
+        "salt": r"'\x000102030405060708090a0b0c0d0e0f'",
+    }
+    return row | wants
+
+
+def delivery_row(id: str, hook: str, subject: str) -> dict[str, str]:
+    row = {"id": quoted(id), "webhook_id": quoted(hook), "event": "'job.ended'", "subject": quoted(subject)}
+    return row | {"outcome": "'succeeded'", "at": "date_trunc('minute', now())"}
+
+
 def round_row(job: str, number: int) -> dict[str, str]:
     row = {"job_id": quoted(job), "number": str(number), "fence": "1", "sha256": quoted("0a" * 32)}
     return row | {"blob": quoted(f"exchange/{job}/{number}"), "closes_at": "now() + interval '1 hour'"}
@@ -165,6 +182,9 @@ def settled_in(t: str) -> list[tuple[str, list[str]]]:
         *federated(t, "between", "silo"),
         *federated(t, "round", "part"),
         insert("public.invitation", invitation_row(f"invitation_{t}", t, "b" if t == "a" else "a")),
+        insert("public.webhook", hook_row(f"hook_{t}", t)),
+        insert("public.webhook_delivery", delivery_row(f"msg_{t}", f"hook_{t}", f"{job}_running")),
+        f"INSERT INTO public.webhook_budget (webhook_id, budget_id, seq, low, frozen) VALUES ('hook_{t}', '{budget}', 1, false, false)",
         f"INSERT INTO ledger.entry (budget_id, kind, detail) VALUES ('{budget}', 'rules', {as_json({'approval_above': '0.01', 'queue_days': '7', 'by': key, 'reason': 'r'})})",
         *reserved(t, "waiting", f"analyst_{t}"),
         f"INSERT INTO ledger.entry (budget_id, kind, detail) VALUES ('{budget}', 'rules', {as_json({'queue_days': '7', 'by': key, 'reason': 'r'})})",
