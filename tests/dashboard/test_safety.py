@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from playwright.sync_api import expect
 
-from api.dashboard import budgets, estimate, invitations, jobs, login, questions, session
+from api.dashboard import budgets, estimate, invitations, jobs, login, questions, session, uploads
 from domain.kit.settings import secret_bytes
 from domain.kit.tables import api_key
 from tests.api.conftest import World
@@ -104,15 +104,17 @@ def test_every_form_carries_its_sessions_token(house: House) -> None:
         (f"/dashboard/questions/{file['id']}", {"answer": "withdraw"}),
         (f"/dashboard/invitations/{invited}/accept", {"training_file": file["id"], "share": "0.1"}),
         (f"/dashboard/invitations/{invited}/withdraw", {}),
+        ("/dashboard/files", {"purpose": "evals"}),
         ("/dashboard/logout", {}),
     ]
-    rooms = (budgets, estimate, invitations, jobs, login, questions)
+    rooms = (budgets, estimate, invitations, jobs, login, questions, uploads)
     routes = [r for room in rooms for r in room.router.routes if "POST" in r.methods]
     assert len(posts) == len(routes) - 1  # the other is the log-in, below
     before = len(house.get("/v1/fine_tuning/jobs").json()["data"])
     for path, fields in posts:
         for wrong in ({}, {"token": foreign}, {"token": "é"}):
-            answer = house.client.post(path, cookies=cookies, data=fields | wrong)
+            sent = {"files": {"file": ("a.csv", b"")}} if path == "/dashboard/files" else {}
+            answer = house.client.post(path, cookies=cookies, data=wrong | fields, **sent)
             assert answer.status_code == 403, (path, answer.text)
             assert "form" in answer.text
     assert inside(house, cookies)
@@ -128,6 +130,7 @@ def test_nothing_is_seen_without_a_session_or_from_another_tenant(house: House) 
     job = house.job(file["id"])["id"]
     paths = [
         *("/dashboard/", "/dashboard/budgets", "/dashboard/jobs", "/dashboard/estimate", "/dashboard/models"),
+        f"/dashboard/files/new?budget={file['budget']}",
         f"/dashboard/budgets/{file['budget']}",
         f"/dashboard/files/{file['id']}",
         *(f"/dashboard/jobs/{job}{rest}" for rest in ("", "/adapter", "/receipts.json", f"/results/{file['id']}")),
