@@ -25,6 +25,7 @@ KINDS = ("budget", "file", "job", "key", "grant", "invitation", "webhook")
 PLAIN = {"seq": "1", "model_id": "minilm-l6", "receipt": "1"}
 """Parameters of paths that name nothing of a tenant's."""
 KNOWN_QUERY = {"after", "limit", "order", "purpose", "stream", "population", "cohort", "status_detail"}
+KNOWN_QUERY |= {"budget", "inherited", "flatters"}  # of pages about files
 GRANT = {"key": "key", "reason": "r"}
 HOOK = "https://hooks.example/tacit"
 WEBHOOK_FORM = {"url": HOOK, "tell.job.ended": "yes"}
@@ -118,6 +119,8 @@ BODIES: dict[tuple[str, str], dict[str, str]] = {
     ("POST", f"{JOBS}/{{job_id}}/approve"): {},
     ("POST", f"{JOBS}/{{job_id}}/reject"): {},
     ("POST", f"{DASHBOARD}/logout"): {},
+    ("POST", f"{DASHBOARD}/files"): {"budget": "budget"},
+    ("GET", f"{DASHBOARD}/files/new"): {"budget": "budget"},
     ("POST", f"{DASHBOARD}/budgets/{{budget_id}}/grants"): {"key": "key"},
     ("POST", f"{DASHBOARD}/budgets/{{budget_id}}/grants/{{grant_id}}/revoke"): {},
     ("POST", f"{DASHBOARD}/budgets/new"): {},
@@ -157,7 +160,7 @@ def filled(method: str, path: str, own: Ids) -> Call:
     call = Call(method, where)
     if method not in ("GET", "DELETE"):
         assert (method, path) in BODIES, f"no attack knows the body of {method} {path}: tell attacks.py"
-    if path == "/v1/files" and method == "POST":
+    if path in ("/v1/files", f"{DASHBOARD}/files") and method == "POST":
         form = {k: v for k, v in PRIVATE.items() if not k.startswith("privacy_budget")} | {"budget": own.budget}
         return replace(call, form=form, upload=True)
     if path.startswith(DASHBOARD):
@@ -257,7 +260,7 @@ class Browser:
         headers = {"cookie": self.cookie} if dashboard else {"Authorization": f"Bearer {self.key}"}
         options: dict[str, Any] = {"json": call.json} if call.json is not None else {}
         if call.form is not None:
-            options = {"data": call.form | ({"token": self.token} if dashboard else {})}
+            options = {"data": ({"token": self.token} if dashboard else {}) | call.form}
         if call.upload:
             options["files"] = {"file": ("rows.csv", CSV)}
         client = self.world.client

@@ -45,6 +45,12 @@ def test_the_dashboard_is_recorded_as_well(world: World) -> None:
     rows = log(world)
     assert [row["action"] for row in rows[:2]] == ["POST /dashboard/jobs/{job_id}/cancel", "POST /dashboard/login"]
     assert rows[0]["target"] == job["id"]
+    sent = Call("POST", "/dashboard/files", form={"purpose": "evals"}, upload=True)
+    made = Browser(world, world.keys["one"]["steward"]).send(sent)
+    assert made.status_code == 303
+    row = log(world)[0]
+    file = made.headers["location"].rpartition("/")[2]
+    assert (row["action"], row["target"], row["status"]) == ("POST /dashboard/files", file, 303)
 
 
 def test_a_tenant_reads_its_own_log_by_pages_and_analysts_none(world: World) -> None:

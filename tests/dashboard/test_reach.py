@@ -111,6 +111,8 @@ def everywhere(house: House, page: Page) -> dict[str, Any]:
         "budget": f"budgets/{file['budget']}",
         "file": f"files/{file['id']}",
         "asked": f"files/{asked_about(house)}",
+        "upload": "files/new",
+        "upload to a budget": f"files/new?budget={file['budget']}",
         "jobs": "jobs",
         "done": f"jobs/{done}",
         "cancelled": f"jobs/{failed}",

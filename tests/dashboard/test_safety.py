@@ -21,6 +21,7 @@ from api.dashboard import (
     opening,
     questions,
     session,
+    uploads,
     webhooks,
 )
 from domain.kit.settings import secret_bytes
@@ -134,17 +135,19 @@ def test_every_form_carries_its_sessions_token(house: House) -> None:
         (f"/dashboard/invitations/{invited}/withdraw", {}),
         ("/dashboard/webhooks", {"url": "https://hooks.example/", "tell.job.ended": "yes"}),
         ("/dashboard/webhooks/hook_x/remove", {}),
+        ("/dashboard/files", {"purpose": "evals"}),
         ("/dashboard/logout", {}),
     ]
     rooms = (budgets, decisions, estimate, files, granting, inbox, invitations, jobs, keys, login, opening, questions)
-    rooms += (webhooks,)
+    rooms += (uploads, webhooks)
     routes = [r for room in rooms for r in room.router.routes if "POST" in r.methods]
     assert len(posts) == len(routes) - 1  # the other is the log-in, below
     lists = ("/v1/fine_tuning/jobs", "/v1/keys", "/v1/budgets", f"/v1/budgets/{file['budget']}/entries", "/v1/files")
     before = [house.get(path, "admin").json()["data"] for path in lists]
     for path, fields in posts:
         for wrong in ({}, {"token": foreign}, {"token": "é"}):
-            answer = house.client.post(path, cookies=cookies, data=fields | wrong)
+            sent = {"files": {"file": ("a.csv", b"")}} if path == "/dashboard/files" else {}
+            answer = house.client.post(path, cookies=cookies, data=wrong | fields, **sent)
             assert answer.status_code == 403, (path, answer.text)
             assert "form" in answer.text
     assert inside(house, cookies)
@@ -161,7 +164,7 @@ def test_nothing_is_seen_without_a_session_or_from_another_tenant(house: House) 
     paths = [
         *("/dashboard/", "/dashboard/budgets", "/dashboard/jobs", "/dashboard/estimate", "/dashboard/models"),
         *("/dashboard/inbox", "/dashboard/keys", "/dashboard/audit", "/dashboard/budgets/new", "/dashboard/status"),
-        "/dashboard/webhooks",
+        *("/dashboard/webhooks", f"/dashboard/files/new?budget={file['budget']}"),
         f"/dashboard/budgets/{file['budget']}",
         f"/dashboard/files/{file['id']}",
         *(f"/dashboard/jobs/{job}{rest}" for rest in ("", "/adapter", "/receipts.json", f"/results/{file['id']}")),

@@ -4,14 +4,14 @@ import json
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, CDPSession, Page, expect
 
 from api.files.upload import Form
 from tests.api.conftest import wait_for
@@ -165,71 +165,97 @@ def test_a_file_that_waits_says_so_and_is_answered_for_on_its_page(house: House,
     assert (made["status"], made["budget"]) == ("processed", first["budget"])
 
 
-@contextmanager
-def wire(house: House) -> Iterator[tuple[str, Callable[[], None]]]:
-    """An address that leads to the service, and what cuts every connection through it."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    ends: list[socket.socket] = []
+class Wire:
+    """An address that leads to the service, and can be cut: a browser that tries again by itself finds nothing."""
 
-    def cut() -> None:
-        while ends:
-            with suppress(OSError):
-                ends.pop().shutdown(socket.SHUT_RDWR)
+    def __init__(self, house: House) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._port = int(house.address.rpartition(":")[2])
+        self._ends: list[socket.socket] = []
+        self._down = False
+        self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
 
-    def pump(source: socket.socket, target: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(2**16):
-                target.sendall(data)
-            target.shutdown(socket.SHUT_RDWR)
+    def cut(self) -> None:
+        self._down = True
+        while self._ends:
+            _close(self._ends.pop())
 
-    def serve() -> None:
+    def mend(self) -> None:
+        self._down = False
+
+    def end(self) -> None:
+        self.cut()
+        _close(self._listener)
+
+    def _serve(self) -> None:
         with suppress(OSError):
             while True:
-                near, _ = listener.accept()
-                far = socket.create_connection(("127.0.0.1", int(house.address.rpartition(":")[2])))
-                ends.extend((near, far))
+                near, _ = self._listener.accept()
+                if self._down:
+                    near.close()
+                    continue
+                far = socket.create_connection(("127.0.0.1", self._port))
+                self._ends += near, far
                 for pair in ((near, far), (far, near)):
-                    threading.Thread(target=pump, args=pair, daemon=True).start()
+                    threading.Thread(target=_pump, args=pair, daemon=True).start()
 
-    threading.Thread(target=serve, daemon=True).start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}", cut
-    listener.shutdown(socket.SHUT_RDWR)
-    cut()
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(2**16):
+            target.sendall(data)
+    _close(target)
+
+
+def _close(end: socket.socket) -> None:
+    with suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def wire(house: House) -> Iterator[Wire]:
+    made = Wire(house)
+    yield made
+    made.end()
 
 
 def test_an_upload_that_is_cut_off_or_cancelled_says_so_keeps_nothing_and_is_sent_again(
-    house: House, chromium: Browser
+    house: House, chromium: Browser, wire: Wire
 ) -> None:
-    with wire(house) as (address, cut), chromium.new_context(base_url=address) as context:
+    with chromium.new_context(base_url=wire.address) as context:
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
         log_in(page, house.keys["one"]["steward"])
         page.goto("/dashboard/files/new")
-        choose(page, long=rows("long", 20_000))
-        terms(page, declared_size="20000")
-        slow(page, 60_000)
+        choose(page, long=rows("long", 3000))
+        terms(page, declared_size="3000")
+        network = page.context.new_cdp_session(page)
+        network.send("Network.enable")
+        slow(network, 8_000)
         before = files(house)
         item = line(page, "long")
         upload(page)
-        for end, words in ((cut, "The upload was cut off at"), (None, "Cancelled. Nothing of it was kept.")):
+        for how, words in (("cut", "The upload was cut off at"), ("cancel", "Cancelled. Nothing of it was kept.")):
             expect(item).to_contain_text(re.compile("[1-9] % is sent"))
             assert item.get_by_role("progressbar").evaluate("bar => bar.value") > 0
             assert len(parts(house)) == 1
-            end() if end else item.get_by_role("button", name="Cancel").click()
+            wire.cut() if how == "cut" else item.get_by_role("button", name="Cancel").click()
             expect(item).to_contain_text(words)
             wait_for(lambda: parts(house) == [])
             assert files(house) == before
-            if end is None:
-                slow(page, -1)
+            wire.mend()
+            if how == "cancel":
+                slow(network, -1)
             item.get_by_role("button", name="Send again").click()
         expect(page.get_by_role("heading", name="long.csv")).to_be_visible()
         assert parts(house) == []
         assert len(files(house)) == len(before) + 1
 
 
-def slow(page: Page, bytes_per_second: int) -> None:
+def slow(network: CDPSession, bytes_per_second: int) -> None:
     speed = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": bytes_per_second}
-    page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", speed)
+    network.send("Network.emulateNetworkConditions", speed)
 
 
 def test_a_form_that_is_not_ours_is_refused_before_a_byte_is_kept(
@@ -266,6 +292,16 @@ def test_a_form_that_is_not_ours_is_refused_before_a_byte_is_kept(
 
 
 FORM = {"purpose": "fine-tune", "privacy_budget[epsilon]": "8", "labels": "fruit,stone", "declared_size": "40"}
+
+
+def test_a_file_may_be_as_large_as_in_the_api_and_no_larger(house: House) -> None:
+    cookies, token = sign_in(house, house.keys["one"]["steward"])
+    most = house.settings.upload_limit
+    for size, status in ((most, 400), (most + 1, 413), (3 * most, 413)):
+        sent = {"data": {"token": token} | FORM, "files": {"file": ("large.csv", b"x" * size)}}
+        answer = house.client.post("/dashboard/files", cookies=cookies, **sent)
+        assert answer.status_code == status
+        assert parts(house) == []
 
 
 def test_an_analyst_uploads_nothing(house: House, open_page: Open) -> None:

@@ -31,8 +31,9 @@
       put(part, columns.includes(part.dataset.column) || (part.dataset.column === "user" && secret));
     for (const part of form.querySelectorAll("[data-private]")) put(part, secret);
     const opens = secret && !budget.value;
+    const users = secret && (opens ? unit.value : budget.selectedOptions[0].dataset.unit) === "user";
     put(form.querySelector("[data-new]"), opens);
-    put(form.querySelector("[data-users]"), opens && unit.value === "user");
+    put(form.querySelector("[data-users]"), opens && users);
     for (const part of form.querySelectorAll("[data-task]")) part.hidden = part.dataset.task !== task.value;
     for (const tick of form.querySelectorAll("[data-instead]")) {
       const field = document.getElementById(tick.dataset.instead);
@@ -40,7 +41,9 @@
       need(field.id, secret && !field.disabled);
     }
     need("privacy_budget.epsilon", opens);
-    need("privacy_budget.max_records_per_user", opens && unit.value === "user");
+    need("privacy_budget.max_records_per_user", opens && users);
+    need("columns.user", users);
+    if (users) document.getElementById("columns").open = true;
   };
 
   const complain = (id, words) => {
@@ -218,8 +221,9 @@
 
   // Files that come after the one that opened the budget belong to it as well.
   const choose = (id, fields) => {
-    const option = new Option(document.getElementById("privacy_budget.name").value || id, id);
-    option.dataset.unit = unit.value || "record";
+    const of = unit.value || "record";
+    const option = new Option(`${document.getElementById("privacy_budget.name").value || id}, for each ${of}`, id);
+    option.dataset.unit = of;
     budget.add(option, 1);
     budget.value = id;
     const rest = fields.filter(([name]) => !name.startsWith("privacy_budget["));
