@@ -1,7 +1,7 @@
 """Budgets: what is spent, reserved and left, by which job, and when."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import sqlalchemy as sa
@@ -26,6 +26,7 @@ from api.jobs.schemas import Job, job_of
 from api.pages import After, fetch
 from domain.jobs import reading
 from domain.keeping.keeper import Keeper
+from domain.kit.refusals import Invalid
 from domain.kit.tables import job, job_file
 
 router = APIRouter(prefix="/budgets")
@@ -89,7 +90,10 @@ def show(budget_id: Id, request: Request, visit: Visit, service: Service, connec
 def grant(budget_id: Id, visit: Visit, posted: Posted, service: Service, connection: Transaction) -> Response:
     """Let a key or a project use the budget."""
     _steward(visit.caller)
-    body = parse(NewGrant, filled(posted, "key", "project", "epsilon", "approval_above", "reason"))
+    values = filled(posted, "key", "project", "share", "epsilon", "approval_above", "reason")
+    if "until" in (day := filled(posted, "until")):
+        values["expires_at"] = str(_end_of(day["until"]))
+    body = parse(NewGrant, values)
     grants_api.create(budget_id, body, visit.caller, service, connection)
     return RedirectResponse(f"{PATH}/budgets/{budget_id}#grants", 303)
 
@@ -100,6 +104,15 @@ def revoke(budget_id: Id, grant_id: Id, visit: Visit, posted: Posted, connection
     _steward(visit.caller)
     grants_api.revoke(budget_id, grant_id, visit.caller, connection)
     return RedirectResponse(f"{PATH}/budgets/{budget_id}#grants", 303)
+
+
+def _end_of(day: str) -> int:
+    """Unix seconds of a day's end, UTC. Raises Invalid."""
+    try:
+        midnight = datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError:
+        raise Invalid("until: a day such as 2030-06-30", code="invalid_request", param="until") from None
+    return int((midnight + timedelta(days=1)).timestamp())
 
 
 def _watch(keeper: Keeper) -> dict[str, str]:
