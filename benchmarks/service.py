@@ -56,8 +56,8 @@ def prepare(served: Served, jobs: int, bar: Progress) -> tuple[Crowd, Figure]:
     form = {"purpose": "fine-tune", "privacy_budget[epsilon]": "100", "declared_size": str(DECLARED), "labels": "0,1"}
     with served.client() as admin:
         file = answered(admin.post("/v1/files", data=form, files={"file": ("rows.csv", rows)}))
-        answered(admin.post(f"/v1/budgets/{file['budget']}/grants", json={"project": PROJECT}))
         stewards, analysts = ([make_key(admin, scope) for _ in range(5)] for scope in ("steward", "analyst"))
+        answered(admin.post(f"/v1/budgets/{file['budget']}/grants", json={"project": PROJECT}))
     body = BODY | {"training_file": file["id"]}
     made = []
     task, began = bar.add_task("creating jobs", total=jobs), time.perf_counter()

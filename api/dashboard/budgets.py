@@ -27,6 +27,7 @@ from api.keys import endpoints as keys_api
 from api.pages import After, fetch
 from domain.jobs import reading
 from domain.keeping.keeper import Keeper
+from domain.kit.refusals import Invalid
 from domain.kit.tables import job, job_file
 
 router = APIRouter(prefix="/budgets")

@@ -339,9 +339,12 @@ def test_a_steward_approves_what_waits_and_grants_and_revokes(house: House, open
     page.get_by_role("button", name="Revoke the grant of lab").click()
     assert house.get(f"/v1/budgets/{file['budget']}").status_code == 404
     page.get_by_text("Let someone use this budget").click()
-    fill(page, {"or project": "lab", "Sub-limit": "7", "Approval above": "1"})
+    terms = {"Share of the budget": "0.9", "Until the end of": "2031-01-31", "Approval above": "1"}
+    fill(page, {"or project": "lab"} | terms)
     page.get_by_role("button", name="Grant", exact=True).click()
-    expect(page.get_by_role("table", name="Who may use this budget")).to_contain_text("project lab")
+    given = page.get_by_role("table", name="Who may use this budget").get_by_role("row").filter(has_text="1 Feb 2031")
+    expect(given).to_contain_text("project lab")
+    expect(given).to_contain_text("90 %")
     job = house.job(file["id"], epsilon=2)
     page.goto(f"/dashboard/jobs/{job['id']}")
     expect(page.locator("#state")).to_contain_text("waits for a steward's approval")

@@ -159,7 +159,7 @@ PUBLIC = [
     Reason(
         API,
         "public.job",
-        "id|model|model_revision|suffix|seed|metadata",
+        "id|model|model_revision|suffix|seed|metadata|intended_use",
         "*",
         "a name or a note: no worker trains a model that it does not know",
     ),

@@ -64,6 +64,7 @@ def job_row(tenant: str, id: str, key: str, status: str = "queued") -> dict[str,
         "seed": "0",
         "suffix": "'s'",
         "metadata": as_json({"note": "x"}),
+        "intended_use": "'a pilot'",
         "status": quoted(status),
         "status_detail": "NULL",
     }
