@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
 from api import errors
-from api.dashboard import budgets, estimate, files, invitations, jobs, login, models, questions
+from api.dashboard import budgets, compare, estimate, files, invitations, jobs, login, models, questions
 from api.dashboard.render import FILES, page
 from api.dashboard.session import PATH, LoggedOut, login_url
 from api.errors import HttpError
@@ -40,7 +40,7 @@ def make_dashboard() -> FastAPI:
         content, kind = FILES[place]
         return Response(content, media_type=kind, headers={"cache-control": "public, max-age=31536000, immutable"})
 
-    for room in (login, budgets, files, jobs, invitations, estimate, questions, models):
+    for room in (login, budgets, compare, files, jobs, invitations, estimate, questions, models):
         app.include_router(room.router)
     return app
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ValidationError
 
 from api.form_text import from_text
 from domain.kit.refusals import Invalid
+from domain.kit.share_words import share_of
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -24,3 +25,14 @@ def parse(model: type[Body], values: Mapping[str, Any]) -> Body:
 def filled(values: Mapping[str, str], *names: str) -> dict[str, str]:
     """These fields, where something is in them: an empty one is left to the service."""
     return {name: values[name].strip() for name in names if values.get(name, "").strip()}
+
+
+def price(values: Mapping[str, str]) -> dict[str, Any]:
+    """What a job may cost, as it is filled in: a share as a part or in percent, or an epsilon. Raises Invalid."""
+    given: dict[str, Any] = dict(filled(values, "share", "epsilon"))
+    if "share" in given:
+        try:
+            given["share"] = share_of(given["share"])
+        except ValueError as error:
+            raise Invalid(str(error), code="invalid_request", param="share") from None
+    return given

@@ -130,6 +130,7 @@ def test_nothing_is_seen_without_a_session_or_from_another_tenant(house: House) 
         *("/dashboard/", "/dashboard/budgets", "/dashboard/jobs", "/dashboard/estimate", "/dashboard/models"),
         f"/dashboard/budgets/{file['budget']}",
         f"/dashboard/files/{file['id']}",
+        f"/dashboard/files/{file['id']}/jobs",
         *(f"/dashboard/jobs/{job}{rest}" for rest in ("", "/adapter", "/receipts.json", f"/results/{file['id']}")),
     ]
     cookies, _ = sign_in(house, house.keys["two"]["admin"])
