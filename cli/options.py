@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from cli.client import ApiError
 from cli.embedded.errors import StackError
+from domain.kit.share_words import share_of
 
 if TYPE_CHECKING:
     from domain.kit.settings import FileSettings
@@ -28,6 +29,22 @@ Json = Annotated[bool, typer.Option("--json", help="Print the service's answer a
 Most = Annotated[int, typer.Option(min=1, help="At most so many, newest first.")]
 
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+def read_share(text: str) -> float:
+    """0.25 or 25%, as an option says it."""
+    try:
+        return share_of(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+Share = Annotated[
+    float | None,
+    typer.Option(
+        parser=read_share, metavar="SHARE", help="What part of the budget it may take: 0.25 or 25%. Shares add up."
+    ),
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -12,6 +12,7 @@ from api import errors
 from api.dashboard import (
     audit,
     budgets,
+    compare,
     decisions,
     estimate,
     files,
@@ -76,7 +77,7 @@ def make_dashboard() -> FastAPI:
     # `opening` before `budgets`, and `uploads` before `files`: their pages would be of the id "new".
     for room in (login, opening, budgets, granting, decisions, uploads, files, inbox, jobs, invitations, estimate):
         app.include_router(room.router)
-    for room in (questions, models, keys, audit, status, webhooks):
+    for room in (compare, questions, models, keys, audit, status, webhooks):
         app.include_router(room.router)
     return app
 

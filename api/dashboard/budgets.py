@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
+from fractions import Fraction
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Request, Response
@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from api.auth import Caller
 from api.budgets import endpoints as budgets_api
 from api.budgets.schemas import Budget, Entry
-from api.dashboard import charts
+from api.dashboard import charts, render, shares
 from api.dashboard.forms import RefusedForm
 from api.dashboard.render import page
 from api.dashboard.session import Visit, Visitor
@@ -25,9 +25,10 @@ from api.grants.schemas import Grant
 from api.jobs.schemas import Job, job_of
 from api.keys import endpoints as keys_api
 from api.pages import After, fetch
+from domain.access import budgets as domain_budgets
 from domain.jobs import reading
 from domain.keeping.keeper import Keeper
-from domain.kit.refusals import Invalid
+from domain.kit import share_words as words
 from domain.kit.tables import job, job_file
 
 router = APIRouter(prefix="/budgets")
@@ -38,10 +39,13 @@ FILES = 1000
 
 @dataclass(frozen=True)
 class EntryLine:
-    """A ledger entry and how far it moved the total; None for the oldest shown, when older ones are not."""
+    """A ledger entry, and the total after it on the page's scale."""
 
     entry: Entry
-    change: float | None
+    change: str
+    """How far it moved the total as it is shown; empty for the oldest shown, when older ones are not."""
+    after: str
+    used: float
 
     @property
     def what(self) -> str:
@@ -56,7 +60,7 @@ class EntryLine:
 def index(request: Request, visit: Visit, service: Service, connection: Transaction, after: After = None) -> Response:
     """All budgets that the caller may see; for stewards and administrators also how the ledger's keeper does."""
     found = budgets_api.index(visit.caller, connection, after=after, limit=20)
-    cards = [(budget, bar(budget)) for budget in found.data]
+    cards = [(budget, shares.whole_of(budget), bar(budget)) for budget in found.data]
     watch = _watch(service.keeper) if visit.may("steward") else None
     waiting = questions_api.index(visit.caller, connection).data if visit.may("steward") else []
     return page(
@@ -87,8 +91,9 @@ def budget_page(
 ) -> Response:
     """The page, with one of its forms as it was sent where that was refused; then it does not look again by itself."""
     budget = budgets_api.show(budget_id, visit.caller, connection)
-    lines = _lines(budget_id, visit.caller, connection) if visit.may("steward", "auditor") else None
+    lines = _lines(budget, visit.caller, connection) if visit.may("steward", "auditor") else None
     submitted, files = [], []
+    whole = shares.whole_of(budget)
     if visit.may("steward", "analyst"):
         submitted = jobs_of(budget_id, visit.caller, service, connection)
         files = [file for file in private_files(visit.caller, connection) if file.budget == budget_id]
@@ -102,8 +107,10 @@ def budget_page(
         refused=refused,
         known=known_grantees(visit, connection, grants),
         budget=budget,
+        whole=whole,
         bar=bar(budget),
-        chart=charts.steps(_history(budget, lines, submitted), budget.epsilon),
+        chart=charts.steps(_history(budget, lines, submitted), 1.0 if whole else budget.epsilon),
+        parts_of=_parts_of(budget, whole, submitted, connection),
         lines=lines,
         more=lines is not None and budget.ledger.seq > len(lines),
         jobs=submitted,
@@ -140,7 +147,10 @@ def _ago(seconds: float) -> str:
 
 
 def bar(budget: Budget) -> list[tuple[float, float]]:
-    """Spent, and what the reservations add to it."""
+    """What the meter draws: spent, and what the reservations add to it."""
+    whole = shares.whole_of(budget)
+    if whole is not None:
+        return charts.parts(words.WHOLE, whole.spent, whole.reserved)
     used = budget.epsilon - budget.epsilon_left
     return charts.parts(budget.epsilon, budget.epsilon_spent, max(0.0, used - budget.epsilon_spent))
 
@@ -158,20 +168,63 @@ def jobs_of(budget_id: str, caller: Caller, service: Resources, connection: sa.C
     return [job_of(row, caller, service.signer) for row in rows]
 
 
-def _lines(budget_id: str, caller: Caller, connection: sa.Connection) -> list[EntryLine]:
+def _lines(budget: Budget, caller: Caller, connection: sa.Connection) -> list[EntryLine]:
     """The ledger's newest entries, newest first."""
-    found = budgets_api.entries(budget_id, caller, connection, limit=LINES, order="desc")
-    lines = [EntryLine(new, new.epsilon_after - old.epsilon_after) for new, old in pairwise(found.data)]
-    if found.data:
-        lines.append(EntryLine(found.data[-1], None if found.has_more else found.data[-1].epsilon_after))
+    found = budgets_api.entries(budget.id, caller, connection, limit=LINES, order="desc")
+    entries = [
+        entry for entry in found.data if entry.seq <= budget.ledger.seq
+    ]  # what came since waits for the next look
+    place = shares.main_place(budget)
+    if place is None:
+        return _in_epsilon(entries, found.has_more)
+    now, cap = budget.ledger.spent[place] + budget.ledger.reserved[place], budget.ledger.cap[place]
+    changes = [entry.spent_change[place] + entry.reserved_change[place] for entry in entries]
+    lines = []
+    for entry, (after, before) in zip(entries, shares.walked_back(now, changes), strict=True):
+        shown, shown_before = shares.of_cap(after, cap), shares.of_cap(before, cap)
+        first = entry is entries[-1] and found.has_more
+        change = "" if first else words.signed(shown - shown_before)
+        lines.append(EntryLine(entry, change, words.percent(shown), after / cap))
     return lines
+
+
+def _in_epsilon(entries: list[Entry], more: bool) -> list[EntryLine]:
+    """Of a budget that has no parts to speak of."""
+    before = [entry.epsilon_after for entry in entries[1:]] + ([] if more else [0.0])
+    changes = [render.change(new.epsilon_after - old) for new, old in zip(entries, before, strict=False)]
+    changes += [""] * (len(entries) - len(changes))
+    return [
+        EntryLine(entry, change, render.spent(entry.epsilon_after), entry.epsilon_after)
+        for entry, change in zip(entries, changes, strict=True)
+    ]
 
 
 def _history(budget: Budget, lines: list[EntryLine] | None, submitted: list[Job]) -> list[charts.Point]:
     """What was used over time: by the ledger, or, for who may not read it, as it was told with each job."""
     if lines is not None:
-        return [charts.Point(line.at, line.entry.epsilon_after) for line in reversed(lines)]
-    told = [
-        charts.Point(made.created_at, budget.epsilon - made.privacy.budget_left_after) for made in reversed(submitted)
-    ]
+        return [charts.Point(line.at, line.used) for line in reversed(lines)]
+    if shares.main_place(budget) is None:
+        used = [(made, budget.epsilon - made.privacy.budget_left_after) for made in submitted]
+    else:
+        left = [(made, made.privacy.share_left_after) for made in submitted]
+        used = [(made, 1 - share) for made, share in left if share is not None]
+    told = [charts.Point(made.created_at, amount) for made, amount in reversed(used)]
     return [charts.Point(budget.created_at, 0.0), *told]
+
+
+def _parts_of(
+    budget: Budget, whole: shares.Whole | None, submitted: list[Job], connection: sa.Connection
+) -> shares.JobParts | None:
+    """What the jobs on the page have of the budget; None where there are no parts, or they are no parts of one whole:
+    a limit was lowered below what jobs have."""
+    place = shares.main_place(budget)
+    if whole is None or place is None or not submitted:
+        return None
+    held, cap = domain_budgets.held_by_jobs(connection, budget.id, place), budget.ledger.cap[place]
+    inside = [job for job in reversed(submitted) if job.privacy.main_order is not False]
+    amounts = [Fraction(held.get(job.id, 0), cap) for job in inside]
+    if sum(amounts) * words.WHOLE > whole.used:
+        return None
+    rest = Fraction(whole.used, words.WHOLE) - sum(amounts)
+    *shown, other = shares.apart(whole.used, [*amounts, rest])
+    return shares.JobParts({job.id: part for job, part in zip(inside, shown, strict=True)}, other)

@@ -11,8 +11,9 @@ from fastapi import APIRouter, BackgroundTasks, Request, Response
 from fastapi.responses import RedirectResponse
 
 from api.auth import Caller, allowed
+from api.dashboard import shares
 from api.dashboard.budgets import private_files
-from api.dashboard.forms import filled, parse
+from api.dashboard.forms import filled, parse, price
 from api.dashboard.methods import chosen, fields_of
 from api.dashboard.render import page
 from api.dashboard.session import PATH, Posted, Visit
@@ -22,6 +23,7 @@ from api.form_text import number
 from api.jobs import endpoints as jobs_api
 from api.jobs.schemas import Estimate, NewJob
 from domain.kit.refusals import Refusal
+from domain.kit.share_words import share_of, written
 from dpcore.terms.methods import DEFAULT_METHOD, method_names
 from dpcore.terms.program import Clipping, Optimizer
 
@@ -30,7 +32,7 @@ _require = allowed("analyst")
 ADVANCED = ("clipping", "clip_norm", "optimizer", "weight_averaging")
 NUMBERS = ("steps", "batch_size", "learning_rate", *ADVANCED)
 FIELDS = (
-    *("training_file", "validation_file", "model", "method", "epsilon", "share", *NUMBERS, "suffix", "intended_use"),
+    *("training_file", "validation_file", "model", "method", "share", "epsilon", *NUMBERS, "suffix", "intended_use"),
     *(field.name for name in method_names() for field in fields_of(name)),
 )
 
@@ -78,6 +80,7 @@ def plan(request: Request, visit: Visit, service: Service, connection: Transacti
         optimizers=get_args(Optimizer),
         advanced=wrong in ADVANCED or any(asked.get(name) for name in ADVANCED),
         made=made,
+        plan=shares.plan_of(made.privacy) if made else None,
         problem=problem,
         wrong=wrong,
         variants=_variants(asked, made, visit.caller, service, connection) if made else [],
@@ -107,14 +110,16 @@ def submit(
 
 
 def suggestions(asked: Mapping[str, str], epsilon: float, share: float) -> list[tuple[str, str]]:
-    """The form filled with the largest epsilon, or share, that fits, by its address; what was asked for comes first."""
+    """The form filled with the largest share, or epsilon, that fits, by its address; the share leads."""
     rest = {name: text for name, text in asked.items() if name not in ("epsilon", "share")}
-    largest = [("epsilon", f"{epsilon:.4f}", epsilon), ("share", f"{share:.6f}", share)]
-    return [
-        (f"{name} {text.rstrip('0').rstrip('.')}", f"{PATH}/estimate?{urlencode({**rest, name: text})}")
-        for name, text, amount in sorted(largest, key=lambda one: not asked.get(one[0]))
-        if amount > 0
-    ]
+    largest = []
+    if share > 0:
+        # To a millionth, as the service tells it, so that it fits.
+        largest.append((f"{written(share)} of the budget", {"share": written(share)}))
+    if epsilon > 0:
+        text = f"{epsilon:.4f}".rstrip("0").rstrip(".")
+        largest.append((f"epsilon {text}", {"epsilon": text}))
+    return [(words, f"{PATH}/estimate?{urlencode(rest | field)}") for words, field in largest]
 
 
 def body_of(values: Mapping[str, str]) -> NewJob:
@@ -127,7 +132,7 @@ def body_of(values: Mapping[str, str]) -> NewJob:
     return parse(
         NewJob,
         filled(values, "model", "training_file", "validation_file", "suffix", "intended_use", "allow_duplicate")
-        | {"method": {"type": method, method: block}, "privacy": filled(values, "epsilon", "share")},
+        | {"method": {"type": method, method: block}, "privacy": price(values)},
     )
 
 
@@ -148,7 +153,9 @@ def _variants(
     """This plan between cheaper and dearer neighbours: what one number buys at the cost of another."""
     numbers = made.method[made.method["type"]]["hyperparameters"]
     base = asked if asked.get("share") else asked | {"epsilon": asked.get("epsilon") or f"{made.privacy.epsilon:.4g}"}
-    price, amount = ("share", float(asked["share"])) if asked.get("share") else ("epsilon", made.privacy.epsilon)
+    half = {"epsilon": f"{made.privacy.epsilon / 2:.4g}"}
+    if asked.get("share"):
+        half = {"share": f"{share_of(asked['share']) * 50:.4g} %"}
     long, field, length = "steps", "steps", numbers["steps"]
     if made.rounds is not None:
         long, field, length = "rounds", f"{made.method['type']}.rounds", made.rounds.total
@@ -158,7 +165,7 @@ def _variants(
         (f"Double the {long}", {field: length * 2}),
         ("Half the batch", {"batch_size": max(1, numbers["batch_size"] // 2)}),
         ("Double the batch", {"batch_size": numbers["batch_size"] * 2}),
-        (f"Half the {price}", {price: f"{amount / 2:.4g}"}),
+        (f"Half the {next(iter(half))}", half),
     ]
     variants = []
     for name, change in changes:

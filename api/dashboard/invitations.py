@@ -8,7 +8,7 @@ from fastapi.responses import RedirectResponse
 
 from api.auth import Caller, allowed
 from api.dashboard.budgets import private_files
-from api.dashboard.forms import filled, parse
+from api.dashboard.forms import filled, parse, price
 from api.dashboard.render import page
 from api.dashboard.session import PATH, Posted, Visit
 from api.deps import Resources, Service, Transaction
@@ -98,8 +98,8 @@ def _estimate(
 
 def _acceptance(fields: dict[str, str]) -> Acceptance:
     """The API's request that the form stands for. Raises Invalid, naming the field."""
-    price: dict[str, Any] = filled(fields, "share", "epsilon")
-    return parse(Acceptance, filled(fields, "training_file") | {"privacy": price})
+    asked: dict[str, Any] = dict(filled(fields, "training_file"))
+    return parse(Acceptance, asked | {"privacy": price(fields)})
 
 
 def _fitting(shown: Invitation, caller: Caller, connection: sa.Connection) -> list[File]:

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from pydantic import BaseModel
 
 from api.auth import allowed
+from api.dashboard import pictures, shares
 from api.dashboard.estimate import NUMBERS
 from api.dashboard.forms import filled, parse
 from api.dashboard.methods import texts
@@ -27,8 +28,8 @@ from api.jobs.stream import fetch_events
 from api.ledger import endpoints as ledger_api
 from api.pages import After
 from domain.jobs.life import PAUSED, PAUSING, WAITING
-from domain.jobs.planning import rounded_up
 from domain.kit.purposes import RESULT
+from domain.kit.share_words import written
 from domain.kit.statuses import OPEN
 from dpcore.terms.methods import get_method, method_names
 
@@ -61,6 +62,8 @@ def show(job_id: Id, request: Request, visit: Visit, service: Service, connectio
         live=2 if job.status == "running" else 4 if open else 0,
         typing=job.status_detail == WAITING and visit.may("steward"),
         job=job,
+        plan=shares.plan_of(job.privacy),
+        rungs=pictures.ladder(job.quality),
         open=open,
         waits=job.status_detail == WAITING,
         timeline=timeline([event_of(row, len(job.privacy.phases)) for row in rows]),
@@ -166,8 +169,8 @@ def timeline(events: Sequence[Event]) -> list[tuple[Event, list[Event]]]:
 
 
 def request_of(job: Job) -> dict[str, Any]:
-    """The body that asks for the same job again; epsilon as it is shown. Of a job that cannot be read there is none,
-    nor of a silo's: it is submitted with its federated job."""
+    """The body that asks for the same job again, at the price that was named. Of a job that cannot be read there is
+    none, nor of a silo's: it is submitted with its federated job."""
     if job.method["type"] not in method_names() or (job.federated and job.silos is None):
         return {}
     method = get_method(job.method["type"])
@@ -204,7 +207,7 @@ def query_of(body: Mapping[str, Any]) -> dict[str, Any]:
             name: body.get(name, "") for name in ("training_file", "validation_file", "model", "suffix", "intended_use")
         },
         "method": method,
-        **body["privacy"],
+        **{name: written(amount) if name == "share" else amount for name, amount in body["privacy"].items()},
         **{name: numbers[name] for name in NUMBERS if name in numbers},
         **texts(method, options, numbers),
     }
@@ -219,10 +222,13 @@ def _unusual(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any
 
 
 def _price(job: Job) -> dict[str, float]:
-    """As it was asked for; of a job that does not say, its epsilon."""
-    if job.privacy.asked == "share" and job.privacy.share is not None:
-        return {"share": job.privacy.share}
-    return {"epsilon": rounded_up(job.privacy.epsilon)}
+    """As it was asked for; of a job that named nothing, or does not say what, the epsilon that it costs."""
+    privacy = job.privacy
+    if privacy.asked is not None and privacy.asked_for is not None:
+        return {privacy.asked: privacy.asked_for}
+    if privacy.asked == "share" and privacy.share is not None:
+        return {"share": privacy.share}
+    return {"epsilon": privacy.epsilon}
 
 
 def curl(base: str, body: Mapping[str, Any]) -> str:

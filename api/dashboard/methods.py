@@ -73,7 +73,7 @@ def _text(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, list | tuple):
         return f"{value[0]}," if len(value) == 1 and not isinstance(value[0], str) else ", ".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)
 
 
 def _read(model: type[BaseModel], given: Mapping[str, str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from datetime import UTC, datetime
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from api.dashboard import shares
 from api.dashboard.session import PATH
+from api.jobs.privacy import JobPrivacy
 from domain.jobs.planning import rounded_up
+from domain.kit import share_words as words
 
 _STATIC = Path(__file__).parent / "static"
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -44,16 +48,26 @@ def left(epsilon: float) -> str:
 
 def taken(share: float) -> str:
     """A share that is used or asked for, in percent: never less than it is."""
-    return _percent(math.ceil(round(share * 1e6) / 100))
+    return words.percent(words.up(share))
 
 
 def open_share(share: float) -> str:
     """A share that is still there, in percent: never more than it is."""
-    return _percent(round(share * 1e6) // 100)
+    return words.percent(words.down(share))
 
 
-def _percent(hundredths: int) -> str:
-    return f"{hundredths / 100:,.2f}".rstrip("0").rstrip(".") + " %"
+def used_beside(left: float) -> str:
+    """What is used where so much is left, in percent: never less than it is."""
+    return words.percent(words.WHOLE - words.down(left))
+
+
+def phase_shares(privacy: JobPrivacy) -> list[str]:
+    """What each phase takes: together what the job does."""
+    amounts = [phase.share for phase in privacy.phases]
+    if privacy.share is None or any(amount is None for amount in amounts):
+        return ["unknown" if amount is None else taken(amount) for amount in amounts]
+    shown = shares.apart(words.up(privacy.share), [Fraction(str(amount)) for amount in amounts])
+    return [words.percent(part) for part in shown]
 
 
 def mechanism(kind: str) -> str:
@@ -109,6 +123,12 @@ _environment.filters |= {
     "left": left,
     "taken": taken,
     "open_share": open_share,
+    "percent": words.percent,
+    "plan": shares.plan_of,
+    "used_beside": used_beside,
+    "phase_shares": phase_shares,
+    "in_words": words.in_words,
+    "like_it": words.like_it,
     "mechanism": mechanism,
     "change": change,
     "short": short,

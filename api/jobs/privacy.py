@@ -53,6 +53,7 @@ class JobPrivacy(Finite):
     asked: Literal["epsilon", "share"] | None = Field(
         default=None, description="what the request named; null where it named neither"
     )
+    asked_for: float | None = Field(default=None, description="the epsilon or the share that it named")
     delta: float
     noise_multiplier: float
     sample_rate: float

@@ -8,7 +8,7 @@ from cli import options, output
 from cli.client import connect
 
 app = options.group("Privacy budgets: what a population may lose at most, and what it has.")
-COLUMNS = ["id", "name", "epsilon", "delta", "unit", "epsilon_spent", "epsilon_reserved", "epsilon_left", "share_left"]
+COLUMNS = ["id", "name", "share_spent", "share_reserved", "share_left", "epsilon", "epsilon_left", "delta", "unit"]
 COLUMNS += ["frozen"]
 ENTRY_COLUMNS = ["seq", "kind", "job", "outcome", "epsilon_after", "actor", "at", "hash"]
 

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cli import options, output
 from cli.client import ApiError, Client, connect
+from domain.kit import share_words
 from dpcore.terms.methods import method_names
 
 app = options.group("Private fine-tuning jobs.")
@@ -21,8 +22,8 @@ COLUMNS = [
     "model",
     "method.type",
     "training_file",
-    "privacy.epsilon",
     "privacy.share",
+    "privacy.epsilon",
     "quality.value",
     "progress.fraction",
     "created_at",
@@ -30,7 +31,7 @@ COLUMNS = [
 WAITING_COLUMNS = ["id", "submitted_by.name", "intended_use", "privacy.share", "privacy.epsilon", "method.type"]
 WAITING_COLUMNS += ["training_file", "created_at"]
 SILO_COLUMNS = ["name", "own", "tenant", "state", "declared_size", "rounds_sent", "rounds_missed", "job"]
-PHASE_COLUMNS = ["phase", "trains", "mechanism", "sigma", "rate", "steps", "epsilon", "share"]
+PHASE_COLUMNS = ["phase", "trains", "mechanism", "sigma", "rate", "steps", "share", "epsilon"]
 COMPARED = ["id", "accuracy", "perplexity", "+-", "baseline", "share", "epsilon", "method", "model"]
 EVENT_COLUMNS = ["created_at", "level", "message"]
 ENDED = ("succeeded", "failed", "cancelled")
@@ -72,13 +73,12 @@ def _requested(
         list[str] | None,
         typer.Option("--option", help="A method's own option, such as r=8 or full_steps=20; repeatable."),
     ] = None,
+    share: options.Share = None,
     epsilon: Annotated[
         float | None,
-        typer.Option(help="What this job alone may cost. Default: all of a budget that no job has used yet."),
-    ] = None,
-    share: Annotated[
-        float | None,
-        typer.Option(help="In place of epsilon: what part of the budget it may take, such as 0.25. Shares add up."),
+        typer.Option(
+            help="In place of a share: what this job alone may cost. Neither: all of a budget that no job has used yet."
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="More steps, more noise in each.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Units in a batch, on average.")] = None,
@@ -120,7 +120,7 @@ def estimate(
     many seconds it trains.
 
     ```text
-    tacit jobs estimate --file file-... --epsilon 3
+    tacit jobs estimate --file file-... --share 25%
     tacit jobs estimate --file file-... --share 0.25 --method bitfit --option full_steps=20 --steps 300
     tacit jobs estimate --file file-... --epsilon 3 --method zo --hyperparameter directions=16
     ```
@@ -161,9 +161,10 @@ def create(
     The same request again within five minutes is the same job.
 
     ```text
-    tacit jobs create --file file-... --epsilon 3 --watch
+    tacit jobs create --file file-... --share 25% --watch
     tacit jobs create --file file-... --method lora --option r=8 --steps 200 --batch-size 512 --share 0.25
     tacit jobs create --file file-... --share 0.1 --intended-use "triage of incoming letters, ward 3"
+    tacit jobs create --file file-... --epsilon 3
     tacit jobs create --file file-... --share 0.2 --method federated-lora --option 'silos=["inv-..."]'
     ```
 
@@ -342,12 +343,31 @@ def show_job(job: dict[str, Any], as_json: bool) -> None:
     if as_json or not phases:
         return output.show(job, as_json)
     rest = {name: value for name, value in job.items() if name != "silos"}
+    if said := _in_plain_words(job):
+        output.console.print(said)
     output.show(rest | {"privacy": {name: value for name, value in privacy.items() if name != "phases"}}, as_json)
     output.console.print("\nPhases, in order; shares add up, epsilons do not:")
     output.show_list([_in_short(phase) for phase in phases], PHASE_COLUMNS, as_json)
     if silos:
         output.console.print("\nSilos; the price above is your own one's:")
         output.show_list(silos, SILO_COLUMNS, as_json)
+
+
+def _in_plain_words(job: dict[str, Any]) -> str:
+    """What the job takes of its budget, and how many like it fit; nothing of one that no main order admits."""
+    privacy = job["privacy"]
+    share, main = privacy.get("share"), privacy.get("main_order")
+    if share is None:
+        return ""
+    if not job.get("fits", True):
+        left = share_words.percent(share_words.down(privacy.get("share_left_before") or 0))
+        largest = share_words.percent(share_words.down(job["largest_share"]))
+        taken = share_words.percent(share_words.up(share))
+        return f"This job would take {taken} of the budget and does not fit: {left} is left, and {largest} would fit."
+    if not main:
+        return "The budget's main order has no room for this job; another order admits it, outside the shares."
+    like = f"; {share_words.like_it(job['jobs_that_fit'])}" if "jobs_that_fit" in job else ""
+    return f"This job takes {share_words.in_words(share)}{like}."
 
 
 def _in_short(phase: dict[str, Any]) -> dict[str, Any]:

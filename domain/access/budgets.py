@@ -144,6 +144,19 @@ def entries(row: sa.Row[Any]) -> sa.Select[Any]:
     return sa.select(totals, by_key.label("by_key"), by_name.label("by_name"))
 
 
+def held_by_jobs(connection: sa.Connection, budget_id: str, place: int) -> dict[str, int]:
+    """What each job has of a budget at the order of this place, in ledger units: spent, or reserved until it ends.
+    Which of these jobs the caller may see is the caller's to ask; the budget is its own."""
+    change = entry.c.spent_change[place + 1] + entry.c.reserved_change[place + 1]
+    found = (
+        sa.select(reservation.c.job_id, sa.func.sum(change).label("held"))
+        .join(entry, entry.c.reservation_id == reservation.c.id)
+        .where(reservation.c.budget_id == budget_id)
+        .group_by(reservation.c.job_id)
+    )
+    return {row.job_id: int(row.held) for row in connection.execute(found)}
+
+
 def reference_jobs_left(held: Balance, reference: Mapping[str, Any]) -> int:
     """How many jobs like the reference job still fit: at its own noise, or at that of a job which fills the budget."""
     if held.frozen_reason is not None:

@@ -105,21 +105,28 @@ class Planned:
         return [self.budget] if sub is None else [self.budget, sub]
 
     @property
+    def frozen(self) -> bool:
+        """Whether nothing fits at present, whatever is left."""
+        return self.budget.frozen_reason is not None
+
+    @property
     def fits(self) -> bool:
-        return self.budget.frozen_reason is None and all(fits(self.draft, a) for a in self.accounts)
+        return not self.frozen and all(fits(self.draft, a) for a in self.accounts)
 
     @property
     def largest_epsilon(self) -> float:
-        return min(largest_epsilon(self.draft, a) for a in self.accounts)
+        return 0.0 if self.frozen else min(largest_epsilon(self.draft, a) for a in self.accounts)
 
     @property
     def largest_share(self) -> float:
         left = None if self.grant is None else self.grant.share_left(self.budget)
-        return largest_share(self.draft, self.budget, 1.0 if left is None else left)
+        return 0.0 if self.frozen else largest_share(self.draft, self.budget, 1.0 if left is None else left)
 
     @property
     def jobs_that_fit(self) -> int:
         """How many jobs like this one still fit, this one among them."""
+        if self.frozen:
+            return 0
         return min(accounting.how_many_fit(a.cap, a.used, self.draft.cost) for a in self.accounts)
 
     @property
@@ -155,6 +162,7 @@ class Planned:
             "share": self.draft.share,
             "main_order": at_main_order(self.draft, budget),
             "asked": self.wanted.price,
+            "asked_for": self.wanted.share if self.wanted.share is not None else self.wanted.epsilon,
             "delta": budget.delta,
             "noise_multiplier": min(m.noise_multiplier for m in mechanisms),
             "sample_rate": max(m.sample_rate for m in mechanisms),

@@ -127,6 +127,7 @@ def _over_budget(planned: Planned, account: Balance, refused_by: str) -> OverBud
         param=f"privacy.{what}",
         budget=planned.budget.id,
         budget_left=budget_left(planned.budget, planned.budget.used),
+        share_left=planned.budget.share_left,
         **which,
         largest_epsilon=largest["epsilon"],
         largest_share=largest["share"],

@@ -23,7 +23,7 @@ _WORDS = {
     Fraction(1, 100): "a hundredth",
 }
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-_SHARE = re.compile(r"([0-9]{1,3}|[0-9]{0,3}\.[0-9]{1,12})[ \u00a0]?(%?)")
+_SHARE = re.compile(r"([0-9]{1,3}|[0-9]{0,3}\.[0-9]{1,40})[ \u00a0]?(%?)")
 
 
 def share_of(text: str) -> float:
@@ -39,6 +39,12 @@ def share_of(text: str) -> float:
         percent = f"; for percent write {found[1]} %" if not found[2] and share <= 100 else ""
         raise ValueError(f"a share is at most the whole budget, 1 or 100 %{percent}")
     return float(share)
+
+
+def written(share: float) -> str:
+    """Exactly this share in percent, as `share_of` reads it: 25 %, 12.3456 %."""
+    whole = f"{Decimal(str(share)) * 100:f}"
+    return f"{whole.rstrip('0').rstrip('.') if '.' in whole else whole} %"
 
 
 def up(share: float) -> int:

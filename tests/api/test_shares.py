@@ -41,7 +41,7 @@ def shown(world: World, file: dict[str, Any]) -> dict[str, Any]:
 def test_a_job_by_its_share_says_both_and_the_budget_adds_shares_up(world: World, training: dict[str, Any]) -> None:
     estimate = world.post(ESTIMATE, by_share(training["id"], 0.25)).json()
     price = estimate["privacy"]
-    assert (estimate["fits"], price["main_order"], price["asked"]) == (True, True, "share")
+    assert (estimate["fits"], price["main_order"], price["asked"], price["asked_for"]) == (True, True, "share", 0.25)
     assert 0.2499 < price["share"] <= 0.25
     assert 0 < price["epsilon"] < 8
     first = world.post(JOBS, by_share(training["id"], 0.25)).json()
@@ -111,11 +111,12 @@ def test_refusals_name_the_largest_share_and_the_smallest(world: World, training
     estimate = world.post(ESTIMATE, by_share(training["id"], 0.5)).json()
     assert (estimate["fits"], estimate["largest_share"]) == (False, told["largest_share"])
     assert estimate["privacy"]["main_order"] is False
+    assert told["share_left"] == shown(world, training)["share_left"]
     too_large = world.post(JOBS, by_share(training["id"], round(told["largest_share"] + 1e-5, 6)))
     assert too_large.status_code == 403
     assert world.post(JOBS, by_share(training["id"], told["largest_share"])).status_code == 201
     browser = Browser(world, world.keys["one"]["analyst"])
-    for price, words in (({"share": "0.5"}, "Share asked for"), ({"epsilon": "7"}, "Asked for")):
+    for price, words in (({"share": "50 %"}, "<dd>50 %</dd>"), ({"epsilon": "7"}, "<dd>epsilon 7</dd>")):
         form = {"training_file": training["id"], "model": "minilm-l6", "steps": "40", "batch_size": "20"} | price
         page = browser.send(Call("POST", f"{DASHBOARD}/estimate", form=form))
         assert (page.status_code, words in page.text) == (403, True), page.text
@@ -143,6 +144,13 @@ def test_a_sub_limit_bounds_the_largest_share(world: World, training: dict[str, 
     main = held.filter.main
     assert largest == pytest.approx(caps(7, held.delta, held.filter)[main] / held.cap[main], abs=1e-6)
     assert world.post(JOBS, by_share(training["id"], largest)).status_code == 201
+
+
+def test_nothing_fits_while_a_budget_is_frozen(world: World, training: dict[str, Any]) -> None:
+    assert world.post(f"/v1/budgets/{training['budget']}/freeze", {"reason": "r"}, "steward").status_code == 200
+    estimate = world.post(ESTIMATE, by_share(training["id"], 0.1)).json()
+    assert (estimate["fits"], estimate["jobs_that_fit"]) == (False, 0)
+    assert (estimate["largest_share"], estimate["largest_epsilon"]) == (0, 0)
 
 
 def test_a_limit_that_leaves_the_main_order_nothing_has_no_shares(world: World, training: dict[str, Any]) -> None:
@@ -216,7 +224,7 @@ def test_jobs_of_the_first_versions_read_well_and_have_their_twins(
         assert now["progress"] == whole["progress"]
         assert abs((now["estimated_finish"] or 0) - (whole["estimated_finish"] or 0)) <= 60
         privacy = whole["privacy"]
-        unknown = {"share", "share_used", "main_order", "asked", "share_left_before", "share_left_after"}
+        unknown = {"share", "share_used", "main_order", "asked", "asked_for", "share_left_before", "share_left_after"}
         phase = privacy["phases"][0] | {"share": None}
         assert now["privacy"] == privacy | {name: None for name in unknown} | {"phases": [phase]}
         assert world.get(f"{JOBS}/{id}/events").status_code == 200

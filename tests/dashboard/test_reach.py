@@ -110,6 +110,7 @@ def everywhere(house: House, page: Page) -> dict[str, Any]:
         "budgets": "budgets",
         "budget": f"budgets/{file['budget']}",
         "file": f"files/{file['id']}",
+        "side by side": f"files/{file['id']}/jobs",
         "asked": f"files/{asked_about(house)}",
         "upload": "files/new",
         "upload to a budget": f"files/new?budget={file['budget']}",

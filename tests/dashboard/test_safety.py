@@ -167,6 +167,7 @@ def test_nothing_is_seen_without_a_session_or_from_another_tenant(house: House) 
         *("/dashboard/webhooks", f"/dashboard/files/new?budget={file['budget']}"),
         f"/dashboard/budgets/{file['budget']}",
         f"/dashboard/files/{file['id']}",
+        f"/dashboard/files/{file['id']}/jobs",
         *(f"/dashboard/jobs/{job}{rest}" for rest in ("", "/adapter", "/receipts.json", f"/results/{file['id']}")),
         f"/dashboard/keys/{house.viewer('steward').key_id}",
     ]

@@ -25,12 +25,12 @@ def test_a_job_is_planned_submitted_watched_and_downloaded(house: House, open_pa
     page.goto("/dashboard/estimate")
     page.get_by_label("Private file").select_option(file["id"])
     page.get_by_label("Base model").select_option("tiny")
-    numbers = {"Epsilon": "2", "Steps": "20", "Expected batch": "100", "Learning rate": "0.05"}
+    numbers = {"Share of the budget": "10 %", "Steps": "20", "Expected batch": "100", "Learning rate": "0.05"}
     fill(page, numbers | {"Name": "first try"})
     page.get_by_role("button", name="Estimate").click()
     expect(page.get_by_role("heading", name="This job fits")).to_be_visible()
     rows = page.get_by_role("table", name="This plan and its neighbours").get_by_role("row")
-    sigmas = [float(rows.nth(i).locator("td").nth(3).inner_text()) for i in (1, 2, 3)]
+    sigmas = [float(rows.nth(i).locator("td").nth(4).inner_text()) for i in (1, 2, 3)]
     assert sigmas[1] < sigmas[0] < sigmas[2]  # half the steps, this plan, double the steps
     page.get_by_role("button", name="Submit this job").click()
 
@@ -84,6 +84,11 @@ def test_how_good_a_result_is_stands_on_its_page_and_in_lists(house: House, open
     expect(results.get_by_role("img", name=re.compile("Accuracy"))).to_be_visible()
     results.get_by_text("By label").click()
     expect(results.get_by_role("row").filter(has_text="fruit")).to_contain_text("30")
+    page.get_by_role("link", name="Compare it with the other jobs").click()
+    expect(page.get_by_role("img", name=re.compile("Accuracy against share.*1: measured"))).to_be_visible()
+    same = page.get_by_role("table", name="The same jobs").get_by_role("row").filter(has_text="measured")
+    expect(same).to_contain_text(f"{quality['value']:.3f} ± {quality['standard_error']:.3f}")
+    expect(same.locator("[data-label=Share]")).to_contain_text("%")
 
 
 def test_the_snippets_ask_for_the_same_job(house: House, open_page: Open) -> None:
@@ -116,9 +121,9 @@ def test_a_refusal_says_what_is_left_and_leads_to_what_fits(house: House, open_p
     page.get_by_role("button", name="Submit this job").click()
     expect(page.get_by_role("heading", name="The budget has no room for this job")).to_be_visible()
     expect(page.get_by_role("main")).to_contain_text("Nothing was charged")
-    page.get_by_role("link", name=re.compile("Plan it with epsilon")).click()
+    page.get_by_role("link", name=re.compile("Plan it with .* % of the budget")).click()
     expect(page.get_by_role("heading", name="This job fits")).to_be_visible()
-    assert 0 < float(page.get_by_label("Epsilon", exact=True).input_value()) < 6
+    assert 0 < float(page.get_by_label("Share of the budget").input_value().removesuffix(" %")) < 60
     page.get_by_role("button", name="Submit this job").dblclick()  # a second click is the same job
     expect(page.locator("#state .badge")).to_have_text("queued")
     assert len([j for j in house.get("/v1/fine_tuning/jobs").json()["data"] if j["training_file"] == file["id"]]) == 2
@@ -127,9 +132,13 @@ def test_a_refusal_says_what_is_left_and_leads_to_what_fits(house: House, open_p
 def test_a_wrong_field_is_named(house: House, open_page: Open) -> None:
     file = house.tickets(4)
     page = open_page("analyst")
-    page.goto(f"/dashboard/estimate?training_file={file['id']}&model=tiny&epsilon=two")
-    expect(page.get_by_label("Epsilon", exact=True)).to_have_attribute("aria-invalid", "true")
-    expect(page.get_by_label("Epsilon", exact=True)).to_have_accessible_description(re.compile("valid number"))
+    wrong = {"share=two": "25 %", "share=0": "more than nothing", "share=1.5": "1.5 %", "share=NaN": "25 %"}
+    wrong |= {"share=101 %25": "whole budget", "share=25 %25&epsilon=1": "one of them", "epsilon=two": "valid number"}
+    for price, words in wrong.items():
+        page.goto(f"/dashboard/estimate?training_file={file['id']}&model=tiny&{price}")
+        field = page.get_by_label("Share of the budget" if "share" in price else "or epsilon", exact=True)
+        expect(field).to_have_attribute("aria-invalid", "true")
+        expect(field).to_have_accessible_description(re.compile(words))
 
 
 def test_advanced_options_are_found_by_keyboard_checked_in_place_and_asked_for(house: House, open_page: Open) -> None:
@@ -167,7 +176,7 @@ def test_a_job_of_two_phases_is_planned_by_share_followed_and_planned_again(hous
     page = open_page("analyst")
     page.goto(f"/dashboard/estimate?training_file={file['id']}&model=tiny")
     page.get_by_label("Method").select_option("bitfit")
-    fill(page, {"or share of the budget": "0.3", "Steps": "12", "Expected batch": "100", "Name": "twice"})
+    fill(page, {"Share of the budget": "30%", "Steps": "12", "Expected batch": "100", "Name": "twice"})
     page.get_by_text("Advanced", exact=True).click()
     page.get_by_label("Clipping", exact=True).select_option("flat")
     page.get_by_label("Optimizer").select_option("adam-bc")
