@@ -1,7 +1,7 @@
 """Receiving a multipart form: the file's bytes go to disk as they arrive and are hashed on the way."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import IO, TYPE_CHECKING
 
 from anyio import to_thread
@@ -131,6 +131,14 @@ def _bad_form(message: str) -> HttpError:
 
 def wrong_field(name: str, message: str) -> RequestValidationError:
     """A field's problem, worded like those that the schema finds."""
+    return wrong_fields({name: message})
+
+
+def wrong_fields(problems: Mapping[str, str]) -> RequestValidationError:
+    """The problems of several fields in one answer."""
     return RequestValidationError(
-        [{"type": "value_error", "loc": ("body", *name.split(".")), "msg": message, "ctx": {"error": message}}]
+        [
+            {"type": "value_error", "loc": ("body", *name.split(".")), "msg": message, "ctx": {"error": message}}
+            for name, message in problems.items()
+        ]
     )
