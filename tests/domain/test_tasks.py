@@ -95,7 +95,10 @@ PARTS = [{"type": "text", "text": "hel", "annotations": None}, {"type": "text", 
         ([{**USER, "name": None}, {**ANSWER, **DUMPED}], [USER, ANSWER]),
         ([{"role": "developer", "content": "short"}, ANSWER], [{"role": "system", "content": "short"}, ANSWER]),
         (
-            [{"role": "user", "content": PARTS}, {**ANSWER, "weight": 1}],
+            [
+                {"role": "user", "content": PARTS},
+                {"role": "assistant", "content": [{"type": "text", "text": ANSWER["content"]}], "weight": 1},
+            ],
             [{"role": "user", "content": "hel\nlo"}, ANSWER],
         ),
         (
