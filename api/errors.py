@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
+import sqlalchemy as sa
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -20,6 +21,15 @@ from ledger.budgets import UnreadableBudget
 from ledger.errors import BudgetFrozen, LedgerIncomplete
 
 logger = logging.getLogger(__name__)
+DATABASE_BACK = 5
+"""Seconds after which a client asks again while the database is away: a failover takes some."""
+_PASSING_CLASSES = ("08", "40", "53", "57", "58")
+"""SQLSTATE: connection, rolled back by the server, resources, operator (shutdown, cancelled), system."""
+_PASSING_STATES = {
+    "25006",  # read only: a replica that is not the primary yet, or one that was
+    "25P03",  # idle in a transaction for too long
+    "55P03",  # a lock that did not come in time
+}
 
 _STATUS: dict[type[Refusal], int] = {
     Invalid: 400,
@@ -140,6 +150,9 @@ def install(app: FastAPI) -> None:
         details = error.errors()
         if any(d["loc"][0] == "path" for d in details):
             return problem(request, 404, "not_found", "no such thing: the id in the path is not one of ours")
+        if any(tuple(d["loc"]) == ("body",) for d in details) and not _says_json(request):
+            message = "the body is not taken for JSON: send it with the header `content-type: application/json`"
+            return problem(request, 415, "unsupported_media_type", message)
         said: dict[str | None, list[Mapping[str, Any]]] = {}
         for detail in details:
             said.setdefault(_field(detail), []).append(detail)
@@ -171,6 +184,15 @@ def install(app: FastAPI) -> None:
     def frozen(request: Request, error: BudgetFrozen | UnreadableBudget) -> JSONResponse:
         return problem(request, 403, "budget_frozen", "the budget is frozen; its steward can say why")
 
+    @app.exception_handler(sa.exc.DBAPIError)
+    @app.exception_handler(sa.exc.TimeoutError)
+    def database(request: Request, error: sa.exc.DBAPIError | sa.exc.TimeoutError) -> JSONResponse:
+        if not _passes(error):
+            raise error
+        logger.warning("the database is away or busy: %s", _state_of(error) or type(error).__name__)
+        message = "the database is away or busy for a moment; nothing is known to have been done: ask again"
+        return problem(request, 503, "database_unavailable", message, headers={"retry-after": str(DATABASE_BACK)})
+
     @app.exception_handler(NotMounted)
     def not_mounted(request: Request, error: NotMounted) -> JSONResponse:
         logger.error("%s", error)
@@ -191,6 +213,27 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     def unexpected(request: Request, error: Exception) -> JSONResponse:
         return internal_error(request)
+
+
+def _passes(error: sa.exc.DBAPIError | sa.exc.TimeoutError) -> bool:
+    """Whether it is the database's trouble and no statement's: then the same request may go well in a moment."""
+    if isinstance(error, sa.exc.TimeoutError) or error.connection_invalidated:
+        return True
+    state = _state_of(error)
+    if state is None:  # no answer of a server: it could not be reached, or went away in the middle
+        return isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError)
+    return state[:2] in _PASSING_CLASSES or state in _PASSING_STATES
+
+
+def _state_of(error: Exception) -> str | None:
+    """What the server called it, as SQLSTATE."""
+    state: str | None = getattr(getattr(error, "orig", None), "sqlstate", None)
+    return state
+
+
+def _says_json(request: Request) -> bool:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "application/json" or kind.endswith("+json")
 
 
 def _meant(request: Request) -> str:

@@ -40,12 +40,16 @@ def fetch(
     after: str | None,
     limit: int,
     order: str = "desc",
+    left: sa.Select[Any] | None = None,
 ) -> tuple[Sequence[sa.Row[Any]], bool]:
-    """Rows by (created_at, id) from a statement that holds only what the caller may see. Raises Invalid."""
+    """Rows by (created_at, id) from a statement that holds only what the caller may see. `left`: the same with what has
+    been deleted, which a cursor may still name, so that whoever deletes what is listed comes to the end. Raises
+    Invalid."""
     key = sa.tuple_(table.c.created_at, table.c.id)
     if after is not None:
         plain = after.isascii() and after.isprintable()
-        at = connection.execute(scoped.where(table.c.id == after)).one_or_none() if plain else None
+        known = scoped if left is None else left
+        at = connection.execute(known.where(table.c.id == after)).one_or_none() if plain else None
         if at is None:
             raise unknown_cursor()
         cursor = sa.tuple_(sa.literal(at.created_at), sa.literal(at.id))
@@ -75,7 +79,7 @@ def fetch_numbered(
 
 
 def unknown_cursor() -> Invalid:
-    """The same words for a cursor that is foreign, deleted or made up."""
+    """The same words for a cursor that is foreign or made up."""
     return Invalid("no item of this list has that id", code="unknown_cursor", param="after")
 
 

@@ -1,6 +1,6 @@
 """JSON bodies within bounds, for every route: what Python would take beyond RFC 8259 never reaches one."""
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,7 +18,11 @@ class StrictJson:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not _is_json(Headers(scope=scope).get("content-type", "")):
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        if "content-type" not in Headers(scope=scope) and _is_api(scope):
+            MutableHeaders(scope=scope)["content-type"] = "application/json"  # what all of its bodies are but a form's
+        if not _is_json(Headers(scope=scope).get("content-type", "")):
             return await self.app(scope, receive, send)
         request = Request(scope, receive)
         try:
@@ -39,6 +43,11 @@ class StrictJson:
             return {"type": "http.request", "body": body, "more_body": False}
 
         return await self.app(scope, receive_again, send)
+
+
+def _is_api(scope: Scope) -> bool:
+    """Whether a body can only be JSON: a browser's form never comes here, nor a file."""
+    return scope["method"] == "POST" and scope["path"].startswith("/v1/") and scope["path"] != "/v1/files"
 
 
 def _is_json(content_type: str) -> bool:

@@ -39,6 +39,7 @@ from domain.files.scratch import OpenUpload
 from domain.files.whereabouts import Ask
 from domain.ingest.check import CheckReport, CheckRequest
 from domain.ingest.fingerprint import tenant_key
+from domain.ingest.looks import first_names
 from domain.ingest.report import UploadReport
 from domain.ingest.run import run_check
 from domain.kit import disk
@@ -92,7 +93,8 @@ async def take(request: Request, caller: Caller, service: Resources, receive: Re
     # No transaction is open while bytes arrive or are checked: that may take minutes.
     with scratch.part(_received_in(service, caller), file_id) as part:
         form = await receive(request, part.file, service.settings.upload_limit)
-        wanted = parse_form(form)
+        names = await to_thread.run_sync(first_names, part.path, form_format(form.filename or "") or "parquet")
+        wanted = parse_form(form, names)
         most = await to_thread.run_sync(_require_budget, service, caller, wanted)
         checking = functools.partial(run_check, _check_request(service, caller, wanted, form, part, most))
         report = await to_thread.run_sync(checking, limiter=service.checks)
@@ -111,10 +113,10 @@ def index(
     purpose: Literal["fine-tune", "evals", "fine-tune-results"] | None = None,
 ) -> Page[File]:
     """The files that the caller may see."""
-    scoped = files.of_tenant(caller)
+    scoped, left = files.of_tenant(caller), files.of_tenant(caller, deleted=True)
     if purpose is not None:
-        scoped = scoped.where(file.c.purpose == purpose)
-    rows, more = fetch(connection, scoped, file, after=after, limit=limit, order=order)
+        scoped, left = scoped.where(file.c.purpose == purpose), left.where(file.c.purpose == purpose)
+    rows, more = fetch(connection, scoped, file, after=after, limit=limit, order=order, left=left)
     return page([file_of(row, caller) for row in rows], more)
 
 

@@ -1,6 +1,7 @@
 """Files as they go over the wire."""
 
 import re
+from collections.abc import Collection
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,11 +20,12 @@ from pydantic import (
 from api.auth import Caller
 from api.budgets.schemas import MOST_RECORDS
 from api.fields import Body, Delta, Epsilon, IdInBody, Name
-from api.files.upload import Form, wrong_field
+from api.files.upload import Form, wrong_field, wrong_fields
 from api.form_text import from_text
 from domain.files.whereabouts import Decision
 from domain.ingest.check import MOST_LABELS
 from domain.ingest.formats import SUFFIXES
+from domain.ingest.looks import task_of
 from domain.ingest.report import UploadReport
 from domain.ingest.values import LONGEST_LABEL, label_of
 from domain.kit import strict_json
@@ -34,6 +36,8 @@ from dpcore.terms.tasks import COLUMNS, DEFAULT_KIND, KINDS, TaskKind, get_kind,
 LARGEST = 10**9
 DEFAULT_MAX_LENGTH = 128
 _BRACKETS = re.compile(r"(\w+)\[(\w*)\]")
+_DOTTED = re.compile(r"(\w{1,80})\.(\w{1,80})", re.ASCII)
+_FIELD = re.compile(r"\w+")
 
 
 class PrivacyBudget(Body):
@@ -102,7 +106,7 @@ class NewFile(Body):
     task: TaskKind | None = Field(
         default=None,
         description="what the rows are for: it says which columns they have; default: what the names in columns[...] "
-        f"tell, otherwise {DEFAULT_KIND}. "
+        f"tell, otherwise what the file's own names do, otherwise {DEFAULT_KIND}. "
         + " ".join(f"`{name}` ({', '.join(kind.fields)}): {kind.about}" for name, kind in KINDS.items()),
     )
     labels: Annotated[
@@ -176,27 +180,39 @@ def _require_whole(form: NewFile) -> None:
     if (form.overlap == "different_population") != (form.overlap_reason is not None):
         message = "overlap=different_population comes with an overlap_reason, and nothing else does"
         raise wrong_field("overlap_reason", message)
+    missing: dict[str, str] = {}
     if (form.budget is None) == (form.privacy_budget is None):
         message = "a private file belongs to one budget: send budget, or privacy_budget[epsilon] to open one"
-        raise wrong_field("budget", message)
+        missing["budget"] = message
     if form.declared_size is None:
         message = "declared_size is needed: a public number, at least that of the file's units; `count` publishes it"
-        raise wrong_field("declared_size", message)
-    if kind.labelled:
-        if form.labels is None:
-            raise wrong_field(
-                "labels", "labels is needed: the public list of labels; `publish` publishes those in the file"
-            )
-        if isinstance(form.labels, list) and len(form.labels) < 2:
-            raise wrong_field("labels", "labels: a classifier needs at least two")
+        missing["declared_size"] = message
+    if kind.labelled and form.labels is None:
+        message = (
+            f"labels is needed for the task {form.kind}: the public list of labels; `publish` publishes those in the "
+            "file. For another task name it"
+        )
+        missing["labels"] = message
+    if kind.labelled and isinstance(form.labels, list) and len(form.labels) < 2:
+        missing["labels"] = "labels: a classifier needs at least two"
+    if missing:
+        raise wrong_fields(missing)
 
 
-def parse_form(form: Form) -> NewFile:
-    """The form's fields, checked. Raises RequestValidationError."""
+def parse_form(form: Form, names: Collection[str] = ()) -> NewFile:
+    """The form's fields, checked; `names`: what the file's own columns are called, where that can be told. Raises
+    RequestValidationError."""
     values: dict[str, Any] = {}
     for name, value in form.fields:
         found = _BRACKETS.fullmatch(name)
         if found is None:
+            if (dotted := _DOTTED.fullmatch(name)) is not None:
+                raise wrong_field(name, f"{name}: a field within another one is sent as {dotted[1]}[{dotted[2]}]")
+            if not _FIELD.fullmatch(name):
+                fields = ", ".join(
+                    field for field in NewFile.model_fields if field not in ("columns", "privacy_budget")
+                )
+                raise wrong_field("", f"unknown field; there are: file, {fields}, columns[...], privacy_budget[...]")
             place, key = values, name
         elif found[2]:
             place, key = values.setdefault(found[1], {}), found[2]
@@ -211,6 +227,8 @@ def parse_form(form: Form) -> NewFile:
     except ValidationError as error:
         details = [{**d, "loc": ("body", *d["loc"])} for d in error.errors(include_input=False, include_url=False)]
         raise RequestValidationError(details) from None
+    if parsed.task is None and not parsed.columns.sent - {USER}:
+        parsed = parsed.model_copy(update={"task": task_of(names)})
     _require_whole(parsed)
     if form.filename is None:
         raise wrong_field("file", "no file was sent")

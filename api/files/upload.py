@@ -149,6 +149,14 @@ def _bad_form(message: str) -> HttpError:
 
 def wrong_field(name: str, message: str) -> RequestValidationError:
     """A field's problem, worded like those that the schema finds."""
+    return wrong_fields({name: message})
+
+
+def wrong_fields(problems: Mapping[str, str]) -> RequestValidationError:
+    """The problems of several fields in one answer."""
     return RequestValidationError(
-        [{"type": "value_error", "loc": ("body", *name.split(".")), "msg": message, "ctx": {"error": message}}]
+        [
+            {"type": "value_error", "loc": ("body", *name.split(".")), "msg": message, "ctx": {"error": message}}
+            for name, message in problems.items()
+        ]
     )

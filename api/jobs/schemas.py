@@ -34,6 +34,8 @@ NoteName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 NoteText = Annotated[str, StringConstraints(max_length=512)]
 _OURS = {"n_epochs": "steps", "learning_rate_multiplier": "learning_rate"}
 _MOST_EPOCHS = 10_000
+RESULT_PREFIX = "ft:"
+"""With which the names of results begin, and of no base model."""
 
 
 def _describe_methods(schema: dict[str, Any]) -> None:
@@ -102,7 +104,7 @@ class NewJob(Body):
     )
     suffix: Annotated[Name, Field(max_length=64)] | None = None
     metadata: dict[NoteName, NoteText] | None = Field(default=None, max_length=16)
-    integrations: list[Any] | None = Field(default=None, max_length=0, description="none are offered")
+    integrations: list[Any] | None = Field(default=None, description="none are offered: null, or an empty list")
     queue_days: int | None = Field(
         default=None, ge=1, le=30, description="within which a worker must begin; default and most: the budget's"
     )
@@ -121,6 +123,16 @@ class NewJob(Body):
     def _null_is_missing(cls, value: Any) -> Any:
         # Clients send null for what they leave out.
         return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+
+    @field_validator("integrations")
+    @classmethod
+    def _none_offered(cls, value: list[Any] | None) -> list[Any] | None:
+        if value:
+            raise ValueError(
+                "no integrations are offered: nothing is sent to another service while private data is learnt from; "
+                "leave it out, and follow the job's events"
+            )
+        return value
 
     @model_validator(mode="after")
     def _translatable(self) -> "NewJob":
@@ -374,6 +386,12 @@ def job_of(
         return _damaged(row)
 
 
+def result_name(row: sa.Row[Any]) -> str | None:
+    """What a job's result is called as a model, once there is one; None for a silo's part of a federated job."""
+    part = row.method["type"] == FEDERATED and row.silo_job is None
+    return f"{RESULT_PREFIX}{row.model}:{row.suffix or ''}:{row.id}" if row.status == "succeeded" and not part else None
+
+
 def _whole(
     row: sa.Row[Any],
     viewer: Viewer,
@@ -388,7 +406,6 @@ def _whole(
     total = sum(phase["steps"] for phase in row.plan["phases"]) if "phases" in row.plan else row.plan["steps"]
     numbers = method[method["type"]]["hyperparameters"]
     federated = method["type"] == FEDERATED
-    released = row.status == "succeeded" and (not federated or row.silo_job is not None)
     return Job(
         id=row.id,
         created_at=int(row.created_at.timestamp()),
@@ -398,7 +415,7 @@ def _whole(
         status_detail=row.status_detail,
         queue_position=row.queue_position,
         model=row.model,
-        fine_tuned_model=f"ft:{row.model}:{row.suffix or ''}:{row.id}" if released else None,
+        fine_tuned_model=result_name(row),
         suffix=row.suffix,
         organization_id=row.tenant_id,
         training_file=row.training_file,
@@ -419,7 +436,7 @@ def _whole(
         receipt=ChargeReceipt(
             **row.receipt, signature=sign(key, row.receipt["budget"], row.receipt["seq"], row.receipt["hash"])
         ),
-        quality=quality_of(row.id, row.quality) if released else None,
+        quality=None if result_name(row) is None else quality_of(row.id, row.quality),
         federated=federated,
         parent=None if part is None else part.parent,
         silos=silos_of(part),

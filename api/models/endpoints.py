@@ -1,13 +1,17 @@
 """The base models that jobs may name."""
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
-from fastapi import APIRouter
+import sqlalchemy as sa
+from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
 
-from api.auth import AnyKey
+from api.auth import AnyKey, Caller
 from api.deps import Service, Transaction
-from api.fields import Id
+from api.fields import ID_PATTERN
+from api.jobs.schemas import RESULT_PREFIX, result_name
+from domain.jobs import reading
 from domain.kit.refusals import NotFound
 from domain.models import profiles
 from domain.models.allow_list import BaseModelFacts, UnusableModel
@@ -59,6 +63,10 @@ class Model(BaseModel):
     layers: int | None
     max_length: int | None
     methods: list[str] = Field(description="that can train it on at least one of its tasks")
+    parent: str | None = Field(
+        default=None, description="of the result of a job: its base model; null for a base model"
+    )
+    job: str | None = Field(default=None, description="of a result: the job whose adapter it is")
     refused: list[RefusedMethod] = Field(description="methods that were tried on it and cannot train it")
     profile: list[ModelProfile] = Field(description="empty until a worker has been idle for long enough to measure")
 
@@ -80,8 +88,15 @@ def index(caller: AnyKey, service: Service, connection: Transaction) -> ModelLis
 
 
 @router.get("/{model_id}")
-def show(model_id: Id, caller: AnyKey, service: Service, connection: Transaction) -> Model:
-    """One base model."""
+def show(
+    model_id: Annotated[str, Path(pattern=r"^[^\x00-\x1f\x7f]{1,250}$")],
+    caller: AnyKey,
+    service: Service,
+    connection: Transaction,
+) -> Model:
+    """One base model, or the result of a job that the caller may see, by the name in its `fine_tuned_model`."""
+    if model_id.startswith(RESULT_PREFIX):
+        return _result(connection, caller, model_id)
     now = service.models
     if model_id in now.unusable:
         return unusable_of(now.unusable[model_id])
@@ -89,6 +104,23 @@ def show(model_id: Id, caller: AnyKey, service: Service, connection: Transaction
         raise NotFound("model")
     model = now.usable[model_id]
     return model_of(model, profiles.known(connection, model))
+
+
+def _result(connection: sa.Connection, caller: Caller, name: str) -> Model:
+    """A job's result as a model: of which job and base. Raises NotFound for what is none of the caller's."""
+    job_id = name.rpartition(":")[2]
+    if not re.fullmatch(ID_PATTERN, job_id):
+        raise NotFound("model")
+    try:
+        row = reading.require(connection, caller, job_id)
+    except NotFound:
+        raise NotFound("model") from None
+    if result_name(row) != name:
+        raise NotFound("model")
+    why = "jobs begin with base models; this is the result of one: download its adapter"
+    shown = unusable_of(UnusableModel(name, f"job {row.id}", why))
+    finished = {"created": int(row.finished_at.timestamp()), "tasks": [row.task] if row.task else []}
+    return shown.model_copy(update=finished | {"parent": row.model, "job": row.id})
 
 
 def model_of(model: BaseModelFacts, known: profiles.Measurements) -> Model:

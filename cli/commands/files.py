@@ -65,7 +65,7 @@ def upload(
 
     ```text
     tacit files upload notes.jsonl --budget budget-... --declared-size count --labels no,yes
-    tacit files upload notes.tsv --epsilon 8 --delta 1e-6 --text sentence --label class
+    tacit files upload notes.tsv --epsilon 8 --declared-size count --text sentence --label class --labels publish
     tacit files upload e2e.csv --epsilon 8 --declared-size 50000 --prompt mr --completion ref
     tacit files upload dialogues.jsonl --epsilon 8 --declared-size 9000 --task chat
     tacit files upload dev.tsv --public
@@ -168,6 +168,7 @@ def report(file: str, url: options.Url = None, key: options.Key = None, as_json:
     - odd_class: a class is called like a column (a header in the middle of joined files) or like no value (`NULL`).
     - conflicting_labels: one text has two labels. One record of a text is kept.
     - many_repeated: more than one record in a hundred is the same as an earlier one.
+    - unused_text: a column holds texts, or is known to (`input`, `tools`), and is not used.
 
     ```text
     tacit files report file-...

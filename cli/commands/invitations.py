@@ -144,7 +144,14 @@ def accept(
 
 @app.command()
 @options.explained
-def withdraw(invitation: str, url: options.Url = None, key: options.Key = None, as_json: options.Json = False) -> None:
+def withdraw(
+    invitation: str,
+    yes: options.Yes = False,
+    url: options.Url = None,
+    key: options.Key = None,
+    as_json: options.Json = False,
+) -> None:
     """Either side, at any time. Before the job begins everything goes back; then the silo leaves it, and steps that it
     was allowed stay charged."""
+    options.sure(f"Withdraw {invitation} for good? A job that has begun goes on without this silo, or ends.", yes)
     output.show(connect(url, key).post(f"{PATH}/{invitation}/withdraw"), as_json)

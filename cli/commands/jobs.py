@@ -271,8 +271,15 @@ def _side_by_side(job: dict[str, Any]) -> dict[str, Any]:
 
 @app.command()
 @options.explained
-def cancel(job: str, url: options.Url = None, key: options.Key = None, as_json: options.Json = False) -> None:
+def cancel(
+    job: str,
+    yes: options.Yes = False,
+    url: options.Url = None,
+    key: options.Key = None,
+    as_json: options.Json = False,
+) -> None:
     """Stop a job. Steps that it was allowed stay charged; the rest goes back to the budget."""
+    options.sure(f"Stop {job} for good? Steps that it was allowed stay charged.", yes)
     output.show(connect(url, key).post(f"{PATH}/{job}/cancel"), as_json)
 
 

@@ -50,6 +50,7 @@ def list_keys(
 def rotate(
     key_id: str,
     overlap_hours: Annotated[int, typer.Option(min=0, help="How long the secret before works on; 0: not at all.")] = 24,
+    yes: options.Yes = False,
     url: options.Url = None,
     key: options.Key = None,
     as_json: options.Json = False,
@@ -60,6 +61,8 @@ def rotate(
     tacit keys rotate key_... --overlap-hours 2
     ```
     """
+    if overlap_hours == 0:
+        options.sure(f"Make the secret that {key_id} has now useless at once?", yes)
     body = {"overlap_hours": overlap_hours}
     output.show(connect(url, key).post(f"/v1/keys/{key_id}/rotate", body), as_json)
 

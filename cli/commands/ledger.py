@@ -129,11 +129,13 @@ def lower(
     budget: str,
     epsilon: Annotated[float, typer.Option(help="The new, lower limit.")],
     reason: ReasonOption,
+    yes: options.Yes = False,
     url: options.Url = None,
     key: options.Key = None,
     as_json: options.Json = False,
 ) -> None:
     """Lower a budget's limit for later jobs."""
+    options.sure(f"Lower the limit of {budget}? Only the operator raises one again.", yes)
     body = {"epsilon": epsilon, "reason": reason}
     output.show(connect(url, key).post(f"/v1/budgets/{budget}/limit", body), as_json)
 
@@ -145,10 +147,15 @@ def raise_(
     epsilon: Annotated[str, typer.Option(help="The new, higher limit: the guarantee over all history.")],
     reason: ReasonOption,
     data: Data = DATA,
+    yes: options.Yes = False,
     admin_url: AdminUrl = None,
     policy_key: PolicyKey = None,
 ) -> None:
     """Operator: raise a limit. Everything that was ever released is then covered by the higher epsilon alone."""
+    options.sure(
+        f"Raise the limit of {budget}? Everything that was ever released is then covered by the higher epsilon alone.",
+        yes,
+    )
     from ledger import policy
 
     _decide(data, admin_url, policy_key, lambda c, k: policy.raise_limit(c, k, budget, _decimal(epsilon), reason))
@@ -174,10 +181,12 @@ def correct(
     steps: Annotated[int, typer.Option()],
     reason: ReasonOption,
     data: Data = DATA,
+    yes: options.Yes = False,
     admin_url: AdminUrl = None,
     policy_key: PolicyKey = None,
 ) -> None:
     """Operator: charge what happened outside the service. Freezes the budget when that is past its limit."""
+    options.sure(f"Charge {budget}? A charge is never taken back.", yes)
     from dpcore.terms import accounting
     from ledger import policy
     from ledger.budgets import balance
@@ -193,9 +202,15 @@ def correct(
 @app.command()
 @options.explained
 def reprice(
-    budget: str, reason: ReasonOption, data: Data = DATA, admin_url: AdminUrl = None, policy_key: PolicyKey = None
+    budget: str,
+    reason: ReasonOption,
+    data: Data = DATA,
+    yes: options.Yes = False,
+    admin_url: AdminUrl = None,
+    policy_key: PolicyKey = None,
 ) -> None:
     """Operator: price a budget's whole history again, after a release that corrected the accountant."""
+    options.sure(f"Price the whole history of {budget} again?", yes)
     from ledger import policy
 
     _decide(data, admin_url, policy_key, lambda c, k: policy.reprice(c, k, budget, reason))
@@ -203,7 +218,13 @@ def reprice(
 
 @app.command("accept-loss")
 @options.explained
-def accept_loss(budget: str, reason: ReasonOption, data: Data = DATA, admin_url: AdminUrl = None) -> None:
+def accept_loss(
+    budget: str,
+    reason: ReasonOption,
+    data: Data = DATA,
+    yes: options.Yes = False,
+    admin_url: AdminUrl = None,
+) -> None:
     """Operator: go on without a budget that a restore has lost. Its people then count as new: restore a newer backup
     instead, if there is one.
 
@@ -211,6 +232,7 @@ def accept_loss(budget: str, reason: ReasonOption, data: Data = DATA, admin_url:
     tacit ledger accept-loss budget-... --reason "opened after the backup of 2 March; its only file was a test"
     ```
     """
+    options.sure(f"Go on without {budget} for good? Its people then count as new.", yes)
     from ledger import losses
 
     _act(data, admin_url, lambda c: losses.accept(c, budget, reason))
@@ -223,6 +245,7 @@ def new_fingerprint_key(
     key_file: Annotated[Path, typer.Argument(help="File with the new TACIT_FINGERPRINT_KEY.", exists=True)],
     reason: ReasonOption,
     data: Data = DATA,
+    yes: options.Yes = False,
     admin_url: AdminUrl = None,
 ) -> None:
     """Operator: the fingerprint key is lost for good; go on with another one.
@@ -236,6 +259,7 @@ def new_fingerprint_key(
     tacit ledger new-fingerprint-key secrets/fingerprint_key --reason "lost with the old host"
     ```
     """
+    options.sure("Go on with another fingerprint key for good?", yes)
     from domain.files.fingerprints import go_on_with
 
     try:

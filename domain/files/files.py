@@ -212,9 +212,10 @@ def rows_key(home: str, file_id: str) -> str:
     return f"{folder_key(home, file_id)}rows.parquet"
 
 
-def of_tenant(viewer: Viewer) -> sa.Select[Any]:
-    """The files of a tenant that are not deleted and that the viewer may see."""
-    return sa.select(file).where(file.c.tenant_id == viewer.tenant_id, file.c.deleted_at.is_(None), sees_file(viewer))
+def of_tenant(viewer: Viewer, *, deleted: bool = False) -> sa.Select[Any]:
+    """The files of a tenant that the viewer may see; those that are deleted only where they are asked for."""
+    found = sa.select(file).where(file.c.tenant_id == viewer.tenant_id, sees_file(viewer))
+    return found if deleted else found.where(file.c.deleted_at.is_(None))
 
 
 def require(connection: sa.Connection, viewer: Viewer, file_id: str, param: str | None = None) -> sa.Row[Any]:

@@ -23,7 +23,7 @@ from domain.ingest.tally import Tally
 from domain.ingest.texts import texts_of
 from domain.ingest.values import in_order, is_text, label_of
 from domain.storage.rows import RowWriter, drop_rows
-from dpcore.terms.kind import LABEL, USER
+from dpcore.terms.kind import LABEL, USER, Kind
 from dpcore.terms.tasks import COLUMNS, DEFAULT_KIND, TaskKind, get_kind
 
 MOST_LABELS = 1000
@@ -89,7 +89,7 @@ def check(request: CheckRequest) -> CheckReport:
     if get_kind(request.task).labelled and labels is None:
         with request.source.open("rb") as source:
             labels = _found_labels(source, request, options)
-    reader = _Reader(request.columns, labels)
+    reader = _Reader(request.columns, labels, get_kind(request.task))
     found = 0
     folder, most = request.target.parent, request.max_records_per_user
     by_user = None if most is None else SpooledUsers(folder, most)
@@ -154,8 +154,8 @@ class _BadValue(ValueError):
 class _Reader:
     """Values as they were written, in the order of the request's columns, made into a row."""
 
-    def __init__(self, columns: Mapping[str, str], labels: Sequence[str] | None) -> None:
-        self._columns = columns
+    def __init__(self, columns: Mapping[str, str], labels: Sequence[str] | None, kind: Kind) -> None:
+        self._columns, self._kind = columns, kind
         self._places = None if labels is None else {label: place for place, label in enumerate(labels)}
 
     def row(self, values: Sequence[Any]) -> tuple[tuple[str, ...], int | None, str | None]:
@@ -170,16 +170,30 @@ class _Reader:
                 if user is None:
                     raise _BadValue("bad_user", f"'{name}' is neither a short text nor a whole number that is exact")
             else:
-                texts.append(_messages(name, value) if COLUMNS[field].conversation else _text(name, value))
+                texts.append(_messages(name, value) if COLUMNS[field].conversation else self._text(field, value))
         return tuple(texts), place, user
 
     def _place(self, name: str, value: Any) -> int:
         label = label_of(value)
         if label is None:
-            raise _BadValue("bad_label", f"'{name}' is not a short text or a whole number")
+            what = "has no value" if value in (None, "") else "is not a short line of text or a number"
+            raise _BadValue("bad_label", f"'{name}' {what}: leave such records out, or name their class")
         if self._places is None or label not in self._places:
-            raise _BadValue("label_not_public", "the label is not one of the public labels")
+            raise _BadValue(
+                "label_not_public", f"'{name}' is not one of the public labels: name it in labels, or leave it out"
+            )
         return self._places[label]
+
+    def _text(self, field: str, value: Any) -> str:
+        if is_text(value):
+            text: str = value
+            return text
+        name, written = self._columns[field], self._kind.written
+        if written and field not in written and isinstance(value, str) and not value.strip():
+            rest = self._columns[written[0]]
+            way = f"'{name}' is empty; for texts without a beginning send task=text and columns[text]={rest}"
+            raise _BadValue("bad_text", way)
+        raise _BadValue("bad_text", f"'{name}' is not a text with at least one character")
 
 
 class _Keep:
@@ -233,13 +247,6 @@ def _found_labels(source: IO[bytes], request: CheckRequest, options: "_Options")
         if name is not None and len(found) <= MOST_LABELS:
             found.add(name)
     return in_order(found)
-
-
-def _text(name: str, value: Any) -> str:
-    if not is_text(value):
-        raise _BadValue("bad_text", f"'{name}' is not a text with at least one character")
-    text: str = value
-    return text
 
 
 def _messages(name: str, value: Any) -> str:

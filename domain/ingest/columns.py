@@ -29,8 +29,21 @@ COUNTED = 2**22
 MISSING = frozenset(["", "null", "none", "nan", "na", "n/a", "n.a.", "#n/a", "#na", "<na>", "\\n", "-", "?", "nil"])
 """Writings of no value, in small letters."""
 LONGEST_ID = 64
+FEW_WORDS = 3
 _DATE = re.compile(r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4}([ t]\d.*)?|\d{1,2}:\d\d(:\d\d.*)?")
 _FRACTION = re.compile(r"[-+]?\d*[.,]\d+(e[-+]?\d+)?%?")
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a column that is not used held in the first records."""
+
+    name: str
+    values: int
+    """Records that have one."""
+    texts: int
+    """Of them, with more than a few words."""
+    looked: int
 
 
 @dataclass(frozen=True)
@@ -97,7 +110,11 @@ class FileColumns:
 
     def count(self) -> list[Followed]:
         """What came of the columns that were followed; once."""
-        return [column.count() for column in self._columns.values() if column.hopeful]
+        return [column.count() for column in self._columns.values() if self._follow and column.may_be_people]
+
+    def held(self) -> list[Held]:
+        """What those held that are not used, in the order of the file."""
+        return [column.held() for name, column in self._columns.items() if name != self._user]
 
     def _meet(self, name: str) -> None:
         if name in self._known or len(self.unused) == MOST_NAMES:
@@ -105,13 +122,15 @@ class FileColumns:
         self._known.add(name)
         if name != self._user:
             self.unused.append(name)
-        if self._follow and len(self._columns) < MOST_FOLLOWED:
-            self._columns[name] = _Column(self._folder, name, declared=name == self._user)
+        if len(self._columns) < MOST_FOLLOWED:
+            self._columns[name] = _Column(self._folder, name, declared=name == self._user, follow=self._follow)
 
 
 class _Column:
-    def __init__(self, folder: Path, name: str, *, declared: bool) -> None:
+    def __init__(self, folder: Path, name: str, *, declared: bool, follow: bool) -> None:
         self._folder, self._name, self._declared, self._by_name = folder, name, declared, names_people(name)
+        self._follow = follow
+        self._seen = self._present = self._texts = 0
         self._file: IO[bytes] | None = None
         self._hashes = array("q")
         self._values = 0
@@ -119,7 +138,11 @@ class _Column:
 
     @property
     def hopeful(self) -> bool:
-        """Whether it may still turn out to hold people."""
+        """Whether its values may still tell something."""
+        return self._seen < LOOKED or (self._follow and self.may_be_people)
+
+    @property
+    def may_be_people(self) -> bool:
         return self._declared or self._by_name or self._looked < LOOKED or self._like_ids
 
     @property
@@ -128,6 +151,10 @@ class _Column:
 
     def add(self, value: Any) -> None:
         """The value of the next record."""
+        if self._seen < LOOKED:
+            self._look(value)
+        if not self._follow:
+            return
         if isinstance(value, str):
             value = value.strip().casefold()
             if value in MISSING:
@@ -147,6 +174,16 @@ class _Column:
         told = self._declared, self._by_name, self._like_ids
         return Followed(self._name, *told, self._values, distinct, most)
 
+    def held(self) -> Held:
+        return Held(self._name, self._present, self._texts, self._seen)
+
+    def _look(self, value: Any) -> None:
+        self._seen += 1
+        if value is None or value is False or value in ("", [], {}) or (isinstance(value, str) and _is_missing(value)):
+            return
+        self._present += 1
+        self._texts += isinstance(value, str) and (len(value) > LONGEST_ID or value.count(" ") >= FEW_WORDS)
+
     def _flush(self) -> None:
         if self._hashes:
             if self._file is None:
@@ -154,6 +191,10 @@ class _Column:
             self._file.write(self._hashes.tobytes())
             self._values += len(self._hashes)
             self._hashes = array("q")
+
+
+def _is_missing(value: str) -> bool:
+    return value.strip().casefold() in MISSING
 
 
 def _like_an_id(value: str | float) -> bool:

@@ -7,6 +7,7 @@ from typing import IO, Any, NamedTuple
 from domain.ingest import parquet
 from domain.ingest.columns import FileColumns
 from domain.ingest.lines import LONGEST, lines
+from domain.ingest.looks import way_out
 from domain.ingest.problems import Problems
 from domain.ingest.quotes import Quotes
 from domain.kit import strict_json
@@ -58,7 +59,7 @@ def _jsonl(
         if not line.strip():
             continue
         try:
-            value = strict_json.loads(line)
+            value = strict_json.read(line)
         except strict_json.UnusableJson as error:
             problems.note(number, "unusable_json", str(error))
         except RecursionError:
@@ -69,7 +70,10 @@ def _jsonl(
             if not isinstance(value, dict):
                 problems.note(number, "not_an_object", "the line is not a JSON object")
             elif not all(column in value for column in columns):
-                problems.note(number, "missing_column", f"a record has the keys {_named(columns)}")
+                told = f"a record has the keys {_named(columns)}{way_out(value, columns)}"
+                problems.note(number, "missing_column", told)
+            elif why := next(filter(None, map(strict_json.unusable_in, (value[column] for column in columns))), None):
+                problems.note(number, "unusable_json", why)
             else:
                 if noticed is not None:
                     noticed.named(value)
@@ -91,7 +95,7 @@ def _delimited(
         else csv.reader(text, delimiter="\t" if format == "tsv" else ",", strict=True)
     )
     places: list[int] | None = None
-    width = 0
+    width, header = 0, [""]
     while True:
         number = reader.line_num + 1
         try:
@@ -108,15 +112,21 @@ def _delimited(
                 problems.note(
                     number,
                     "missing_column",
-                    f"the first line names the columns, {_named(columns)} once each; for another "
-                    "name send columns[...]",
+                    f"the first line names the columns, {_named(columns)} once each"
+                    f"{way_out(row, columns) or '; for another name send columns[...]'}",
                 )
                 return
-            places, width = [row.index(column) for column in columns], len(row)
+            places, width, header = [row.index(column) for column in columns], len(row), row
             if noticed is not None:
                 noticed.header(row)
         elif len(row) != width:
             problems.note(number, "wrong_width", f"the line has not {width} fields as the first line has")
+        elif row == header and width > 1:
+            problems.note(
+                number,
+                "repeated_header",
+                "the line names the columns as the first line does, as in a file joined from several: take it out",
+            )
         else:
             if noticed is not None:
                 noticed.fields(row)

@@ -1,5 +1,6 @@
 """Lines of a text file that nobody vouches for."""
 
+import codecs
 from collections.abc import Iterator
 from typing import IO
 
@@ -19,6 +20,9 @@ def lines(source: IO[bytes], problems: Problems) -> Iterator[str]:
     while raw := source.readline(LONGEST + 1):
         number += 1
         if number == 1:
+            if _is_utf16(raw):
+                problems.note(None, "utf16", "the file is UTF-16 or UTF-32: save it as UTF-8")
+                return
             raw = raw.removeprefix(_BOM)
         if len(raw) > LONGEST:
             problems.note(number, "line_too_long", f"the line is longer than {LONGEST} bytes")
@@ -29,7 +33,7 @@ def lines(source: IO[bytes], problems: Problems) -> Iterator[str]:
         try:
             line = raw.decode("utf-8")
         except UnicodeDecodeError:
-            problems.note(number, "not_utf8", "the line is not UTF-8")
+            problems.note(number, "not_utf8", "the line is not UTF-8: save the file as UTF-8")
             yield "\n"
             continue
         if "\0" in line:
@@ -37,3 +41,10 @@ def lines(source: IO[bytes], problems: Problems) -> Iterator[str]:
             yield "\n"
             continue
         yield line
+
+
+def _is_utf16(line: bytes) -> bool:
+    """Whether a file that begins so has two or four bytes for each character, by its mark or by the NULs of ASCII."""
+    if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
+        return True
+    return len(line) >= 4 and 3 * max(line[0::2].count(0), line[1::2].count(0)) >= len(line)

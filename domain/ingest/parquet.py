@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from domain.ingest.columns import LOOKED, FileColumns
 from domain.ingest.lines import LONGEST
+from domain.ingest.looks import way_out
 from domain.ingest.problems import Problems
 
 BATCH = 64
@@ -20,6 +21,8 @@ BATCH = 64
 MOST_ROWS = 20_000_000
 MOST_CHARACTERS = 4 * 2**30
 """Of the columns asked for, all rows together."""
+MOST_NESTED = 4
+"""Lists and structs within a message."""
 MOST_NOTICED = 2**30
 """Bytes that are looked at of columns that nobody asked for."""
 
@@ -46,7 +49,7 @@ def rows(
                     problems.note(number, "too_large", f"the file unfolds into more than {most}")
                     return
                 if values is None:
-                    problems.note(number, "not_utf8", "the row is not UTF-8")
+                    problems.note(number, "not_utf8", "the row is not UTF-8: write it as text")
                 elif length > LONGEST:
                     problems.note(number, "row_too_long", f"the row is longer than {LONGEST} characters")
                 else:
@@ -100,47 +103,75 @@ def _readable(file: pq.ParquetFile, columns: tuple[str, ...], problems: Problems
     for column in columns:
         places = schema.get_all_field_indices(column)
         if len(places) != 1:
-            message = f"the file has no column '{column}', or several; for another name send columns[...]"
+            way = way_out(schema.names, columns) or "; for another name send columns[...]"
+            message = f"the file has no column '{column}', or several{way}"
             problems.note(None, "missing_column", message)
         elif not _allowed(schema.field(places[0]), number=column in numbers):
             message = (
-                f"the column '{column}' is neither text nor whole numbers, nor a list of structs of role and content"
+                f"the column '{column}' is neither text nor whole numbers, nor a list of structs of role and content: "
+                "write it as text"
             )
             problems.note(None, "bad_type", message)
     return problems.count == before
 
 
 def _allowed(field: pa.Field, *, number: bool) -> bool:
-    """Whether it is text, whole numbers, a number where one may stand, or a list of {role, content}, and no extension
-    in disguise."""
+    """Whether it is text, whole numbers, a number where one may stand, or a list of structs, which a conversation may
+    be, and no extension in disguise."""
     if b"ARROW:extension:name" in (field.metadata or {}):
         return False
     type = field.type
-    if pa.types.is_list(type) or pa.types.is_large_list(type):
-        message = type.value_type
-        return (
-            pa.types.is_struct(message)
-            and sorted(part.name for part in message) == ["content", "role"]
-            and all(_is_text(part.type) for part in message)
-        )
+    if _is_list(type):
+        return pa.types.is_struct(type.value_type) and _nests(type.value_type, MOST_NESTED)
     if number and (pa.types.is_floating(type) or pa.types.is_decimal(type)):
         return True
     return _is_text(type) or pa.types.is_integer(type)
 
 
+def _nests(type: pa.DataType, deep: int) -> bool:
+    """Whether it is plain, or made of plain ones so deep: what a message and its parts may have beside their texts,
+    mostly nothing."""
+    if deep and pa.types.is_struct(type):
+        return all(_nests(part.type, deep - 1) for part in type)
+    if deep and _is_list(type):
+        return _nests(type.value_type, deep - 1)
+    return _plain(type) or bool(pa.types.is_null(type) or pa.types.is_boolean(type))
+
+
+def _is_list(type: pa.DataType) -> bool:
+    return bool(pa.types.is_list(type) or pa.types.is_large_list(type))
+
+
 def _is_text(type: pa.DataType) -> bool:
+    """Bytes count as text, as which some programs write it; what is no UTF-8 is a problem of its row."""
     values = type.value_type if pa.types.is_dictionary(type) else type
-    return bool(pa.types.is_string(values) or pa.types.is_large_string(values) or pa.types.is_string_view(values))
+    return bool(
+        pa.types.is_string(values)
+        or pa.types.is_large_string(values)
+        or pa.types.is_string_view(values)
+        or pa.types.is_binary(values)
+        or pa.types.is_large_binary(values)
+        or pa.types.is_binary_view(values)
+    )
 
 
 def _values(batch: pa.RecordBatch) -> Iterable[tuple[Any, ...] | None]:
     """The rows of a batch; None for one that is not UTF-8."""
     try:
-        return zip(*(column.to_pylist() for column in batch.columns), strict=True)
+        return zip(*(_as_written(column) for column in batch.columns), strict=True)
     except UnicodeDecodeError:
         if batch.num_rows == 1:
             return [None]
         return chain.from_iterable(_values(batch.slice(place, 1)) for place in range(batch.num_rows))
+
+
+def _as_written(column: pa.Array) -> list[Any]:
+    """Values as a text file would have them: bytes as the text that they are, and floats of 32 bits in the few digits
+    that tell them apart. Raises UnicodeDecodeError."""
+    if pa.types.is_floating(column.type) and column.type.bit_width <= 32:
+        digits = column.cast(pa.float32()).cast(pa.string()).to_pylist()
+        return [None if one is None else float(one) for one in digits]
+    return [value.decode() if isinstance(value, bytes) else value for value in column.to_pylist()]
 
 
 def _length(values: tuple[Any, ...]) -> int:

@@ -2,12 +2,16 @@
 
 from collections.abc import Collection, Iterable, Mapping
 
-from domain.ingest.columns import MISSING, Followed
+from domain.ingest.columns import MISSING, Followed, Held
+from domain.ingest.looks import CONTENT
 from domain.ingest.report import ClassCount, Conflicts, Question, shown
 
 MISSING_CLASSES = MISSING | {"missing", "undefined"}
 MOST_PERSON_COLUMNS = 10
 MOST_ODD_CLASSES = 50
+MOST_UNUSED = 10
+TEXT_SHARE = 3
+"""One record in so many has more than a few words in a column that holds texts."""
 CATEGORIES = 10
 """Fewer values than this are kinds of things rather than people, whatever they look like."""
 REPEATED_SHARE = 100
@@ -48,6 +52,23 @@ def _person(column: Followed) -> Question:
         message=message,
         detail={"records": k, "values": column.distinct, "epsilon_factor": k},
     )
+
+
+def unused_texts(columns: Iterable[Held]) -> list[Question]:
+    """Columns that are not used although they hold texts, or are known to say something of each record."""
+    found = [c for c in columns if c.values and (c.name.casefold() in CONTENT or TEXT_SHARE * c.texts >= c.looked)]
+    return [_unused(column) for column in found[:MOST_UNUSED]]
+
+
+def _unused(column: Held) -> Question:
+    name = shown(column.name)
+    message = (
+        f"'{name}' is not used, and has a value in {column.values} of the first {column.looked} records: jobs learn "
+        "nothing of it, and records that differ in it alone are the same record. Join it to a column that is used, and "
+        "upload again, or leave it where it does not matter"
+    )
+    detail = {"records": column.values, "looked": column.looked}
+    return Question(code="unused_text", column=name, message=message, detail=detail)
 
 
 def odd_classes(classes: Mapping[str, ClassCount], columns: Collection[str]) -> list[Question]:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 LONGEST_NAME = 200
 """Characters of a column's name that are shown."""
-Code = Literal["person_column", "odd_class", "conflicting_labels", "many_repeated"]
+Code = Literal["person_column", "odd_class", "conflicting_labels", "many_repeated", "unused_text"]
 
 
 def shown(name: str) -> str:

@@ -93,6 +93,7 @@ class Tally:
             unused_columns=[shown(name) for name in self.columns.unused],
             questions=[
                 *questions.person_columns(self.columns.count()),
+                *questions.unused_texts(self.columns.held()),
                 *questions.odd_classes(classes, self.columns.names),
                 *questions.conflicting_labels(conflicts, self._which()),
                 *questions.many_repeated(read - different, read, kept=not self._private),

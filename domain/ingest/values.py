@@ -18,12 +18,15 @@ def is_text(value: Any) -> bool:
 
 
 def label_of(value: Any) -> str | None:
-    """A label as text, in one writing whatever the format: whole numbers without a fraction; anything else but a short
-    line of text is None."""
+    """A label as text, in one writing whatever the format: numbers in the fewest digits, as a text file has them, whole
+    ones without a fraction; anything else but a short line of text is None."""
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
-        if not math.isfinite(value) or value % 1:
+        if not math.isfinite(value):
             return None
-        value = str(int(value))
+        if isinstance(value, float):
+            value = repr(float(value) + 0.0)  # no minus before nothing
+        else:
+            value = f"{value:f}" if isinstance(value, Decimal) else str(value)
     if isinstance(value, str) and 0 < len(value) <= LONGEST_LABEL and value.isprintable() and value.strip() == value:
         whole = _WHOLE.fullmatch(value)
         return value if whole is None else whole[1]

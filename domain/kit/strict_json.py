@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 
@@ -15,6 +16,50 @@ def loads(text: str) -> Any:
     return json.loads(
         text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=finite, parse_int=integer
     )
+
+
+class Unusable:
+    """Stands for a value that `loads` would refuse; `why` is what it would say."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+
+def read(text: str) -> Any:
+    """As `loads`, but a number out of bounds does not matter where nobody wants it: an `Unusable` stands for it."""
+
+    def kept(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+        def parsed(text: str) -> Any:
+            try:
+                return parse(text)
+            except UnusableJson as error:
+                return Unusable(str(error))
+
+        return parsed
+
+    return json.loads(
+        text,
+        object_pairs_hook=_unique,
+        parse_constant=kept(_no_constant),
+        parse_float=kept(finite),
+        parse_int=kept(integer),
+    )
+
+
+def unusable_in(value: Any) -> str | None:
+    """Why a value that was `read` cannot be used; None where it can."""
+    level = [value]
+    while level:
+        for one in level:
+            if isinstance(one, Unusable):
+                return one.why
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return None
 
 
 def require_depth(value: Any, most: int) -> None:

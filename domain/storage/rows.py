@@ -28,6 +28,10 @@ BATCH_CHARACTERS = 2**22
 """Characters held at a time while a file is written, and, since they are a row group then, while it is read."""
 
 
+_NO_LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
+"""Line ends to many readers of lines, Python's among them, though not to JSON."""
+
+
 @dataclass(frozen=True)
 class FileRows:
     """All rows of a file, in order."""
@@ -109,7 +113,7 @@ def stream_jsonl(blob: Sealed, labels: Sequence[str] | None) -> Iterator[bytes]:
     with as_file(blob) as source, pq.ParquetFile(source, buffer_size=2**16, pre_buffer=False) as parquet:
         for batch in parquet.iter_batches(SENT, use_threads=False):
             lines = (json.dumps(_as_uploaded(row, labels or ()), ensure_ascii=False) for row in batch.to_pylist())
-            yield "".join(line + "\n" for line in lines).encode()
+            yield "".join(line.translate(_NO_LINE_ENDS) + "\n" for line in lines).encode()
 
 
 def _as_uploaded(row: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def test_while_a_budget_is_lost_nobody_new_is_taken_in(world: World) -> None:
         assert "accept-loss" in refused.json()["error"]["message"]
         assert refused.headers["x-should-retry"] == "false"
     assert world.post(JOBS, job_body(kept["id"])).status_code == 201
-    decide = ["ledger", "accept-loss", lost["budget"], "--admin-url", world.database.admin_url, "--reason"]
+    decide = ["ledger", "accept-loss", lost["budget"], "--admin-url", world.database.admin_url, "--yes", "--reason"]
     assert CliRunner().invoke(command, [*decide, ""]).exit_code == 1
     done = CliRunner().invoke(command, [*decide, "it held a test"])
     assert done.exit_code == 0, done.output

@@ -1,51 +1,134 @@
-"""The examples of help texts, against a service: each is taken as it stands there."""
+"""The examples of all help texts: each is taken as it stands there, and run against a service where one is enough."""
 
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+import typer
 from typer.testing import CliRunner
 
-from cli.commands import budgets, grants, jobs
 from cli.main import app as command
 from tests.api.conftest import PRIVATE, World
-from tests.api.federated import METHOD, accepted
+from tests.api.federated import METHOD, accepted, invite
 
 pytestmark = pytest.mark.usefixtures("quick_checks")
+SIZED = PRIVATE | {"declared_size": "70000"}
+ELSEWHERE = {
+    "up": "a stack of its own: tests/cli/test_up.py",
+    "down": "a stack of its own: tests/cli/test_up.py",
+    "logs": "a stack of its own: tests/cli/test_up.py",
+    "demo": "a stack of its own, and training: make demo",
+    "try": "an adapter: tests/cli/test_try.py",
+    "files answer": "a question: tests/api/test_questions.py",
+    "adapters download": "an adapter: tests/cli/test_client.py",
+    "models check": "a worker's models: tests/cli/test_models.py",
+    "models make": "training: tests/cli/test_small_writer.py",
+    "models profile": "a worker's models: tests/cli/test_models.py",
+    "models pull": "the hub: tests/cli/test_models.py",
+    "tenants create": "a stack's secrets: tests/cli/test_up.py",
+    "ledger accept-loss": "a restore: tests/api/test_damage.py",
+    "ledger new-fingerprint-key": "a lost key: tests/api/test_recognise.py",
+    "ledger check-receipt": "a public key: tests/ledger/test_receipts.py",
+}
+"""Commands whose examples are only read here, and what needs more than a service; where they are run."""
 
 
-def examples(*of: Callable[..., None]) -> list[str]:
-    return [line for one in of for line in re.findall(r"^ *(tacit .*)$", one.__doc__ or "", re.M)]
+def commands(group: click.Group, names: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """All that there are, groups included."""
+    for name, one in group.commands.items():
+        yield (*names, name), one
+        if isinstance(one, click.Group):
+            yield from commands(one, (*names, name))
 
 
-OF_JOBS = examples(jobs.estimate, jobs.create)
-OF_STEWARDS = examples(grants.add, budgets.rules, budgets.rename)
+ROOT = typer.main.get_command(command)
+assert isinstance(ROOT, click.Group)
+COMMANDS = dict(commands(ROOT))
+SHOWN = re.compile(r"^ *((?:[A-Z_]+='[^']*' )?tacit .*)$", re.M)
+EXAMPLES = sorted({line for one in COMMANDS.values() for line in SHOWN.findall((one.help or "").replace("\\\n", " "))})
 
 
-def test_there_are_examples() -> None:
-    assert len(OF_JOBS) >= 5
-    assert len(OF_STEWARDS) >= 7
+def words_of(example: str) -> list[str]:
+    """What follows `tacit`, without a setting before it and a remark behind."""
+    words = shlex.split(example, comments=True)
+    return words[words.index("tacit") + 1 :]
 
 
-@pytest.mark.parametrize("example", OF_JOBS)
-def test_an_example_of_a_job_runs(world: World, address: str, example: str) -> None:
-    made: dict[str, Any] = world.private_file(**PRIVATE | {"declared_size": "70000"})
+def called(example: str) -> str:
+    """The command of an example: the longest name that there is."""
+    words = words_of(example)
+    return max((" ".join(name) for name in COMMANDS if words[: len(name)] == list(name)), key=len)
+
+
+def test_every_help_text_with_an_example_is_read() -> None:
+    assert len(EXAMPLES) >= 40
+    assert {called(example) for example in EXAMPLES} >= ELSEWHERE.keys()
+
+
+@pytest.mark.parametrize("example", [example for example in EXAMPLES if called(example) in ELSEWHERE])
+def test_an_example_has_the_options_of_its_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, example: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names, words = tuple(called(example).split()), words_of(example)
+    one = COMMANDS[names]
+    for parameter in one.params:  # nothing of what it names is here
+        if isinstance(parameter.type, click.Path):
+            monkeypatch.setattr(parameter.type, "exists", False)
+    with one.make_context(" ".join(names), words[len(names) :]):
+        pass
+
+
+def write_files(folder: Path, tag: str) -> None:
+    """What examples upload."""
+    talk = '[{"role": "user", "content": "%s"}, {"role": "assistant", "content": "yes"}]'
+    lines = range(20)
+    (folder / "notes.jsonl").write_text(
+        "".join(f'{{"text": "note {i} {tag}", "label": "{("no", "yes")[i % 2]}"}}\n' for i in lines)
+    )
+    (folder / "notes.tsv").write_text(
+        "sentence\tclass\n" + "".join(f"sentence {i} {tag}\t{'ab'[i % 2]}\n" for i in lines)
+    )
+    (folder / "e2e.csv").write_text("mr,ref\n" + "".join(f"name {i} {tag},written {i} {tag}\n" for i in lines))
+    (folder / "dialogues.jsonl").write_text("".join(f'{{"messages": {talk % f"hello {i} {tag}"}}}\n' for i in lines))
+    (folder / "dev.tsv").write_text("text\tlabel\n" + "".join(f"public {i} {tag}\t{'ab'[i % 2]}\n" for i in lines))
+
+
+@pytest.mark.parametrize("example", [example for example in EXAMPLES if called(example) not in ELSEWHERE])
+def test_an_example_of_a_help_text_runs(
+    world: World, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, example: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_files(tmp_path, tmp_path.name)
+    name, made = called(example), world.private_file(**SIZED)
+    known: dict[str, Any] = {"file": made["id"], "budget": made["budget"]}
+    scope = "analyst" if name.startswith("jobs ") else "admin"
     if "inv-..." in example:
-        theirs = world.upload(form=PRIVATE | {"declared_size": "70000"}, tenant="two").json()["id"]
-        invited = accepted(world, made["id"], theirs, method={"type": METHOD})
-        example = example.replace("inv-...", invited)
-    words = shlex.split(example.replace("file-...", made["id"]).replace(" --watch", ""))[1:]  # nobody works on it here
-    ran = CliRunner().invoke(command, [*words, "--url", address, "--key", world.keys["one"]["analyst"]])
+        if name.startswith("invitations"):  # what tenant two asks of this one
+            theirs = world.upload(form=SIZED, tenant="two").json()["id"]
+            known["inv"] = invite(world, theirs, guest="tenant_one", tenant="two").json()["id"]
+        else:
+            theirs = world.upload(form=SIZED, tenant="two").json()["id"]
+            rounds = {"rounds": 50} if "rounds=50" in example else {}
+            known["inv"] = accepted(world, made["id"], theirs, method={"type": METHOD, METHOD: rounds})
+    if "key_..." in example:
+        new = world.post("/v1/keys", {"name": "notebook", "scopes": ["analyst"]}, "admin").json()
+        known["key"] = new["id"]
+    if "ftjob-..." in example:
+        if "approve" in name:
+            rules = {"approval_above": 0.1, "reason": "all are discussed"}
+            assert world.post(f"/v1/budgets/{made['budget']}/rules", rules, "steward").status_code == 200
+            scope = "steward"
+        known["ftjob"] = world.submit(made["id"], 1.0)["id"]
+    example = example.replace("tenant_b", "tenant_two")
+    for what, id in known.items():
+        example = example.replace(f"{what}-...", id).replace(f"{what}_...", id)
+    words = [word for word in words_of(example) if word != "--watch"]  # nobody works on it here
+    ran = CliRunner().invoke(command, [*words, "--url", address, "--key", world.keys["one"][scope]])
     assert ran.exit_code == 0, ran.output
-    assert "Phases, in order" in ran.stdout
-
-
-@pytest.mark.parametrize("example", OF_STEWARDS)
-def test_an_example_of_a_steward_runs(world: World, address: str, example: str) -> None:
-    key = world.post("/v1/keys", {"name": "Ann", "scopes": ["analyst"], "project": "cardiology"}, "admin").json()["id"]
-    budget = world.post("/v1/budgets", {"name": "b", "epsilon": 8, "delta": 1e-5}, "steward").json()["id"]
-    words = shlex.split(example.replace("budget_...", budget).replace("key_...", key))[1:]
-    ran = CliRunner().invoke(command, [*words, "--url", address, "--key", world.keys["one"]["steward"]])
-    assert ran.exit_code == 0, ran.output
+    if name in ("jobs estimate", "jobs create"):
+        assert "Phases, in order" in ran.stdout

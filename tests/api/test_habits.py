@@ -1,9 +1,15 @@
 """What clients do beside the calls that the reference names: every answer is an answer."""
 
+import dataclasses
+import json
+
 import pytest
 import sqlalchemy as sa
+from fastapi.testclient import TestClient
 
-from tests.api.conftest import JOBS, World
+from api.app import create_app
+from tests.api.attacks import Browser, Call
+from tests.api.conftest import JOBS, PRIVATE, World
 from tests.api.test_jobs import ADAPTER, finish
 
 pytestmark = pytest.mark.usefixtures("quick_checks")
@@ -95,3 +101,95 @@ def test_events_of_a_foreign_job_are_none(world: World) -> None:
         cursor = f"ftevent-{theirs.removeprefix('ftjob-')}-1"
         answer = world.get(f"{JOBS}/{mine}/events", params={"stream": stream, "after": cursor})
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unknown_cursor")
+
+
+def test_a_file_of_conversations_finds_its_task_and_what_is_missing_is_told_at_once(world: World) -> None:
+    talk = '{"messages": [{"role": "user", "content": "%s"}, {"role": "assistant", "content": "yes"}]}\n'
+    rows = "".join(talk % f"hello {i} of habits" for i in range(20)).encode()
+    bare = world.upload(rows, {"purpose": "fine-tune"}, name="talk.jsonl")
+    assert (bare.status_code, [e["param"] for e in bare.json()["errors"]]) == (400, ["budget", "declared_size"])
+    form = {"purpose": "fine-tune", "privacy_budget[epsilon]": "8", "declared_size": "count"}
+    made = world.upload(rows, form, name="talk.jsonl")
+    assert (made.status_code, made.json()["task"], made.json()["labels"]) == (201, "chat", None)
+    wrong = world.upload(rows, form | {"labels": "publish"}, name="talk.jsonl").json()
+    assert "a file of task chat has no labels" in wrong["detail"]
+    pairs = b"prompt,completion\nask habits,say habits\n"
+    assert world.upload(pairs, form).json()["task"] == "completion"
+    classes = world.upload(b"text,class\nhabits one,a\nhabits two,b\n", form | {"labels": "publish"})
+    assert "for another name send columns[label]" in classes.json()["detail"]
+
+
+def test_a_field_of_a_form_is_named_with_the_way_that_it_is_sent(world: World) -> None:
+    for name, words in (
+        ("columns.text", "columns.text: a field within another one is sent as columns[text]"),
+        ("privacy_budget.epsilon", "sent as privacy_budget[epsilon]"),
+        ("my field", "unknown field; there are: file, purpose, budget"),
+        ("nope", "nope: unknown field; leave it out"),
+    ):
+        answer = world.upload(form=PRIVATE | {name: "text"})
+        assert answer.status_code == 400
+        assert words in answer.json()["detail"]
+
+
+def test_a_body_without_a_content_type_is_json_and_another_one_is_told_so(world: World) -> None:
+    body = json.dumps({"model": "minilm-l6", "training_file": "file-0"}).encode()
+    bare = world.call("POST", f"{JOBS}/estimate", "analyst", content=body)
+    assert (bare.status_code, bare.json()["error"]["param"]) == (404, "training_file")
+    twice = world.call("POST", f"{JOBS}/estimate", "analyst", content=b'{"model": NaN}')
+    assert "NaN and Infinity" in twice.json()["detail"]
+    for kind in ("application/x-www-form-urlencoded", "text/plain"):
+        other = world.call("POST", f"{JOBS}/estimate", "analyst", content=body, headers={"content-type": kind})
+        assert (other.status_code, other.json()["error"]["code"]) == (415, "unsupported_media_type")
+        assert "content-type: application/json" in other.json()["detail"]
+
+
+def test_integrations_are_refused_in_plain_words(world: World) -> None:
+    wandb = [{"type": "wandb", "wandb": {"project": "x"}}]
+    body = {"model": "minilm-l6", "training_file": "file-0", "integrations": wandb}
+    refused = world.post(JOBS, body).json()
+    assert refused["error"]["param"] == "integrations"
+    assert "no integrations are offered" in refused["detail"]
+    assert world.post(JOBS, body | {"integrations": []}).status_code == 404
+
+
+class Orig(Exception):
+    def __init__(self, sqlstate: str | None) -> None:
+        self.sqlstate = sqlstate
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "status"),
+    [
+        (sa.exc.OperationalError, None, 503),  # nobody listens
+        (sa.exc.OperationalError, "57P01", 503),  # the server is shut down
+        (sa.exc.OperationalError, "57P03", 503),  # it starts
+        (sa.exc.OperationalError, "53300", 503),  # too many connections
+        (sa.exc.InternalError, "25006", 503),  # a replica that is not the primary yet
+        (sa.exc.OperationalError, "40P01", 503),
+        (sa.exc.OperationalError, "55P03", 503),
+        (sa.exc.InterfaceError, None, 503),
+        (sa.exc.TimeoutError, None, 503),
+        (sa.exc.ProgrammingError, "42703", 500),
+        (sa.exc.IntegrityError, "23514", 500),
+        (sa.exc.InternalError, "XX001", 500),
+    ],
+)
+def test_a_database_that_is_away_is_asked_again_later(
+    world: World, monkeypatch: pytest.MonkeyPatch, kind: type[Exception], state: str | None, status: int
+) -> None:
+    error = kind("pool") if kind is sa.exc.TimeoutError else kind("SELECT", {}, Orig(state))  # type: ignore[call-arg]
+
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("api.jobs.endpoints.fetch", broken)
+    with TestClient(create_app(world.settings), raise_server_exceptions=False) as client:
+        here = dataclasses.replace(world, client=client)
+        answer = here.get(JOBS)
+        page = Browser(here, world.keys["one"]["analyst"]).send(Call("GET", "/dashboard/jobs"))
+    assert answer.status_code == status
+    assert page.status_code == status
+    assert (answer.headers.get("retry-after"), page.headers.get("retry-after")) == (
+        ("5",) * 2 if status == 503 else (None,) * 2
+    )
+    assert "SELECT" not in answer.text

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from cli.main import app
@@ -367,6 +368,10 @@ def test_it_says_which_version_it_is() -> None:
         (("files", "delete", "file-1"), "DELETE /v1/files/file-1"),
         (("keys", "revoke", "key_1"), "DELETE /v1/keys/key_1"),
         (("grants", "revoke", "budget-1", "grant-1"), "DELETE /v1/budgets/budget-1/grants/grant-1"),
+        (("jobs", "cancel", "ftjob-1"), "POST /v1/fine_tuning/jobs/ftjob-1/cancel"),
+        (("invitations", "withdraw", "inv-1"), "POST /v1/invitations/inv-1/withdraw"),
+        (("keys", "rotate", "key_1", "--overlap-hours", "0"), "POST /v1/keys/key_1/rotate"),
+        (("ledger", "lower", "b-1", "--epsilon", "1", "--reason", "r"), "POST /v1/budgets/b-1/limit"),
     ],
 )
 def test_what_cannot_be_undone_is_asked_for_first(
@@ -476,3 +481,64 @@ def test_something_else_that_answers_is_named(service: Service) -> None:
     refused = tacit("models", "--url", service.url, "--key", SECRET)
     assert refused.exit_code == 1
     assert "no Tacit service" in refused.stderr
+
+
+IDS = [f"ftjob-{digit * 32}" for digit in "0a"]
+LISTED = [
+    {
+        "id": id,
+        "status": "succeeded",
+        "model": "a model with a name of several words",
+        "method": {"type": "lora"},
+        "training_file": f"file-{id[-32:]}",
+        "privacy": {"epsilon": 3.0, "share": 0.25},
+        "created_at": 1_700_000_000,
+    }
+    for id in IDS
+]
+
+
+def test_through_a_pipe_each_item_is_a_line_with_whole_ids(service: Service) -> None:
+    service.says("GET /v1/fine_tuning/jobs", {"data": LISTED, "has_more": False})
+    lines = tacit("jobs", "list", "--url", service.url, "--key", "k").stdout.splitlines()
+    assert len(lines) == 3
+    for job, line in zip(LISTED, lines[1:], strict=True):
+        for words in (job["id"], job["training_file"], job["model"], "2023-11-14 22:13:20"):
+            assert words in line
+    service.says("GET /v1/files/file-1", {"id": "file-1", "sha256": "ab" * 32, "a_rather_long_name_of_a_field": 1})
+    assert "ab" * 32 in tacit("files", "show", "file-1", "--url", service.url, "--key", "k").stdout
+
+
+@pytest.mark.parametrize("room", [40, 60, 80, 100, 200])
+def test_on_a_terminal_ids_stay_whole_and_other_columns_fold_or_go(
+    service: Service, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    wide = Console(highlight=False, soft_wrap=True, force_terminal=True, no_color=True, width=room, file=io.StringIO())
+    monkeypatch.setattr("cli.output.console", wide)
+    service.says("GET /v1/fine_tuning/jobs", {"data": LISTED, "has_more": False})
+    assert tacit("jobs", "list", "--url", service.url, "--key", "k").exit_code == 0
+    said = wide.file.getvalue()  # type: ignore[attr-defined]
+    assert all(id in said for id in IDS)
+    assert (LISTED[0]["training_file"] in said) == (room == 200)
+    assert ("epsilon" in said.splitlines()[0]) == (room >= 80)
+    assert ("Not shown for want of room" in said) == (room < 200)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("raise", "b-1", "--epsilon", "9"),
+        ("correct", "b-1", "--noise-multiplier", "1", "--sample-rate", "0.1", "--steps", "1"),
+        ("reprice", "b-1"),
+        ("accept-loss", "b-1"),
+        ("new-fingerprint-key", "key"),
+    ],
+)
+def test_what_the_operator_cannot_undo_is_asked_for_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "key").write_text("00")
+    refused = tacit("ledger", *command, "--reason", "r", "--admin-url", "postgresql+psycopg://nobody@127.0.0.1:9/x")
+    assert refused.exit_code == 1
+    assert "say so with --yes" in refused.stderr

@@ -1,5 +1,7 @@
 """Files by the stock `openai` package: uploaded with a budget, waited for, listed by pages, read, deleted."""
 
+import json
+
 import openai
 import pytest
 
@@ -25,8 +27,25 @@ def test_files_are_listed_by_pages_read_and_deleted(steward: openai.OpenAI, trai
     with pytest.raises(openai.NotFoundError):
         steward.files.retrieve(made[0])
     with pytest.raises(openai.BadRequestError) as cursor:
-        steward.files.list(after=made[0])
+        steward.files.list(after="file-nothing")
     assert cursor.value.code == "unknown_cursor"
+
+
+def test_files_are_deleted_while_they_are_listed(steward: openai.OpenAI) -> None:
+    made = {steward.files.create(file=("d.csv", b"text,label\nplum,fruit\n"), purpose="evals").id for _ in range(5)}
+    for file in steward.files.list(limit=2, purpose="evals"):
+        if file.id in made:
+            steward.files.delete(file.id)
+    assert made.isdisjoint(file.id for file in steward.files.list(purpose="evals"))
+
+
+def test_no_reader_of_lines_breaks_a_text_apart(steward: openai.OpenAI) -> None:
+    texts = [f"one{end}two" for end in ("\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c")]
+    rows = "".join(json.dumps({"text": text, "label": "fruit"}) + "\n" for text in texts)
+    made = steward.files.create(file=("e.jsonl", rows.encode()), purpose="evals")
+    content = steward.files.content(made.id)
+    for lines in (list(content.iter_lines()), content.text.splitlines()):
+        assert [json.loads(line)["text"] for line in lines] == texts
 
 
 def test_a_file_that_cannot_be_used_is_refused_line_by_line(steward: openai.OpenAI) -> None:

@@ -104,6 +104,12 @@ def test_a_job_is_paused_resumed_and_its_adapter_downloaded(analyst: openai.Open
     done = analyst.fine_tuning.jobs.retrieve(id)
     assert (done.status, done.trained_tokens) == ("succeeded", None)
     assert done.fine_tuned_model
+    result: Any = analyst.models.retrieve(done.fine_tuned_model)
+    assert (result.id, result.object, result.created) == (done.fine_tuned_model, "model", done.finished_at)
+    assert (result.available, result.job, result.parent) == (False, id, "tiny")
+    for other in (f"ft:tiny:x:{id}", f"ft:tiny::{id}x", "ft:tiny::ftjob-0", "nothing"):
+        with pytest.raises(openai.NotFoundError):
+            analyst.models.retrieve(other)
     assert done.finished_at
     assert done.finished_at % 60 == 0 or done.finished_at == done.created_at
     adapter, report = done.result_files

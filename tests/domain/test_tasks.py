@@ -1,9 +1,12 @@
 """Files of every task: which columns they have, and what makes two of their rows the same."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from domain.ingest.check import CheckReport, CheckRequest, check
@@ -82,6 +85,50 @@ def test_a_conversation_is_the_same_however_it_is_written(tmp_path: Path) -> Non
     assert run(tmp_path, "chat", rows)[0].units == 1
 
 
+DUMPED = {"refusal": None, "function_call": None, "tool_calls": None, "audio": None, "annotations": []}
+PARTS = [{"type": "text", "text": "hel", "annotations": None}, {"type": "text", "text": "lo"}]
+
+
+@pytest.mark.parametrize(
+    ("messages", "same"),
+    [
+        ([{**USER, "name": None}, {**ANSWER, **DUMPED}], [USER, ANSWER]),
+        ([{"role": "developer", "content": "short"}, ANSWER], [{"role": "system", "content": "short"}, ANSWER]),
+        (
+            [
+                {"role": "user", "content": PARTS},
+                {"role": "assistant", "content": [{"type": "text", "text": ANSWER["content"]}], "weight": 1},
+            ],
+            [{"role": "user", "content": "hel\nlo"}, ANSWER],
+        ),
+        (
+            [{"from": "human", "value": "x"}, {"from": "gpt", "value": "y"}],
+            [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}],
+        ),
+    ],
+    ids=["what a client dumps", "developer", "parts and weight", "from and value"],
+)
+@pytest.mark.parametrize("format", ["jsonl", "parquet"])
+def test_conversations_as_clients_write_them(tmp_path: Path, messages: Any, same: Any, format: str) -> None:
+    content = json.dumps({"messages": messages}).encode() + b"\n"
+    if format == "parquet":
+        pq.write_table(pa.Table.from_pylist([{"messages": messages}]), target := io.BytesIO())
+        content = target.getvalue()
+    (source := tmp_path / "source").write_bytes(content)
+    asked = CheckRequest(
+        source=source,
+        target=tmp_path / "rows",
+        format=format,
+        task="chat",
+        columns={"messages": "messages"},
+        declared_size=None,
+        key=None,
+    )
+    assert check(asked).problems == []
+    (kept,) = parse_rows(tmp_path / "rows").columns["messages"]
+    assert json.loads(kept) == same
+
+
 @pytest.mark.parametrize(
     ("messages", "words"),
     [
@@ -95,10 +142,18 @@ def test_a_conversation_is_the_same_however_it_is_written(tmp_path: Path) -> Non
         ([{"role": CANARY, "content": "x"}, ANSWER], "role that is not one of"),
         ([{"role": ["user"], "content": CANARY}, ANSWER], "role that is not one of"),
         ([{**USER, CANARY: 1}, ANSWER], "other keys than role and content"),
-        ([{"role": "user"}, ANSWER], "other keys than role and content"),
+        ([{"role": "user"}, ANSWER], "without 'content'"),
+        ([{**USER, "name": "x"}, ANSWER], "the keys 'name', which nothing is learnt from"),
+        ([USER, {**ANSWER, "weight": 0}], "'weight' is not 1"),
+        ([{"from": "human", "value": CANARY}, {"from": "observation", "value": "x"}], "tools"),
+        ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": CANARY}}]}, ANSWER], "an image"),
+        ([{"role": "user", "content": [{"type": "input_audio", "data": CANARY}]}, ANSWER], "a sound"),
+        ([{"role": "user", "content": [{"type": "text", "text": "a", CANARY: 1}]}, ANSWER], "a part that is not"),
+        ([{"role": "user", "content": [CANARY]}, ANSWER], "a part that is not of the form"),
+        ([{"role": "user", "content": [{"type": "text", "text": ["a"]}]}, ANSWER], "a part that is not"),
         ([USER, {"role": "system", "content": CANARY}, ANSWER], "system message that is not the first"),
         ([USER, {**ANSWER, "content": " "}], "content is not a text"),
-        ([USER, {**ANSWER, "content": None}], "content is not a text"),
+        ([USER, {**ANSWER, "content": None}], "without 'content'"),
         ([USER, {**ANSWER, "content": f"{CANARY}\0"}], "content is not a text"),
         ([USER, {**ANSWER, "content": f"{CANARY}\ud800"}], "content is not a text"),
         ("[" * 100_000, "not a list of messages"),

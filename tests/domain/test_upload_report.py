@@ -328,3 +328,37 @@ def test_words_and_marks_are_counted_as_one_would() -> None:
         pieces = len(re.findall(r"\w+|[^\w\s]", text))
         for most in (pieces - 1, pieces, pieces + 1, chosen.randrange(60)):
             assert tally._is_longer(text, len(text.split()), most) == (pieces > most), (text, most)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("public", [False, True])
+def test_a_column_that_says_something_and_is_not_used_is_asked_about(tmp_path: Path, format: str, public: bool) -> None:
+    """As the `input` of a well-known set of instructions: without it records look the same."""
+    rows = [
+        {"instruction": f"do {i % 5}", "input": "" if i % 3 else f"item {i}", "output": f"done {i % 5}", "note": "ok"}
+        for i in range(20)
+    ]
+    rows = [row | {"remark": f"a remark of several words, number {i}"} for i, row in enumerate(rows)]
+    found = reported(
+        tmp_path,
+        rows,
+        format,
+        task="completion",
+        columns={"prompt": "instruction", "completion": "output"},
+        public=public,
+        max_length=None,
+    )
+    assert found.unused_columns == ["input", "note", "remark"]
+    unused = [q for q in found.questions if q.code == "unused_text"]
+    assert [(q.column, q.detail) for q in unused] == [
+        ("input", {"records": 7, "looked": 20}),
+        ("remark", {"records": 20, "looked": 20}),
+    ]
+    assert "records that differ in it alone are the same record" in unused[0].message
+
+
+def test_the_tools_of_conversations_are_asked_about(tmp_path: Path) -> None:
+    talk = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}]
+    rows = [{"messages": talk, "tools": [{"type": "function"}], "parallel_tool_calls": False}]
+    found = reported(tmp_path, rows, "jsonl", task="chat", columns={"messages": "messages"}, max_length=None)
+    assert asked(found) == [("unused_text", "tools")]
