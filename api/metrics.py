@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.deps import Resources
 from api.health.checks import look, places
+from api.middleware import UPLOADS
 from domain.kit import disk
 from domain.kit.logs import about
 from domain.kit.metrics import OncePerMinute, serve
@@ -20,7 +21,7 @@ from domain.kit.tables import job
 from ledger.tables import budget
 
 METHODS = {"GET", "HEAD", "POST", "DELETE", "OPTIONS", "PUT", "PATCH"}
-UNTIMED = {("POST", "/v1/files"), ("GET", "/v1/files/{file_id}/content")}
+UNTIMED = {*(("POST", place) for place in UPLOADS), ("GET", "/v1/files/{file_id}/content")}
 """Requests whose time follows from how many private rows there are."""
 FRAMEWORK: TelemetryConfig = {
     "tracing": False,

@@ -15,6 +15,7 @@ from api.app import create_app
 from api.recent import Recent
 from domain.kit import logs
 from domain.kit.metrics import OncePerMinute
+from tests.api.attacks import Browser, Call
 from tests.api.conftest import JOBS, World, free_port
 
 SECRET = "canary of a row"
@@ -48,6 +49,14 @@ def test_a_line_a_request_names_the_route_and_nothing_that_was_sent(world: World
     assert "milliseconds" not in upload  # it follows from the number of rows
     assert SECRET[:6] not in lines.getvalue()
     assert world.keys["one"]["analyst"] not in lines.getvalue()
+
+
+def test_an_upload_from_a_page_is_not_timed_either(world: World, lines: io.StringIO) -> None:
+    form = Call("POST", "/dashboard/files", form={"purpose": "evals"}, upload=True)
+    assert Browser(world, world.keys["one"]["steward"]).send(form).status_code == 303
+    said = [json.loads(line) for line in lines.getvalue().splitlines()]
+    timed = {line["route"]: "milliseconds" in line for line in said if line["message"] == "request"}
+    assert timed == {"/dashboard/login": True, "/dashboard/budgets": True, "/dashboard/files": False}
 
 
 def test_an_error_is_logged_by_type_and_place_without_its_words(lines: io.StringIO) -> None:
