@@ -36,7 +36,7 @@ from tests.dashboard.test_safety import sign_in
 pytestmark = pytest.mark.usefixtures("quick_checks")
 HOOKS = "/v1/webhooks"
 ALL = ["job.ended", "approval.wanted", "budget.low", "budget.frozen"]
-EVENTS = 60
+EVENTS = 1000
 DAY = timedelta(days=1)
 
 
