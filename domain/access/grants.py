@@ -186,6 +186,12 @@ def give(
     _require_grantee(connection, viewer, key, project)
     if terms.epsilon is not None:
         _require_sensible(float(terms.epsilon), held)
+    if terms.share is not None and held.cap[held.filter.main] <= 0:
+        raise Invalid(
+            "the budget's limit leaves its main order nothing to share: send epsilon",
+            code="invalid_request",
+            param="share",
+        )
     if terms.expires_at is not None and terms.expires_at <= datetime.now(UTC):
         raise Invalid("a grant ends in the future", code="invalid_request", param="expires_at")
     _require_known("models", terms.models or (), models)

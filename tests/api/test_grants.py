@@ -103,6 +103,14 @@ def test_a_share_of_the_budget_is_what_its_jobs_together_may_take(world: World, 
     assert world.post(f"/v1/budgets/{hidden['budget']}/verify", scope="auditor").json()["ok"] is True
 
 
+def test_a_limit_that_leaves_the_main_order_nothing_leaves_no_share(world: World) -> None:
+    budget = world.post("/v1/budgets", {"name": "b", "epsilon": 8, "delta": 1e-5}, "steward").json()["id"]
+    world.post(f"/v1/budgets/{budget}/limit", {"epsilon": 0.5, "reason": "r"}, "steward")
+    assert world.get(f"/v1/budgets/{budget}", "steward").json()["share_left"] == 0
+    refused = world.post(f"/v1/budgets/{budget}/grants", {"project": PROJECT, "share": 0.5}, "steward")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "share")
+
+
 def test_a_job_outside_what_a_grant_is_for_is_refused_by_field(world: World, hidden: dict[str, Any]) -> None:
     grant = world.grant(hidden["budget"], methods=["bitfit", "lora"], models=["minilm-l6"], most_steps=60)
     assert (grant["methods"], grant["models"], grant["most_steps"]) == (["bitfit", "lora"], ["minilm-l6"], 60)

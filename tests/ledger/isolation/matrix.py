@@ -210,7 +210,7 @@ INSERT INTO api_key (id, tenant_id, name, prefix, mac, scopes, project)
                ('analyst', '{analyst}', 'lab')) AS k (name, scopes, project);
 INSERT INTO ledger.budget (id, tenant_id, name, epsilon, delta, unit, reference, weight_numerators, weight_denominator)
   SELECT '{world}-budget_' || b, '{world}-tenant', 'notes', 8, 1e-5, 'record',
-         '{"sample_rate": 0.01, "steps": 500, "noise_multiplier": null}', array_fill(1, ARRAY[12]), 12
+         '{"sample_rate": 0.01, "steps": 500, "noise_multiplier": null}', '{1,1,2,1,1,1,1,1,1,1,1,1}', 13
   FROM unnest('{a,b}'::text[]) AS b;
 INSERT INTO file (id, tenant_id, purpose, filename, budget_id)
   SELECT '{world}-file_' || b, '{world}-tenant', 'fine-tune', 'f', '{world}-budget_' || b FROM unnest('{a,b}'::text[]) AS b;
