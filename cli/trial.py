@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cli import columns, options, output
+from cli import columns, options, output, scoring
 from cli.embedded.errors import StackError
 from dpcore.terms.tasks import KINDS, get_kind
 
@@ -36,9 +36,16 @@ def try_(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", dir_okay=False, help="Write the answers here: .csv or .jsonl.")
     ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(help="The column with the right labels, to score answers by. Default: `label`, if it is there."),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Of a completion.")] = 64,
 ) -> None:
     """Run rows through an adapter: labels with their probabilities, or completions.
+
+    Rows that say their label are scored: what was expected and whether the answer is right stand beside it, and the
+    accuracy with its standard error is printed at the end. Completions are not scored.
 
     Everything happens on this machine; the service is not asked.
 
@@ -53,13 +60,20 @@ def try_(
     with _folder(adapter) as folder:
         about = _about(folder)
         names = {name: named[name] or name for name in get_kind(about.task).asked}
-        rows = _rows(file, names)
+        lines, rows = _rows(file, names)
+        if label is not None and not about.labels:
+            options.fail("the answers of this adapter are completions, which are not scored: leave --label out")
+        known = scoring.labels(file, label, lines) if about.labels else None
         answers = list(_shown(_answers(folder, about, base, rows, max_new_tokens), len(rows)))
+    if known is not None:
+        answers = scoring.scored(answers, known)
     if out is None:
         _print(rows, answers)
     else:
         _write(out, answers)
         output.console.print(f"Wrote {len(answers)} answers to {out}.", markup=False)
+    if known is not None:
+        typer.echo(scoring.summary(answers, about.labels), err=True)  # beside the answers, not among them
 
 
 @contextmanager
@@ -85,18 +99,19 @@ def _about(folder: Path) -> "About":
         raise StackError(f"{folder} is no adapter of this service: it has no usable tacit.json.") from None
 
 
-def _rows(file: Path, names: Mapping[str, str]) -> list[dict[str, str]]:
-    """The columns of each row, read as the service reads them; a chat as JSON text."""
+def _rows(file: Path, names: Mapping[str, str]) -> tuple[list[int], list[dict[str, str]]]:
+    """The line and the columns of each row, read as the service reads them; a chat as JSON text."""
     from domain.ingest.formats import SUFFIXES, records
     from domain.ingest.problems import Problems
 
     if file.suffix.lower() not in SUFFIXES:
         raise StackError(f"{file} must end in one of {', '.join(SUFFIXES)}")
-    problems, rows = Problems(), []
+    problems, lines, rows = Problems(), [], []
     with file.open("rb") as source:
         for record in records(source, SUFFIXES[file.suffix.lower()], tuple(names.values()), problems):
             values = (v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in record.values)
             rows.append(dict(zip(names, values, strict=True)))
+            lines.append(record.line)
     if problems.listed:
         worst = problems.listed[0]
         if worst.code == "missing_column":
@@ -107,7 +122,7 @@ def _rows(file: Path, names: Mapping[str, str]) -> list[dict[str, str]]:
         raise StackError(f"{file}:{place} {worst.message}")
     if not rows:
         raise StackError(f"{file} has no rows.")
-    return rows
+    return lines, rows
 
 
 def _answers(

@@ -68,6 +68,40 @@ def test_the_answers_are_the_trained_models_own(method: str, base: Path, rows: P
     for answer, shares in zip(answers, expected, strict=True):
         assert list(answer["probabilities"].values()) == pytest.approx(shares, abs=1e-5)
         assert answer["label"] == tiny.LABELS[shares.index(max(shares))]
+        assert "right" not in answer  # of rows without labels
+
+
+def test_labelled_rows_are_scored(base: Path, tmp_path: Path) -> None:
+    """What was expected stays beside the answer, by row and whatever the format; rows without a label stay out."""
+    folder = tmp_path / "adapter"
+    shares = trained(base, folder, "lora")
+    said = [tiny.LABELS[one.index(max(one))] for one in shares]
+    wrong = next(label for label in tiny.LABELS if label != said[1])
+    expected = [said[0], wrong, None]
+    file = tmp_path / "rows.jsonl"
+    known = [{} if label is None else {"label": label} for label in expected]
+    lines = [{"text": text} | one for text, one in zip(TEXTS, known, strict=True)]
+    file.write_text("\n".join(json.dumps(line) for line in lines))
+    for name in ("answers.jsonl", "answers.csv"):
+        out = tmp_path / name
+        done = tacit_try(folder, file, "--base", base, "-o", out)
+        assert done.exit_code == 0, done.output
+        assert "Accuracy 0.500 ± 0.354 (standard error): 1 of 2 labelled rows. Rows without a label: 1." in done.stderr
+        if out.suffix == ".jsonl":
+            answers = [json.loads(line) for line in out.read_text().splitlines()]
+            assert [(one["label"], one["expected"], one["right"]) for one in answers] == list(
+                zip(said, expected, [True, False, None], strict=True)
+            )
+        else:
+            rows = list(csv.DictReader(out.open(newline="")))
+            assert [(one["expected"], one["right"]) for one in rows] == [
+                (said[0], "True"),
+                (wrong, "False"),
+                ("", ""),
+            ]
+    answered = tacit_try(folder, file, "--base", base)
+    assert [json.loads(line)["right"] for line in answered.stdout.splitlines()] == [True, False, None]
+    assert "has no label in a column 'gold'" in tacit_try(folder, file, "--base", base, "--label", "gold").output
 
 
 def test_what_is_wrong_is_named(base: Path, rows: Path, tmp_path: Path) -> None:
