@@ -207,7 +207,7 @@ def parse_form(form: Form, names: Collection[str] = ()) -> NewFile:
         found = _BRACKETS.fullmatch(name)
         if found is None:
             if (dotted := _DOTTED.fullmatch(name)) is not None:
-                raise wrong_field(name, f"{name}: a field within another one is sent as {dotted[1]}[{dotted[2]}]")
+                raise wrong_field(name, f"a field within another one is sent as {dotted[1]}[{dotted[2]}]")
             if not _FIELD.fullmatch(name):
                 fields = ", ".join(
                     field for field in NewFile.model_fields if field not in ("columns", "privacy_budget")

@@ -83,7 +83,9 @@ def check(request: CheckRequest) -> CheckReport:
         with request.source.open("rb") as source:
             quotes = read_quotes(source, problems)
     options = _Options(
-        numbers=frozenset(v for k, v in request.columns.items() if k in (LABEL, USER)), quotes=quotes or "text"
+        numbers=frozenset(v for k, v in request.columns.items() if k in (LABEL, USER)),
+        label=request.columns.get(LABEL),
+        quotes=quotes or "text",
     )
     labels = request.labels
     if get_kind(request.task).labelled and labels is None:
@@ -140,6 +142,7 @@ class _Options(TypedDict):
     """How the values of a file are to be read."""
 
     numbers: frozenset[str]
+    label: str | None
     quotes: Quotes
 
 

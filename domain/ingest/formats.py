@@ -31,16 +31,18 @@ def records(
     problems: Problems,
     *,
     numbers: frozenset[str] = frozenset(),
+    label: str | None = None,
     quotes: Quotes = "text",
     noticed: FileColumns | None = None,
 ) -> Iterator[Record]:
     """Every record that can be read; what cannot be is noted. Blank lines are skipped, other columns ignored, but for
     what `noticed` is told of all of them.
 
-    numbers: the columns that may be of fractions too, in Parquet, whose types are known. quotes: of TSV.
+    numbers: the columns that may be of fractions too, in Parquet, whose types are known; label: that of labels, if any.
+    quotes: of TSV.
     """
     if format == "parquet":
-        found = parquet.rows(source, columns, problems, numbers)
+        found = parquet.rows(source, columns, problems, numbers, label)
         yield from (Record(number, values) for number, values in found)
         if noticed is not None and problems.count == 0:
             parquet.notice(source, noticed)

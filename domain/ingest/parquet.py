@@ -28,10 +28,15 @@ MOST_NOTICED = 2**30
 
 
 def rows(
-    source: IO[bytes], columns: tuple[str, ...], problems: Problems, numbers: frozenset[str] = frozenset()
+    source: IO[bytes],
+    columns: tuple[str, ...],
+    problems: Problems,
+    numbers: frozenset[str] = frozenset(),
+    label: str | None = None,
 ) -> Iterator[tuple[int, tuple[Any, ...]]]:
     """Each row's number, from 1, and its values in the order of `columns`; what cannot be read is noted. `numbers`: the
-    columns that may be of floats and decimals too."""
+    columns that may be of floats and decimals too; `label`: the one whose floats are what a text file would have of
+    them, while all others are exact."""
     number = 0
     try:
         # Extension types would run whatever code is registered for them: they stay what they are stored as.
@@ -40,7 +45,7 @@ def rows(
             return
         size = 0
         for batch in file.iter_batches(BATCH, columns=list(columns), use_threads=False):
-            for values in _values(batch.select(columns)):
+            for values in _values(batch.select(columns), label):
                 number += 1
                 length = _length(values) if values else 0
                 size += length
@@ -155,20 +160,21 @@ def _is_text(type: pa.DataType) -> bool:
     )
 
 
-def _values(batch: pa.RecordBatch) -> Iterable[tuple[Any, ...] | None]:
+def _values(batch: pa.RecordBatch, label: str | None) -> Iterable[tuple[Any, ...] | None]:
     """The rows of a batch; None for one that is not UTF-8."""
     try:
-        return zip(*(_as_written(column) for column in batch.columns), strict=True)
+        named = zip(batch.schema.names, batch.columns, strict=True)
+        return zip(*(_as_written(column, few_digits=name == label) for name, column in named), strict=True)
     except UnicodeDecodeError:
         if batch.num_rows == 1:
             return [None]
-        return chain.from_iterable(_values(batch.slice(place, 1)) for place in range(batch.num_rows))
+        return chain.from_iterable(_values(batch.slice(place, 1), label) for place in range(batch.num_rows))
 
 
-def _as_written(column: pa.Array) -> list[Any]:
-    """Values as a text file would have them: bytes as the text that they are, and floats of 32 bits in the few digits
-    that tell them apart. Raises UnicodeDecodeError."""
-    if pa.types.is_floating(column.type) and column.type.bit_width <= 32:
+def _as_written(column: pa.Array, *, few_digits: bool) -> list[Any]:
+    """Values as a text file would have them: bytes as the text that they are, and floats of 32 bits, with `few_digits`,
+    in those that tell them apart. Raises UnicodeDecodeError."""
+    if few_digits and pa.types.is_floating(column.type) and column.type.bit_width <= 32:
         digits = column.cast(pa.float32()).cast(pa.string()).to_pylist()
         return [None if one is None else float(one) for one in digits]
     return [value.decode() if isinstance(value, bytes) else value for value in column.to_pylist()]

@@ -91,7 +91,7 @@ def test_a_bad_row_of_a_parquet_file_is_named_by_its_number(world: World, quick_
     pq.write_table(pa.table({"text": ["a", CANARY], "label": [0, 7]}), content)
     answer = world.upload(content.getvalue(), PRIVATE, "rows.parquet")
     assert answer.status_code == 400
-    assert "row 2: the label is not one of the public labels" in answer.json()["detail"]
+    assert "row 2: 'label' is not one of the public labels" in answer.json()["detail"]
     assert CANARY not in answer.text
 
 
@@ -106,7 +106,11 @@ def test_problems_go_to_the_steward_by_line_and_nothing_is_kept(world: World) ->
         answer = world.upload(CSV + f"{CANARY},2\n".encode())
         assert answer.status_code == 400
         assert answer.json()["errors"] == [
-            {"line": ROWS + 2, "code": "label_not_public", "message": "the label is not one of the public labels"}
+            {
+                "line": ROWS + 2,
+                "code": "label_not_public",
+                "message": "'label' is not one of the public labels: name it in labels, or leave it out",
+            }
         ]
         assert CANARY not in answer.text
         assert connection.execute(sa.text("SELECT count(*) FROM ledger.budget")).scalar_one() == before
