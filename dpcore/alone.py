@@ -101,7 +101,7 @@ def train(
     run(
         model=model,
         task=task,
-        records=task.encode({_KIND: texts}),
+        records=task.encode({"text": texts}, []),
         program=program,
         begin=partial(trainer.begin, task=_KIND),
         learns=trainer.learns,
