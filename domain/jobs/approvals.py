@@ -62,6 +62,7 @@ def _not_waiting(connection: sa.Connection, job_id: str) -> Conflict:
         .join(job, job.c.id == reservation.c.job_id)
         .join(api_key, sa.and_(api_key.c.id == by, api_key.c.tenant_id == job.c.tenant_id))
         .where(job.c.id == job_id, entry.c.kind.in_(("approve", "settle")))
+        .order_by(entry.c.seq)
         .limit(1)
     ).one_or_none()
     if said is not None:

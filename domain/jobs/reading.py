@@ -89,7 +89,7 @@ def _seen_by(viewer: Viewer) -> sa.Select[Any]:
     known = sa.and_(_key.c.id == by, _key.c.tenant_id == job.c.tenant_id)
     name = sa.select(_key.c.name).where(known).correlate(entry, job).scalar_subquery()
     rejected = sa.and_(entry.c.kind == "settle", by.is_not(None))
-    decision = sa.select(
+    decided = sa.select(
         sa.func.json_build_object(
             *("id", by, "name", sa.func.coalesce(name, "")),
             *("decision", sa.case((entry.c.kind == "approve", "approved"), else_="rejected")),
@@ -97,6 +97,7 @@ def _seen_by(viewer: Viewer) -> sa.Select[Any]:
             *("at", sa.cast(sa.extract("epoch", sa.func.date_trunc("minute", entry.c.at)), sa.BigInteger)),
         )
     ).where(entry.c.reservation_id == first, sa.or_(entry.c.kind == "approve", rejected))
+    decision = decided.order_by(entry.c.seq).limit(1)  # a settlement that names somebody too ends no list
     submitter = sa.select(_key.c.name).where(_key.c.id == job.c.created_by)
     return sa.select(
         job,

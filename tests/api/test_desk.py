@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from api.app import create_app
 from api.jobs.schemas import NewJob
 from domain.kit.tables import api_key
+from ledger import reserve
 from tests.api.conftest import JOBS, World, job_body, wait_for
 from tests.api.test_grants import second_steward
 
@@ -108,6 +109,16 @@ def test_of_two_stewards_at_once_one_decides_and_the_other_is_told(world: World,
     assert (shown["status"], shown["status_detail"], shown["decided_by"]["decision"]) == ("queued", None, "approved")
     kinds = [e["kind"] for e in world.get(f"/v1/budgets/{desk['budget']}/entries", "auditor").json()["data"]]
     assert kinds[-2:] == ["reserve", "approve"]  # nothing was settled
+
+
+def test_a_settlement_that_names_somebody_after_the_approval_ends_no_list(world: World, desk: dict[str, Any]) -> None:
+    """As whoever has the login of the API may write one."""
+    made = world.submit(desk["id"], 1.0)["id"]
+    world.post(f"{JOBS}/{made}/approve", {"reason": "as agreed"}, "steward")
+    with world.engine("api").begin() as connection:
+        reserve.settle(connection, made, "cancelled", detail={"by": "key_of_nobody", "reason": "r"})
+    assert world.get(f"{JOBS}/{made}").json()["decided_by"]["reason"] == "as agreed"
+    assert world.get(JOBS, "steward").status_code == 200
 
 
 def wait_for_locks(world: World, number: int) -> None:
