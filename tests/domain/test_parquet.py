@@ -58,7 +58,6 @@ NOT_FLAT: dict[str, Any] = {
     "list": pa.array([[CANARY]]),
     "struct": pa.array([{CANARY: "x"}]),
     "map": pa.array([[("a", CANARY)]], pa.map_(pa.string(), pa.string())),
-    "binary": pa.array([CANARY.encode()]),
     "float": pa.array([1.5]),
     "boolean": pa.array([True]),
     "time": pa.array([datetime.datetime(2020, 1, 1)]),
@@ -66,7 +65,7 @@ NOT_FLAT: dict[str, Any] = {
     "null": pa.nulls(1),
     "extension": pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"0" * 16], pa.binary(16))),
     "extension over text": pa.ExtensionArray.from_storage(pa.json_(), pa.array([f'"{CANARY}"'])),
-    "messages with more": pa.array([[{"role": "user", "content": "x", "name": CANARY}]]),
+    "messages with a time": pa.array([[{"role": "user", "content": CANARY, "at": datetime.datetime(2020, 1, 1)}]]),
 }
 
 

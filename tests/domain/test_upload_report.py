@@ -185,15 +185,13 @@ def test_a_header_in_the_middle_and_missing_values_among_the_classes_are_named(t
     assert all(("name of a column" in messages[label]) == (label in ("label", "unit")) for label in messages)
 
 
-def test_joined_files_name_the_header_that_came_along(tmp_path: Path) -> None:
+def test_joined_files_are_refused_at_the_header_that_came_along(tmp_path: Path) -> None:
     one = written([{"text": f"note {i}", "class": "ab"[i % 2]} for i in range(10)], "csv")
     source = tmp_path / "joined.csv"
     source.write_bytes(one + one.replace(b"note", b"letter"))
     request = {"columns": {"text": "text", "label": "class"}, "labels": None, "declared_size": None, "key": KEY}
     found = check(CheckRequest(source=source, target=tmp_path / "rows", format="csv", **request))
-    assert found.labels == ["a", "b", "class"]
-    assert found.report is not None
-    assert asked(found.report) == [("odd_class", "class")]
+    assert [(p.line, p.code) for p in found.problems] == [(12, "repeated_header")]
 
 
 def test_of_a_public_set_all_is_kept_and_no_person_is_asked_about(tmp_path: Path) -> None:
