@@ -31,7 +31,7 @@ from dpcore.terms.tasks import DEFAULT_KIND, KINDS, TaskKind, get_kind, told_by
 ROWS, EVALUATED = 6000, 600  # of the made-up data
 STEPS, BATCH = 40, 256
 LEARNT = 0.15  # how far above chance the made-up task must be learnt
-LIKELIER = 0.5  # of its perplexity a language model must lose more than this part
+LIKELIER = 0.7  # a language model must go below this part of its perplexity
 LEDGER = ["seq", "kind", "outcome", "epsilon_after", "at", "hash"]
 CAUSAL = "causal-lm"
 MADE_UP = (DEFAULT_KIND, "text")  # kinds that the made-up rows are good for
