@@ -27,7 +27,7 @@ from tests.ledger.test_grants import another, give
 from tests.ledger.test_shares import BUDGETS, METHODS, phases_of, plan
 from tests.ledger.worlds import World
 
-HISTORIES, ACTS = 200, 8
+ACTS = 8
 SHARES = {"ann": "0.25", "bob": "0.6", "cal": "0.333333"}
 STEP = 1 / SHARE_DIGITS
 
@@ -137,10 +137,14 @@ def connections(world: World) -> Iterator[tuple[sa.Connection, sa.Connection]]:
         yield api, worker
 
 
-def test_shares_of_grants_add_up(world: World, connections: tuple[sa.Connection, sa.Connection]) -> None:
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("histories", [20, pytest.param(200, marks=pytest.mark.verify)])
+def test_shares_of_grants_add_up(
+    world: World, connections: tuple[sa.Connection, sa.Connection], histories: int
+) -> None:
     seen: set[str] = set()
     people = {name: another(world, "analyst") for name in SHARES}
-    for number in range(HISTORIES):
+    for number in range(histories):
         epsilon, delta, reference = BUDGETS[number % len(BUDGETS)]
         id = world.budget(epsilon, delta, reference)
         made = {name: give(world, id, share=share, key=people[name].key) for name, share in SHARES.items()}
