@@ -66,13 +66,13 @@ def _field(method: str, name: str, field: FieldInfo, number: bool) -> OwnField:
 
 
 def _text(value: Any) -> str:
-    """As it is written in a field: 16.0 is 16, a list has commas, also of one number, and nothing is nothing."""
+    """As it is written in a field: 16.0 is 16, a list has commas, also of one alone, and nothing is nothing."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):
-        return f"{value[0]}," if len(value) == 1 and not isinstance(value[0], str) else ", ".join(map(str, value))
+        return f"{value[0]}," if len(value) == 1 else ", ".join(map(str, value))
     return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)
 
 
