@@ -51,7 +51,7 @@ def jobs_of_file(file_id: str, caller: Caller, service: Resources, connection: s
     learnt = sa.select(job_file.c.job_id).where(job_file.c.file_id == file_id)
     scoped = reading.page_of_tenant(caller).where(sa.or_(job.c.id.in_(learnt), job.c.silo_job.in_(learnt)))
     rows, _ = fetch(connection, scoped, job, after=None, limit=MOST)
-    return [job_of(row, service.signer) for row in rows]
+    return [job_of(row, caller, service.signer) for row in rows]
 
 
 def options_of(made: Job) -> str:
