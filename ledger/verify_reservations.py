@@ -158,7 +158,8 @@ def _priced(history: History, stage: Stage, step_cost: Curve) -> bool:
     if rate is None or noise is None or not (0 < rate <= 1 and 0.2 <= noise <= 1000):
         return False
     ours = accounting.curve(noise, rate, history.account.orders)
-    return all(c <= o <= c * (1 + 1e-8) + 2 for c, o in zip(step_cost, ours, strict=True))
+    # Both round up, each from its own last bits, so that either may be one unit above the other.
+    return all(c - 1 <= o <= c * (1 + 1e-8) + 2 for c, o in zip(step_cost, ours, strict=True))
 
 
 def _repriced(history: History) -> Violations:

@@ -51,6 +51,15 @@ def found(world: World, budget: str, key: str | None = PUBLIC) -> list[str]:
         return [f.what for f in verify_budget(c, budget, key)]
 
 
+def test_prices_that_database_and_library_round_apart_verify(world: World) -> None:
+    """At order 32, and at 56, of these the database's price of a step is one unit of 1e-12 nat above the library's."""
+    budget = world.budget()
+    file = world.file(budget)
+    apart = [Priced(0.0166, 444.150755, 1), Priced(0.0139, 723.500921, 1)]
+    world.submit([(file, budget, apart)])
+    assert found(world, budget) == []
+
+
 def test_an_honest_history_verifies(world: World) -> None:
     budget = lived_in(world)
     assert found(world, budget) == []
