@@ -47,7 +47,7 @@ def test_it_is_the_model_for_what_asks_for_one_that_writes() -> None:
     assert set(MODEL.facts.tasks) == {name for name, kind in KINDS.items() if not kind.chat_template}
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("task", profile.measurable(MODEL))
 @pytest.mark.parametrize("method", method_names())
 def test_a_method_that_is_offered_trains_it(method: str, task: str) -> None:
