@@ -150,7 +150,9 @@ def install(app: FastAPI) -> None:
         details = error.errors()
         if any(d["loc"][0] == "path" for d in details):
             return problem(request, 404, "not_found", "no such thing: the id in the path is not one of ours")
-        if any(tuple(d["loc"]) == ("body",) for d in details) and not _says_json(request):
+        if any(tuple(d["loc"]) == ("body",) and d["type"] != "value_error" for d in details) and not _says_json(
+            request
+        ):
             message = "the body is not taken for JSON: send it with the header `content-type: application/json`"
             return problem(request, 415, "unsupported_media_type", message)
         said: dict[str | None, list[Mapping[str, Any]]] = {}

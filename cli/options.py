@@ -39,7 +39,7 @@ def read_share(text: str) -> float:
         raise typer.BadParameter(str(error)) from None
 
 
-Share = Annotated[
+ShareOption = Annotated[
     float | None,
     typer.Option(
         parser=read_share, metavar="SHARE", help="What part of the budget it may take: 0.25 or 25%. Shares add up."

@@ -213,7 +213,7 @@ def _history(budget: Budget, lines: list[EntryLine] | None, submitted: list[Job]
 
 
 def _parts_of(
-    budget: Budget, whole: shares.Whole | None, submitted: list[Job], connection: sa.Connection
+    budget: Budget, whole: shares.WholeBudget | None, submitted: list[Job], connection: sa.Connection
 ) -> shares.JobParts | None:
     """What the jobs on the page have of the budget; None where there are no parts, or they are no parts of one whole:
     a limit was lowered below what jobs have."""

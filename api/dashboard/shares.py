@@ -16,7 +16,7 @@ from dpcore.terms.accounting import SHARE_DIGITS
 
 
 @dataclass(frozen=True)
-class Whole:
+class WholeBudget:
     """A budget's parts, together WHOLE."""
 
     spent: int
@@ -40,7 +40,7 @@ class JobParts:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PlanInParts:
     """What is used, what a job would take, and what would be left: together WHOLE."""
 
     used: int
@@ -53,7 +53,7 @@ def of_cap(amount: int, cap: int) -> int:
     return -(-amount * WHOLE // cap)
 
 
-def whole_of(budget: Budget) -> Whole | None:
+def whole_of(budget: Budget) -> WholeBudget | None:
     """None where a lowered limit leaves the main order nothing, so that there are no parts."""
     if budget.share_spent is None or budget.share_reserved is None:
         return None
@@ -62,16 +62,16 @@ def whole_of(budget: Budget) -> Whole | None:
     past = budget.share_spent + budget.share_reserved - 1
     # Two amounts that were each rounded up may come to a hair more than one.
     beyond = up(past) if past > 2 / SHARE_DIGITS else 0
-    return Whole(spent, WHOLE - left - spent, left, beyond)
+    return WholeBudget(spent, WHOLE - left - spent, left, beyond)
 
 
-def plan_of(privacy: JobPrivacy) -> Plan | None:
+def plan_of(privacy: JobPrivacy) -> PlanInParts | None:
     """None for a job that is outside the parts, and for one of an earlier version."""
     if privacy.share is None or privacy.share_left_before is None or not privacy.main_order:
         return None
     used = WHOLE - down(privacy.share_left_before)
     takes = min(up(privacy.share), WHOLE - used)
-    return Plan(used, takes, WHOLE - used - takes)
+    return PlanInParts(used, takes, WHOLE - used - takes)
 
 
 def apart(total: int, amounts: Sequence[Fraction | float]) -> list[int]:

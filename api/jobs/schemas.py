@@ -272,7 +272,7 @@ class ChargeReceipt(BaseModel):
     signature: str
 
 
-class Decision(KeyName):
+class JobDecision(KeyName):
     """Who decided on a job that waited, and why."""
 
     decision: Literal["approved", "rejected"]
@@ -316,7 +316,7 @@ class Job(BaseModel):
     metadata: dict[str, str]
     intended_use: str | None = Field(description="what the result is for, in the words of whoever asked")
     submitted_by: KeyName | None = Field(description="to a steward, and to the key itself; null to all others")
-    decided_by: Decision | None = Field(
+    decided_by: JobDecision | None = Field(
         description="the steward who approved or rejected the job; null while nobody has, or nobody must"
     )
     integrations: list[Any] | None = None
@@ -429,7 +429,7 @@ def _whole(
         metadata=row.metadata,
         intended_use=row.intended_use,
         submitted_by=submitter,
-        decided_by=None if row.decision is None else Decision.model_validate(row.decision),
+        decided_by=None if row.decision is None else JobDecision.model_validate(row.decision),
         error=None if row.error is None else _error_of(row.error, None if row.silo_job is not None else any(done)),
         privacy=privacy_of(row.privacy, method["type"], done, failed=row.status == "failed"),
         progress=Progress(step=sum(done), total_steps=total, fraction=round(sum(done) / total, 4)),

@@ -84,7 +84,7 @@ def show(invitation: str, url: options.Url = None, key: options.Key = None, as_j
 
 def _terms(
     training_file: Annotated[str, typer.Option("--file", help="Your private file: same task, labels and unit.")],
-    share: options.Share = None,
+    share: options.ShareOption = None,
     epsilon: Annotated[float | None, typer.Option(help="In place of a share: what it alone may cost.")] = None,
     queue_days: Annotated[
         int | None, typer.Option(min=1, max=30, help="Cancel it, at no cost, if no round has begun by then.")

@@ -73,7 +73,7 @@ def _requested(
         list[str] | None,
         typer.Option("--option", help="A method's own option, such as r=8 or full_steps=20; repeatable."),
     ] = None,
-    share: options.Share = None,
+    share: options.ShareOption = None,
     epsilon: Annotated[
         float | None,
         typer.Option(

@@ -35,7 +35,7 @@ _FRACTION = re.compile(r"[-+]?\d*[.,]\d+(e[-+]?\d+)?%?")
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldColumn:
     """What a column that is not used held in the first records."""
 
     name: str
@@ -112,7 +112,7 @@ class FileColumns:
         """What came of the columns that were followed; once."""
         return [column.count() for column in self._columns.values() if self._follow and column.may_be_people]
 
-    def held(self) -> list[Held]:
+    def held(self) -> list[HeldColumn]:
         """What those held that are not used, in the order of the file."""
         return [column.held() for name, column in self._columns.items() if name != self._user]
 
@@ -174,8 +174,8 @@ class _Column:
         told = self._declared, self._by_name, self._like_ids
         return Followed(self._name, *told, self._values, distinct, most)
 
-    def held(self) -> Held:
-        return Held(self._name, self._present, self._texts, self._seen)
+    def held(self) -> HeldColumn:
+        return HeldColumn(self._name, self._present, self._texts, self._seen)
 
     def _look(self, value: Any) -> None:
         self._seen += 1

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping
 
-from domain.ingest.columns import MISSING, Followed, Held
+from domain.ingest.columns import MISSING, Followed, HeldColumn
 from domain.ingest.looks import CONTENT
 from domain.ingest.report import ClassCount, Conflicts, Question, shown
 
@@ -54,13 +54,13 @@ def _person(column: Followed) -> Question:
     )
 
 
-def unused_texts(columns: Iterable[Held]) -> list[Question]:
+def unused_texts(columns: Iterable[HeldColumn]) -> list[Question]:
     """Columns that are not used although they hold texts, or are known to say something of each record."""
     found = [c for c in columns if c.values and (c.name.casefold() in CONTENT or TEXT_SHARE * c.texts >= c.looked)]
     return [_unused(column) for column in found[:MOST_UNUSED]]
 
 
-def _unused(column: Held) -> Question:
+def _unused(column: HeldColumn) -> Question:
     name = shown(column.name)
     message = (
         f"'{name}' is not used, and has a value in {column.values} of the first {column.looked} records: jobs learn "

@@ -29,6 +29,8 @@ FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=5), timedelta(hours=1)
 """Between two attempts: twice as long after each."""
 GIVEN_UP_AFTER = timedelta(days=1)
 """Since a delivery was put here."""
+LEAST_ATTEMPTS = 12
+"""Some three hours of them: one that waited all day for an earlier one to be given up is not given up with it."""
 LEASE = timedelta(minutes=3)
 """In which an attempt, which has ten seconds, is over, a name server that hangs included."""
 MOVED = timedelta(minutes=5)
@@ -170,7 +172,8 @@ class Outbox:
         """How an attempt went. trouble: None where it arrived, or why it did not, for the hook's owner."""
         now, table = self._now(), webhook_delivery
         pause = min(FIRST_PAUSE * 2 ** min(delivery.attempts, 20), LONGEST_PAUSE)
-        late = sa.literal(delivery.created_at) + GIVEN_UP_AFTER <= now
+        old = sa.literal(delivery.created_at) + GIVEN_UP_AFTER <= now
+        late = sa.and_(old, sa.literal(delivery.attempts + 1 >= LEAST_ATTEMPTS))
         values: dict[str, Any] = {"attempts": table.c.attempts + 1, "leased_until": None}
         if trouble is None:
             values |= {"delivered_at": now}

@@ -74,7 +74,7 @@ def test_an_example_has_the_options_of_its_command(
     names, words = tuple(called(example).split()), words_of(example)
     one = COMMANDS[names]
     for word in words[len(names) :]:  # what an example names is there
-        if re.fullmatch(r"(\./)?[a-z_-]+(/[a-z_-]+)*(\.[a-z]+)?", word):
+        if re.fullmatch(r"(\./)?[a-z0-9_-]+(/[a-z0-9_-]+)*(\.[a-z]+)?", word):
             (tmp_path / word).parent.mkdir(exist_ok=True)
             (tmp_path / word).touch()
     with one.make_context(" ".join(names), words[len(names) :]):
@@ -125,6 +125,8 @@ def test_an_example_of_a_help_text_runs(
     example = example.replace("tenant_b", "tenant_two")
     for what, id in known.items():
         example = example.replace(f"{what}-...", id).replace(f"{what}_...", id)
+    for project in re.findall(r"--project (\S+)", example):
+        world.post("/v1/keys", {"name": "theirs", "scopes": ["analyst"], "project": project}, "admin")
     words = [word for word in words_of(example) if word != "--watch"]  # nobody works on it here
     ran = CliRunner().invoke(command, [*words, "--url", address, "--key", world.keys["one"][scope]])
     assert ran.exit_code == 0, ran.output

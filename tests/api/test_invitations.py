@@ -209,7 +209,8 @@ def test_a_job_takes_accepted_invitations_that_ask_for_the_same(
     assert difference(*told, (foreign, "inv-nothing")) == ""
     assert balance(world, training, "one") == before
     federated(world, training["id"], [good])
-    assert refused(world.post(JOBS, federated_body(training["id"], [good]))) == (409, "invitation_not_accepted")
+    another = federated_body(training["id"], [good]) | {"suffix": "another"}
+    assert refused(world.post(JOBS, another)) == (409, "invitation_not_accepted")
 
 
 @pytest.mark.parametrize("who", ["host", "guest"])

@@ -91,7 +91,7 @@ def test_the_operator_sees_the_whole_installation(world: World) -> None:
         assert world.post("/v1/fine_tuning/jobs", body, tenant=tenant).status_code == 201
     rules = {"approval_above": 0.5, "queue_days": 7, "reason": "r"}
     assert world.post(f"/v1/budgets/{made['budget']}/rules", rules, "steward", tenant="two").status_code == 200
-    assert world.post("/v1/fine_tuning/jobs", body, tenant="two").status_code == 201
+    assert world.post("/v1/fine_tuning/jobs", body | {"suffix": "another"}, tenant="two").status_code == 201
     shown = status(world)
     assert grown(before["tenant"], shown["tenant"]) == {"in_line": 1}
     assert grown(before["installation"], shown["installation"]) == {"in_line": 2, "waiting_for_approval": 1}

@@ -57,7 +57,7 @@ def test_nothing_of_it_is_for_an_analyst_or_another_tenant(world: World) -> None
         Browser(world, world.keys["one"]["analyst"]).send(Call("GET", f"/dashboard/budgets/{made['budget']}")).text
     )
     assert not any(word in text for text in seen for word in ("patient_id", "repeated", "questions", "unused_columns"))
-    assert f"/dashboard/files/{made['id']}" not in seen[-1]
+    assert f'/dashboard/files/{made["id"]}"' not in seen[-1]
     shapes = world.client.get("/openapi.json").json()["components"]["schemas"]
     assert [name for name, shape in shapes.items() if "report" in shape.get("properties", {})] == ["NewlyUploaded"]
 

@@ -164,7 +164,7 @@ def test_invitations_are_sent_answered_and_withdrawn(service: Service) -> None:
         ["show", "inv-1"],
         ["estimate", *offer],
         ["accept", *offer, "--queue-days", "2"],
-        ["withdraw", "inv-1"],
+        ["withdraw", "inv-1", "--yes"],
     ):
         done = tacit("invitations", *arguments, "--url", service.url, "--key", "k")
         assert done.exit_code == 0, done.output
@@ -215,8 +215,8 @@ def test_the_phases_of_a_job_are_a_table_of_their_own(service: Service) -> None:
     assert "everything" not in above
     assert "privacy.share" in above
     head, first, second = table.splitlines()[1:4]
-    assert head.split() == ["phase", "trains", "mechanism", "sigma", "rate", "steps", "epsilon", "share"]
-    assert first.split() == ["everything", "full", "poisson_gaussian", "1.5", "0.01", "20", "of", "20", "1.25", "0.125"]
+    assert head.split() == ["phase", "trains", "mechanism", "sigma", "rate", "steps", "share", "epsilon"]
+    assert first.split() == ["everything", "full", "poisson_gaussian", "1.5", "0.01", "20", "of", "20", "0.125", "1.25"]
     assert second.split() == ["biases", "full", "poisson_gaussian", "1.5", "0.01", "7", "of", "30"]
     assert json.loads(tacit(*command, "--json").stdout) == job
 

@@ -88,12 +88,12 @@ def test_a_steward_does_a_days_work(house: House, open_page: Open) -> None:
     expect(decisions.get_by_label("New limit")).to_have_accessible_description(re.compile("only the operator raises"))
     decisions.get_by_label("New limit").fill("6")
     decisions.get_by_role("button", name="Lower the limit").click()
-    expect(page.get_by_text("limit 6", exact=True)).to_be_visible()
+    expect(page.locator("#balance")).to_contain_text("of 6")
     decisions.get_by_role("button", name="Verify the ledger now").click()
     expect(page.get_by_role("heading", name="The ledger holds")).to_be_visible()
     page.get_by_role("link", name="Back to the budget").click()
 
-    page.get_by_role("link", name="tickets.jsonl").click()
+    page.get_by_role("link", name="tickets.jsonl", exact=True).click()
     third = house.job(file["id"], epsilon=0.5)
     page.get_by_text("Delete this file").click()
     page.get_by_role("button", name="Delete the file").click()
@@ -252,7 +252,7 @@ def test_a_file_that_asks_is_answered_in_the_inbox(house: House, open_page: Open
     page.get_by_role("link", name=re.compile("Inbox 1 waiting")).click()
     asked = page.get_by_role("region", name="Waiting for your answer")
     asked.get_by_label("Answer").select_option("withdraw the file")
-    asked.get_by_role("button").click()
+    asked.get_by_role("button", name=re.compile("Answer")).click()
     expect(page).to_have_url(re.compile("/dashboard/inbox$"))
     expect(asked).to_have_count(0)
     assert house.get(f"/v1/files/{waiting['id']}", "steward").status_code == 404
@@ -267,16 +267,16 @@ def test_a_grant_is_chosen_from_what_is_known_and_mended_in_place(house: House, 
     known = form.locator("#known-keys option").evaluate_all("all => all.map((one) => [one.value, one.label])")
     assert [house.viewer("auditor").key_id, "auditor"] in known
     assert form.locator("#known-projects option").evaluate_all("all => all.map((one) => one.value)").count("lab") == 1
-    fill_in(form, {"Key": "key_nobody", "Sub-limit": "2", "Reason": "a study"}, within="grant")
+    fill_in(form, {"Key": "key_nobody", "or epsilon": "2", "Reason": "a study"}, within="grant")
     form.get_by_role("button", name="Grant").click()
-    expect(form.get_by_label("Key")).to_have_accessible_description("no such key")
-    expect(form.get_by_label("Sub-limit")).to_have_value("2")
-    form.get_by_label("Key").fill(house.viewer("auditor").key_id)
+    expect(form.get_by_label("Key", exact=True)).to_have_accessible_description("no such key")
+    expect(form.get_by_label("or epsilon")).to_have_value("2")
+    form.get_by_label("Key", exact=True).fill(house.viewer("auditor").key_id)
     form.get_by_role("button", name="Grant").click()
     expect(page.get_by_role("table", name="Who may use this budget")).to_contain_text("key_")
     steward = open_page("steward")
     steward.goto(f"/dashboard/budgets/{file['budget']}")
-    assert steward.locator("#known-projects option").evaluate_all("all => all.map((one) => one.value)") == ["lab"]
+    assert "lab" in steward.locator("#known-projects option").evaluate_all("all => all.map((one) => one.value)")
 
 
 def test_a_ledger_that_does_not_hold_is_shown_with_its_problems(
@@ -307,6 +307,7 @@ def test_an_analyst_without_a_grant_is_told_what_is_missing(house: House, open_p
 
 def test_a_phone_shows_a_budget_with_the_longest_names(house: House, open_page: Open) -> None:
     file = house.tickets(67, name=f"{WORST}.jsonl", **{"privacy_budget[name]": WORST})
+    house.post("/v1/keys", {"name": "p", "scopes": ["analyst"], "project": "p" * 80}, "admin")
     house.grant(file["budget"], project="p" * 80, epsilon=7.123456, approval_above=1.234567)
     house.grant(file["budget"], project=None, key=house.viewer("auditor").key_id)
     for number in range(3):

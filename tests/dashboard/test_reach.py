@@ -146,9 +146,9 @@ def everywhere(house: House, page: Page) -> dict[str, Any]:
 def asked_about(house: House) -> str:
     """A file with something of everything that a report may ask, under names without a blank."""
     name, seed = "patient_" + "id_" * 60, next(SEEDS)
-    lines = [f"{seed} text {i % 8},{('NULL', 'x' * 190)[i // 10]},p{i % 3}" for i in range(20)]
+    lines = [f"{seed} text {i % 8},{('NULL', 'x' * 190)[i // 10]},p{i % 3},more" for i in range(20)]
     form = {"purpose": "fine-tune", "privacy_budget[epsilon]": "8", "declared_size": "count", "labels": "publish"}
-    made = house.upload("\n".join([f"text,label,{name}", *lines]).encode(), form).json()
+    made = house.upload("\n".join([f"text,label,{name},input", *lines]).encode(), form).json()
     assert {q["code"] for q in made["report"]["questions"]} == set(get_args(Code))
     id: str = made["id"]
     return id

@@ -146,7 +146,7 @@ def test_advanced_options_are_found_by_keyboard_checked_in_place_and_asked_for(h
     page = open_page("analyst")
     page.goto(f"/dashboard/estimate?training_file={file['id']}&model=tiny&epsilon=2&steps=20&batch_size=100")
     expect(page.get_by_label("Clip norm")).to_be_hidden()
-    page.get_by_label("Name").focus()
+    page.get_by_label("What it is for").focus()
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     wishes = {"clipping": "adaptive", "clip_norm": "0.5", "optimizer": "sgd", "weight_averaging": "0.9"}
@@ -348,10 +348,10 @@ def test_a_steward_approves_what_waits_and_grants_and_revokes(house: House, open
     page.get_by_role("button", name="Revoke the grant of lab").click()
     assert house.get(f"/v1/budgets/{file['budget']}").status_code == 404
     page.get_by_text("Let someone use this budget").click()
-    terms = {"Share of the budget": "0.9", "Until the end of": "2031-01-31", "Approval above": "1"}
+    terms = {"Share": "0.9", "Last day": "2031-01-31", "Approval above epsilon": "1"}
     fill(page, {"or project": "lab"} | terms)
     page.get_by_role("button", name="Grant", exact=True).click()
-    given = page.get_by_role("table", name="Who may use this budget").get_by_role("row").filter(has_text="1 Feb 2031")
+    given = page.get_by_role("table", name="Who may use this budget").get_by_role("row").filter(has_text="31 Jan 2031")
     expect(given).to_contain_text("project lab")
     expect(given).to_contain_text("90 %")
     job = house.job(file["id"], epsilon=2)
