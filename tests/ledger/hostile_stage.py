@@ -114,7 +114,7 @@ def hook_row(id: str, tenant: str) -> dict[str, str]:
         "url": "'https://hooks.example/'",
         "description": "'d'",
         "low_below": "0.1",
-        "salt": r"'\x000102030405060708090a0b0c0d0e0f'",
+        "salt": "decode('000102030405060708090a0b0c0d0e0f', 'hex')",
     }
     return row | wants
 
