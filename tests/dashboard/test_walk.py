@@ -5,7 +5,7 @@ import json
 import re
 from urllib.parse import urlencode
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from api.dashboard import estimate, jobs
 from api.jobs.schemas import Job
@@ -349,7 +349,7 @@ def test_a_steward_approves_what_waits_and_grants_and_revokes(house: House, open
     assert house.get(f"/v1/budgets/{file['budget']}").status_code == 404
     page.get_by_text("Let someone use this budget").click()
     terms = {"Share": "0.9", "Last day": "2031-01-31", "Approval above epsilon": "1"}
-    fill(page, {"or project": "lab"} | terms)
+    fill(page.locator("#granting"), {"or project": "lab"} | terms)
     page.get_by_role("button", name="Grant", exact=True).click()
     given = page.get_by_role("table", name="Who may use this budget").get_by_role("row").filter(has_text="31 Jan 2031")
     expect(given).to_contain_text("project lab")
@@ -427,7 +427,7 @@ def test_a_hidden_tab_asks_for_nothing_and_an_unchanged_page_costs_304(house: Ho
     assert len(answers) == before + 1
 
 
-def fill(page: Page, values: dict[str, str]) -> None:
+def fill(page: Page | Locator, values: dict[str, str]) -> None:
     for label, value in values.items():
         page.get_by_label(label, exact=True).fill(value)
 
