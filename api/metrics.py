@@ -21,7 +21,8 @@ from domain.kit.tables import job
 from ledger.tables import budget
 
 METHODS = {"GET", "HEAD", "POST", "DELETE", "OPTIONS", "PUT", "PATCH"}
-UNTIMED = {*(("POST", place) for place in UPLOADS), ("GET", "/v1/files/{file_id}/content")}
+_ANSWERS = ("/v1/files/{file_id}/answer", "/dashboard/questions/{file_id}")
+UNTIMED = {*(("POST", place) for place in (*UPLOADS, *_ANSWERS)), ("GET", "/v1/files/{file_id}/content")}
 """Requests whose time follows from how many private rows there are."""
 FRAMEWORK: TelemetryConfig = {
     "tracing": False,

@@ -20,7 +20,6 @@ _ONLY_LOOKS = {
     ("POST", "/v1/fine_tuning/jobs/estimate"),
     ("POST", "/v1/invitations/{invitation_id}/estimate"),
     ("GET", "/dashboard/estimate"),
-    ("POST", "/dashboard/estimate"),
 }
 _HANDS_OUT = {
     ("GET", "/v1/files/{file_id}/content"),

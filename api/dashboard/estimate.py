@@ -106,6 +106,7 @@ def submit(
     once = posted.get("once", "")
     key = f"dashboard-{once}" if once.isalnum() and once.isascii() and len(once) <= 64 else None
     job, _ = jobs_api.submit_once(body, visit.caller, service, connection, after_commit, key, anew=body.allow_duplicate)
+    request.scope["made"] = job.id  # for the audit log
     return RedirectResponse(f"{PATH}/jobs/{job.id}", 303)
 
 

@@ -45,6 +45,12 @@ def test_the_dashboard_is_recorded_as_well(world: World) -> None:
     rows = log(world)
     assert [row["action"] for row in rows[:2]] == ["POST /dashboard/jobs/{job_id}/cancel", "POST /dashboard/login"]
     assert rows[0]["target"] == job["id"]
+    plan = {"training_file": world.private_file()["id"], "model": "minilm-l6", "epsilon": "1", "steps": "40"}
+    submitted = browser.send(Call("POST", "/dashboard/estimate", form=plan))
+    row = log(world)[0]
+    assert submitted.status_code == 303
+    assert (row["action"], row["status"]) == ("POST /dashboard/estimate", 303)
+    assert row["target"] == submitted.headers["location"].rpartition("/")[2]
     sent = Call("POST", "/dashboard/files", form={"purpose": "evals"}, upload=True)
     made = Browser(world, world.keys["one"]["steward"]).send(sent)
     assert made.status_code == 303

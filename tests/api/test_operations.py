@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
 from api.app import create_app
+from api.metrics import UNTIMED
 from api.recent import Recent
 from domain.kit import logs
 from domain.kit.metrics import OncePerMinute
@@ -57,6 +58,11 @@ def test_an_upload_from_a_page_is_not_timed_either(world: World, lines: io.Strin
     said = [json.loads(line) for line in lines.getvalue().splitlines()]
     timed = {line["route"]: "milliseconds" in line for line in said if line["message"] == "request"}
     assert timed == {"/dashboard/login": True, "/dashboard/budgets": True, "/dashboard/files": False}
+
+
+def test_answers_about_rows_are_not_timed() -> None:
+    """Their time follows from how many there are, as an upload's does."""
+    assert {("POST", "/v1/files/{file_id}/answer"), ("POST", "/dashboard/questions/{file_id}")} <= UNTIMED
 
 
 def test_an_error_is_logged_by_type_and_place_without_its_words(lines: io.StringIO) -> None:
