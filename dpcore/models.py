@@ -38,6 +38,7 @@ from dpcore.tokenizers import (
     table_rows,
     with_padding,
 )
+from dpcore.word_head import start_from_words
 
 __all__ = ["build_model", "fresh_in_base", "fresh_like", "load_model", "load_tokenizer", "seeded", "with_padding"]
 
@@ -46,9 +47,12 @@ _NAMED = 5
 _FRESH: WeakKeyDictionary[nn.Module, tuple[str, ...]] = WeakKeyDictionary()
 
 
-def build_model(kind: TaskKind, folder: str | Path, labels: Sequence[str], *, seed: int) -> PreTrainedModel:
+def build_model(
+    kind: TaskKind, folder: str | Path, labels: Sequence[str], *, seed: int, words: bool = False
+) -> PreTrainedModel:
     """The base model for a task, in evaluation mode, float32: a causal language model as it is, or a classifier with
-    a fresh head for the public labels, whatever head the folder has.
+    a fresh head for the public labels, whatever head the folder has. words: the head starts from the labels' words
+    where it can (see `start_from_words`).
 
     The seed drives the initialisation of the head alone, and of a pooler that the folder lacks, which is a part of it
     (see `fresh_in_base`). A classifier's configuration, and a language model's that names a token outside its table,
@@ -72,6 +76,8 @@ def build_model(kind: TaskKind, folder: str | Path, labels: Sequence[str], *, se
     if lacking:
         raise ValueError(f"the model's folder lacks weights: {', '.join(lacking[:_NAMED])}")
     _FRESH[model] = fresh
+    if words:
+        start_from_words(model, tokenizer, labels)
     return model
 
 

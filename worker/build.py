@@ -18,6 +18,7 @@ from dpcore.methods.distill.pair import TeacherAndStudent
 from dpcore.models import build_model, load_tokenizer, with_padding
 from dpcore.tasks import TextTask, make_task
 from dpcore.terms.teachers import named, named_student
+from dpcore.word_head import start_from_words
 from worker.assignment import Assignment
 from worker.errors import STORE_ERRORS, Refused, Unavailable
 from worker.log import log
@@ -49,6 +50,8 @@ def build(settings: WorkerSettings, assignment: Assignment) -> Built:
     with _refusing(assignment, "not_trainable", f"The method {program.method!r}, this task and this model do not fit"):
         task = make_task(assignment.task, tokenizer, labels=assignment.labels, max_length=program.max_length)
         model = get_trainer(program.method).attach(base, program.options, task=assignment.task, seed=program.seed)
+        if program.head == "words":  # again: what the method made of the model may have a head of its own
+            start_from_words(model, tokenizer, assignment.labels)
     if other is not None:
         _train_teacher(assignment, model, known, tokenizer)
     _teach(settings, assignment, model, tokenizer)
@@ -71,7 +74,9 @@ def _find(settings: WorkerSettings, name: str) -> BaseModelFacts:
 
 def _load(assignment: Assignment, known: BaseModelFacts) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     with _refusing(assignment, "model_unavailable", f"The base model {known.name!r} cannot be loaded"):
-        base = build_model(assignment.task, known.folder, assignment.labels, seed=assignment.program.seed)
+        program = assignment.program
+        words = program.head == "words"
+        base = build_model(assignment.task, known.folder, assignment.labels, seed=program.seed, words=words)
         return base, with_padding(load_tokenizer(known.folder), base)
 
 

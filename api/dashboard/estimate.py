@@ -25,11 +25,11 @@ from api.jobs.schemas import Estimate, NewJob
 from domain.kit.refusals import Refusal
 from domain.kit.share_words import share_of, written
 from dpcore.terms.methods import DEFAULT_METHOD, method_names
-from dpcore.terms.program import Clipping, Optimizer
+from dpcore.terms.program import Clipping, Head, Optimizer
 
 router = APIRouter()
 _require = allowed("analyst")
-ADVANCED = ("clipping", "clip_norm", "optimizer", "weight_averaging")
+ADVANCED = ("clipping", "clip_norm", "optimizer", "weight_averaging", "head")
 NUMBERS = ("steps", "batch_size", "learning_rate", *ADVANCED)
 FIELDS = (
     *("training_file", "validation_file", "model", "method", "share", "epsilon", *NUMBERS, "suffix", "intended_use"),
@@ -78,6 +78,7 @@ def plan(request: Request, visit: Visit, service: Service, connection: Transacti
         own=own,
         clippings=get_args(Clipping),
         optimizers=get_args(Optimizer),
+        heads=get_args(Head),
         advanced=wrong in ADVANCED or any(asked.get(name) for name in ADVANCED),
         made=made,
         plan=shares.plan_of(made.privacy) if made else None,

@@ -5,6 +5,7 @@ import tempfile
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.resources import files
+from math import isinf
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,17 @@ from dpcore.run import run
 from dpcore.tasks import make_task
 from dpcore.terms import accounting
 from dpcore.terms.facts import read_facts
+from dpcore.terms.label_words import are_words
 from dpcore.terms.methods import get_method
 from dpcore.terms.program import Program, parts, scaled
 from dpcore.terms.speed import Speed
 from dpcore.terms.tasks import TaskKind
+from dpcore.word_head import start_from_words
 
 BUILT_IN = Path(str(files(TOKENIZER) / "model"))
 """The base model of the package."""
+LOOSE, NEXT_TO_NONE = 100.0, 1e-6
+"""Of a job without privacy: the epsilon that its numbers are chosen for, and its noise over its clipping norm."""
 _INFERENCES = 3
 _LOOKED_AT = 500
 """Units by which is seen how long their mean is."""
@@ -113,13 +118,32 @@ def sst2(folder: Path | None, count: int) -> Data:
     return Data("classification", train.first(count), dev, ("negative", "positive"))
 
 
-def qnli(folder: Path) -> Data:
-    """train_from_dev.tsv and eval_from_dev.tsv: sentence pairs."""
+def mr(folder: Path, count: int) -> Data:
+    """The first rows of train.tsv and all of test.tsv."""
+    train, test = (_labelled(folder / f"{name}.tsv", {"text": "sentence"}, None) for name in ("train", "test"))
+    return Data("classification", train.first(count), test, ("negative", "positive"))
+
+
+def banking77(folder: Path, count: int) -> Data:
+    """The first rows of train.tsv, which lie there class by class, after shuffling by a fixed seed; all of test.tsv."""
+    with (folder / "train.tsv").open(encoding="utf-8", newline="") as lines:
+        labels = sorted({row["label_name"] for row in csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)})
+    train, test = (
+        _labelled(folder / f"{name}.tsv", {"text": "text"}, tuple(labels), "label_name") for name in ("train", "test")
+    )
+    order = np.random.default_rng(0).permutation(len(train))[:count]
+    assert train.labels is not None
+    mixed = Rows({"text": [train.columns["text"][i] for i in order]}, [train.labels[i] for i in order])
+    return Data("classification", mixed, test, tuple(labels))
+
+
+def qnli(folder: Path, count: int | None = None) -> Data:
+    """train_from_dev.tsv, the first rows, and eval_from_dev.tsv: sentence pairs."""
     labels = ("entailment", "not_entailment")
     columns = {"text": "question", "text_pair": "sentence"}
     names = ("train_from_dev", "eval_from_dev")
     train, dev = (_labelled(folder / f"{name}.tsv", columns, labels) for name in names)
-    return Data("pair", train, dev, labels)
+    return Data("pair", train if count is None else train.first(count), dev, labels)
 
 
 def completions(folder: Path, count: int, evaluated: int) -> Data:
@@ -129,14 +153,14 @@ def completions(folder: Path, count: int, evaluated: int) -> Data:
     return Data("completion", train.first(count), dev.first(evaluated))
 
 
-def _labelled(file: Path, columns: dict[str, str], labels: tuple[str, ...] | None) -> Rows:
-    """labels: of names; None: the column has their numbers; none: there are no labels."""
+def _labelled(file: Path, columns: dict[str, str], labels: tuple[str, ...] | None, label: str = "label") -> Rows:
+    """labels: of names; None: the column has their numbers; none: there are no labels. label: the column of them."""
     with file.open(encoding="utf-8", newline="") as lines:
         table = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
     kept = {name: [row[column] for row in table] for name, column in columns.items()}
     if labels == ():
         return Rows(kept)
-    return Rows(kept, [int(row["label"]) if labels is None else labels.index(row["label"]) for row in table])
+    return Rows(kept, [int(row[label]) if labels is None else labels.index(row[label]) for row in table])
 
 
 def program(job: Job, data: Data) -> Program:
@@ -145,12 +169,14 @@ def program(job: Job, data: Data) -> Program:
     options = spec.Options.model_validate(job.options)
     spec.check(options, facts, data.task)
     asked = spec.Request(**job.numbers)
-    about: dict[str, Any] = {"task": data.task, "declared_size": size, "epsilon": job.epsilon, "facts": facts}
+    unbounded = isinf(job.epsilon)
+    epsilon = LOOSE if unbounded else job.epsilon
+    about: dict[str, Any] = {"task": data.task, "declared_size": size, "epsilon": epsilon, "facts": facts}
     phases = spec.phases(options, spec.resolve(asked, options, **about), declared_size=size)
     usual = get_method("lora")
     plain = usual.resolve(usual.Request(), usual.Options(), **about)
-    held = accounting.reference_filter(job.epsilon, job.delta, plain.batch_size / size, plain.steps)
-    noise = accounting.calibrate(job.epsilon, job.delta, held, parts(phases))
+    held = accounting.reference_filter(epsilon, job.delta, plain.batch_size / size, plain.steps)
+    noise = NEXT_TO_NONE if unbounded else accounting.calibrate(job.epsilon, job.delta, held, parts(phases))
     wanted = options.model_dump(mode="json")
     return Program(
         method=job.method,
@@ -158,6 +184,7 @@ def program(job: Job, data: Data) -> Program:
         unit="user" if data.owners else "record",
         max_length=data.max_length,
         seed=job.seed,
+        head="words" if asked.head != "random" and are_words(data.task, data.labels) else "random",
         phases=scaled(phases, noise),
     )
 
@@ -170,8 +197,11 @@ def commands(job: Job, data: Data) -> Commands:
     tokenizer = load_tokenizer(job.base)
     task = make_task(data.task, tokenizer, labels=data.labels, max_length=data.max_length)
     trainer = get_trainer(made.method)
-    base = build_model(data.task, job.base, data.labels, seed=made.seed)
+    words = made.head == "words"
+    base = build_model(data.task, job.base, data.labels, seed=made.seed, words=words)
     model = trainer.attach(base, made.options, task=data.task, seed=made.seed)
+    if words:
+        start_from_words(model, tokenizer, data.labels)
     records = task.encode(data.train.columns, data.train.labels or ())
     owners = np.asarray(data.owners) if data.owners else None
     began: list[float] = []

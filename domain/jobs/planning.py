@@ -12,7 +12,7 @@ from domain.models.allow_list import BaseModelFacts
 from dpcore.terms import accounting
 from dpcore.terms.errors import FieldError
 from dpcore.terms.methods import DEFAULT_METHOD, UnknownMethod, get_method
-from dpcore.terms.program import Program, of_users, parts, scaled
+from dpcore.terms.program import Head, Program, of_users, parts, scaled
 from dpcore.terms.strict import expected
 from dpcore.terms.tasks import TaskKind
 from ledger.budgets import Balance
@@ -28,6 +28,8 @@ class Dataset:
     labels: int
     """0 where the task has none."""
     max_length: int
+    words: bool = False
+    """Whether its labels are words that a head can start from."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ def draft(
             resolved = spec.resolve(asked, wanted, **public)
     except FieldError as error:
         raise Invalid(str(error), code="invalid_request", param=f"method.{method}.{error.field}") from None
+    resolved = resolved.model_copy(update={"head": _head(asked.head, dataset, f"method.{method}")})
     phases = spec.phases(wanted, resolved, declared_size=size)
     if of_users(phases) and budget.unit != "user":
         raise Invalid(
@@ -115,6 +118,7 @@ def draft(
         unit="user" if budget.unit == "user" else "record",
         max_length=max_length,
         seed=seed,
+        head=resolved.head,
         phases=phases,
     )
     cost = program.cost(budget.filter.orders)
@@ -126,6 +130,18 @@ def draft(
         cost=cost,
         memory=spec.memory(wanted, model.facts, max_length=max_length, labels=dataset.labels, task=dataset.task),
     )
+
+
+def _head(asked: str, dataset: Dataset, place: str) -> Head:
+    """How the head starts. Raises Invalid where words are asked for and the labels are none."""
+    if asked == "words" and not dataset.words:
+        field = f"{place}.hyperparameters.head"
+        raise Invalid(
+            f"{field}: only a classifier of single texts whose labels are words can start from them; use random",
+            code="invalid_request",
+            param=field,
+        )
+    return "words" if dataset.words and asked != "random" else "random"
 
 
 def _noise(epsilon: float, share: float | None, budget: Balance, job: accounting.Parts) -> float:

@@ -29,6 +29,7 @@ from domain.kit.tables import file
 from domain.models.allow_list import BaseModelFacts, Models
 from domain.models.profiles import Measurements, Profile, known, of_pair, seconds
 from dpcore.terms import accounting
+from dpcore.terms.label_words import are_words
 from dpcore.terms.methods import get_method
 from dpcore.terms.tasks import TaskKind
 from ledger.budgets import Balance, balance
@@ -217,7 +218,13 @@ def plan_job(connection: sa.Connection, viewer: Viewer, models: Models, wanted: 
         delta=wanted.delta,
         seed=secrets.randbelow(2**31) if wanted.seed is None else wanted.seed,
         model=model,
-        dataset=Dataset(training.task, training.declared_size, len(training.labels or ()), training.max_length),
+        dataset=Dataset(
+            training.task,
+            training.declared_size,
+            len(training.labels or ()),
+            training.max_length,
+            are_words(training.task, training.labels or ()),
+        ),
         budget=budget,
     )
     require_allowed(grant, model.name, made.program)

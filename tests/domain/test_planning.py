@@ -28,7 +28,15 @@ CHATTER = WRITER.model_copy(update={"chat_template": True})
 FILTER = accounting.reference_filter(8.0, 1e-5, 0.05, 100)
 
 
-def plan(facts: ModelFacts, task: TaskKind, *, method: str = "lora", unit: str = "record", **numbers: Any) -> Draft:
+def plan(
+    facts: ModelFacts,
+    task: TaskKind,
+    *,
+    method: str = "lora",
+    unit: str = "record",
+    words: bool = False,
+    **numbers: Any,
+) -> Draft:
     budget = Balance(
         id="budget",
         tenant_id="tenant",
@@ -52,7 +60,7 @@ def plan(facts: ModelFacts, task: TaskKind, *, method: str = "lora", unit: str =
         delta=None,
         seed=0,
         model=BaseModelFacts("base", Path("/nowhere"), facts, "0" * 64, 0),
-        dataset=Dataset(task, 1000, labels, 64),
+        dataset=Dataset(task, 1000, labels, 64, words),
         budget=budget,
     )
 
@@ -120,3 +128,13 @@ def test_a_budget_for_users_is_planned_in_users():
 def test_the_reference_job_is_that_of_the_task():
     read, wrote = (reference_job(42_000, 8.0, WRITER, task) for task in ("classification", "completion"))
     assert wrote != read
+
+
+def test_a_head_starts_from_words_where_the_labels_are_words_unless_told_otherwise():
+    """The program says how, so that an attempt that is made again begins alike."""
+    for words, asked, head in [(True, {}, "words"), (True, {"head": "random"}, "random"), (False, {}, "random")]:
+        made = plan(READER, "classification", words=words, **asked)
+        assert made.program.head == made.method["lora"]["hyperparameters"]["head"] == head
+    with pytest.raises(Invalid) as caught:
+        plan(READER, "classification", words=False, head="words")
+    assert caught.value.param == "method.lora.hyperparameters.head"
