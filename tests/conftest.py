@@ -42,6 +42,8 @@ MASTER_KEY = "5a" * 32
 """What wraps the keys of every test's blobs."""
 LONG_FIRST = ("e2e", "deploy", "faults", "worker", "cli", "ledger", "benchmarks", "dashboard")
 """Folders whose files begin first, so that none of them is left to run alone at the end."""
+ROOM = 4 << 30
+"""Bytes that the databases of a process of tests may want at most, by far."""
 T = TypeVar("T")
 
 
@@ -147,7 +149,7 @@ class Databases:
 @pytest.fixture(scope="session")
 def short_folder() -> Iterator[Path]:
     """A folder that other users may pass, so that root can run Postgres as one of them."""
-    folder = Path(tempfile.mkdtemp(prefix="tacit-test-"))
+    folder = Path(tempfile.mkdtemp(prefix="tacit-test-", dir=_in_memory()))
     folder.chmod(0o711)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
@@ -205,6 +207,13 @@ def empty_database(databases: Databases) -> Iterator[Database]:
     made = databases.empty()
     yield made
     databases.drop(made.name)
+
+
+def _in_memory() -> Path | None:
+    """Where files are memory, if there is room: a database is made of hundreds, and is gone after its test."""
+    shared = Path("/dev/shm")
+    roomy = shared.is_dir() and os.access(shared, os.W_OK) and shutil.disk_usage(shared).free > ROOM
+    return shared if roomy else None
 
 
 def _started(start: Callable[[], T]) -> T:

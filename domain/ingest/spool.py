@@ -1,4 +1,4 @@
-"""What a check must remember of every row, kept on the disk: its memory does not grow with the file.
+"""What a check must remember of every row, kept on the disk where it is much: its memory does not grow with the file.
 
 Whatever belongs to a fingerprint goes by the fingerprint's first byte into one of PARTS files, and one part at a time
 is held in memory. Fingerprints are keyed hashes: parts are of even size whatever is in the file. The files have no
@@ -6,6 +6,7 @@ names, so that nothing is left of a check that is killed.
 """
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +18,15 @@ from domain.ingest.users import RowsByUser, TextRow
 PARTS = 64
 NUMBER = 5
 """Bytes of a row's number."""
+KEPT = 32 * 1024
+"""Bytes of a part that are kept in memory: a part of a small file never becomes a file."""
 
 
 class FingerprintParts:
     """Records by their fingerprints, to be read one part after the other."""
 
     def __init__(self, folder: Path) -> None:
-        self._files: list[IO[bytes]] = [tempfile.TemporaryFile(dir=folder) for _ in range(PARTS)]  # noqa: SIM115
+        self._files = [tempfile.SpooledTemporaryFile(KEPT, dir=os.fspath(folder)) for _ in range(PARTS)]  # noqa: SIM115
 
     def add(self, mark: bytes, record: bytes) -> None:
         """Bytes that belong to this fingerprint."""

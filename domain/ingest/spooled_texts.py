@@ -1,6 +1,7 @@
 """The marks and sketches of all texts of a file, kept on the disk until all are known: which texts are templates is
 known at the end alone."""
 
+import os
 import tempfile
 from array import array
 from collections import Counter
@@ -10,7 +11,7 @@ from pathlib import Path
 from domain.ingest.fingerprint import SIZE, form_of, text_mark
 from domain.ingest.sketch import BATCH, Sketcher
 from domain.ingest.sketch import SIZE as SKETCH
-from domain.ingest.spool import NUMBER, FingerprintParts
+from domain.ingest.spool import KEPT, NUMBER, PARTS, FingerprintParts
 from domain.ingest.texts import is_common, is_short
 
 RECORD = 4
@@ -27,7 +28,7 @@ class SpooledTexts:
     def __init__(self, folder: Path, key: bytes) -> None:
         self._key, self._sketcher = key, Sketcher(key)
         self._marks, self._joined = FingerprintParts(folder), FingerprintParts(folder)
-        self._sketches = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        self._sketches = tempfile.SpooledTemporaryFile(PARTS * KEPT, dir=os.fspath(folder))  # noqa: SIM115
         self._pending: list[list[int]] = []
         self._sketched = array("Q")
         """The number of the text that each sketch is of."""
