@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
+from dpcore.machine.micro_batches import Stopped
 from dpcore.models import seeded
 from dpcore.tasks.causal_lm import CausalLM
 from dpcore.tasks.records import device_of
@@ -22,10 +23,6 @@ AT_ONCE = 64
 """Rows of a batch, at most."""
 TOKENS_AT_ONCE = 16_384
 """Of a batch with all that is to be sampled, unless one row alone has more: what is kept of each token takes memory."""
-
-
-class Stopped(Exception):
-    """Sampling was told to stop; nothing of it is kept."""
 
 
 def beginnings(
@@ -39,7 +36,7 @@ def beginnings(
     prompts: Sequence[SyntheticPrompt | None] = wanted.prompts or [None]
     found = []
     for number, prompt in enumerate(prompts, start=1):
-        ids = _first(tokenizer) if prompt is None else task.beginning(_asked(kind, prompt))
+        ids = _first(tokenizer) if prompt is None else task.beginning(_asked(kind, prompt), whole=True)
         if not ids:
             raise ValueError(f"prompt {number} has no token for this model")
         if len(ids) + wanted.max_new_tokens > positions:

@@ -17,8 +17,9 @@ from torch import nn
 from domain.jobs.releases import Result
 from domain.kit.logs import describe
 from domain.storage.blobs import Store
+from dpcore.machine.micro_batches import Stopped
 from dpcore.methods import load_export
-from dpcore.synthetic import Stopped, beginnings, sample, settings
+from dpcore.synthetic import beginnings, sample, settings
 from dpcore.tasks.causal_lm import CausalLM
 from dpcore.tasks.records import device_of
 from dpcore.terms.synthetic import Synthetic

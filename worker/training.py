@@ -18,10 +18,9 @@ from domain.storage.blobs import Store, get_bytes, require_room
 from domain.storage.rows import read_rows
 from dpcore.checkpoint import read_step
 from dpcore.engine.errors import NotTrainable
-from dpcore.machine.micro_batches import out_of_memory
+from dpcore.machine.micro_batches import Stopped, out_of_memory
 from dpcore.methods import get_trainer
 from dpcore.run import Outcome, run
-from dpcore.synthetic import Stopped
 from dpcore.tasks.records import Records
 from dpcore.terms.program import Program
 from dpcore.terms.reasons import shown

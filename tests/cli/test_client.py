@@ -340,6 +340,38 @@ def test_an_adapter_appears_only_when_its_sha256_is_right(
     assert target.exists() == (code == 0)
 
 
+def test_all_results_of_a_job_are_taken_home_each_by_its_sha256(service: Service, tmp_path: Path) -> None:
+    service.says("GET /v1/fine_tuning/jobs/j", {"id": "j", "status": "succeeded", "result_files": ["file-1", "file-2"]})
+    for id, name in (("file-1", "adapter.zip"), ("file-2", "../synthetic.jsonl")):
+        service.says(f"GET /v1/files/{id}", {"id": id, "filename": name})
+    right = {"x-content-sha256": hashlib.sha256(ARCHIVE).hexdigest()}
+    service.says("GET /v1/files/file-1/content", ARCHIVE, **right)
+    service.says("GET /v1/files/file-2/content", ARCHIVE + b"x", **right)
+    target = tmp_path / "home"
+    said = tacit("jobs", "results", "j", "-o", str(target), "--url", service.url, "--key", "k")
+    assert (said.exit_code, "damaged" in said.stderr) == (1, True)
+    assert [path.name for path in target.iterdir()] == ["adapter.zip"]
+    service.says("GET /v1/files/file-2/content", ARCHIVE, **right)
+    (target / "adapter.zip").unlink()
+    assert tacit("jobs", "results", "j", "-o", str(target), "--url", service.url, "--key", "k").exit_code == 0
+    assert sorted(path.name for path in target.iterdir()) == ["adapter.zip", "synthetic.jsonl"]
+
+
+def test_sampled_text_is_asked_for_with_prompts_of_a_file(service: Service, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("the old apple\n\niron: \r\n")
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "a\\nb", "weight": 2}\n"zinc"\n')
+    given = ["jobs", "estimate", "--file", "f", "--url", service.url, "--key", "k"]
+    for suffix in ("txt", "jsonl"):
+        service.says("POST /v1/fine_tuning/jobs/estimate", {"fits": True})
+        prompts = ["--synthetic-prompts", str(tmp_path / f"prompts.{suffix}")]
+        assert tacit(*given, "--synthetic", "10", *prompts, "--synthetic-option", "top_p=0.9").exit_code == 0
+    asked = [json.loads(body)["synthetic"] for _, _, body in service.asked]
+    assert asked[0] == {"records": 10, "prompts": ["the old apple", "iron: "], "top_p": 0.9}
+    assert asked[1]["prompts"] == [{"prompt": "a\nb", "weight": 2}, "zinc"]
+    refused = tacit(*given, *prompts)
+    assert (refused.exit_code, "--synthetic 1000" in refused.stderr) == (1, True)
+
+
 def test_the_local_admin_key_goes_to_this_machine_only(service: Service, tmp_path: Path) -> None:
     for name, text in (("run/address", service.url), ("secrets/admin-key", "local-key")):
         (tmp_path / "tacit-data" / name).parent.mkdir(parents=True, exist_ok=True)
