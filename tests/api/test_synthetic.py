@@ -10,10 +10,12 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from api.app import create_app
+from api.dashboard.jobs import request_of
 from api.jobs.idempotency import _digest
-from api.jobs.schemas import NewJob
+from api.jobs.schemas import Job, NewJob
 from domain.jobs.releases import Result, publish
 from domain.storage.blobs import open_store, put_bytes
+from dpcore.terms.synthetic import Synthetic
 from ledger import work
 from tests.api.conftest import JOBS, World, make_keys, make_settings
 from tests.conftest import Database
@@ -114,6 +116,7 @@ def test_it_is_a_part_of_the_job_and_costs_nothing(world: World, files: dict[str
     shown = world.get(f"{JOBS}/{made['id']}").json()["synthetic"]
     assert [(p["prompt"], p["weight"]) for p in shown["prompts"]] == [("the old apple", 1.0), ("iron", 3.0)]
     assert (shown["records"], shown["temperature"], shown["top_p"], shown["seed"]) == (10, 1.0, 0.95, 0)
+    assert NewJob.model_validate(request_of(Job.model_validate(made))).synthetic == Synthetic.model_validate(asked)
     # Asked again it is that job, and with another prompt another one.
     assert world.post(JOBS, body(files["text"], asked)).json()["id"] == made["id"]
     other = world.post(JOBS, body(files["text"], asked | {"prompts": ["zinc"]})).json()

@@ -341,20 +341,19 @@ def test_an_adapter_appears_only_when_its_sha256_is_right(
 
 
 def test_all_results_of_a_job_are_taken_home_each_by_its_sha256(service: Service, tmp_path: Path) -> None:
-    service.says("GET /v1/fine_tuning/jobs/j", {"id": "j", "status": "succeeded", "result_files": ["file-1", "file-2"]})
-    for id, name in (("file-1", "adapter.zip"), ("file-2", "../synthetic.jsonl")):
-        service.says(f"GET /v1/files/{id}", {"id": id, "filename": name})
+    jobs = {"good": ["file-1", "file-2"], "bad": ["file-1", "file-3"]}
+    for id, files in jobs.items():
+        service.says(f"GET /v1/fine_tuning/jobs/{id}", {"id": id, "status": "succeeded", "result_files": files})
     right = {"x-content-sha256": hashlib.sha256(ARCHIVE).hexdigest()}
-    service.says("GET /v1/files/file-1/content", ARCHIVE, **right)
-    service.says("GET /v1/files/file-2/content", ARCHIVE + b"x", **right)
-    target = tmp_path / "home"
-    said = tacit("jobs", "results", "j", "-o", str(target), "--url", service.url, "--key", "k")
-    assert (said.exit_code, "damaged" in said.stderr) == (1, True)
-    assert [path.name for path in target.iterdir()] == ["adapter.zip"]
-    service.says("GET /v1/files/file-2/content", ARCHIVE, **right)
-    (target / "adapter.zip").unlink()
-    assert tacit("jobs", "results", "j", "-o", str(target), "--url", service.url, "--key", "k").exit_code == 0
-    assert sorted(path.name for path in target.iterdir()) == ["adapter.zip", "synthetic.jsonl"]
+    sent = {"file-1": ("adapter.zip", ARCHIVE), "file-2": ("../synthetic.jsonl", ARCHIVE)}
+    for id, (name, data) in (sent | {"file-3": ("synthetic.jsonl", ARCHIVE + b"x")}).items():
+        service.says(f"GET /v1/files/{id}", {"id": id, "filename": name})
+        service.says(f"GET /v1/files/{id}/content", data, **right)
+    for job, code in (("good", 0), ("bad", 1)):
+        command = ["jobs", "results", job, "-o", str(tmp_path / job), "--url", service.url, "--key", "k"]
+        assert tacit(*command).exit_code == code
+    assert sorted(path.name for path in (tmp_path / "good").iterdir()) == ["adapter.zip", "synthetic.jsonl"]
+    assert [path.name for path in (tmp_path / "bad").iterdir()] == ["adapter.zip"]
 
 
 def test_sampled_text_is_asked_for_with_prompts_of_a_file(service: Service, tmp_path: Path) -> None:
