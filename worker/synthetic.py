@@ -98,20 +98,21 @@ def sampled(
     built: Built,
     adapter: bytes,
     attempts: int,
+    most: int,
     should_stop: Callable[[], bool],
 ) -> Sampled:
     """Sample from the bytes of the adapter that is about to be released.
 
-    attempts: since the last checkpoint, this one among them unless it kept one. Raises Stopped where the worker is to
+    attempts: since the last checkpoint, this one among them unless it kept one; most: of them that sample. Raises Stopped where the worker is to
     let go; any other failure is a part of what is answered.
     """
     wanted = sampling.wanted
-    if attempts > ATTEMPTS:
+    if attempts > most:
         log.error("job %s: workers were lost while they sampled: its text is left out", assignment.job_id)
         return Sampled(wanted, None, why="its worker was lost again and again while it sampled")
     device = device_of(built.model)
-    built.model.to("cpu")  # two models are too much for a device that had room for one
     try:
+        built.model.to("cpu")  # two models are too much for a device that had room for one
         with TemporaryDirectory(prefix="tacit-synthetic-") as folder:
             with zipfile.ZipFile(io.BytesIO(adapter)) as files:
                 files.extractall(folder)

@@ -233,7 +233,8 @@ class Training:
             with needs_services(), self.engine.connect() as connection:
                 attempts = checkpoints.fruitless(connection, self.lease)
                 archive = get_bytes(self.store, adapter.stored.name)
-            return synthetic.sampled(sampling, assignment, built, archive, attempts, self.should_stop)
+            most = min(synthetic.ATTEMPTS, self.settings.max_attempts - 1)  # the last one publishes what there is
+            return synthetic.sampled(sampling, assignment, built, archive, attempts, most, self.should_stop)
         except Stopped:
             self.require_wanted()
             self.let_wait()  # no failure of this attempt
