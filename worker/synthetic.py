@@ -103,8 +103,8 @@ def sampled(
 ) -> Sampled:
     """Sample from the bytes of the adapter that is about to be released.
 
-    attempts: since the last checkpoint, this one among them unless it kept one; most: of them that sample. Raises Stopped where the worker is to
-    let go; any other failure is a part of what is answered.
+    attempts: since the last checkpoint, this one among them unless it kept one. most: of them that sample. Raises
+    Stopped where the worker is to let go; any other failure is a part of what is answered.
     """
     wanted = sampling.wanted
     if attempts > most:
