@@ -1127,7 +1127,7 @@ CREATE TABLE public.release (
     kind text NOT NULL,
     fence bigint NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT release_kind_check CHECK (((kind = ANY (ARRAY['adapter'::text, 'report'::text])) IS TRUE))
+    CONSTRAINT release_kind_check CHECK (((kind = ANY (ARRAY['adapter'::text, 'report'::text, 'synthetic'::text, 'synthetic_card'::text])) IS TRUE))
 );
 
 CREATE FUNCTION ledger.teaches(teacher text, wanted_budget text) RETURNS boolean
@@ -1741,11 +1741,13 @@ CREATE TABLE public.job (
     teacher_job text,
     silo_job text,
     intended_use text,
+    synthetic jsonb,
     CONSTRAINT an_error_says_what CHECK ((((error IS NULL) OR ledger.is_error(error)) IS TRUE)),
     CONSTRAINT job_intended_use CHECK ((((intended_use IS NULL) OR ((length(intended_use) >= 1) AND (length(intended_use) <= 1000))) IS TRUE)),
     CONSTRAINT job_json CHECK ((((jsonb_typeof(method) = 'object'::text) AND (jsonb_typeof(plan) = 'object'::text) AND (jsonb_typeof(privacy) = 'object'::text) AND ledger.is_plain(jsonb_build_array(method, plan, privacy))) IS TRUE)),
     CONSTRAINT job_model_revision CHECK ((((model_revision IS NULL) OR ((length(model_revision) >= 1) AND (length(model_revision) <= 64))) IS TRUE)),
     CONSTRAINT job_status_check CHECK (((status = ANY (ARRAY['validating_files'::text, 'queued'::text, 'running'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text])) IS TRUE)),
+    CONSTRAINT job_synthetic CHECK ((((synthetic IS NULL) OR ((jsonb_typeof(synthetic) = 'object'::text) AND ledger.is_plain(synthetic))) IS TRUE)),
     CONSTRAINT job_times CHECK (((ledger.is_a_time(started_at) AND ledger.is_a_time(finished_at) AND ledger.is_a_time(hinted_at)) IS TRUE)),
     CONSTRAINT notes_are_words CHECK ((ledger.is_words(metadata) IS TRUE))
 );
@@ -2854,6 +2856,7 @@ GRANT INSERT(model_revision) ON TABLE public.job TO tacit_api;
 GRANT INSERT(teacher_job) ON TABLE public.job TO tacit_api;
 GRANT INSERT(silo_job) ON TABLE public.job TO tacit_api;
 GRANT INSERT(intended_use) ON TABLE public.job TO tacit_api;
+GRANT INSERT(synthetic) ON TABLE public.job TO tacit_api;
 GRANT SELECT,DELETE ON TABLE public.job_event TO tacit_api;
 GRANT SELECT ON TABLE public.job_event TO tacit_worker;
 GRANT INSERT(job_id) ON TABLE public.job_event TO tacit_api;

@@ -12,6 +12,7 @@ from domain.kit.tables import file, invitation, job, job_file
 from domain.storage.blobs import NotMounted, Store
 from domain.storage.sealing import Sealed
 from dpcore.terms.program import Program
+from dpcore.terms.synthetic import Synthetic
 from dpcore.terms.tasks import CAUSAL_LM, TaskKind
 from dpcore.terms.teachers import teacher_job
 from ledger.tables import phase, reservation
@@ -52,6 +53,8 @@ class Assignment:
     """What an earlier job released, where the program names one."""
     own_labels: tuple[str, ...] = ()
     """In the order that the rows have them; another one in a silo than in the federated job."""
+    synthetic: Synthetic | None = None
+    """Text to sample from what is released."""
 
 
 def read_assignment(connection: sa.Connection, store: Store, job_id: str) -> Assignment:
@@ -72,6 +75,7 @@ def read_assignment(connection: sa.Connection, store: Store, job_id: str) -> Ass
         raise Refused("not_trainable", "The training file is gone or has no labels.")
     try:
         program = Program.model_validate(row.plan)
+        synthetic = None if row.synthetic is None else Synthetic.model_validate(row.synthetic)
     except ValidationError as error:
         raise Refused("plan_mismatch", "The job's plan is not one that this worker can run.") from error
     federated = row.silo_job is not None
@@ -95,6 +99,7 @@ def read_assignment(connection: sa.Connection, store: Store, job_id: str) -> Ass
         rows=None if federated else _opened(connection, store, source, "training"),
         evaluation=_evaluation_file(connection, store, row.validation_file, source),
         teacher=None if teacher is None else read_released(connection, store, teacher, source),
+        synthetic=synthetic,
     )
 
 

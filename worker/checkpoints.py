@@ -36,6 +36,16 @@ def newest_step(connection: sa.Connection, job_id: str) -> int:
     return int(connection.execute(steps).scalar_one())
 
 
+_last = sa.select(sa.func.max(checkpoint.c.fence)).where(checkpoint.c.job_id == work.c.job_id)
+tries = work.c.fence - sa.func.coalesce(sa.func.greatest(_last.scalar_subquery(), work.c.excused_fence), 0)
+"""Of a job's work: attempts since the last one that kept a checkpoint, or was excused."""
+
+
+def fruitless(connection: sa.Connection, lease: Lease) -> int:
+    """How many attempts there were since then, this one included where it kept none."""
+    return int(connection.execute(sa.select(tries).where(work.c.job_id == lease.job_id)).scalar_one())
+
+
 def newest(engine: sa.Engine, store: Store, job_id: str) -> bytes | None:
     """What the last attempt left, or None. Raises a store's or the database's error."""
     with engine.connect() as connection:

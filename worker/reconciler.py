@@ -12,7 +12,7 @@ from domain.jobs.hints import HINT_ERRORS, send_hint, waiting
 from domain.jobs.pauses import show_paused
 from domain.kit.logs import describe
 from domain.kit.settings import WorkerSettings
-from domain.kit.tables import checkpoint, job
+from domain.kit.tables import job
 from domain.storage.blobs import Store
 from ledger.errors import LedgerError
 from ledger.tables import reservation, work
@@ -74,7 +74,7 @@ def reconcile(engine: sa.Engine, store: Store, settings: WorkerSettings) -> None
     for job_id in _open_jobs(engine, own, *dead):
         _end(engine, job_id, show_paused)
     end_expired(engine, own)
-    for job_id in _open_jobs(engine, own, _fruitless >= settings.max_attempts, ~_paused):
+    for job_id in _open_jobs(engine, own, checkpoints.tries >= settings.max_attempts, ~_paused):
         _end(engine, job_id, lambda c, job_id: ends.fail(c, job_id, None, GAVE_UP))
     for job_id in _open_jobs(engine, own, left_behind()):
         _end(engine, job_id, end_left_behind)
@@ -122,10 +122,10 @@ def _hint(engine: sa.Engine, settings: WorkerSettings, own: sa.ColumnElement[boo
         return
     pause = sa.case(
         (
-            _fruitless > FREE_ATTEMPTS,
+            checkpoints.tries > FREE_ATTEMPTS,
             sa.func.least(
                 LONGEST_PAUSE,
-                settings.reconcile_seconds * sa.func.power(2, sa.func.least(_fruitless - FREE_ATTEMPTS, 20)),
+                settings.reconcile_seconds * sa.func.power(2, sa.func.least(checkpoints.tries - FREE_ATTEMPTS, 20)),
             ),
         ),
         else_=0,
@@ -153,13 +153,6 @@ def _hint(engine: sa.Engine, settings: WorkerSettings, own: sa.ColumnElement[boo
             with engine.begin() as connection:
                 life.forget_hints(connection, job.c.id.in_(jobs[i:]))
             return
-
-
-_last_checkpoint = sa.select(sa.func.max(checkpoint.c.fence)).where(checkpoint.c.job_id == work.c.job_id)
-_fruitless = work.c.fence - sa.func.coalesce(
-    sa.func.greatest(_last_checkpoint.scalar_subquery(), work.c.excused_fence), 0
-)
-"""Attempts since the last one that kept a checkpoint, or was paused."""
 
 
 def _whose_work(own: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:

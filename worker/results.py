@@ -51,13 +51,13 @@ def store_adapter(
         get_trainer(program.method).export(built.model, folder, about, tokenizer=built.tokenizer)
         write_card(folder, built.base.folder, privacy)
         data = zipped(Path(folder))
-    return _store(store, lease, "adapter", "adapter.zip", data)
+    return keep(store, lease, "adapter", "adapter.zip", data)
 
 
 def store_report(store: Store, lease: Lease, report: dict[str, Any]) -> Result:
     """privacy_report.json under this attempt's fence."""
     data = json.dumps(report, indent=2, ensure_ascii=False).encode() + b"\n"
-    return _store(store, lease, "report", "privacy_report.json", data)
+    return keep(store, lease, "report", "privacy_report.json", data)
 
 
 def privacy_report(
@@ -165,6 +165,7 @@ def zipped(folder: Path) -> bytes:
     return buffer.getvalue()
 
 
-def _store(store: Store, lease: Lease, kind: str, filename: str, data: bytes) -> Result:
+def keep(store: Store, lease: Lease, kind: str, filename: str, data: bytes) -> Result:
+    """Bytes of a result under this attempt's fence; nobody sees them before they are released."""
     stored = put_bytes(store, f"{store.home}jobs/{lease.job_id}/results/{lease.fence}/{filename}", data)
     return Result(kind, filename, len(data), hashlib.sha256(data).hexdigest(), stored)

@@ -11,14 +11,14 @@ from torch import nn
 
 from domain.jobs.events import append_event
 from domain.jobs.quality import quality
-from domain.jobs.releases import publish
+from domain.jobs.releases import Result, publish
 from domain.kit.logs import describe
 from domain.kit.settings import WorkerSettings
-from domain.storage.blobs import Store, require_room
+from domain.storage.blobs import Store, get_bytes, require_room
 from domain.storage.rows import read_rows
 from dpcore.checkpoint import read_step
 from dpcore.engine.errors import NotTrainable
-from dpcore.machine.micro_batches import out_of_memory
+from dpcore.machine.micro_batches import Stopped, out_of_memory
 from dpcore.methods import get_trainer
 from dpcore.run import Outcome, run
 from dpcore.tasks.records import Records
@@ -31,7 +31,7 @@ from ledger.errors import (
     StopRequested,
 )
 from ledger.work import Lease
-from worker import checkpoints, ends, results
+from worker import checkpoints, ends, results, synthetic
 from worker.assignment import Assignment, read_assignment
 from worker.build import Built, build
 from worker.drain import draining
@@ -39,6 +39,7 @@ from worker.errors import STORE_ERRORS, DataPhaseFailed, OutOfTime, Refused, Una
 from worker.federated.waiting import wait_for
 from worker.lease import Heartbeat
 from worker.log import log
+from worker.synthetic import Sampled, Sampling
 from worker.tracing import Spans
 
 T = TypeVar("T")
@@ -72,6 +73,7 @@ class Training:
         else:
             self.heartbeat.lift_limit()
         built = build(self.settings, assignment)
+        sampling = synthetic.prepared(assignment, built)
         before = self.untrained(assignment, built)
         self.spans.phase("encode")
         records, owners = self.records(assignment, built)
@@ -86,7 +88,7 @@ class Training:
             raise DataPhaseFailed  # every step was paid for by attempts that died before they could keep one
         self.spans.phase("publish")
         with data_phase():
-            self._publish(assignment, built, before)
+            self._publish(assignment, built, before, sampling)
         self.spans.finish()
         return True
 
@@ -199,7 +201,9 @@ class Training:
         data = {"step": done, "total_steps": program.steps, "phase": program.phases[phase].name}
         append_event(connection, self.lease.job_id, "steps.authorised", message, data)
 
-    def _publish(self, assignment: Assignment, built: Built, before: dict[str, Any] | None) -> None:
+    def _publish(
+        self, assignment: Assignment, built: Built, before: dict[str, Any] | None, sampling: Sampling | None = None
+    ) -> None:
         metrics: dict[str, Any] = {}
         if assignment.evaluation is not None:
             after = self.evaluate(assignment, built)
@@ -208,13 +212,33 @@ class Training:
         with self.engine.connect() as connection:
             report = self.report(connection, assignment, built, metrics)
         with needs_services():
-            made = [
-                results.store_adapter(self.store, self.lease, assignment, built, report),
-                results.store_report(self.store, self.lease, report),
-            ]
+            made = [results.store_adapter(self.store, self.lease, assignment, built, report)]
+        text = None if sampling is None else self._sample(assignment, built, sampling, made[0])
+        if text is not None:
+            report["synthetic"] = text.report()
+        with needs_services():
+            made.append(results.store_report(self.store, self.lease, report))
+            made += [] if text is None else text.store(self.store, self.lease, report)
         self.require_wanted()
         with self.engine.begin() as connection:
             publish(connection, self.lease, assignment.tenant_id, made, measured)
+            if text is not None and text.data is None:
+                message = f"No text was sampled: {text.why}. The adapter is released all the same."
+                append_event(connection, self.lease.job_id, "synthetic.failed", message)
+
+    def _sample(self, assignment: Assignment, built: Built, sampling: Sampling, adapter: Result) -> Sampled:
+        """From the adapter as it is stored. Raises as `require_wanted` does, or Unavailable where this worker was told
+        to end: the next one samples again, the same text, and nothing of it is paid for."""
+        try:
+            with needs_services(), self.engine.connect() as connection:
+                attempts = checkpoints.fruitless(connection, self.lease)
+                archive = get_bytes(self.store, adapter.stored.name)
+            most = min(synthetic.ATTEMPTS, self.settings.max_attempts - 1)  # the last one publishes what there is
+            return synthetic.sampled(sampling, assignment, built, archive, attempts, most, self.should_stop)
+        except Stopped:
+            self.require_wanted()
+            self.let_wait()  # no failure of this attempt
+            raise Unavailable("this worker was told to end") from None
 
     def report(
         self, connection: sa.Connection, assignment: Assignment, built: Built, metrics: dict[str, Any]

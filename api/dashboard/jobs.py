@@ -183,6 +183,7 @@ def request_of(job: Job) -> dict[str, Any]:
         "suffix": job.suffix,
         "intended_use": job.intended_use,
         "metadata": job.metadata or None,
+        "synthetic": None if job.synthetic is None else job.synthetic.model_dump(mode="json", exclude_none=True),
     }
     return {
         "model": job.model,
@@ -195,8 +196,8 @@ def request_of(job: Job) -> dict[str, Any]:
 
 
 def query_of(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The same for the estimate's form, from `request_of`: everything but seed and metadata, which it has no fields
-    for."""
+    """The same for the estimate's form, from `request_of`: everything but seed, metadata and sampled text, which it has
+    no fields for."""
     if not body:
         return {}
     method = body["method"]["type"]
@@ -243,7 +244,8 @@ def curl(base: str, body: Mapping[str, Any]) -> str:
 
 def python(base: str, body: Mapping[str, Any]) -> str:
     """The same with the `openai` package; what privacy adds goes through extra_body."""
-    known = {name: value for name, value in body.items() if name != "privacy"}
+    more = {name: body[name] for name in ("privacy", "synthetic") if name in body}
+    known = {name: value for name, value in body.items() if name not in more}
     arguments = [f"    {name}={_literal(value)}," for name, value in known.items()]
     return "\n".join(
         [
@@ -253,7 +255,7 @@ def python(base: str, body: Mapping[str, Any]) -> str:
             f'client = OpenAI(base_url="{base}/v1", api_key=os.environ["TACIT_KEY"])',
             "job = client.fine_tuning.jobs.create(",
             *arguments,
-            f"    extra_body={_literal({'privacy': body['privacy']})},",
+            f"    extra_body={_literal(more)},",
             ")",
         ]
     )

@@ -25,6 +25,7 @@ from domain.kit.logs import type_name
 from domain.kit.statuses import Status
 from dpcore.terms.facts import ModelFacts
 from dpcore.terms.methods import DEFAULT_METHOD, get_method, method_names
+from dpcore.terms.synthetic import Synthetic
 from ledger.budgets import Balance
 from ledger.receipts import sign
 
@@ -117,6 +118,11 @@ class NewJob(Body):
         exclude_if=lambda use: use is None,  # as share of privacy
         description="what the result is for; a budget may want to know, and whoever approves reads it",
     )
+    synthetic: Synthetic | None = Field(
+        default=None,
+        exclude_if=lambda synthetic: synthetic is None,  # as share of privacy
+        description="text to sample from the released model, a language model's alone, without a further charge",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -171,6 +177,7 @@ class NewJob(Body):
             queue_days=self.queue_days,
             allow_duplicate=self.allow_duplicate,
             intended_use=self.intended_use,
+            synthetic=self.synthetic,
         )
         return with_public_seed(asked)
 
@@ -226,6 +233,9 @@ class Estimate(BaseModel):
     )
     rounds: PlannedRounds | None = Field(description="of a federated job; null for others")
     updates: PlannedUpdates | None = Field(description="of a job over users, method federated-lm; null for others")
+    synthetic_tokens: int | None = Field(
+        description="that are sampled at most, after training and without a charge; null for a job that samples no text"
+    )
     imagined: list[ImaginedPopulation] = Field(
         description="of a job over users: what it would cost on a larger population, for planning alone; no promise to "
         "anybody. By default one of ten times and one of a hundred times as many users"
@@ -315,6 +325,9 @@ class Job(BaseModel):
     seed: int
     metadata: dict[str, str]
     intended_use: str | None = Field(description="what the result is for, in the words of whoever asked")
+    synthetic: Synthetic | None = Field(
+        description="text that is sampled from the released model, as it was asked for; all of it is public"
+    )
     submitted_by: KeyName | None = Field(description="to a steward, and to the key itself; null to all others")
     decided_by: JobDecision | None = Field(
         description="the steward who approved or rejected the job; null while nobody has, or nobody must"
@@ -428,6 +441,7 @@ def _whole(
         seed=row.seed,
         metadata=row.metadata,
         intended_use=row.intended_use,
+        synthetic=None if row.synthetic is None else Synthetic.model_validate(row.synthetic),
         submitted_by=submitter,
         decided_by=None if row.decision is None else JobDecision.model_validate(row.decision),
         error=None if row.error is None else _error_of(row.error, None if row.silo_job is not None else any(done)),
@@ -467,6 +481,7 @@ def _damaged(row: sa.Row[Any]) -> Job:
         seed=0,
         metadata={},
         intended_use=None,
+        synthetic=None,
         submitted_by=None,
         decided_by=None,
         error=_error_of({"code": "job_unreadable", "message": what}, None),
@@ -531,6 +546,7 @@ def estimate_of(
         seconds=planned.seconds,
         rounds=planned_rounds(planned, facts),
         updates=planned_updates(planned, facts),
+        synthetic_tokens=None if planned.wanted.synthetic is None else planned.wanted.synthetic.tokens,
         imagined=imagined(planned, population, cohort),
     )
 

@@ -1,6 +1,5 @@
 """`tacit adapters`: take the result home."""
 
-import hashlib
 import shutil
 import tempfile
 import zipfile
@@ -11,9 +10,9 @@ import typer
 
 from cli import options, output
 from cli.client import ApiError, Client, connect
+from cli.fetching import fetch_checked
 
 app = options.group("The trained weights.")
-PIECE = 2**20  # bytes
 
 
 @app.callback()
@@ -52,19 +51,8 @@ def fetch(client: Client, job: str, target: Path) -> str:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".tacit-", dir=target.parent) as scratch:
         archive, unpacked = Path(scratch) / "adapter.zip", Path(scratch) / "adapter"
-        digest = hashlib.sha256()
-        with client.stream(f"/v1/fine_tuning/jobs/{job}/adapter") as response, archive.open("wb") as file:
-            promised = response.headers.get("x-content-sha256")
-            for piece in response.iter_bytes(PIECE):
-                digest.update(piece)
-                file.write(piece)
-        if promised is None:
-            raise ApiError("The service gave no sha256 with the adapter, so it cannot be checked.")
-        if digest.hexdigest() != promised:
-            raise ApiError(
-                f"The download is damaged: sha256 {digest.hexdigest()}, promised {promised}.", fix="try again"
-            )
+        digest = fetch_checked(client, f"/v1/fine_tuning/jobs/{job}/adapter", archive)
         with zipfile.ZipFile(archive) as zipped:
             zipped.extractall(unpacked)
         shutil.move(unpacked, target)
-    return promised
+    return digest

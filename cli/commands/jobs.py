@@ -1,7 +1,9 @@
 """`tacit jobs`: plan, submit, watch and stop fine-tuning jobs."""
 
 import json
+import tempfile
 import time
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -9,7 +11,9 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cli import options, output
+from cli import synthetic as sampling
 from cli.client import ApiError, Client, connect
+from cli.fetching import fetch_checked
 from domain.kit import share_words
 from dpcore.terms.methods import method_names
 
@@ -47,6 +51,7 @@ def request(
     hyperparameters: dict[str, Any],
     epsilon: float | None,
     share: float | None = None,
+    synthetic: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A job as the service takes it; what is None is left to the service."""
     given = {name: value for name, value in hyperparameters.items() if value is not None}
@@ -58,6 +63,8 @@ def request(
     price = {"epsilon": epsilon, "share": share}
     if named := {name: value for name, value in price.items() if value is not None}:
         body["privacy"] = named
+    if synthetic is not None:
+        body["synthetic"] = synthetic
     return body
 
 
@@ -91,11 +98,16 @@ def _requested(
             "such as directions=16 of zo; repeatable.",
         ),
     ] = None,
+    synthetic: sampling.SyntheticRecords = None,
+    synthetic_prompts: sampling.SyntheticPromptsFile = None,
+    synthetic_option: sampling.SyntheticSetting = None,
 ) -> dict[str, Any]:
     """The options that an estimate and a job have in common, as a request."""
     named = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
     hyperparameters = {name: value for name, value in named.items() if value is not None} | pairs(hyperparameter)
-    return request(model, training_file, validation_file, method, pairs(option), hyperparameters, epsilon, share)
+    asked = sampling.asked(synthetic, synthetic_prompts, pairs(synthetic_option))
+    own = pairs(option)
+    return request(model, training_file, validation_file, method, own, hyperparameters, epsilon, share, asked)
 
 
 @app.command()
@@ -168,6 +180,15 @@ def create(
     tacit jobs create --file file-... --share 0.2 --method federated-lora --option 'silos=["inv-..."]'
     ```
 
+    A job on a language model can sample text from what it releases. All that steers it is public and kept with the job;
+    nothing more is charged, and the file's card says what it is and is not (`tacit jobs results`):
+
+    ```text
+    tacit jobs create --file file-... --model small-writer --share 25% --synthetic 1000
+    tacit jobs create --file file-... --model small-writer --share 0.25 --synthetic 1000 \
+      --synthetic-prompts prompts.txt --synthetic-option top_p=0.95 --synthetic-option max_new_tokens=40
+    ```
+
     A federated job learns from accepted invitations beside the file: `tacit invitations --help`.
     """
     notes = {name: str(value) for name, value in pairs(metadata).items()}
@@ -223,6 +244,45 @@ def show(job: str, url: options.Url = None, key: options.Key = None, as_json: op
     """One job, with its privacy statement, its phases with what each costs, and its silos and rounds where it is
     federated."""
     show_job(connect(url, key).get(f"{PATH}/{job}"), as_json)
+
+
+@app.command()
+@options.explained
+def results(
+    job: str,
+    folder: Annotated[Path | None, typer.Option("--output", "-o", help="A folder. Default: the job's id.")] = None,
+    url: options.Url = None,
+    key: options.Key = None,
+    as_json: options.Json = False,
+) -> None:
+    """Download all that a job released, each file checked by its sha256: the adapter as a ZIP, the privacy report, and
+    sampled text with its card where the job was asked for it. `tacit adapters download` unpacks the adapter.
+
+    ```text
+    tacit jobs results ftjob-... -o my-results
+    ```
+    """
+    client, target = connect(url, key), folder or Path(job)
+    found = client.get(f"{PATH}/{job}")
+    if not found["result_files"]:
+        raise ApiError(f"{job} has released nothing: it is {found['status']}.", fix=f"tacit jobs watch {job}")
+    target.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for id in found["result_files"]:
+        name = Path(client.get(f"/v1/files/{id}")["filename"]).name
+        if (target / name).exists():
+            raise ApiError(f"{target / name} exists.", fix="name another folder with -o")
+        rows.append({"file": str(target / name), "sha256": _download(client, id, target / name), "id": id})
+    output.show_list(rows, ["file", "sha256", "id"], as_json)
+
+
+def _download(client: Client, id: str, target: Path) -> str:
+    """Nothing appears at `target` unless all of it arrived unchanged."""
+    with tempfile.TemporaryDirectory(prefix=".tacit-", dir=target.parent) as scratch:
+        part = Path(scratch) / target.name
+        digest = fetch_checked(client, f"/v1/files/{id}/content", part)
+        part.replace(target)
+    return digest
 
 
 @app.command()

@@ -114,8 +114,10 @@ def register(
     resemblance.look(connection, upload.tenant_id, marks.sketches, near)
     budget_id, inherited, public = None, False, Counter[str]()
     if budget is None:
-        if decision is None and (ask := whereabouts.private_texts(connection, upload.tenant_id, marks, near)).budgets:
-            return ask
+        if decision is None and not whereabouts.was_released(connection, upload.tenant_id, upload.sha256):
+            ask = whereabouts.private_texts(connection, upload.tenant_id, marks, near)
+            if ask.budgets:
+                return ask
     else:
         named = budget if isinstance(budget, str) else None
         if named is not None:

@@ -10,7 +10,7 @@ from domain.files import fingerprints
 from domain.files.resemblance import Resemblance
 from domain.ingest.marks import Marks
 from domain.kit.refusals import Conflict
-from domain.kit.tables import file, identity
+from domain.kit.tables import file, identity, release
 from ledger.tables import entry
 
 
@@ -90,6 +90,17 @@ def private_texts(connection: sa.Connection, tenant_id: str, marks: Marks, near:
         held = found.get(budget_id, {"records": 0})["records"]
         found[budget_id] = {"records": max(held, near.in_budget(budget_id)), "files": files}
     return Ask(found)
+
+
+def was_released(connection: sa.Connection, tenant_id: str, sha256: str) -> bool:
+    """Whether a job of the tenant released a file of these very bytes: what is in it is out already, and to ask about
+    it would tell more of private texts than the job was charged for."""
+    released = (
+        sa.exists()
+        .where(release.c.file_id == file.c.id, release.c.kind == "synthetic")
+        .where(file.c.tenant_id == tenant_id, file.c.sha256 == sha256)
+    )
+    return bool(connection.scalar(sa.select(released)))
 
 
 def overlap(others: Sequence[str], where: str) -> Conflict:

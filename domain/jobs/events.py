@@ -25,10 +25,11 @@ EventName = Literal[
     "job.succeeded",
     "steps.authorised",
     "round.closed",
+    "synthetic.failed",
     "job.noted",
 ]
 """What an event is about, for programs. job.noted: it was written before events had names."""
-_LEVELS = {"job.rejected": "warn", "job.expired": "warn", "job.failed": "error"}
+_LEVELS = {"job.rejected": "warn", "job.expired": "warn", "job.failed": "error", "synthetic.failed": "warn"}
 
 
 def append_event(

@@ -18,7 +18,8 @@ from ledger.work import Lease
 
 @dataclass(frozen=True)
 class Result:
-    """A finished artifact in the blob store. kind: adapter or report; bytes and sha256 (hex) are of its content."""
+    """A finished artifact in the blob store. kind: adapter, report, synthetic or synthetic_card; bytes and sha256
+    (hex) are of its content."""
 
     kind: str
     filename: str

@@ -21,6 +21,7 @@ from domain.jobs.planning import (
     largest_share,
     prices,
 )
+from domain.jobs.synthetic import as_kept, require_samplable
 from domain.jobs.teachers import require_teacher, with_student
 from domain.jobs.twins import finished_twin
 from domain.kit.purposes import PRIVATE, PUBLIC
@@ -31,6 +32,7 @@ from domain.models.profiles import Measurements, Profile, known, of_pair, second
 from dpcore.terms import accounting
 from dpcore.terms.label_words import are_words
 from dpcore.terms.methods import get_method
+from dpcore.terms.synthetic import Synthetic
 from dpcore.terms.tasks import TaskKind
 from ledger.budgets import Balance, balance
 
@@ -60,6 +62,8 @@ class Wanted:
     """Days in which a worker must begin, at most the budget's; None: the budget's."""
     allow_duplicate: bool = False
     """Pay again for a job that has succeeded already."""
+    synthetic: Synthetic | None = None
+    """Text that is to be sampled from what the job releases."""
 
     @property
     def price(self) -> Literal["epsilon", "share"] | None:
@@ -228,6 +232,9 @@ def plan_job(connection: sa.Connection, viewer: Viewer, models: Models, wanted: 
         budget=budget,
     )
     require_allowed(grant, model.name, made.program)
+    if wanted.synthetic is not None:
+        federated = "silos" in made.program.options
+        require_samplable(wanted.synthetic, task=training.task, facts=model.facts, federated=federated)
     teacher = require_teacher(connection, viewer, models, made, model, training, wanted.method)
     if teacher is not None:  # the method's own formula takes the base model for the teacher
         made = replace(made, memory=made.memory + 4 * max(0, teacher.facts.parameters - model.facts.parameters))
@@ -241,6 +248,7 @@ def plan_job(connection: sa.Connection, viewer: Viewer, models: Models, wanted: 
         training_file=training.id,
         method=made.method,
         epsilon=made.epsilon,
+        synthetic=None if wanted.synthetic is None else as_kept(wanted.synthetic),
     )
     above = _approval_above(budget, grant)
     measured = of_pair(made.program, training.task, found, None if student is None else known(connection, student))

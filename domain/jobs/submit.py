@@ -10,6 +10,7 @@ from domain.files.binding import require_bound
 from domain.jobs import life
 from domain.jobs.planning import fits, rounded_up
 from domain.jobs.resolving import Planned, budget_left
+from domain.jobs.synthetic import as_kept
 from domain.jobs.twins import already_done
 from domain.kit.ids import new_id
 from domain.kit.refusals import Invalid, NotFound, OverBudget
@@ -74,6 +75,7 @@ def _insert(connection: sa.Connection, planned: Planned, job_id: str, viewer: Vi
         suffix=wanted.suffix,
         metadata=dict(wanted.metadata),
         intended_use=wanted.intended_use,
+        synthetic=None if wanted.synthetic is None else as_kept(wanted.synthetic),
     )
     connection.execute(
         job_file.insert().values(job_id=job_id, file_id=wanted.training_file, budget_id=planned.budget.id)

@@ -19,11 +19,13 @@ def finished_twin(
     training_file: str,
     method: Mapping[str, Any],
     epsilon: float,
+    synthetic: Mapping[str, Any] | None,
 ) -> str | None:
     """The newest succeeded job that the viewer may see with the same numbers, its adapter still there.
 
     model_revision: of its weights; a job of an earlier version does not say its own. method: every option and
-    hyperparameter resolved. Seeds do not count: they steer initialisation alone.
+    hyperparameter resolved. Seeds do not count: they steer initialisation alone. synthetic: text that it must
+    have sampled; None: whatever it sampled.
     """
     adapter = (
         sa.select(release.c.id)
@@ -44,6 +46,7 @@ def finished_twin(
             job.c.method == dict(method),
             job.c.privacy["epsilon"].as_float() == epsilon,
             adapter.exists(),
+            sa.true() if synthetic is None else job.c.synthetic == dict(synthetic),
         )
         .order_by(job.c.created_at.desc(), job.c.id)
         .limit(1)

@@ -33,6 +33,7 @@ _FAULTS = {
         "Take fewer steps or a smaller model: an estimate says how long a job takes. The operator sets the limit.",
     ),
     "not_trainable": Fault("user", "Choose another method or model, or ask the steward about the file."),
+    "cannot_sample": Fault("user", "Name other prompts, or ask for fewer new tokens, then submit the job again."),
     "file_binding_broken": Fault(
         "service",
         "Nothing was read. Tell the operator at once: somebody has changed what the database or the blob store holds "

@@ -24,7 +24,7 @@ more padding, and hardly fewer micro-batches."""
 
 
 class Stopped(Exception):
-    """The run was asked to stop between two micro-batches."""
+    """The run was asked to stop between two micro-batches, or between two tokens that are sampled."""
 
 
 class MicroBatches:

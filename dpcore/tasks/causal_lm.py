@@ -59,10 +59,11 @@ class CausalLM(ABC):
             for record in records
         ]
 
-    def beginning(self, row: Mapping[str, str]) -> list[int]:
-        """The tokens that stand before what the model is to write, as they stood in training. What it writes is empty
-        in the row."""
-        ids = [int(token) for token in self.encode({name: [value] for name, value in row.items()}).tokens]
+    def beginning(self, row: Mapping[str, str], *, whole: bool = False) -> list[int]:
+        """The tokens that stand before what the model is to write, as they stood in training, or uncut: the `whole`
+        beginning. What it writes is empty in the row."""
+        columns = {name: [value] for name, value in row.items()}
+        ids = [int(token) for token in (self.rows(columns)[0][0] if whole else self.encode(columns).tokens)]
         # Training ends a record with it; here the record goes on.
         return ids[:-1] if ids and ids[-1] == self._tokenizer.eos_token_id else ids
 

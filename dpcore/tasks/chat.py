@@ -31,8 +31,8 @@ class Chats(CausalLM):
         rows = in_context.encode(self._tokenizer, parts)
         return [self._in_parts(cut) if row is None else row for row, cut in zip(rows, parts, strict=True)]
 
-    def beginning(self, row: Mapping[str, str]) -> list[int]:
-        """Up to the assistant's turn. Raises ValueError for messages that the template does not take."""
+    def beginning(self, row: Mapping[str, str], *, whole: bool = False) -> list[int]:
+        """Always uncut, up to the assistant's turn. Raises ValueError for messages that the template does not take."""
         try:
             ids: list[int] = self._tokenizer.apply_chat_template(
                 json.loads(row["messages"]), add_generation_prompt=True, tokenize=True, return_dict=False

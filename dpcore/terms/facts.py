@@ -27,6 +27,7 @@ class ModelFacts(BaseModel):
     max_positions: int = Field(ge=1)
     causal_lm: bool = Field(default=False, description="whether the folder holds a causal language model with its head")
     chat_template: bool = Field(default=False, description="whether the tokenizer brings one")
+    begins: bool = Field(default=True, description="whether it has a token that texts begin with or are parted by")
     biases: int | None = Field(default=None, description="values in biases; None where the weights are not at hand")
     linear: tuple[str, ...] | None = Field(default=None, description="linear layers by name; None where not known")
     tied_head: str | None = Field(default=None, description="the head's name where it is one with the embedding")
@@ -130,6 +131,7 @@ def read_facts(folder: str | Path) -> ModelFacts:
         **values,
         causal_lm=causal_lm,
         chat_template=_has_chat_template(folder),
+        begins=_begins(config, folder),
         biases=None if shapes is None else _biases(shapes),
         linear=linear,
         tied_head=tied,
@@ -161,6 +163,15 @@ def _has_chat_template(folder: Path) -> bool:
         return True
     config = folder / "tokenizer_config.json"
     return config.is_file() and bool(json.loads(config.read_text(encoding="utf-8")).get("chat_template"))
+
+
+def _begins(config: Mapping[str, Any], folder: Path) -> bool:
+    """Whether the configuration or the tokenizer's names a token for the beginning of a text or for its end."""
+    path = folder / "tokenizer_config.json"
+    named: Any = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return any(
+        config.get(f"{end}_token_id") is not None or named.get(f"{end}_token") is not None for end in ("bos", "eos")
+    )
 
 
 def _biases(shapes: Mapping[str, Sequence[int]]) -> int:

@@ -1,6 +1,7 @@
 """The examples of all help texts: each is taken as it stands there, and run against a service where one is enough."""
 
 import re
+import secrets
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ ELSEWHERE = {
     "try": "an adapter: tests/cli/test_try.py",
     "files answer": "a question: tests/api/test_questions.py",
     "adapters download": "an adapter: tests/cli/test_client.py",
+    "jobs results": "results: tests/cli/test_client.py",
     "models check": "a worker's models: tests/cli/test_models.py",
     "models make": "training: tests/cli/test_small_writer.py",
     "models profile": "a worker's models: tests/cli/test_models.py",
@@ -93,7 +95,17 @@ def write_files(folder: Path, tag: str) -> None:
     )
     (folder / "e2e.csv").write_text("mr,ref\n" + "".join(f"name {i} {tag},written {i} {tag}\n" for i in lines))
     (folder / "dialogues.jsonl").write_text("".join(f'{{"messages": {talk % f"hello {i} {tag}"}}}\n' for i in lines))
+    (folder / "prompts.txt").write_text("It was\n\nOnce upon\n")
     (folder / "dev.tsv").write_text("text\tlabel\n" + "".join(f"public {i} {tag}\t{'ab'[i % 2]}\n" for i in lines))
+
+
+def letters(world: World) -> dict[str, Any]:
+    """A file that a language model learns to write."""
+    form = {name: value for name, value in SIZED.items() if name != "labels"} | {"task": "text"}
+    tag = secrets.token_hex(8)
+    lines = "".join(f'{{"text": "dear {tag}, letter {i}"}}\n' for i in range(20))
+    made: dict[str, Any] = world.upload(lines.encode(), form, name="letters.jsonl").json()
+    return made
 
 
 @pytest.mark.parametrize("example", [example for example in EXAMPLES if called(example) not in ELSEWHERE])
@@ -102,7 +114,7 @@ def test_an_example_of_a_help_text_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_files(tmp_path, tmp_path.name)
-    name, made = called(example), world.private_file(**SIZED)
+    name, made = called(example), letters(world) if "--synthetic" in example else world.private_file(**SIZED)
     known: dict[str, Any] = {"file": made["id"], "budget": made["budget"]}
     scope = "analyst" if name.startswith("jobs ") else "admin"
     if "inv-..." in example:

@@ -340,6 +340,37 @@ def test_an_adapter_appears_only_when_its_sha256_is_right(
     assert target.exists() == (code == 0)
 
 
+def test_all_results_of_a_job_are_taken_home_each_by_its_sha256(service: Service, tmp_path: Path) -> None:
+    jobs = {"good": ["file-1", "file-2"], "bad": ["file-1", "file-3"]}
+    for id, files in jobs.items():
+        service.says(f"GET /v1/fine_tuning/jobs/{id}", {"id": id, "status": "succeeded", "result_files": files})
+    right = {"x-content-sha256": hashlib.sha256(ARCHIVE).hexdigest()}
+    sent = {"file-1": ("adapter.zip", ARCHIVE), "file-2": ("../synthetic.jsonl", ARCHIVE)}
+    for id, (name, data) in (sent | {"file-3": ("synthetic.jsonl", ARCHIVE + b"x")}).items():
+        service.says(f"GET /v1/files/{id}", {"id": id, "filename": name})
+        service.says(f"GET /v1/files/{id}/content", data, **right)
+    for job, code in (("good", 0), ("bad", 1)):
+        command = ["jobs", "results", job, "-o", str(tmp_path / job), "--url", service.url, "--key", "k"]
+        assert tacit(*command).exit_code == code
+    assert sorted(path.name for path in (tmp_path / "good").iterdir()) == ["adapter.zip", "synthetic.jsonl"]
+    assert [path.name for path in (tmp_path / "bad").iterdir()] == ["adapter.zip"]
+
+
+def test_sampled_text_is_asked_for_with_prompts_of_a_file(service: Service, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("the old apple\n\niron: \r\n")
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "a\\nb", "weight": 2}\n"zinc"\n')
+    given = ["jobs", "estimate", "--file", "f", "--url", service.url, "--key", "k"]
+    for suffix in ("txt", "jsonl"):
+        service.says("POST /v1/fine_tuning/jobs/estimate", {"fits": True})
+        prompts = ["--synthetic-prompts", str(tmp_path / f"prompts.{suffix}")]
+        assert tacit(*given, "--synthetic", "10", *prompts, "--synthetic-option", "top_p=0.9").exit_code == 0
+    asked = [json.loads(body)["synthetic"] for _, _, body in service.asked]
+    assert asked[0] == {"records": 10, "prompts": ["the old apple", "iron: "], "top_p": 0.9}
+    assert asked[1]["prompts"] == [{"prompt": "a\nb", "weight": 2}, "zinc"]
+    refused = tacit(*given, *prompts)
+    assert (refused.exit_code, "--synthetic 1000" in refused.stderr) == (1, True)
+
+
 def test_the_local_admin_key_goes_to_this_machine_only(service: Service, tmp_path: Path) -> None:
     for name, text in (("run/address", service.url), ("secrets/admin-key", "local-key")):
         (tmp_path / "tacit-data" / name).parent.mkdir(parents=True, exist_ok=True)

@@ -194,6 +194,13 @@ PUBLIC = [
     Reason(
         API,
         "public.job",
+        "synthetic",
+        "*",
+        "what is sampled from a model that is released anyway, by no row; one that cannot be read is refused by the worker before anything is paid, and shown as damaged",
+    ),
+    Reason(
+        API,
+        "public.job",
         "status|status_detail",
         "*",
         "what is shown; services ask the ledger which jobs are open, and the reservation is given back at its time",

@@ -486,7 +486,7 @@ _WORDS: dict[tuple[str, str], str] = {
     ("public.keeper_watch", "duty"): "turn verification",
     ("public.model_profile", "task"): "classification pair completion chat text",
     ("public.model_trial", "task"): "classification pair completion chat text",
-    ("public.release", "kind"): "adapter report",
+    ("public.release", "kind"): "adapter report synthetic synthetic_card",
     ("public.webhook_delivery", "event"): "job.ended approval.wanted budget.low budget.frozen",
     ("public.webhook_delivery", "outcome"): "succeeded failed cancelled",
 }

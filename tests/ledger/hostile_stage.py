@@ -65,6 +65,7 @@ def job_row(tenant: str, id: str, key: str, status: str = "queued") -> dict[str,
         "suffix": "'s'",
         "metadata": as_json({"note": "x"}),
         "intended_use": "'a pilot'",
+        "synthetic": as_json({"records": 10}),
         "status": quoted(status),
         "status_detail": "NULL",
     }

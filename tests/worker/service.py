@@ -75,7 +75,7 @@ class Service:
 
     def add_file(
         self,
-        texts: Sequence[str],
+        texts: Sequence[str | Sequence[str]],
         labels: Sequence[int],
         *,
         private: bool,
@@ -91,7 +91,11 @@ class Service:
         path = self.folder / id
         writer, labelled = RowWriter(path, task, users=users is not None), get_kind(task).labelled
         for number, (text, label) in enumerate(zip(texts, labels, strict=True)):
-            writer.add([text], label if labelled else None, None if users is None else number % users)
+            writer.add(
+                [text] if isinstance(text, str) else list(text),
+                label if labelled else None,
+                None if users is None else number % users,
+            )
         writer.close()
         stored = put_file(self.store, f"{home}files/{id}", path)
         values: dict[str, Any] = {"purpose": "evals"}
@@ -124,6 +128,7 @@ class Service:
         learning_rate: float = 0.02,
         folder: Path | None = None,
         intended_use: str | None = None,
+        synthetic: dict[str, Any] | None = None,
         phases: Callable[[Phase], tuple[Phase, ...]] = lambda phase: (phase,),
     ) -> str:
         """A queued job with its reservation. numbers: what the method is asked for besides. folder: of the model, where
@@ -165,6 +170,7 @@ class Service:
                     privacy={"epsilon": 5.0, "delta": 1e-5},
                     seed=7,
                     intended_use=intended_use,
+                    synthetic=synthetic,
                 )
             )
             c.execute(job_file.insert().values(job_id=id, file_id=source, budget_id=budget_id))
