@@ -19,11 +19,13 @@ def finished_twin(
     training_file: str,
     method: Mapping[str, Any],
     epsilon: float,
+    measured: bool = False,
 ) -> str | None:
     """The newest succeeded job that the viewer may see with the same numbers, its adapter still there.
 
     model_revision: of its weights; a job of an earlier version does not say its own. method: every option and
-    hyperparameter resolved. Seeds do not count: they steer initialisation alone.
+    hyperparameter resolved. measured: whether it measures its result, for a part of its epsilon. Seeds do not count:
+    they steer initialisation alone.
     """
     adapter = (
         sa.select(release.c.id)
@@ -43,6 +45,7 @@ def finished_twin(
             sa.func.coalesce(job.c.model_revision, model_revision) == model_revision,
             job.c.method == dict(method),
             job.c.privacy["epsilon"].as_float() == epsilon,
+            (sa.func.coalesce(sa.func.jsonb_typeof(job.c.privacy["measure"]), "null") == "object") == measured,
             adapter.exists(),
         )
         .order_by(job.c.created_at.desc(), job.c.id)
