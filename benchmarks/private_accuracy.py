@@ -6,9 +6,9 @@ held{500,2000,10000}/se{0.01,0.02}/share    the part of a budget that one measur
                         of the answers were right: sampling is part of it, and no price makes that less
 held{...}/whole_se{...}/share    the same for the whole standard error at an accuracy of 0.9, where so few units can
                         have it at all
-held{...}/covered       of so many releases, the part within 1.96 errors of the truth of the population, at an accuracy of
-                        0.9 and a noise of 1 % of the units; the detail has the part within 1.96 times the noise's error
-                        of the exact accuracy on the held-out units
+held{...}/covered       of so many releases, the part within 1.96 errors of the truth of the population, at an accuracy
+                        of 0.9 and a noise of 1 % of the units; the detail has the part within 1.96 times the noise's
+                        error of the exact accuracy on the held-out units
 
 Prices are exact, so that there is nothing to time.
 """

@@ -39,19 +39,15 @@ def measurement(
             code="nothing_held_out",
             param=PARAM,
         )
-    whole = _share_of(epsilon, budget) if share is None else share
-    if measure >= whole:
-        raise Invalid(
-            f"a measurement at a share of {measure:g} leaves nothing to train with: the whole job has {whole:.4g}, of "
-            "which it is a part",
-            code="measure_too_large",
-            param=PARAM,
-        )
+    if share is not None and measure >= share:
+        raise _too_large(measure, f"a share of {share:g}")
     try:
         noise = accounting.calibrate_share(measure, budget.cap, budget.filter, _ALONE)
     except accounting.DoesNotFit as error:
         words = f"a measurement cannot be had for a share of {measure:g} of this budget"
         raise Invalid(words, code="measure_too_small", param=PARAM, smallest_share=error.smallest) from None
+    if share is None and _epsilon(noise, budget) >= epsilon:
+        raise _too_large(measure, f"epsilon {epsilon:g}")
     units, most_loss = measured_on(size, budget.held_out), most_loss_of(task, model)
     _require_telling(noise, units, most_loss, budget)
     return Phase(
@@ -91,10 +87,18 @@ def promised(program: Program, budget: Balance) -> dict[str, Any] | None:
     }
 
 
-def _share_of(epsilon: float, budget: Balance) -> float:
-    place = budget.filter.main
-    cap = budget.cap[place]
-    return accounting.caps(epsilon, budget.delta, budget.filter)[place] / cap if cap > 0 else 0.0
+def _epsilon(noise: float, budget: Balance) -> float:
+    """Of one look alone: at a small epsilon another order may admit a job than that at which shares add up."""
+    return accounting.epsilon_alone(accounting.curve(noise, 1.0, budget.filter.orders), budget.delta, budget.filter)
+
+
+def _too_large(measure: float, whole: str) -> Invalid:
+    return Invalid(
+        f"a measurement at a share of {measure:g} leaves nothing to train with: the whole job, of which it is a part, "
+        f"has {whole}",
+        code="measure_too_large",
+        param=PARAM,
+    )
 
 
 def _require_telling(noise: float, units: int, most_loss: float | None, budget: Balance) -> None:
