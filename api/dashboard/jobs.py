@@ -183,6 +183,7 @@ def request_of(job: Job) -> dict[str, Any]:
         "suffix": job.suffix,
         "intended_use": job.intended_use,
         "metadata": job.metadata or None,
+        "measure": _measure(job),
     }
     return {
         "model": job.model,
@@ -208,6 +209,7 @@ def query_of(body: Mapping[str, Any]) -> dict[str, Any]:
         },
         "method": method,
         **{name: written(amount) if name == "share" else amount for name, amount in body["privacy"].items()},
+        **({"measure": written(body["measure"]["share"])} if "measure" in body else {}),
         **{name: numbers[name] for name in NUMBERS if name in numbers},
         **texts(method, options, numbers),
     }
@@ -229,6 +231,12 @@ def _price(job: Job) -> dict[str, float]:
     if privacy.asked == "share" and privacy.share is not None:
         return {"share": privacy.share}
     return {"epsilon": privacy.epsilon}
+
+
+def _measure(job: Job) -> dict[str, float] | None:
+    """At the share that it takes; None where nothing is measured."""
+    planned = job.privacy.measure
+    return None if planned is None or planned.share is None else {"share": planned.share}
 
 
 def curl(base: str, body: Mapping[str, Any]) -> str:
