@@ -183,7 +183,8 @@ def seconds(program: Program, profiles: Sequence[Profile], facts: ModelFacts, au
     for phase, profile, steps in zip(program.phases, profiles, done, strict=True):
         each = phase.estimator.records_each if isinstance(phase.estimator, Local) else 1
         tokens = phase.expected_batch * each * program.max_length * phase.estimator.passes
-        total += _whole_steps(program, facts, phase.steps, steps) * tokens / profile.tokens_per_second
+        left = phase.steps - steps if phase.measures else _whole_steps(program, facts, phase.steps, steps)
+        total += left * tokens / profile.tokens_per_second
     return total
 
 
