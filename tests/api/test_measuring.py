@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from domain.jobs.quality import together
 from dpcore.terms.accounting import SHARE_DIGITS
+from tests.api.attacks import DASHBOARD, Browser, Call
 from tests.api.conftest import JOBS, World, job_body
 from tests.api.test_jobs import finish
 
@@ -111,6 +112,22 @@ def test_a_share_is_held_out_for_good_and_said_when_the_budget_opens(world: Worl
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "held_out"), wrong
 
 
+def test_the_form_asks_for_what_the_api_does(world: World, parted: dict[str, Any]) -> None:
+    analyst, steward = (Browser(world, world.keys["one"][scope]) for scope in ("analyst", "steward"))
+    query = {"training_file": parted["id"], "model": "minilm-l6", "share": "25 %", "steps": "40", "batch_size": "20"}
+    planned = analyst.send(Call("GET", f"{DASHBOARD}/estimate", query=query | {"measure": "1 %"}))
+    assert planned.status_code == 200, planned.text
+    assert "Measured privately" in planned.text
+    refused = analyst.send(Call("GET", f"{DASHBOARD}/estimate", query=query | {"measure": "30 %"}))
+    assert refused.status_code == 400
+    assert "leaves nothing to train with" in refused.text
+    form = {"name": "by a page", "epsilon": "8", "delta": "1e-6", "unit": "record", "held_out": "0.1"}
+    opened = steward.send(Call("POST", f"{DASHBOARD}/budgets/new", form=form))
+    assert opened.status_code == 303, opened.text
+    page = steward.send(Call("GET", opened.headers["location"]))
+    assert "10 % of its records are held out" in page.text
+
+
 def test_a_private_figure_stands_beside_a_public_one_or_in_its_place(
     world: World, parted: dict[str, Any], at_work: sa.Connection
 ) -> None:
@@ -124,5 +141,14 @@ def test_a_private_figure_stands_beside_a_public_one_or_in_its_place(
     assert (shown["private"], shown["evaluated"], shown["standard_error"]) == (PRIVATE, 201, 0.04)
     listed = next(job for job in world.get(JOBS).json()["data"] if job["id"] == alone)
     assert listed["quality"] == shown
+    reader, file = Browser(world, world.keys["one"]["analyst"]), world.get(f"{JOBS}/{alone}").json()["training_file"]
+    for job, words in ((alone, "Quality on held-out records"), (both.json()["id"], "Quality on a public file")):
+        page = reader.send(Call("GET", f"{DASHBOARD}/jobs/{job}"))
+        assert page.status_code == 200, page.text
+        assert words in page.text
+        assert "A private measurement on units that no job trained on" in page.text
+    side_by_side = reader.send(Call("GET", f"{DASHBOARD}/files/{file}/jobs"))
+    assert "measured on held-out units" in side_by_side.text
+    assert reader.send(Call("GET", f"{DASHBOARD}/jobs")).status_code == 200
     assert together(PUBLIC, None) == PUBLIC
     assert together(None, None) is None
