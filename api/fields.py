@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import Path
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from dpcore.terms.strict import StrictModel
 
@@ -23,11 +23,24 @@ IntendedUse = Annotated[
 ]
 """What the result of a job is for, in the words of whoever asks."""
 
+
+def _part(share: float) -> float:
+    if 0 < share < 0.01 or round(share, 4) != share:
+        raise ValueError("held_out is 0, or a share of 0.01 to 0.5 with at most four decimals")
+    return share
+
+
 Epsilon = Annotated[float, Field(ge=1e-6, le=100)]
 Delta = Annotated[float, Field(ge=1e-30, le=0.999999)]
 """What the ledger's columns hold; both exclude what rounds to nothing or to one."""
 Share = Annotated[float, Field(gt=0, le=1)]
 """Of a budget's cap at its main order."""
+HeldOut = Annotated[
+    float,
+    AfterValidator(_part),
+    Field(ge=0, le=0.5, description="share of the units that no job trains on: 0, or 0.01 to 0.5; it never changes"),
+]
+"""Of a budget's units."""
 
 
 class Body(StrictModel):

@@ -45,6 +45,14 @@ ShareOption = Annotated[
         parser=read_share, metavar="SHARE", help="What part of the budget it may take: 0.25 or 25%. Shares add up."
     ),
 ]
+MeasureOption = Annotated[
+    float | None,
+    typer.Option(
+        parser=read_share,
+        metavar="SHARE",
+        help="How much of its share it spends on saying how good it is, on what the budget holds out: 0.02 or 2%.",
+    ),
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -1,7 +1,7 @@
 """A program from its first phase to its last: everything is rehearsed before anything is paid, and each phase goes on
 from what the one before it released."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -32,6 +32,16 @@ class Outcome:
 
     step: int
     ended: Ended
+    measured: tuple[float, float] | None = None
+    """The noised sums of the last phase, where that measures; None too where what was paid for it was lost."""
+
+
+@dataclass(frozen=True)
+class HeldOutUnits:
+    """Units that no phase trains on: their encoded records, and the user of each, int64 [n], where that is the unit."""
+
+    records: Any
+    owners: np.ndarray | None = None
 
 
 def as_attached(model: nn.Module, phase: Phase, kept: dict[str, Tensor]) -> None:
@@ -59,6 +69,7 @@ def run(
     should_stop: Callable[[], bool],
     checkpoint: bytes | None = None,
     owners: np.ndarray | None = None,
+    held_out: HeldOutUnits | None = None,
     speed: Speed | None = None,
     streams: Streams | None = None,
     begin: Begin = as_attached,
@@ -73,7 +84,8 @@ def run(
     should_stop(): asked before every step and micro-batch; the step it interrupts is thrown away, and stays paid for.
     checkpoint: what an earlier attempt saved; sampling and noise are drawn afresh.
     owners: the user of each record, numbered from 0: int64 [n]; needed when the program's unit is the user, and only
-    then. streams: for tests alone. Left out, the randomness comes from the operating system.
+    then. held_out: what a last phase that measures looks at, and nothing else does. streams: for tests alone. Left out,
+    the randomness comes from the operating system.
     begin, learns, between: what the method does at the start of a phase, what it makes of the task there, and what it
     does after each step.
 
@@ -84,6 +96,10 @@ def run(
     trained exactly in any phase that is left; Interrupted; and whatever the callables raise.
     """
     require_fitting(task, records, program, owners)
+    if held_out is not None:
+        require_fitting(task, held_out.records, program, held_out.owners)
+    elif program.measurement is not None:
+        raise ValueError("a program that measures needs the units that were held out")
     speed, streams = speed or Speed(), streams or Streams()
     saved = None if checkpoint is None else checkpoints.loads(checkpoint)
     first = 0 if saved is None else saved.phase
@@ -93,11 +109,16 @@ def run(
     with explicit_masks():
         settings = [
             Setting(model, learns(model, p, task), records, owners, program.unit, p, speed, should_stop)
-            for p in program.phases
+            for p in program.training
         ]
+        if program.measurement is not None and held_out is not None:
+            # By the task itself, whatever the method has learnt it by.
+            own = (held_out.records, held_out.owners, program.unit)
+            settings.append(Setting(model, task, *own, program.measurement, speed, should_stop))
         estimators = []
         for index, setting in enumerate(settings):
-            begin(model, setting.phase, {})
+            if not setting.phase.measures:
+                begin(model, setting.phase, {})
             if index < first:
                 touched |= trainable(model)
                 continue
@@ -107,18 +128,36 @@ def run(
             if index > first:
                 estimators[-1].leave()  # its buffers wait until its turn
         used_up, done = False, 0 if saved is None else saved.before
+        kept: dict[str, Tensor] = {}
+        measured = None
         for index, estimator in enumerate(estimators, start=first):
             setting = settings[index]
-            if len(settings) > 1:
+            measures, last = setting.phase.measures, program.training[min(index, len(program.training) - 1)]
+            if len(program.training) > 1 and not measures:
                 begin(model, setting.phase, {})
-            now = PhaseRun(program, index, setting, estimator, touched=touched, before=done)
+            now = PhaseRun(program, index, setting, estimator, touched=touched, before=done, kept=kept)
             if saved is not None and index == first:
-                now.restore(saved, partial(begin, model, setting.phase))
-            ended = now.go_on(partial(authorise, index), save, should_stop, streams, between)
-            done, used_up = done + now.step, used_up or ended == "used_up"
+                now.restore(saved, partial(begin, model, last))
+            ended = now.go_on(partial(authorise, index), save, should_stop, streams, nothing if measures else between)
+            used_up = used_up or ended == "used_up"
+            if measures:
+                measured = _sums(now.released)
+            else:
+                done += now.step
+                # What is measured is the model as training left it, also after a resume.
+                kept = now.kept if index + 1 == len(program.training) else {}
             if ended == "stopped":
                 return Outcome(done, "stopped")
-    return Outcome(done, "used_up" if used_up else "finished")
+    return Outcome(done, "used_up" if used_up else "finished", measured)
+
+
+def _sums(released: Mapping[str, Tensor]) -> tuple[float, float] | None:
+    """The two numbers that a measurement released, if it did."""
+    if not released:
+        return None
+    (sums,) = released.values()
+    x, y = sums.tolist()
+    return x, y
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:

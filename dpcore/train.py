@@ -6,7 +6,7 @@ like any other; a step runs only after it was authorised; what a step computed b
 loss, norm or batch size is reported.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,13 +67,15 @@ class PhaseRun:
         touched: dict[str, nn.Parameter],
         before: int,
         step: int = 0,
+        kept: dict[str, Tensor] | None = None,
     ) -> None:
         """touched: parameters that earlier phases trained, by name; what this one trains is added. before: iterations
-        of earlier phases. step: of the phase that others have done, whose optimiser is not gone on with."""
+        of earlier phases. step: of the phase that others have done, whose optimiser is not gone on with. kept: what the
+        method keeps of a phase before, where this one changes nothing of it."""
         self.phase, self.step = program.phases[index], step
         self._program, self._index, self._setting = program, index, setting
         self._estimator, self._touched, self._before = estimator, touched, before
-        self._clip_norm, self._paid, self._kept = self.phase.clip_norm, False, dict[str, Tensor]()
+        self._clip_norm, self._paid, self._kept = self.phase.clip_norm, False, dict(kept or {})
         self._prepare()
 
     def _prepare(self) -> None:
@@ -82,6 +84,16 @@ class PhaseRun:
         self._touched.update(self._parameters)
         self._optimiser = optimise.make(self._parameters, self.phase)
         self._averages = optimise.averages(self._parameters) if self.phase.weight_averaging else {}
+
+    @property
+    def kept(self) -> dict[str, Tensor]:
+        """What the method keeps between steps."""
+        return self._kept
+
+    @property
+    def released(self) -> Mapping[str, Tensor]:
+        """What the phase's steps have made of its parameters, by name; nothing before the first of them."""
+        return self._parameters if self.step else {}
 
     def restore(self, saved: Checkpoint, begin: Callable[[dict[str, Tensor]], None]) -> None:
         """Go on from what an earlier attempt kept. begin(kept): let train what trained then. Raises PlanMismatch."""

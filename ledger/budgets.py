@@ -44,6 +44,8 @@ class Balance:
     frozen_reason: str | None
     approval_above: float | None = None
     require_intended_use: bool = False
+    held_out: float = 0.0
+    """The share of its units that no job trains on."""
     readable: bool = True
     """False: its row makes no budget, so that it has no numbers and counts as used up."""
 
@@ -85,6 +87,7 @@ def open_budget(
     delta: Decimal,
     unit: str,
     max_records_per_user: int | None,
+    held_out: Decimal = Decimal(0),
     reference: Reference,
 ) -> None:
     """Insert a budget; the database computes its caps and writes its first entry.
@@ -104,6 +107,7 @@ def open_budget(
             delta=delta,
             unit=unit,
             max_records_per_user=max_records_per_user,
+            held_out=held_out,
             reference={
                 "sample_rate": reference.sample_rate,
                 "steps": reference.steps,
@@ -146,12 +150,14 @@ def as_balance(row: sa.Row[tuple[object, ...]]) -> Balance:
             frozen_reason=r["frozen_reason"],
             approval_above=None if r["approval_above"] is None else float(r["approval_above"]),
             require_intended_use=r["require_intended_use"] is True,
+            held_out=float(r["held_out"]),
         )
         job = r["reference"]
         Reference(float(job["sample_rate"]), int(job["steps"]), job["noise_multiplier"])
         shares, orders = found.filter.weights, found.filter.orders
         whole = found.epsilon > 0 and 0 < found.delta < 1 and sum(shares) == 1 and min(shares) > 0 and min(orders) > 1
         whole = whole and {len(shares), len(found.cap), len(found.spent), len(found.reserved)} == {len(orders)}
+        whole = whole and 0 <= found.held_out <= 0.5
     except (TypeError, ValueError, LookupError, ArithmeticError):
         whole = False
     if not whole:

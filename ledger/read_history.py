@@ -51,7 +51,6 @@ def read(connection: sa.Connection, budget_id: str) -> History | None:
 
 def _account(r: sa.Row[Any]) -> Account:
     known = orders(r.orders)
-    first = known == accounting.FIRST_ORDERS
     return Account(
         id=r.id,
         tenant_id=r.tenant_id,
@@ -73,11 +72,18 @@ def _account(r: sa.Row[Any]) -> Account:
         head_seq=whole(r.head_seq),
         head_hash=r.head_hash,
         never_changes=(
-            *(("tacit.budget.v1",) if first else ("tacit.budget.v2", r.orders)),
+            *_version(r),
             *(r.id, r.tenant_id, r.epsilon_opened, r.delta, r.unit, r.max_records_per_user or ""),
             *(r.relation, r.weight_numerators, r.weight_denominator),
         ),
     )
+
+
+def _version(r: sa.Row[Any]) -> tuple[str | None, ...]:
+    """What a chain begins with, as ledger.genesis has it."""
+    if exact(r.held_out) != 0:
+        return "tacit.budget.v3", r.orders, r.held_out
+    return ("tacit.budget.v1",) if orders(r.orders) == accounting.FIRST_ORDERS else ("tacit.budget.v2", r.orders)
 
 
 def _at_orders(account: Account, known: str | None, step_cost: str | None) -> Curve | None:

@@ -17,6 +17,7 @@ budget = sa.Table(
     sa.Column("delta", sa.Numeric),
     sa.Column("unit", sa.Text),
     sa.Column("max_records_per_user", sa.Integer),
+    sa.Column("held_out", sa.Numeric),
     sa.Column("relation", sa.Text),
     sa.Column("reference", JSONB),
     sa.Column("orders", ARRAY(sa.Integer)),

@@ -455,10 +455,12 @@ CREATE TABLE ledger.budget (
     queue_days integer DEFAULT 7 NOT NULL,
     orders ledger.order_list DEFAULT '{2,3,4,5,6,7,8,10,12,16,32,64}'::integer[] NOT NULL,
     require_intended_use boolean DEFAULT false NOT NULL,
+    held_out numeric DEFAULT 0 NOT NULL,
     CONSTRAINT a_user_budget_bounds_the_records_of_a_user CHECK ((((unit = 'user'::text) = (max_records_per_user IS NOT NULL)) IS TRUE)),
     CONSTRAINT budget_approval_above_check CHECK ((((approval_above IS NULL) OR ((approval_above > (0)::numeric) AND (approval_above <= (100)::numeric))) IS TRUE)),
     CONSTRAINT budget_delta_check CHECK ((((delta >= 0.000000000000000000000000000001) AND (delta < ((1)::numeric - 0.000000000000001))) IS TRUE)),
     CONSTRAINT budget_epsilon_check CHECK ((((epsilon >= 0.000001) AND (epsilon <= (100)::numeric)) IS TRUE)),
+    CONSTRAINT budget_held_out_check CHECK (((((held_out = (0)::numeric) OR ((held_out >= 0.01) AND (held_out <= 0.5))) AND (scale(held_out) <= 4)) IS TRUE)),
     CONSTRAINT budget_max_records_per_user_check CHECK ((((max_records_per_user IS NULL) OR (max_records_per_user > 0)) IS TRUE)),
     CONSTRAINT budget_queue_days_check CHECK ((((queue_days >= 1) AND (queue_days <= 30)) IS TRUE)),
     CONSTRAINT budget_reference_check CHECK ((ledger.is_reference(reference) IS TRUE)),
@@ -474,9 +476,11 @@ CREATE TABLE ledger.budget (
 )
 WITH (fillfactor='50');
 
+COMMENT ON COLUMN ledger.budget.held_out IS 'fixed when it opens: the chain begins with it, where it is not 0';
+
 CREATE FUNCTION ledger.genesis(b ledger.budget) RETURNS bytea
     LANGUAGE sql IMMUTABLE
-    RETURN sha256(ledger.packed(VARIADIC (CASE WHEN (((b).orders)::integer[] = '{2,3,4,5,6,7,8,10,12,16,32,64}'::integer[]) THEN ARRAY['tacit.budget.v1'::text] ELSE ARRAY['tacit.budget.v2'::text, ((b).orders)::text] END || ARRAY[(b).id, (b).tenant_id, ((b).epsilon_opened)::text, ((b).delta)::text, (b).unit, COALESCE(((b).max_records_per_user)::text, ''::text), (b).relation, ((b).weight_numerators)::text, ((b).weight_denominator)::text, (ledger.caps((b).epsilon_opened, (b).delta, ((b).orders)::integer[], ((b).weight_numerators)::integer[], (b).weight_denominator))::text])));
+    RETURN sha256(ledger.packed(VARIADIC (CASE WHEN ((b).held_out <> (0)::numeric) THEN ARRAY['tacit.budget.v3'::text, ((b).orders)::text, ((b).held_out)::text] WHEN (((b).orders)::integer[] = '{2,3,4,5,6,7,8,10,12,16,32,64}'::integer[]) THEN ARRAY['tacit.budget.v1'::text] ELSE ARRAY['tacit.budget.v2'::text, ((b).orders)::text] END || ARRAY[(b).id, (b).tenant_id, ((b).epsilon_opened)::text, ((b).delta)::text, (b).unit, COALESCE(((b).max_records_per_user)::text, ''::text), (b).relation, ((b).weight_numerators)::text, ((b).weight_denominator)::text, (ledger.caps((b).epsilon_opened, (b).delta, ((b).orders)::integer[], ((b).weight_numerators)::integer[], (b).weight_denominator))::text])));
 
 CREATE TABLE ledger.phase (
     reservation_id text NOT NULL,
@@ -2590,6 +2594,7 @@ GRANT INSERT(reference) ON TABLE ledger.budget TO tacit_api;
 GRANT INSERT(weight_numerators) ON TABLE ledger.budget TO tacit_api;
 GRANT INSERT(weight_denominator) ON TABLE ledger.budget TO tacit_api;
 GRANT INSERT(orders) ON TABLE ledger.budget TO tacit_api;
+GRANT INSERT(held_out) ON TABLE ledger.budget TO tacit_api;
 REVOKE ALL ON FUNCTION ledger.genesis(b ledger.budget) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.genesis(b ledger.budget) TO tacit_api;
 GRANT ALL ON FUNCTION ledger.genesis(b ledger.budget) TO tacit_worker;

@@ -18,6 +18,7 @@ SHARED = {
     "Delta": "how far local training moves the weights",
     "Local": "how far each user's own training moves them",
     "Histogram": "how often each token stands in users' records",
+    "Measurement": "how held-out units score",
     "Records": "what an estimator asks of a file's records, and the texts that answer it",
 }
 

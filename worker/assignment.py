@@ -15,6 +15,7 @@ from dpcore.terms.program import Program
 from dpcore.terms.synthetic import Synthetic
 from dpcore.terms.tasks import CAUSAL_LM, TaskKind
 from dpcore.terms.teachers import teacher_job
+from ledger.budgets import balance
 from ledger.tables import phase, reservation
 from worker.errors import Refused
 from worker.teachers import Released, read_released
@@ -46,6 +47,8 @@ class Assignment:
     budget_id: str
     labels: tuple[str, ...]
     """In the order that the model has them."""
+    held_out: float
+    """The share of the budget's units that nothing trains on."""
     rows: Sealed | None
     """None of a federated job, which opens none."""
     evaluation: EvaluationFile | None
@@ -95,6 +98,7 @@ def read_assignment(connection: sa.Connection, store: Store, job_id: str) -> Ass
         privacy=row.privacy,
         budget_id=source.budget_id,
         labels=_labels(connection, job_id, source),
+        held_out=balance(connection, source.budget_id).held_out,
         own_labels=tuple(source.labels or ()),
         rows=None if federated else _opened(connection, store, source, "training"),
         evaluation=_evaluation_file(connection, store, row.validation_file, source),

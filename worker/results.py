@@ -110,14 +110,14 @@ def privacy_report(
             "epsilon_pld_this_job_alone": min(epsilon, accounting.pld_epsilon(ran, budget.delta)),
             "delta": budget.delta,
             "mechanism": "; then ".join(dict.fromkeys(p.mechanism.words for p in program.phases)),
-            "noise_multiplier": min(p.mechanism.noise_multiplier for p in program.phases),
-            "sample_rate": max(p.mechanism.sample_rate for p in program.phases),
+            "noise_multiplier": min(p.mechanism.noise_multiplier for p in program.training),
+            "sample_rate": max(p.mechanism.sample_rate for p in program.training),
             "steps_reserved": sum(row.steps_max for row in rows),
             "steps_authorised": sum(row.steps_authorised for row in rows),
             "phases": [
                 {
                     "name": p.name,
-                    "trains": p.trains,
+                    "trains": "nothing" if p.measures else p.trains,
                     "mechanism": p.mechanism.words,
                     "noise_multiplier": p.mechanism.noise_multiplier,
                     "sample_rate": p.mechanism.sample_rate,

@@ -9,20 +9,22 @@ import numpy as np
 import sqlalchemy as sa
 from torch import nn
 
+from domain.files.held_out import NoLots, parted
 from domain.jobs.events import append_event
-from domain.jobs.quality import quality
+from domain.jobs.quality import measured, quality, together
 from domain.jobs.releases import Result, publish
 from domain.kit.logs import describe
 from domain.kit.settings import WorkerSettings
 from domain.storage.blobs import Store, get_bytes, require_room
-from domain.storage.rows import read_rows
+from domain.storage.rows import FileRows, read_rows
 from dpcore.checkpoint import read_step
 from dpcore.engine.errors import NotTrainable
+from dpcore.estimators.measurement import deviation
 from dpcore.machine.micro_batches import Stopped, out_of_memory
 from dpcore.methods import get_trainer
-from dpcore.run import Outcome, run
+from dpcore.run import HeldOutUnits, Outcome, run
 from dpcore.tasks.records import Records
-from dpcore.terms.program import Program
+from dpcore.terms.program import Phase, Program
 from dpcore.terms.reasons import shown
 from ledger import work
 from ledger.errors import (
@@ -76,9 +78,10 @@ class Training:
         sampling = synthetic.prepared(assignment, built)
         before = self.untrained(assignment, built)
         self.spans.phase("encode")
-        records, owners = self.records(assignment, built)
+        trained_on, held_out = self.rows(assignment)
+        records, owners = self.encoded(assignment, built, trained_on)
         self.spans.phase("rehearse")
-        outcome = self._train(assignment, built, records, owners)
+        outcome = self._train(assignment, built, records, owners, held_out)
         self.require_wanted()
         if outcome.ended == "stopped":
             self.require_time()
@@ -88,16 +91,30 @@ class Training:
             raise DataPhaseFailed  # every step was paid for by attempts that died before they could keep one
         self.spans.phase("publish")
         with data_phase():
-            self._publish(assignment, built, before, sampling)
+            self._publish(assignment, built, before, sampling, outcome.measured)
         self.spans.finish()
         return True
 
     def records(self, assignment: Assignment, built: Built) -> tuple[Records, np.ndarray | None]:
-        """The file's records, and whose each is, where the unit is the user."""
+        """The file's records to train on, and whose each is, where the unit is the user."""
+        trained_on, _ = self.rows(assignment)
+        return self.encoded(assignment, built, trained_on)
+
+    def rows(self, assignment: Assignment) -> tuple[FileRows, FileRows]:
+        """The file's rows to train on, and those that its budget holds out: the one place where rows come from."""
         with data_phase():
             assert assignment.rows is not None
             with needs_services():
                 rows = read_rows(assignment.rows)
+        try:
+            return parted(rows, assignment.budget_id, assignment.held_out)
+        except NoLots as error:
+            message = "The training file is of a version that held nothing out, and its budget does: upload it again."
+            raise Refused("not_trainable", message) from error
+
+    def encoded(self, assignment: Assignment, built: Built, rows: FileRows) -> tuple[Records, np.ndarray | None]:
+        """Rows as records, and whose each is, where the unit is the user."""
+        with data_phase():
             places = [assignment.labels.index(label) for label in assignment.own_labels]
             records = built.task.encode(rows.columns, [places[i] for i in rows.labels or ()])
             owners = None if rows.users is None else np.asarray(rows.users, dtype=np.int64)
@@ -105,7 +122,16 @@ class Training:
             raise Refused("plan_mismatch", "The training file's rows are not kept by the unit of its budget.")
         return records, owners
 
-    def _train(self, assignment: Assignment, built: Built, records: Records, owners: np.ndarray | None) -> Outcome:
+    def _train(
+        self,
+        assignment: Assignment,
+        built: Built,
+        records: Records,
+        owners: np.ndarray | None,
+        held_out: FileRows,
+    ) -> Outcome:
+        measures = assignment.program.measurement is not None
+        others = HeldOutUnits(*self.encoded(assignment, built, held_out)) if measures else None
         with needs_services():
             checkpoint = checkpoints.newest(self.engine, self.store, self.lease.job_id)
         self.require_wanted()
@@ -127,6 +153,7 @@ class Training:
                 should_stop=self.should_stop,
                 checkpoint=checkpoint,
                 owners=owners,
+                held_out=others,
             )
         except (LedgerError, Unavailable):
             raise
@@ -202,13 +229,22 @@ class Training:
         append_event(connection, self.lease.job_id, "steps.authorised", message, data)
 
     def _publish(
-        self, assignment: Assignment, built: Built, before: dict[str, Any] | None, sampling: Sampling | None = None
+        self,
+        assignment: Assignment,
+        built: Built,
+        before: dict[str, Any] | None,
+        sampling: Sampling | None = None,
+        sums: tuple[float, float] | None = None,
     ) -> None:
         metrics: dict[str, Any] = {}
         if assignment.evaluation is not None:
             after = self.evaluate(assignment, built)
             metrics = {"validation": {"file": assignment.evaluation.id, **(after or {}), "untrained": before}}
-        measured = quality(metrics["validation"]) if metrics else None
+        public = quality(metrics["validation"]) if metrics else None
+        private = None
+        if assignment.program.measurement is not None:
+            private = self._measured(assignment, assignment.program.measurement, sums)
+            metrics["measured"] = private
         with self.engine.connect() as connection:
             report = self.report(connection, assignment, built, metrics)
         with needs_services():
@@ -221,7 +257,7 @@ class Training:
             made += [] if text is None else text.store(self.store, self.lease, report)
         self.require_wanted()
         with self.engine.begin() as connection:
-            publish(connection, self.lease, assignment.tenant_id, made, measured)
+            publish(connection, self.lease, assignment.tenant_id, made, together(public, private))
             if text is not None and text.data is None:
                 message = f"No text was sampled: {text.why}. The adapter is released all the same."
                 append_event(connection, self.lease.job_id, "synthetic.failed", message)
@@ -239,6 +275,13 @@ class Training:
             self.require_wanted()
             self.let_wait()  # no failure of this attempt
             raise Unavailable("this worker was told to end") from None
+
+    def _measured(
+        self, assignment: Assignment, phase: Phase, sums: tuple[float, float] | None
+    ) -> dict[str, Any] | None:
+        """What the noised sums say; None where they were paid for and lost."""
+        share = (assignment.privacy.get("measure") or {}).get("share")
+        return measured(phase, sums, deviation(phase), share)
 
     def report(
         self, connection: sa.Connection, assignment: Assignment, built: Built, metrics: dict[str, Any]

@@ -26,6 +26,7 @@ def create(body: NewBudget, caller: Steward, connection: Transaction) -> Budget:
         delta=exact(body.delta),
         unit=body.unit,
         max_records_per_user=body.max_records_per_user,
+        held_out=exact(body.held_out),
         reference=body.reference.as_reference() if body.reference else budgets.DEFAULT_REFERENCE,
     )
     return budget_of(budgets.require(connection, caller, opened.id))

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from pydantic import BaseModel, Field
 
-from api.fields import Body, Delta, Epsilon, Name, Reason
+from api.fields import Body, Delta, Epsilon, HeldOut, Name, Reason
 from domain.access import budgets
 from dpcore.terms import accounting
 from ledger.budgets import Reference, for_display
@@ -36,6 +36,7 @@ class NewBudget(Body):
     delta: Delta = Field(description="below 1 / the largest declared size of its files")
     unit: Literal["record", "user"] = "record"
     max_records_per_user: int | None = Field(default=None, ge=1, le=MOST_RECORDS, description="of a user, in one file")
+    held_out: HeldOut = 0.0
     reference: ReferenceJob | None = Field(default=None, description="default: sample rate 0.01, 500 steps")
 
 
@@ -94,6 +95,9 @@ class Budget(BaseModel):
     delta: float
     unit: str
     max_records_per_user: int | None
+    held_out: float = Field(
+        description="share of the units that no job trains on; on them a job may measure its result, for a price"
+    )
     relation: str
     epsilon_spent: float
     epsilon_reserved: float
@@ -171,6 +175,7 @@ def budget_of(row: sa.Row[Any]) -> Budget:
         delta=balance.delta,
         unit=row.unit,
         max_records_per_user=row.max_records_per_user,
+        held_out=balance.held_out,
         relation=row.relation,
         epsilon_spent=balance.epsilon_of(balance.spent),
         epsilon_reserved=balance.epsilon_of(balance.reserved),

@@ -13,7 +13,7 @@ from fastapi.responses import RedirectResponse
 from api.auth import Caller, allowed
 from api.dashboard import shares
 from api.dashboard.budgets import private_files
-from api.dashboard.forms import filled, parse, price
+from api.dashboard.forms import filled, measured, parse, price
 from api.dashboard.methods import chosen, fields_of
 from api.dashboard.render import page
 from api.dashboard.session import PATH, Posted, Visit
@@ -32,7 +32,8 @@ _require = allowed("analyst")
 ADVANCED = ("clipping", "clip_norm", "optimizer", "weight_averaging", "head")
 NUMBERS = ("steps", "batch_size", "learning_rate", *ADVANCED)
 FIELDS = (
-    *("training_file", "validation_file", "model", "method", "share", "epsilon", *NUMBERS, "suffix", "intended_use"),
+    *("training_file", "validation_file", "model", "method", "share", "epsilon", "measure", *NUMBERS),
+    *("suffix", "intended_use"),
     *(field.name for name in method_names() for field in fields_of(name)),
 )
 
@@ -134,12 +135,15 @@ def body_of(values: Mapping[str, str]) -> NewJob:
     return parse(
         NewJob,
         filled(values, "model", "training_file", "validation_file", "suffix", "intended_use", "allow_duplicate")
-        | {"method": {"type": method, method: block}, "privacy": price(values)},
+        | {"method": {"type": method, method: block}, "privacy": price(values)}
+        | measured(values),
     )
 
 
 def _wrong(problem: Refusal, method: str) -> str:
     """The field of the form that a refusal is about."""
+    if problem.param == "measure.share":
+        return "measure"
     last = (problem.param or "").rpartition(".")[2]
     own = {field.option: field.name for field in fields_of(method)} if method in method_names() else {}
     return own.get(last, last)

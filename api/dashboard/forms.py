@@ -62,8 +62,18 @@ def price(values: Mapping[str, str]) -> dict[str, Any]:
     """What a job may cost, as it is filled in: a share as a part or in percent, or an epsilon. Raises Invalid."""
     given: dict[str, Any] = dict(filled(values, "share", "epsilon"))
     if "share" in given:
-        try:
-            given["share"] = share_of(given["share"])
-        except ValueError as error:
-            raise Invalid(str(error), code="invalid_request", param="share") from None
+        given["share"] = _part(given["share"], "share")
     return given
+
+
+def measured(values: Mapping[str, str]) -> dict[str, Any]:
+    """How much of its price a job spends on measuring its result, where that is filled in. Raises Invalid."""
+    given = filled(values, "measure")
+    return {"measure": {"share": _part(given["measure"], "measure.share")}} if given else {}
+
+
+def _part(text: str, param: str) -> float:
+    try:
+        return share_of(text)
+    except ValueError as error:
+        raise Invalid(str(error), code="invalid_request", param=param) from None

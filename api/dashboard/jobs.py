@@ -184,6 +184,7 @@ def request_of(job: Job) -> dict[str, Any]:
         "intended_use": job.intended_use,
         "metadata": job.metadata or None,
         "synthetic": None if job.synthetic is None else job.synthetic.model_dump(mode="json", exclude_none=True),
+        "measure": _measure(job),
     }
     return {
         "model": job.model,
@@ -209,6 +210,7 @@ def query_of(body: Mapping[str, Any]) -> dict[str, Any]:
         },
         "method": method,
         **{name: written(amount) if name == "share" else amount for name, amount in body["privacy"].items()},
+        **({"measure": written(body["measure"]["share"])} if "measure" in body else {}),
         **{name: numbers[name] for name in NUMBERS if name in numbers},
         **texts(method, options, numbers),
     }
@@ -230,6 +232,12 @@ def _price(job: Job) -> dict[str, float]:
     if privacy.asked == "share" and privacy.share is not None:
         return {"share": privacy.share}
     return {"epsilon": privacy.epsilon}
+
+
+def _measure(job: Job) -> dict[str, float] | None:
+    """At the share that it takes; None where nothing is measured."""
+    planned = job.privacy.measure
+    return None if planned is None or planned.share is None else {"share": planned.share}
 
 
 def curl(base: str, body: Mapping[str, Any]) -> str:

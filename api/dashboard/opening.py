@@ -16,7 +16,7 @@ from api.deps import Transaction
 router = APIRouter(prefix="/budgets")
 _steward = allowed("steward")
 REFERENCE = ("sample_rate", "steps", "noise_multiplier")
-FIELDS = ("name", "epsilon", "delta", "unit", "max_records_per_user", *REFERENCE)
+FIELDS = ("name", "epsilon", "delta", "unit", "max_records_per_user", "held_out", *REFERENCE)
 
 
 @router.get("/new")

@@ -51,10 +51,11 @@ class Dot:
 
 @dataclass(frozen=True)
 class Field:
-    """The jobs that one public file measured: quality against share of the budget."""
+    """The jobs that one public file measured, or what the budget holds out: quality against share of the budget."""
 
     metric: str
-    file: str
+    file: str | None
+    """None: measured privately."""
     jobs: list[tuple[int, Job]]
     """All of them, the best first, with their numbers in the picture."""
     dots: list[Dot]
@@ -112,14 +113,14 @@ def ladder(found: Quality | None) -> Ladder | None:
 
 
 def fields(jobs: Sequence[Job]) -> list[Field]:
-    """One picture for each public file that measured some of the jobs."""
+    """One picture for each public file that measured some of the jobs, and one for private measurements."""
     measured = [(job, job.quality) for job in jobs if job.quality is not None]
-    measured.sort(key=lambda one: (one[1].metric, one[1].file))
+    measured.sort(key=lambda one: (one[1].metric, one[1].file or ""))
     groups = groupby(measured, key=lambda one: (one[1].metric, one[1].file))
     return [_field(metric, file, list(found)) for (metric, file), found in groups]
 
 
-def _field(metric: str, file: str, found: list[tuple[Job, Quality]]) -> Field:
+def _field(metric: str, file: str | None, found: list[tuple[Job, Quality]]) -> Field:
     better = -1 if metric == "accuracy" else 1
     found = sorted(found, key=lambda one: better * one[1].value)
     values = [q.value for _, q in found] + [q.value + (q.standard_error or 0) for _, q in found]

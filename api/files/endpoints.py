@@ -277,6 +277,7 @@ def _keep(
             delta=None if inline.delta is None else exact(inline.delta),
             unit=inline.unit,
             max_records_per_user=inline.max_records_per_user,
+            held_out=exact(inline.held_out),
             name=inline.name,
         )
     )

@@ -19,7 +19,7 @@ from pydantic import (
 
 from api.auth import Caller
 from api.budgets.schemas import MOST_RECORDS
-from api.fields import Body, Delta, Epsilon, IdInBody, Name
+from api.fields import Body, Delta, Epsilon, HeldOut, IdInBody, Name
 from api.files.upload import Form, wrong_field, wrong_fields
 from api.form_text import from_text
 from domain.files.whereabouts import Decision
@@ -54,6 +54,7 @@ class PrivacyBudget(Body):
     max_records_per_user: int | None = Field(
         default=None, ge=1, le=MOST_RECORDS, description="of a user, where that is the unit; further ones are left out"
     )
+    held_out: HeldOut = 0.0
     name: Name | None = Field(default=None, description="of the budget, for people; default: the file's id")
 
 

@@ -9,6 +9,7 @@ from api.jobs.privacy import Finite
 from domain.jobs import over_users
 from domain.jobs.resolving import Planned
 from dpcore.terms.facts import ModelFacts
+from dpcore.terms.measuring import trained_on
 
 Population = Annotated[
     int | None,
@@ -58,7 +59,7 @@ def planned_updates(planned: Planned, facts: ModelFacts) -> PlannedUpdates | Non
 
 def imagined(planned: Planned, population: int | None, cohort: int | None) -> list[ImaginedPopulation]:
     """None for a job that is not over users. Raises Invalid, naming the parameter."""
-    size = planned.sources[0].declared_size
+    size = trained_on(planned.sources[0].declared_size, planned.budget.held_out)
     return [
         ImaginedPopulation(
             population=one.population,

@@ -20,7 +20,9 @@ class JobPhase(Finite):
     """A part of the job with one mechanism."""
 
     name: str
-    trains: str = Field(description="what trains, by the name of the method that trains just that")
+    trains: str = Field(
+        description="what trains, by the name of the method that trains just that; nothing: it measures"
+    )
     mechanism: str = Field(description="poisson_gaussian, gaussian, or whole: a phase that is indivisible")
     indivisible: bool = Field(description="paid for whole when it begins; nothing but its end is released")
     sample_rate: float
@@ -31,9 +33,22 @@ class JobPhase(Finite):
     share: float | None = Field(description="of the budget's cap at its main order; shares add up")
 
 
+class PlannedMeasurement(Finite):
+    """The last phase of a job that measures its result on what the budget holds out, by public numbers alone."""
+
+    share: float | None = Field(description="of the budget's cap at its main order, within the job's")
+    units: int = Field(description="held out, by the declared size: about as many are looked at")
+    expected_standard_error: float = Field(
+        description="at most, as if half of the answers were right: of the accuracy or, of a language model, of the "
+        "mean loss in nats, which is that of the perplexity over the perplexity"
+    )
+    expected_noise_error: float = Field(description="the noise's part of it, at most")
+    most_loss: float | None = Field(description="at which a record's loss is cut, in nats; null for an accuracy")
+
+
 class JobPrivacy(Finite):
-    """What the job promises and what of it has been used. Of several phases: the least noise, the largest rate, all
-    steps."""
+    """What the job promises and what of it has been used. Of several phases: the least noise and the largest rate of
+    those that train, all steps."""
 
     budget: str
     unit: str
@@ -60,6 +75,9 @@ class JobPrivacy(Finite):
     steps_planned: int
     steps_authorised: int
     phases: list[JobPhase]
+    measure: PlannedMeasurement | None = Field(
+        default=None, description="of a job that measures its result; its price is the last of the phases"
+    )
     budget_left_before: float
     budget_left_after: float
     share_left_before: float | None = None

@@ -91,6 +91,14 @@ class Privacy(Body):
         return share
 
 
+class Measure(Body):
+    """A measurement of the result on what the budget holds out: private, and paid for out of the job's own price."""
+
+    share: Share = Field(
+        description="of the budget's cap at its main order, below the job's own share, of which it is a part"
+    )
+
+
 class NewJob(Body):
     """A request for a job; everything but model and training file has a default made of public values."""
 
@@ -100,6 +108,11 @@ class NewJob(Body):
     method: MethodChoice = MethodChoice()
     hyperparameters: dict[str, Any] | None = Field(default=None, description="as in method; kept for older clients")
     privacy: Privacy = Privacy()
+    measure: Measure | None = Field(
+        default=None,
+        exclude_if=lambda measure: measure is None,  # as share of privacy
+        description="say how good the result is on units that the budget holds out; default: no measurement",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(
         default=None, description="of the adapter's initialisation only, never of noise or sampling"
     )
@@ -171,6 +184,7 @@ class NewJob(Body):
             epsilon=self.privacy.epsilon,
             share=self.privacy.share,
             delta=self.privacy.delta,
+            measure=None if self.measure is None else self.measure.share,
             seed=self.seed,
             suffix=self.suffix,
             metadata=self.metadata or {},
@@ -339,7 +353,8 @@ class Job(BaseModel):
     receipt: ChargeReceipt
     quality: Quality | None = Field(
         default=None,
-        description="of the result, by the validation file; null before it is there or without such a file",
+        description="of the result, by the validation file or a private measurement; null before it is there or "
+        "without either",
     )
     finished_twin: str | None = Field(
         default=None, description="when submitted: a job that had succeeded with the same numbers already"

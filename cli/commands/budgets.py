@@ -21,6 +21,9 @@ def create(
     delta: Annotated[float, typer.Option(help="Below 1 / the largest declared size of the budget's files.")] = 1e-5,
     unit: Annotated[str, typer.Option(help="Who is protected: `record` or `user`.")] = "record",
     max_records_per_user: Annotated[int | None, typer.Option(help="Needed with unit `user`.")] = None,
+    held_out: Annotated[
+        float | None, typer.Option(help="Share of the units that no job trains on, 0.01 to 0.5; it never changes.")
+    ] = None,
     sample_rate: Annotated[float | None, typer.Option(help="Of the job that the budget should suit best.")] = None,
     steps: Annotated[int | None, typer.Option(help="Of the job that the budget should suit best.")] = None,
     url: options.Url = None,
@@ -36,6 +39,8 @@ def create(
     body: dict[str, Any] = {"name": name, "epsilon": epsilon, "delta": delta, "unit": unit}
     if max_records_per_user is not None:
         body["max_records_per_user"] = max_records_per_user
+    if held_out is not None:
+        body["held_out"] = held_out
     if (sample_rate is None) != (steps is None):
         options.fail("--sample-rate and --steps describe one job: give both or neither")
     if sample_rate is not None:

@@ -26,6 +26,9 @@ def upload(
     delta: Annotated[float | None, typer.Option(help="Of the budget opened with the file.")] = None,
     unit: Annotated[str | None, typer.Option(help="Of the budget opened with the file: `record` or `user`.")] = None,
     max_records_per_user: Annotated[int | None, typer.Option(help="Of the budget opened with the file.")] = None,
+    held_out: Annotated[
+        float | None, typer.Option(help="Of the budget opened with the file: share of the units that no job trains on.")
+    ] = None,
     declared_size: Annotated[
         str | None, typer.Option(help="The public size, at least the number of units; `count` publishes the number.")
     ] = None,
@@ -82,6 +85,7 @@ def upload(
         "privacy_budget[delta]": delta,
         "privacy_budget[unit]": unit,
         "privacy_budget[max_records_per_user]": max_records_per_user,
+        "privacy_budget[held_out]": held_out,
         "declared_size": declared_size,
         "labels": labels,
         "max_length": max_length,

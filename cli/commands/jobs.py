@@ -81,6 +81,7 @@ def _requested(
         typer.Option("--option", help="A method's own option, such as r=8 or full_steps=20; repeatable."),
     ] = None,
     share: options.ShareOption = None,
+    measure: options.MeasureOption = None,
     epsilon: Annotated[
         float | None,
         typer.Option(
@@ -107,7 +108,8 @@ def _requested(
     hyperparameters = {name: value for name, value in named.items() if value is not None} | pairs(hyperparameter)
     asked = sampling.asked(synthetic, synthetic_prompts, pairs(synthetic_option))
     own = pairs(option)
-    return request(model, training_file, validation_file, method, own, hyperparameters, epsilon, share, asked)
+    body = request(model, training_file, validation_file, method, own, hyperparameters, epsilon, share, asked)
+    return body if measure is None else body | {"measure": {"share": measure}}
 
 
 @app.command()
@@ -177,6 +179,7 @@ def create(
     tacit jobs create --file file-... --method lora --option r=8 --steps 200 --batch-size 512 --share 0.25
     tacit jobs create --file file-... --share 0.1 --intended-use "triage of incoming letters, ward 3"
     tacit jobs create --file file-... --epsilon 3
+    tacit jobs create --file file-... --share 0.25 --measure 0.02
     tacit jobs create --file file-... --share 0.2 --method federated-lora --option 'silos=["inv-..."]'
     ```
 
@@ -296,7 +299,8 @@ def compare(
 ) -> None:
     """The jobs of a file side by side, the best first: quality against the share of the budget that it cost.
 
-    Figures are of public evaluation files. Those of different ones do not compare.
+    Figures are of public evaluation files, or private measurements on what the budget holds out. Those of different
+    ones do not compare.
 
     ```text
     tacit jobs compare file-...
@@ -306,7 +310,9 @@ def compare(
     made = [job for job in found if job["training_file"] == file and job.get("quality")]
     made.sort(key=lambda job: job["quality"]["value"] * (-1 if job["quality"]["metric"] == "accuracy" else 1))
     if not made and not as_json:
-        output.console.print("No job of this file has a quality yet: it takes a --validation-file, a public one.")
+        output.console.print(
+            "No job of this file has a quality yet: it takes a --validation-file, a public one, or --measure."
+        )
         return
     output.show_list([_side_by_side(job) for job in made], COMPARED, as_json)
 
@@ -325,7 +331,7 @@ def _side_by_side(job: dict[str, Any]) -> dict[str, Any]:
         "method": method,
         "model": job["model"],
         "numbers": job["method"][method]["hyperparameters"],
-        "evaluated on": quality["file"],
+        "evaluated on": quality["file"] or "held-out units",
     }
 
 

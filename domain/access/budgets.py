@@ -39,6 +39,7 @@ def open_new(
     delta: Decimal,
     unit: str = "record",
     max_records_per_user: int | None = None,
+    held_out: Decimal = Decimal(0),
     reference: Reference = DEFAULT_REFERENCE,
 ) -> Balance:
     """Open a budget and read it back; the caller commits. Raises Invalid with the smallest epsilon that works, and
@@ -56,6 +57,7 @@ def open_new(
                 delta=delta,
                 unit=unit,
                 max_records_per_user=max_records_per_user,
+                held_out=held_out,
                 reference=reference,
             )
     except accounting.DoesNotFit as error:

@@ -25,6 +25,7 @@ from domain.storage.blobs import Store
 from domain.storage.homes import home_of
 from domain.storage.sealing import Seal
 from dpcore.terms.facts import ModelFacts
+from dpcore.terms.measuring import trained_on
 from dpcore.terms.tasks import TaskKind
 from ledger.policy import record_overlap
 
@@ -40,6 +41,7 @@ class InlineBudget:
     unit: str
     max_records_per_user: int | None
     name: str | None
+    held_out: Decimal = Decimal(0)
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,10 @@ def _open_with(connection: sa.Connection, upload: Upload, budget: InlineBudget, 
         delta=delta,
         unit=budget.unit,
         max_records_per_user=budget.max_records_per_user,
-        reference=reference_job(upload.declared_size, float(budget.epsilon), facts, upload.task),
+        held_out=budget.held_out,
+        reference=reference_job(
+            trained_on(upload.declared_size, float(budget.held_out)), float(budget.epsilon), facts, upload.task
+        ),
     )
     return opened.id
 

@@ -94,6 +94,7 @@ def asked_for(row: sa.Row[Any]) -> tuple[Upload, str | InlineBudget | None]:
     if isinstance(budget, dict):
         delta = budget["delta"]
         exact = {"epsilon": Decimal(budget["epsilon"]), "delta": None if delta is None else Decimal(delta)}
+        exact |= {"held_out": Decimal(budget.get("held_out", "0"))}  # an earlier version held nothing out
         budget = InlineBudget(**budget | exact)
     return upload, budget
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from domain.ingest.chat import BadMessages, canonical
 from domain.ingest.fingerprint import fingerprint
 from domain.ingest.formats import records
+from domain.ingest.lots import lot_of_record, lot_of_user
 from domain.ingest.marks import Marks
 from domain.ingest.person import canonical as canonical_id
 from domain.ingest.person import spelled
@@ -95,7 +96,8 @@ def check(request: CheckRequest) -> CheckReport:
     found = 0
     folder, most = request.target.parent, request.max_records_per_user
     by_user = None if most is None else SpooledUsers(folder, most)
-    writer = RowWriter(request.target, request.task, users=by_user is not None)
+    lots = not request.public and request.key is not None
+    writer = RowWriter(request.target, request.task, users=by_user is not None, lots=lots)
     tally = Tally(
         folder,
         request.task,
@@ -114,8 +116,8 @@ def check(request: CheckRequest) -> CheckReport:
                 keep.row(*reader.row(values))
             except _BadValue as bad:
                 problems.note(line, bad.code, bad.message)
-    for number, (texts, place) in by_user or ():
-        writer.add(texts, place, number)
+    for number, owner, (texts, place) in by_user or ():
+        writer.add(texts, place, number, keep.lot(texts, owner))
         tally.kept(place)
     writer.close()
     repeated = keep.write(request)
@@ -205,6 +207,7 @@ class _Keep:
     def __init__(self, request: CheckRequest, writer: RowWriter, by_user: SpooledUsers | None, tally: Tally) -> None:
         self._key = None if request.key is None else bytes.fromhex(request.key)
         self._task, self._writer, self._by_user, self._tally = request.task, writer, by_user, tally
+        self._lots = not request.public and self._key is not None
         self._own_key = self._key or secrets.token_bytes(32)  # what repeats is counted without a key too
         if self._key is not None:
             folder = request.target.parent
@@ -222,7 +225,13 @@ class _Keep:
                     self._by_user.add(owner, mark, (texts, place))
         self._tally.row(texts, place, mark, owner)
         if self._by_user is None:  # later copies of a record are dropped when all are known
-            self._writer.add(texts, place)
+            self._writer.add(texts, place, lot=self.lot(texts))
+
+    def lot(self, texts: Sequence[str], owner: bytes | None = None) -> int | None:
+        """Of the row's unit; None where nothing is held out of such files."""
+        if not self._lots or self._key is None:
+            return None
+        return lot_of_record(texts_of(self._task, texts), self._key) if owner is None else lot_of_user(owner, self._key)
 
     def write(self, request: CheckRequest) -> bytearray:
         """Write what was asked for; answers a byte for each row, 1 where an earlier row has the same texts."""

@@ -80,13 +80,13 @@ class SpooledUsers:
         line = json.dumps([user.hex(), record.hex(), *row], ensure_ascii=False)
         self._parts.add(user, line.encode() + b"\n")
 
-    def __iter__(self) -> Iterator[tuple[int, TextRow]]:
-        """Users as numbers from 0, each with its rows, all in the order of fingerprints; once."""
+    def __iter__(self) -> Iterator[tuple[int, bytes, TextRow]]:
+        """Users as numbers from 0, with fingerprints and each of their rows, all in the order of fingerprints; once."""
         for part in self._parts:
             rows = RowsByUser(self._most)
             for line in part:
                 user, record, texts, place = json.loads(line)
                 rows.add(bytes.fromhex(user), bytes.fromhex(record), (tuple(texts), place))
-            for number, row in rows:
-                yield self.count + number, row
+            for number, owner, row in rows:
+                yield self.count + number, owner, row
             self.count += len(rows)

@@ -31,12 +31,12 @@ class RowsByUser:
         if len(rows) > 2 * self._most:  # so that memory and time do not grow with the rows that are dropped
             self._rows[user] = {mark: rows[mark] for mark in self._smallest(rows)}
 
-    def __iter__(self) -> Iterator[tuple[int, TextRow]]:
-        """Users as numbers from 0, each with its rows, all in the order of fingerprints."""
+    def __iter__(self) -> Iterator[tuple[int, bytes, TextRow]]:
+        """Users as numbers from 0, with their fingerprints and each of their rows, all in the order of fingerprints."""
         for number, user in enumerate(sorted(self._rows)):
             rows = self._rows[user]
             for mark in self._smallest(rows):
-                yield number, rows[mark]
+                yield number, user, rows[mark]
 
     def _smallest(self, rows: dict[bytes, TextRow]) -> list[bytes]:
         return heapq.nsmallest(self._most, rows)

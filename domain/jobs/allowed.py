@@ -14,8 +14,9 @@ def require_allowed(grant: HeldGrant | None, model: str, program: Program) -> No
         raise _outside(f"not for the model {model}, but for: {', '.join(grant.models)}", "model", grant)
     if grant.methods is not None and program.method not in grant.methods:
         raise _outside(f"not for the method {program.method}, but for: {', '.join(grant.methods)}", "method", grant)
-    if grant.most_steps is not None and program.steps > grant.most_steps:
-        raise _outside(f"for jobs of at most {grant.most_steps} steps; this one has {program.steps}", "steps", grant)
+    steps = sum(phase.steps for phase in program.training)
+    if grant.most_steps is not None and steps > grant.most_steps:
+        raise _outside(f"for jobs of at most {grant.most_steps} steps; this one has {steps}", "steps", grant)
 
 
 def _outside(what: str, field: str, grant: HeldGrant) -> Forbidden:

@@ -50,7 +50,7 @@ def updates(program: Program, facts: ModelFacts, task: TaskKind) -> Updates | No
         return None
     options = federated_lm.Options.model_validate(program.options)
     numbers = federated_lm.payload(options, facts, task=task)
-    rounds = program.phases[-1]
+    rounds = program.training[-1]
     noise = rounds.mechanism.noise_multiplier * sqrt(numbers)
     return Updates(
         bytes=NUMBER_BYTES * numbers,
@@ -89,9 +89,9 @@ def imagined(
 
 
 def _on(draft: Draft, budget: Balance, declared_size: int, population: int, cohort: int | None) -> Imagined:
-    rounds = draft.program.phases[-1]
+    rounds = draft.program.training[-1]
     users = cohort or -(-rounds.expected_batch * population // declared_size)
-    phases = [_larger(phase, population, users) for phase in draft.program.phases]
+    phases = [_larger(phase, population, users) for phase in draft.program.training]
     delta = min(budget.delta, 0.1 / population)
     noise = phases[-1].mechanism.noise_multiplier
     # Tight, as for any job on its own: nothing is charged by it.

@@ -2,20 +2,25 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from math import ceil
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from domain.jobs.measuring import measurement
 from domain.kit.refusals import Invalid
 from domain.models.allow_list import BaseModelFacts
 from dpcore.terms import accounting
 from dpcore.terms.errors import FieldError
+from dpcore.terms.measuring import trained_on
 from dpcore.terms.methods import DEFAULT_METHOD, UnknownMethod, get_method
-from dpcore.terms.program import Head, Program, of_users, parts, scaled
+from dpcore.terms.program import Head, Phase, Program, of_users, parts, scaled
 from dpcore.terms.strict import expected
 from dpcore.terms.tasks import TaskKind
 from ledger.budgets import Balance
+
+FEDERATED = "federated-lora"
 
 
 @dataclass(frozen=True)
@@ -57,18 +62,26 @@ def draft(
     epsilon: float | None,
     share: float | None = None,
     delta: float | None,
+    measure: float | None = None,
     seed: int,
     model: BaseModelFacts,
     dataset: Dataset,
     budget: Balance,
 ) -> Draft:
     """Resolve every default and calibrate the noise of all phases together with the budget's own rule: to an epsilon or
-    to a share. epochs: in place of steps. Raises Invalid, naming the field."""
+    to a share. epochs: in place of steps. measure: the part of the budget at which the result is measured on what is
+    held out, within the job's epsilon or share. Raises Invalid, naming the field."""
     name = DEFAULT_METHOD if method == "supervised" else method
     try:
         spec = get_method(name)
     except UnknownMethod as error:
         raise Invalid(str(error), code="unknown_method", param="method.type") from None
+    if budget.held_out and name == FEDERATED:
+        raise Invalid(
+            "a federated job cannot learn from the file of a budget that holds units out; use a file of another budget",
+            code="held_out_unsupported",
+            param="method.type",
+        )
     wanted = _parsed(spec.Options, options, f"method.{method}")
     asked = _parsed(spec.Request, hyperparameters, f"method.{method}.hyperparameters")
     _require_fitting(model, dataset.task)
@@ -78,7 +91,7 @@ def draft(
         raise Invalid(str(error), code="invalid_request", param=f"method.{method}.{error.field}") from None
     except ValueError as error:
         raise Invalid(str(error), code="unsupported_method", param="method.type") from None
-    size = dataset.declared_size
+    size = trained_on(dataset.declared_size, budget.held_out)
     if share is None:
         target = _epsilon(epsilon, budget)
     else:
@@ -99,7 +112,8 @@ def draft(
             asked = _parsed(spec.Request, {**hyperparameters, "steps": steps}, place)
             resolved = spec.resolve(asked, wanted, **public)
     except FieldError as error:
-        raise Invalid(str(error), code="invalid_request", param=f"method.{method}.{error.field}") from None
+        apart = f" (of {dataset.declared_size} declared, what is held out apart)" if budget.held_out else ""
+        raise Invalid(f"{error}{apart}", code="invalid_request", param=f"method.{method}.{error.field}") from None
     resolved = resolved.model_copy(update={"head": _head(asked.head, dataset, f"method.{method}")})
     phases = spec.phases(wanted, resolved, declared_size=size)
     if of_users(phases) and budget.unit != "user":
@@ -109,7 +123,19 @@ def draft(
             code="unsupported_unit",
             param="method.type",
         )
-    phases = scaled(phases, _noise(target, share, budget, parts(phases)))
+    last = None
+    if measure is not None:
+        last = measurement(
+            measure,
+            target,
+            share,
+            phases[-1].trains,
+            task=dataset.task,
+            size=dataset.declared_size,
+            model=model,
+            budget=budget,
+        )
+    phases = scaled(phases, _noise(target, share, budget, parts(phases), measure, last))
     max_length = min(dataset.max_length, model.facts.max_positions)
     chosen = {**wanted.model_dump(mode="json"), "hyperparameters": resolved.model_dump(mode="json")}
     program = Program(
@@ -119,7 +145,7 @@ def draft(
         max_length=max_length,
         seed=seed,
         head=resolved.head,
-        phases=phases,
+        phases=phases if last is None else (*phases, last),
     )
     cost = program.cost(budget.filter.orders)
     return Draft(
@@ -144,19 +170,30 @@ def _head(asked: str, dataset: Dataset, place: str) -> Head:
     return "words" if dataset.words and asked != "random" else "random"
 
 
-def _noise(epsilon: float, share: float | None, budget: Balance, job: accounting.Parts) -> float:
-    """What the phases' noise is multiplied by. Raises Invalid with the smallest epsilon or share that works."""
+def _noise(
+    epsilon: float,
+    share: float | None,
+    budget: Balance,
+    job: accounting.Parts,
+    measure: float | None,
+    last: Phase | None,
+) -> float:
+    """What the noise of the phases that train is multiplied by; the measurement, if any, has its own. Raises Invalid
+    with the smallest epsilon or share that works."""
     try:
         if share is not None:
-            return accounting.calibrate_share(share, budget.cap, budget.filter, job)
-        return accounting.calibrate(epsilon, budget.delta, budget.filter, job)
+            rest = float(Decimal(str(share)) - Decimal(str(measure or 0)))
+            return accounting.calibrate_share(rest, budget.cap, budget.filter, job)
+        beside = None if last is None else last.cost(budget.filter.orders)
+        return accounting.calibrate(epsilon, budget.delta, budget.filter, job, beside)
     except accounting.DoesNotFit as error:
         if share is None:
             raise Invalid(
                 str(error), code="epsilon_too_small", param="privacy.epsilon", smallest_epsilon=error.smallest
             ) from None
         # None of all shares: a limit was lowered, or so many steps take more than the main order has.
-        smallest = error.smallest if error.smallest is not None and error.smallest <= 1 else None
+        least = None if error.smallest is None else error.smallest + (measure or 0)
+        smallest = least if least is not None and least <= 1 else None
         words = str(error) if smallest is not None else "this job cannot be had for any share of this budget"
         raise Invalid(words, code="share_too_small", param="privacy.share", smallest_share=smallest) from None
 
@@ -164,7 +201,8 @@ def _noise(epsilon: float, share: float | None, budget: Balance, job: accounting
 def largest_epsilon(draft: Draft, budget: Balance) -> float:
     """The largest epsilon at which a job of this shape would still fit, rounded down to 4 decimals; 0 if none does."""
     most = accounting.largest_epsilon_that_fits(
-        budget.cap, budget.used, budget.delta, budget.filter, parts(draft.program.phases)
+        *(budget.cap, budget.used, budget.delta, budget.filter, parts(draft.program.training)),
+        _beside(draft.program, budget),
     )
     return int(most * 1e4) / 1e4
 
@@ -173,8 +211,15 @@ def largest_share(draft: Draft, budget: Balance, at_most: float = 1.0) -> float:
     """The largest share of the budget, at most this one, at which a job of this shape would still fit at the main
     order; 0 if none does."""
     return accounting.largest_share_that_fits(
-        budget.cap, budget.used, budget.filter, parts(draft.program.phases), at_most
+        *(budget.cap, budget.used, budget.filter, parts(draft.program.training), at_most),
+        _beside(draft.program, budget),
     )
+
+
+def _beside(program: Program, budget: Balance) -> accounting.Curve | None:
+    """What the measurement takes, whose noise is its own."""
+    last = program.measurement
+    return None if last is None else last.cost(budget.filter.orders)
 
 
 def at_main_order(draft: Draft, budget: Balance) -> bool:
@@ -206,7 +251,7 @@ def prices(program: Program, budget: Balance) -> list[dict[str, Any]]:
         found.append(
             {
                 "name": phase.name,
-                "trains": phase.trains,
+                "trains": "nothing" if phase.measures else phase.trains,
                 "mechanism": phase.mechanism.kind,
                 "indivisible": phase.mechanism.indivisible,
                 "sample_rate": phase.mechanism.sample_rate,

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from domain.access.grants import HeldGrant, Viewer, used_by
 from domain.files import files
 from domain.jobs.allowed import require_allowed
+from domain.jobs.measuring import promised
 from domain.jobs.planning import (
     Dataset,
     Draft,
@@ -56,6 +57,8 @@ class Wanted:
     """What the result is for, in the words of whoever asks."""
     share: float | None = None
     """Of the budget's cap at its main order, in place of an epsilon."""
+    measure: float | None = None
+    """The part of the budget, within the job's, at which its result is measured on held-out units; None: it is not."""
     epochs: float | None = None
     """Passes over the file on average, in place of steps: the expected batch and the declared size say how many."""
     queue_days: int | None = None
@@ -156,9 +159,9 @@ class Planned:
     def privacy(self) -> dict[str, Any]:
         """What is promised; budget_left is the epsilon that the budget's total stays below its limit.
 
-        Of several phases: the least noise, the largest rate, all steps."""
+        Of several phases: the least noise and the largest rate of those that train, all steps."""
         program, budget = self.draft.program, self.budget
-        mechanisms = [phase.mechanism for phase in program.phases]
+        mechanisms = [phase.mechanism for phase in program.training]
         after = tuple(u + c for u, c in zip(budget.used, self.draft.cost, strict=True))
         return {
             "budget": budget.id,
@@ -173,6 +176,7 @@ class Planned:
             "sample_rate": max(m.sample_rate for m in mechanisms),
             "steps_planned": program.steps,
             "phases": prices(program, budget),
+            "measure": promised(program, budget),
             "budget_left_before": budget_left(budget, budget.used),
             "budget_left_after": budget_left(budget, after),
             "share_left_before": budget.share_left,
@@ -220,6 +224,7 @@ def plan_job(connection: sa.Connection, viewer: Viewer, models: Models, wanted: 
         epsilon=epsilon,
         share=share,
         delta=wanted.delta,
+        measure=wanted.measure,
         seed=secrets.randbelow(2**31) if wanted.seed is None else wanted.seed,
         model=model,
         dataset=Dataset(
@@ -249,6 +254,7 @@ def plan_job(connection: sa.Connection, viewer: Viewer, models: Models, wanted: 
         method=made.method,
         epsilon=made.epsilon,
         synthetic=None if wanted.synthetic is None else as_kept(wanted.synthetic),
+        measured=made.program.measurement is not None,
     )
     above = _approval_above(budget, grant)
     measured = of_pair(made.program, training.task, found, None if student is None else known(connection, student))

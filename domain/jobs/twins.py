@@ -20,12 +20,13 @@ def finished_twin(
     method: Mapping[str, Any],
     epsilon: float,
     synthetic: Mapping[str, Any] | None,
+    measured: bool = False,
 ) -> str | None:
     """The newest succeeded job that the viewer may see with the same numbers, its adapter still there.
 
     model_revision: of its weights; a job of an earlier version does not say its own. method: every option and
     hyperparameter resolved. Seeds do not count: they steer initialisation alone. synthetic: text that it must
-    have sampled; None: whatever it sampled.
+    have sampled; None: whatever it sampled. measured: whether it measures its result, for a part of its epsilon.
     """
     adapter = (
         sa.select(release.c.id)
@@ -43,14 +44,24 @@ def finished_twin(
             job.c.status == "succeeded",
             job.c.model == model,
             sa.func.coalesce(job.c.model_revision, model_revision) == model_revision,
-            job.c.method == dict(method),
+            job.c.method.in_(_as_kept(method)),
             job.c.privacy["epsilon"].as_float() == epsilon,
+            (sa.func.coalesce(sa.func.jsonb_typeof(job.c.privacy["measure"]), "null") == "object") == measured,
             adapter.exists(),
             sa.true() if synthetic is None else job.c.synthetic == dict(synthetic),
         )
         .order_by(job.c.created_at.desc(), job.c.id)
         .limit(1)
     ).scalar_one_or_none()
+
+
+def _as_kept(method: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The method, and as an earlier version kept it, which knew no head but a random one."""
+    block = method[method["type"]]
+    numbers = dict(block["hyperparameters"])
+    if numbers.pop("head", None) != "random":
+        return [dict(method)]
+    return [dict(method), {**method, method["type"]: {**block, "hyperparameters": numbers}}]
 
 
 def already_done(twin: str) -> Conflict:

@@ -93,7 +93,7 @@ def of_pair(program: Program, task: TaskKind, found: Measurements, student: Meas
     profiles = found.of_program(program, task)
     if student is None or not profiles:
         return profiles
-    alone = student.expected(program.phases[-1].trains, task)
+    alone = student.expected(program.training[-1].trains, task)
     if alone is None:
         return ()
     beside = profiles[0]
@@ -102,7 +102,8 @@ def of_pair(program: Program, task: TaskKind, found: Measurements, student: Meas
         tokens_per_second=1 / (1 / alone.tokens_per_second + 1 / beside.tokens_per_second),
         peak_bytes=max(alone.peak_bytes, beside.peak_bytes),
     )
-    return (*profiles[:-1], both)
+    measuring = len(program.phases) - len(program.training)
+    return (*profiles[: len(program.training) - 1], both, *[alone] * measuring)
 
 
 def measured_as(task: TaskKind) -> TaskKind:
@@ -182,7 +183,8 @@ def seconds(program: Program, profiles: Sequence[Profile], facts: ModelFacts, au
     for phase, profile, steps in zip(program.phases, profiles, done, strict=True):
         each = phase.estimator.records_each if isinstance(phase.estimator, Local) else 1
         tokens = phase.expected_batch * each * program.max_length * phase.estimator.passes
-        total += _whole_steps(program, facts, phase.steps, steps) * tokens / profile.tokens_per_second
+        left = phase.steps - steps if phase.measures else _whole_steps(program, facts, phase.steps, steps)
+        total += left * tokens / profile.tokens_per_second
     return total
 
 

@@ -1,12 +1,13 @@
 """The checked rows of a file: Parquet with the text columns of the file's task, a conversation as its canonical JSON
 text; `label`, a place in its public labels, where the task has labels; and, under a budget whose unit is the user,
-`user`: the rows of one user have one number, from 0."""
+`user`: the rows of one user have one number, from 0; of a private file `lot`, by which its unit is held out of training
+or not."""
 
 import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 
 from domain.storage.blobs import as_file
 from domain.storage.sealing import Sealed
-from dpcore.terms.kind import LABEL, USER
+from dpcore.terms.kind import LABEL, LOT, USER
 from dpcore.terms.tasks import COLUMNS, DEFAULT_KIND, TaskKind, get_kind
 
 BATCH = 8192
@@ -42,16 +43,19 @@ class FileRows:
     """Places in the public labels, where the task has labels."""
     users: list[int] | None = None
     """Whose each row is, where the unit is the user."""
+    lots: list[int] | None = field(default=None, compare=False)
+    """The lot of each row's unit, below 2^64; None of a public file, and of one of a version that held nothing out."""
 
 
 class RowWriter:
     """Writes rows in batches, so that memory does not grow with the file."""
 
-    def __init__(self, path: Path, task: TaskKind = DEFAULT_KIND, *, users: bool = False) -> None:
+    def __init__(self, path: Path, task: TaskKind = DEFAULT_KIND, *, users: bool = False, lots: bool = False) -> None:
         kind = get_kind(task)
         fields = [pa.field(name, pa.string()) for name in kind.texts]
         fields += [pa.field(LABEL, pa.int32())] if kind.labelled else []
         fields += [pa.field(USER, pa.int32())] if users else []
+        fields += [pa.field(LOT, pa.uint64())] if lots else []
         self._schema = pa.schema(fields)
         # Texts differ, so a dictionary of them is a second copy; small pages are what a reader holds beside its rows.
         self._writer = pq.ParquetWriter(
@@ -61,9 +65,11 @@ class RowWriter:
         self._characters = 0
         self.count = 0
 
-    def add(self, texts: Sequence[str], label: int | None = None, user: int | None = None) -> None:
-        """One row: its text columns in their order, and a label and a user where the file has them."""
-        self._rows.append((*texts, *(value for value in (label, user) if value is not None)))
+    def add(
+        self, texts: Sequence[str], label: int | None = None, user: int | None = None, lot: int | None = None
+    ) -> None:
+        """One row: its text columns in their order, and a label, a user and a lot where the file has them."""
+        self._rows.append((*texts, *(value for value in (label, user, lot) if value is not None)))
         self._characters += sum(map(len, texts))
         self.count += 1
         if len(self._rows) == BATCH or self._characters > BATCH_CHARACTERS:
@@ -104,8 +110,8 @@ def parse_rows(source: IO[bytes] | Path) -> FileRows:
     """All rows of a Parquet file as RowWriter writes it."""
     table = pq.ParquetFile(source).read()
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
-    labels, users = columns.pop(LABEL, None), columns.pop(USER, None)
-    return FileRows(columns, labels, users)
+    labels, users, lots = (columns.pop(name, None) for name in (LABEL, USER, LOT))
+    return FileRows(columns, labels, users, lots)
 
 
 def stream_jsonl(blob: Sealed, labels: Sequence[str] | None) -> Iterator[bytes]:
@@ -118,6 +124,7 @@ def stream_jsonl(blob: Sealed, labels: Sequence[str] | None) -> Iterator[bytes]:
 
 def _as_uploaded(row: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
     row.pop(USER, None)
+    row.pop(LOT, None)
     if LABEL in row:
         row[LABEL] = labels[row[LABEL]]
     conversations = (name for name in row if name in COLUMNS and COLUMNS[name].conversation)

@@ -105,6 +105,13 @@ class SequenceClassification:
         run = partial(self._run, model, records, indices, length)
         return loss(model, run, torch.ones_like(labels, dtype=torch.bool), labels)
 
+    def right(self, model: nn.Module, records: Records, indices: np.ndarray, length: int) -> Tensor:
+        """Whether each record gets its own label: bool [m]; logits that are no numbers are wrong."""
+        logits = self._run(model, records, indices, length).logits.float().cpu()
+        found = logits.argmax(1) == torch.from_numpy(records.labels[indices])
+        right: Tensor = found & logits.isfinite().all(1)
+        return right
+
     def _run(self, model: nn.Module, records: Records, indices: np.ndarray, length: int, **more: Any) -> Any:
         """The model's output on records padded to `length`; its logits are [m, labels]. more: what it is called with
         besides."""

@@ -201,13 +201,16 @@ def _too_small(epsilon: float, delta: float, sample_rate: float, steps: int) -> 
 
 
 @lru_cache(maxsize=4096)
-def calibrate(epsilon: float, delta: float, filter: Filter, job: Parts) -> float:
+def calibrate(epsilon: float, delta: float, filter: Filter, job: Parts, beside: Curve | None = None) -> float:
     """What the noise of all parts together is multiplied by at least (6 decimals, rounded up), so that the job takes at
     most `epsilon` of an empty budget with this filter and this delta, by the ledger's own rule. Of one part with noise
-    1 it is the noise multiplier. Raises DoesNotFit."""
-    found = _least_noise(_room(caps(epsilon, delta, filter), filter), job)
+    1 it is the noise multiplier. beside: what the job takes besides, at a noise of its own. Raises DoesNotFit."""
+    more = beside or filter.nothing
+    left = [c - m for c, m in zip(caps(epsilon, delta, filter), more, strict=True)]
+    found = _least_noise(_room(left, filter), job)
     if found is None:
-        least = math.ceil(epsilon_alone(_quietest(filter.orders, job), delta, filter) * 1000) / 1000
+        quietest = total([_quietest(filter.orders, job), more])
+        least = math.ceil(epsilon_alone(quietest, delta, filter) * 1000) / 1000
         shape = " and ".join(f"{part.steps} steps at sample rate {part.sample_rate:g}" for part in job)
         raise DoesNotFit(
             f"{shape} cannot be had for epsilon {epsilon:g} at delta {delta:g}; "
@@ -328,19 +331,28 @@ def how_many_fit(cap: Sequence[int], used: Sequence[int], job: Curve) -> int:
 
 
 def largest_epsilon_that_fits(
-    cap: Sequence[int], used: Sequence[int], delta: float, filter: Filter, job: Parts
+    cap: Sequence[int], used: Sequence[int], delta: float, filter: Filter, job: Parts, beside: Curve | None = None
 ) -> float:
-    """Largest epsilon at which one more job of this shape fits beside what is used; 0 if none does."""
-    left = [c - u for c, u in zip(cap, used, strict=True)]
+    """Largest epsilon at which one more job of this shape fits beside what is used; 0 if none does. beside: what the
+    job takes besides, at a noise of its own."""
+    more = beside or filter.nothing
+    left = [c - u - m for c, u, m in zip(cap, used, more, strict=True)]
     found = _least_noise(_room(left, filter), job)
     if found is None:
         return 0.0
-    return epsilon_alone(cost_of(job, found[0], filter.orders), delta, filter)
+    return epsilon_alone(total([cost_of(job, found[0], filter.orders), more]), delta, filter)
 
 
 def largest_share_that_fits(
-    cap: Sequence[int], used: Sequence[int], filter: Filter, job: Parts, at_most: float = 1.0
+    cap: Sequence[int],
+    used: Sequence[int],
+    filter: Filter,
+    job: Parts,
+    at_most: float = 1.0,
+    beside: Curve | None = None,
 ) -> float:
-    """Largest share, at most this one, for which one more job of this shape can be had; 0 if none can."""
+    """Largest share, at most this one, for which one more job of this shape can be had; 0 if none can. beside: what the
+    job takes besides, at a noise of its own."""
     left = min(at_most, share_left(cap, used, filter))
-    return left if left >= share_up(_quietest(filter.orders, job), cap, filter) else 0.0
+    quietest = total([_quietest(filter.orders, job), beside or filter.nothing])
+    return left if left >= share_up(quietest, cap, filter) else 0.0

@@ -89,7 +89,26 @@ class Histogram(StrictModel):
         return 0
 
 
-Estimator = Annotated[FirstOrder | ZerothOrder | Delta | Local | Histogram, Field(discriminator="kind")]
+class Measurement(StrictModel):
+    """How good the model is on units that it has not learnt from: each adds its score, in [0, 1], and that it is there,
+    as one vector of a bounded norm (`dpcore/terms/measuring.py`). No weight moves."""
+
+    kind: Literal["measurement"] = "measurement"
+    most_loss: float | None = Field(
+        default=None,
+        gt=0,
+        le=100,
+        description="null: a record scores 1 where the answer is right; else its loss, cut at this, as a part of it",
+    )
+    units: int = Field(ge=1, description="in the held-out part, by the declared size: public, and about as many")
+
+    @property
+    def passes(self) -> int:
+        """Records that are looked at: an output's divisor is one."""
+        return self.units
+
+
+Estimator = Annotated[FirstOrder | ZerothOrder | Delta | Local | Histogram | Measurement, Field(discriminator="kind")]
 
 OF_USERS = (Local, Histogram)
 """Estimators that need to know whose a record is."""

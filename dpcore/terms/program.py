@@ -7,8 +7,18 @@ from typing import Any, Literal, Self
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from dpcore.terms import accounting
-from dpcore.terms.estimators import OF_USERS, Delta, Estimator, FirstOrder, Histogram, Local, ZerothOrder
-from dpcore.terms.mechanisms import Mechanism
+from dpcore.terms.estimators import (
+    OF_USERS,
+    Delta,
+    Estimator,
+    FirstOrder,
+    Histogram,
+    Local,
+    Measurement,
+    ZerothOrder,
+)
+from dpcore.terms.measuring import CLIP_NORM
+from dpcore.terms.mechanisms import Gaussian, Mechanism
 from dpcore.terms.strict import Listed, StrictModel
 
 CHUNKS = 20
@@ -76,7 +86,20 @@ class Phase(StrictModel):
             raise ValueError("what a user's own training moves is clipped as one vector: flat, or adaptive")
         if isinstance(self.estimator, Histogram) and self.clipping not in ("flat", "automatic"):
             raise ValueError("a user's counts of words are clipped as one vector, to a norm that stays")
+        if isinstance(self.estimator, Measurement):
+            self._require_one_look()
         return self
+
+    def _require_one_look(self) -> None:
+        once = isinstance(self.mechanism, Gaussian) and self.steps == 1 and self.expected_batch == 1
+        added = self.optimizer == "sgd" and self.learning_rate == 1 and self.betas[0] == 0 and not self.weight_decay
+        if not (once and added and self.clipping == "flat" and self.clip_norm == CLIP_NORM):
+            raise ValueError("a measurement is one sum over the whole held-out part, clipped as one vector")
+
+    @property
+    def measures(self) -> bool:
+        """Whether it looks at the held-out part, and trains nothing."""
+        return isinstance(self.estimator, Measurement)
 
     def cost(self, orders: tuple[int, ...], steps: int | None = None) -> accounting.Curve:
         """Of so many steps, by default all, at each order, in units of 1e-12 nat."""
@@ -104,11 +127,29 @@ class Program(StrictModel):
             raise ValueError("local training is of users")
         return self
 
+    @model_validator(mode="after")
+    def _measured_last(self) -> Self:
+        if any(phase.measures for phase in self.phases[:-1]) or not self.training:
+            raise ValueError(
+                "what is measured is what was trained: a measurement is the last phase, and not the only one"
+            )
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _of_one_phase(cls, values: Any) -> Any:
         """A plan of the first revisions, which was its only phase, is read as a program of one."""
         return _read_plan(values) if isinstance(values, dict) and "phases" not in values else values
+
+    @property
+    def training(self) -> tuple[Phase, ...]:
+        """The phases that train."""
+        return tuple(phase for phase in self.phases if not phase.measures)
+
+    @property
+    def measurement(self) -> Phase | None:
+        """The last phase, where it measures the result."""
+        return self.phases[-1] if self.phases[-1].measures else None
 
     @property
     def steps(self) -> int:

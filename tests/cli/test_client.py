@@ -140,10 +140,10 @@ def test_numbers_of_training_go_to_the_method(service: Service) -> None:
 
 def test_a_job_may_be_asked_for_by_its_share(service: Service) -> None:
     service.says("POST /v1/fine_tuning/jobs/estimate", {"fits": True})
-    given = ["--share", "0.25", "--method", "bitfit", "--option", "full_steps=20"]
+    given = ["--share", "0.25", "--measure", "2%", "--method", "bitfit", "--option", "full_steps=20"]
     assert tacit("jobs", "estimate", "--file", "f", *given, "--url", service.url, "--key", "k").exit_code == 0
     asked = json.loads(service.asked[0][2])
-    assert asked["privacy"] == {"share": 0.25}
+    assert (asked["privacy"], asked["measure"]) == ({"share": 0.25}, {"share": 0.02})
     assert asked["method"] == {"type": "bitfit", "bitfit": {"full_steps": 20}}
 
 
@@ -247,6 +247,11 @@ def test_jobs_of_a_file_stand_side_by_side_the_best_first(service: Service) -> N
         ("c", 0.8, 0.25, {"steps": 7}),
         ("a", 0.7, 0.25, {"steps": 7}),
     ]
+    private = job("e", "file-4", 0.9)
+    private["quality"] |= {"file": None, "baseline": None, "source": "private"}
+    service.says("GET /v1/fine_tuning/jobs", {"data": [private], "has_more": False})
+    (row,) = json.loads(tacit("jobs", "compare", "file-4", *where, "--json").stdout)["data"]
+    assert (row["accuracy"], row["evaluated on"]) == (0.9, "held-out units")
     assert "No job of this file has a quality yet" in tacit("jobs", "compare", "file-3", *where).stdout
 
 

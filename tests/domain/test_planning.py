@@ -1,5 +1,6 @@
 """From a request and public values to a plan: what cannot work is refused before anything is charged."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ from domain.access.reference import reference_job
 from domain.jobs.planning import Dataset, Draft, draft
 from domain.kit.refusals import Invalid
 from domain.models.allow_list import BaseModelFacts
+from domain.models.profiles import Profile, seconds
 from dpcore.terms import accounting
+from dpcore.terms.estimators import Measurement
 from dpcore.terms.facts import ModelFacts
+from dpcore.terms.methods import method_names
 from dpcore.terms.tasks import KINDS, TaskKind, get_kind
 from ledger.budgets import Balance
 
@@ -35,6 +39,8 @@ def plan(
     method: str = "lora",
     unit: str = "record",
     words: bool = False,
+    held_out: float = 0.0,
+    measure: float | None = None,
     **numbers: Any,
 ) -> Draft:
     budget = Balance(
@@ -49,6 +55,7 @@ def plan(
         spent=FILTER.nothing,
         reserved=FILTER.nothing,
         frozen_reason=None,
+        held_out=held_out,
     )
     labels = 2 if get_kind(task).labelled else 0
     asked: dict[str, Any] = {"steps": 100, "batch_size": 50, **numbers}
@@ -58,6 +65,7 @@ def plan(
         hyperparameters=asked,
         epsilon=3.0,
         delta=None,
+        measure=measure,
         seed=0,
         model=BaseModelFacts("base", Path("/nowhere"), facts, "0" * 64, 0),
         dataset=Dataset(task, 1000, labels, 64, words),
@@ -138,3 +146,26 @@ def test_a_head_starts_from_words_where_the_labels_are_words_unless_told_otherwi
     with pytest.raises(Invalid) as caught:
         plan(READER, "classification", words=False, head="words")
     assert caught.value.param == "method.lora.hyperparameters.head"
+
+
+@pytest.mark.parametrize("method", [name for name in method_names() if name != "federated-lora"])
+def test_every_method_draws_from_what_is_not_held_out_and_pays_for_its_measurement(method: str) -> None:
+    """The price is a sum, and what it takes to be measured does not depend on the method."""
+    users = method == "federated-lm"
+    facts, task, most_loss = (WRITER, "text", 4.61) if users else (READER, "classification", None)
+    unit = "user" if users else "record"
+    made = plan(facts, task, method=method, unit=unit, held_out=0.4, measure=0.05)  # type: ignore[arg-type]
+    program = made.program
+    look = program.measurement
+    assert look is not None
+    assert isinstance(look.estimator, Measurement)
+    assert (look.estimator.units, look.estimator.most_loss) == (400, most_loss)
+    for phase in program.training:
+        assert phase.mechanism.sample_rate in (1.0, pytest.approx(phase.expected_batch / 600))
+    assert made.cost == accounting.total([phase.cost(FILTER.orders) for phase in program.phases])
+    assert 2.99 < made.epsilon <= 3.0
+    with_other = plan(facts, task, method=method, unit=unit, held_out=0.4)  # type: ignore[arg-type]
+    assert with_other.program.training[0].mechanism.noise_multiplier < program.training[0].mechanism.noise_multiplier
+    measured = Profile(method, task, "cpu", 64, 1000.0, 1, None, datetime.now(UTC))  # type: ignore[arg-type]
+    lasts = seconds(program, [measured] * len(program.phases), facts)
+    assert lasts > seconds(with_other.program, [measured] * len(with_other.program.phases), facts)

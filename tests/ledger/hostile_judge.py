@@ -50,6 +50,7 @@ _FIXED: tuple[str, ...] = (
     "delta",
     "unit",
     "max_records_per_user",
+    "held_out",
 )
 _FIXED += ("relation", "reference", "epsilon_opened", "created_at", "name")
 

@@ -74,6 +74,13 @@ _LEDGER = [
         "null|default|one|a fraction|huge",
         "a bound exactly where the unit is a user; it bounds what is read, not what is charged",
     ),
+    Reason(
+        API,
+        "ledger.budget",
+        "held_out",
+        "default|zero|a fraction",
+        "a share within its bounds, fixed with the budget: it says what is trained on, and no price depends on it",
+    ),
     Reason(API, "ledger.budget", "reference", "*", "a public job within its bounds: it is shown, and moves nothing"),
     Reason(
         API,

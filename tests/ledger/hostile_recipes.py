@@ -145,7 +145,7 @@ REPORT |= {"length": dict.fromkeys(("min", "median", "p90", "p99", "max"), 1), "
 INSERTS: dict[tuple[str, str], list[Row]] = {
     ("tacit_api", "ledger.budget"): [
         Row("of records", _BUDGET),
-        Row("of users", _BUDGET | {"unit": "'user'", "max_records_per_user": "3"}),
+        Row("of users", _BUDGET | {"unit": "'user'", "max_records_per_user": "3", "held_out": "0.1"}),
     ],
     ("tacit_api", "ledger.entry"): _ENTRIES,
     ("tacit_api", "ledger.lost_budget"): [

@@ -257,6 +257,10 @@ HARMLESS_IN_ONE_DIRECTION = {
 }
 
 
+THE_SAME = {("budget_grant.models", "'null'::jsonb"), ("budget_grant.methods", "'null'::jsonb")}
+"""JSON's null says as much as SQL's: all of them."""
+
+
 @pytest.fixture(scope="module")
 def places(lived: tuple[World, str]) -> list[tuple[str, str, str]]:
     """Column, its type's name in POISON, and a row."""
@@ -281,9 +285,12 @@ def test_no_row_ends_verification(
     with world.root.connect() as c:
         for name, kind, ctid in wanted:
             row = table_of(name), ctid
-            now = change(c, name, data.draw(st.sampled_from(POISON[kind])), moved.get(row, ctid))
+            new = data.draw(st.sampled_from(POISON[kind]))
+            now = change(c, name, new, moved.get(row, ctid))
             if now is not None:
                 moved[row] = now
-                must_be_found |= listed()[name] and name not in HARMLESS_IN_ONE_DIRECTION
+                must_be_found |= (
+                    listed()[name] and name not in HARMLESS_IN_ONE_DIRECTION and (name, new) not in THE_SAME
+                )
         found = verify_budget(c, budget, PUBLIC)
         assert found or not must_be_found

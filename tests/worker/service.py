@@ -23,7 +23,7 @@ from domain.storage.blobs import put_file
 from domain.storage.rows import RowWriter
 from dpcore.terms.facts import read_facts
 from dpcore.terms.methods import get_method
-from dpcore.terms.program import Phase, Program, of_users, scaled
+from dpcore.terms.program import Phase, Program, Unit, of_users, scaled
 from dpcore.terms.tasks import TaskKind, get_kind
 from dpcore.terms.teachers import teacher_job
 from ledger.budgets import Reference, open_budget
@@ -85,16 +85,22 @@ class Service:
         names: Sequence[str] = tiny.LABELS,
         task: TaskKind = "classification",
         users: int | None = None,
+        lots: Sequence[int] | None = None,
     ) -> str:
-        """A checked file, as ingest leaves it. names: of its labels, in its order. users: how many, row after row."""
+        """A checked file, as ingest leaves it. names: of its labels, in its order. users: how many, row after row. lots: of
+        the rows."""
         id = new_id("file", "-")
         path = self.folder / id
-        writer, labelled = RowWriter(path, task, users=users is not None), get_kind(task).labelled
+        writer, labelled = (
+            RowWriter(path, task, users=users is not None, lots=lots is not None),
+            get_kind(task).labelled,
+        )
         for number, (text, label) in enumerate(zip(texts, labels, strict=True)):
             writer.add(
                 [text] if isinstance(text, str) else list(text),
                 label if labelled else None,
                 None if users is None else number % users,
+                lots and lots[number],
             )
         writer.close()
         stored = put_file(self.store, f"{home}files/{id}", path)
@@ -130,9 +136,11 @@ class Service:
         intended_use: str | None = None,
         synthetic: dict[str, Any] | None = None,
         phases: Callable[[Phase], tuple[Phase, ...]] = lambda phase: (phase,),
+        unit: Unit | None = None,
     ) -> str:
         """A queued job with its reservation. numbers: what the method is asked for besides. folder: of the model, where
-        it is not the usual one. phases: what becomes of the last phase that the method makes."""
+        it is not the usual one. phases: what becomes of the last phase that the
+        method makes. unit: of the budget, where the method does not tell."""
         spec = get_method(method)
         wanted = spec.Options(**(options or {}))
         request = spec.Request(steps=steps, batch_size=batch, learning_rate=learning_rate, **(numbers or {}))
@@ -149,7 +157,7 @@ class Service:
         program = Program(
             method=method,
             options=wanted.model_dump(mode="json"),
-            unit="user" if of_users((*first, last)) else "record",
+            unit=unit or ("user" if of_users((*first, last)) else "record"),
             max_length=MAX_LENGTH,
             seed=7,
             phases=(*first, *phases(last)),
