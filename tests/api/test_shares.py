@@ -237,6 +237,17 @@ def test_jobs_of_the_first_versions_read_well_and_have_their_twins(
     assert world.post(f"{JOBS}/{queued}/cancel").json()["status"] == "cancelled"
 
 
+def test_a_job_of_a_version_whose_heads_were_all_random_is_its_like_s_twin(
+    world: World, training: dict[str, Any], at_work: sa.Connection
+) -> None:
+    done = finish(world, training, at_work)
+    with past_triggers(world.database) as c:
+        c.execute(
+            sa.text("UPDATE job SET method = method #- '{lora,hyperparameters,head}' WHERE id = :id"), {"id": done}
+        )
+    assert world.post(ESTIMATE, job_body(training["id"])).json()["finished_twin"] == done
+
+
 def as_it_was(world: World, id: str) -> None:
     """The row in the words of the first versions."""
     with past_triggers(world.database) as connection:
