@@ -240,6 +240,8 @@ def test_jobs_of_a_file_stand_side_by_side_the_best_first(service: Service) -> N
         }
 
     listed = [job("a", "file-1", 0.7), job("b", "file-2", 0.99), job("c", "file-1", 0.8), job("d", "file-1", None)]
+    listed.append(job("e", "file-4", 0.9))
+    listed[-1]["quality"] |= {"file": None, "baseline": None, "source": "private"}
     service.says("GET /v1/fine_tuning/jobs", {"data": listed, "has_more": False})
     where = ("--url", service.url, "--key", "k")
     found = json.loads(tacit("jobs", "compare", "file-1", *where, "--json").stdout)["data"]
@@ -247,9 +249,6 @@ def test_jobs_of_a_file_stand_side_by_side_the_best_first(service: Service) -> N
         ("c", 0.8, 0.25, {"steps": 7}),
         ("a", 0.7, 0.25, {"steps": 7}),
     ]
-    private = job("e", "file-4", 0.9)
-    private["quality"] |= {"file": None, "baseline": None, "source": "private"}
-    service.says("GET /v1/fine_tuning/jobs", {"data": [private], "has_more": False})
     (row,) = json.loads(tacit("jobs", "compare", "file-4", *where, "--json").stdout)["data"]
     assert (row["accuracy"], row["evaluated on"]) == (0.9, "held-out units")
     assert "No job of this file has a quality yet" in tacit("jobs", "compare", "file-3", *where).stdout

@@ -4,6 +4,8 @@ that are killed around the one look."""
 import random
 from collections.abc import Callable
 from decimal import Decimal
+from math import exp
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,7 +71,7 @@ def measured(service: Service, *, users: bool = False, lots: bool = True, **more
             name="measure",
             trains=last.trains,
             estimator=Measurement(most_loss=3.1 if "task" in more else None, units=DECLARED * 3 // 10),
-            mechanism=Gaussian(noise_multiplier=2.0),
+            mechanism=Gaussian(noise_multiplier=1.0 if users else 2.0),
             steps=1,
             clip_norm=CLIP_NORM,
             clipping="flat",
@@ -208,3 +210,22 @@ def test_a_worker_killed_around_the_look_is_followed_by_one_that_takes_none_for_
     assert (shown(service, id) is not None, seen[0] is not None) == (figure, figure)
     if moment == "the sums are kept, nothing is published":
         assert tuple(load(saved[-1])["weight/tacit.measured"].tolist()) == seen[0]
+
+
+@pytest.mark.parametrize("method", ["lora", "federated-lm"])
+def test_a_language_model_tells_the_perplexity_of_losses_that_were_cut(
+    service: Service, engine: sa.Engine, settings: WorkerSettings, tmp_path: Path, method: str
+) -> None:
+    """By records, or by users whose own training is what is drawn."""
+    tiny.save_writer(tmp_path / "writer")
+    service.model = tmp_path / "writer"
+    service.eval_file = None  # type: ignore[assignment]
+    users = method == "federated-lm"
+    id, out = measured(service, users=users, method=method, task="text", learning_rate=0.05)
+    attempt(engine, settings.model_copy(update={"models": {"tiny": service.model}}), id)
+    assert (service.status(id), authorised(service, id)) == ("succeeded", [STEPS, 1])
+    private = shown(service, id)["private"]
+    assert (private["metric"], private["most_loss"]) == ("perplexity", 3.1)
+    assert 1 < private["value"] <= exp(3.1)
+    assert 0 < private["noise_error"] < private["standard_error"]
+    assert abs(private["evaluated"] - (USERS * len(out) / DECLARED if users else len(out))) < 20
