@@ -25,7 +25,7 @@ from api.jobs.schemas import Estimate, NewJob
 from domain.kit.refusals import Refusal
 from domain.kit.share_words import share_of, written
 from dpcore.terms.methods import DEFAULT_METHOD, method_names
-from dpcore.terms.program import Clipping, Head, Optimizer
+from dpcore.terms.program import Clipping, HeadStart, Optimizer
 
 router = APIRouter()
 _require = allowed("analyst")
@@ -79,7 +79,7 @@ def plan(request: Request, visit: Visit, service: Service, connection: Transacti
         own=own,
         clippings=get_args(Clipping),
         optimizers=get_args(Optimizer),
-        heads=get_args(Head),
+        heads=get_args(HeadStart),
         advanced=wrong in ADVANCED or any(asked.get(name) for name in ADVANCED),
         made=made,
         plan=shares.plan_of(made.privacy) if made else None,

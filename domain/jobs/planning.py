@@ -15,7 +15,7 @@ from dpcore.terms import accounting
 from dpcore.terms.errors import FieldError
 from dpcore.terms.measuring import trained_on
 from dpcore.terms.methods import DEFAULT_METHOD, UnknownMethod, get_method
-from dpcore.terms.program import Head, Phase, Program, of_users, parts, scaled
+from dpcore.terms.program import HeadStart, Phase, Program, of_users, parts, scaled
 from dpcore.terms.strict import expected
 from dpcore.terms.tasks import TaskKind
 from ledger.budgets import Balance
@@ -158,7 +158,7 @@ def draft(
     )
 
 
-def _head(asked: str, dataset: Dataset, place: str) -> Head:
+def _head(asked: str, dataset: Dataset, place: str) -> HeadStart:
     """How the head starts. Raises Invalid where words are asked for and the labels are none."""
     if asked == "words" and not dataset.words:
         field = f"{place}.hyperparameters.head"

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from dpcore.terms.errors import FieldError
 from dpcore.terms.facts import ModelFacts
 from dpcore.terms.mechanisms import subsampled
-from dpcore.terms.program import Clipping, Head, Optimizer, Phase
+from dpcore.terms.program import Clipping, HeadStart, Optimizer, Phase
 from dpcore.terms.strict import Listed, StrictModel
 from dpcore.terms.tasks import CAUSAL_LM, TaskKind
 
@@ -44,7 +44,7 @@ class Request(StrictModel):
     weight_averaging: float = Field(
         default=0.0, ge=0, lt=1, description="decay of an exponential average of the weights, such as 0.99; 0: none"
     )
-    head: Literal["auto"] | Head = Field(
+    head: Literal["auto"] | HeadStart = Field(
         default="auto",
         description=(
             "how a classifier of single texts starts; words: from what the model knows of its labels' words; random: "
@@ -65,7 +65,7 @@ class Hyperparameters(StrictModel):
     weight_averaging: float = 0.0
     weight_decay: float = 0.0
     betas: Listed[tuple[float, float]] = (0.9, 0.999)
-    head: Head = "random"
+    head: HeadStart = "random"
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ Optimizer = Literal["adamw", "adam-bc", "sgd"]
 
 Unit = Literal["record", "user"]
 
-Head = Literal["random", "words"]
+HeadStart = Literal["random", "words"]
 """How a classifier's head starts: from the seed, or, where it can, from its labels' words: `dpcore/word_head.py`."""
 
 
@@ -118,7 +118,9 @@ class Program(StrictModel):
     relation: Literal["add_or_remove_one"] = "add_or_remove_one"
     max_length: int = Field(ge=2, description="tokens of a record after truncation, special tokens included")
     seed: int = Field(default=0, ge=0, lt=2**63, description="drives initialisation only, never sampling or noise")
-    head: Head = Field(default="random", description="how a classifier's head starts: from the seed, or its labels")
+    head: HeadStart = Field(
+        default="random", description="how a classifier's head starts: from the seed, or its labels"
+    )
     phases: Listed[tuple[Phase, ...]] = Field(min_length=1, max_length=8)
 
     @model_validator(mode="after")
