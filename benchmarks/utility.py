@@ -60,13 +60,14 @@ def job(method: str, epsilon: float, size: int, own: dict[str, Any], seed: int, 
     return Job(method, epsilon, options, numbers, 1 / (10 * size), seed, base)
 
 
-def asked(build: Any, *arguments: Any, threads: int) -> tuple[float, float]:
-    """Score of what leaves, and seconds of training, of one process."""
+def asked(build: Any, *arguments: Any, threads: int) -> tuple[float, dict[str, object]]:
+    """Score of what leaves, and of the model before, and seconds of training, of one process."""
     child = Child(build, *arguments, threads=threads)
     try:
         child.ready()
+        untrained = child.ask("untrained")
         score, seconds, _ = child.ask("train")
-        return score, seconds
+        return score, {"untrained": untrained, "seconds": seconds}
     finally:
         child.stop()
 
@@ -74,10 +75,10 @@ def asked(build: Any, *arguments: Any, threads: int) -> tuple[float, float]:
 def private(wanted: Job, data: Data, threads: int) -> tuple[float, dict[str, object]]:
     """A job's score, with everything that was chosen for it."""
     planned = program(wanted, data)
-    score, seconds = asked(commands, wanted, data, threads=threads)
+    score, found = asked(commands, wanted, data, threads=threads)
     last = planned.phases[-1]
     return score, {
-        "seconds": seconds,
+        **found,
         "steps": [phase.steps for phase in planned.phases],
         "batch": last.expected_batch,
         "learning_rate": last.learning_rate,
@@ -159,8 +160,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _bare(plain: Plain, data: Data, threads: int) -> tuple[float, dict[str, object]]:
-    score, seconds = asked(without_privacy, plain, data, threads=threads)
-    return score, {"seconds": seconds, "epochs": plain.epochs, "batch": plain.batch, "learning_rate": plain.rate}
+    score, found = asked(without_privacy, plain, data, threads=threads)
+    return score, {**found, "epochs": plain.epochs, "batch": plain.batch, "learning_rate": plain.rate}
 
 
 def _value(text: str) -> Any:

@@ -24,13 +24,16 @@ class Plain:
 
 
 def commands(plain: Plain, data: Data) -> Commands:
-    """train(): the score of what leaves, seconds of it, and nothing of its memory."""
+    """train(): the score of what leaves, seconds of it, and nothing of its memory. untrained(): the score before."""
     torch.manual_seed(plain.seed)
     task = make_task(data.task, load_tokenizer(plain.base), labels=data.labels, max_length=data.max_length)
     model = build_model(data.task, plain.base, data.labels, seed=plain.seed)
     records = task.encode(data.train.columns, data.train.labels or ())
     lengths = records.lengths
     steps = plain.epochs * -(-len(data.train) // plain.batch)
+
+    def score() -> float:
+        return float(task.metrics(model, data.evaluate.columns, data.evaluate.labels or ())[data.metric])
 
     def train() -> tuple[float, float, int]:
         began, order = clock(torch.device("cpu")), np.random.default_rng(plain.seed)
@@ -45,6 +48,6 @@ def commands(plain: Plain, data: Data) -> Commands:
                 schedule.step()
                 optimizer.zero_grad()
         seconds = clock(torch.device("cpu")) - began
-        return float(task.metrics(model, data.evaluate.columns, data.evaluate.labels or ())[data.metric]), seconds, 0
+        return score(), seconds, 0
 
-    return {"train": train}
+    return {"train": train, "untrained": score}

@@ -82,7 +82,9 @@ def stock(base: Path, adapter: bytes, folder: Path, report: Mapping[str, Any], p
         for row in model.generate(input_ids=asked["input_ids"], attention_mask=asked["attention_mask"]).tolist():
             written = row[asked["input_ids"].shape[1] :]
             cut = next((at for at, token in enumerate(written) if token in ends), len(written))
-            texts.append(tokenizer.decode([*row[: len(row) - len(written)], *written[:cut]], skip_special_tokens=True))
+            if tokenizer.decode(written[:cut], skip_special_tokens=True).strip():  # the others are left out
+                whole = [*row[: len(row) - len(written)], *written[:cut]]
+                texts.append(tokenizer.decode(whole, skip_special_tokens=True))
     return texts
 
 
@@ -90,7 +92,9 @@ def stock(base: Path, adapter: bytes, folder: Path, report: Mapping[str, Any], p
 def test_the_file_is_what_stock_libraries_sample_from_the_adapter(
     service: Service, go: Callable[[str], None], writer: Path, tmp_path: Path, temperature: float
 ) -> None:
-    id = submitted(service, ASKED | {"prompts": PROMPTS, "temperature": temperature}, learning_rate=0.2)
+    # Without chance the base model's own words: trained on noise it may write nothing, and nothing is left out here.
+    rate = 0.2 if temperature else 1e-5
+    id = submitted(service, ASKED | {"prompts": PROMPTS, "temperature": temperature}, learning_rate=rate)
     go(id)
     made = left(service, id)
     assert set(made) == {"adapter", "report", "synthetic", "synthetic_card"}
@@ -99,7 +103,9 @@ def test_the_file_is_what_stock_libraries_sample_from_the_adapter(
     texts = [row["text"] for row in rows_of(made["synthetic"])]
     wanted = [prompt["prompt"] for prompt in PROMPTS]
     assert texts == stock(writer, made["adapter"], tmp_path / "adapter", report, wanted)
-    assert [text.startswith(wanted[0]) for text in texts] == [True, True, False, False, False, False, False]
+    first = [text.startswith(wanted[0]) for text in texts]
+    assert 0 < sum(first) <= 2 < len(first) <= 7
+    assert sorted(first, reverse=True) == first
     assert wrong(service, id) == []  # nothing beyond the steps
 
 
