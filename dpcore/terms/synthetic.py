@@ -3,7 +3,7 @@ that what is sampled says no more of private rows than the model does."""
 
 from collections.abc import Sequence
 from math import floor
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -51,6 +51,9 @@ class SyntheticPrompt(StrictModel):
         return self
 
 
+_Prompts = Annotated[list[str | SyntheticPrompt], Field(min_length=1, max_length=MOST_PROMPTS)]
+
+
 class Synthetic(StrictModel):
     """How many records are sampled, from what they begin with, and how each token is drawn."""
 
@@ -67,7 +70,7 @@ class Synthetic(StrictModel):
     top_p: float = Field(default=1.0, gt=0, le=1, description="draw among the likeliest tokens that have this together")
     seed: int = Field(default=0, ge=0, lt=2**63, description="of these draws alone; public")
 
-    @field_validator("prompts", mode="before")
+    @field_validator("prompts", mode="before", json_schema_input_type=_Prompts | None)
     @classmethod
     def _texts_are_prompts(cls, prompts: Any) -> Any:
         if not isinstance(prompts, list | tuple):

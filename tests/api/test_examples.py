@@ -114,7 +114,8 @@ def test_an_example_of_a_help_text_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_files(tmp_path, tmp_path.name)
-    name, made = called(example), letters(world) if "--synthetic" in example else world.private_file(**SIZED)
+    sized = SIZED | ({"privacy_budget[held_out]": "0.2"} if "--measure" in example else {})
+    name, made = called(example), letters(world) if "--synthetic" in example else world.private_file(**sized)
     known: dict[str, Any] = {"file": made["id"], "budget": made["budget"]}
     scope = "analyst" if name.startswith("jobs ") else "admin"
     if "inv-..." in example:

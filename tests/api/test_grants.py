@@ -8,9 +8,9 @@ import pytest
 import sqlalchemy as sa
 
 from domain.jobs.expiry import end_expired
-from domain.kit.tables import job
+from domain.kit.tables import job, keeper_watch
 from ledger.tables import budget_grant, reservation
-from tests.api.conftest import JOBS, PROJECT, World, job_body
+from tests.api.conftest import JOBS, PROJECT, World, job_body, wait_for
 from tests.api.test_jobs import finish
 
 pytestmark = pytest.mark.usefixtures("quick_checks")
@@ -130,11 +130,18 @@ def test_a_job_outside_what_a_grant_is_for_is_refused_by_field(world: World, hid
     assert world.post(JOBS, body | {"method": full}, "admin").status_code == 201  # a steward's needs no grant
 
 
+def verified_once(world: World) -> bool:
+    done = sa.select(keeper_watch.c.finished_at).where(keeper_watch.c.duty == "verification")
+    with world.engine("superuser").connect() as connection:
+        return connection.execute(done).scalar_one_or_none() is not None
+
+
 def test_a_grant_that_has_ended_shows_nothing_and_approves_nothing(world: World, hidden: dict[str, Any]) -> None:
     budget, soon = f"/v1/budgets/{hidden['budget']}", int(time.time()) + 900
     grant = world.grant(hidden["budget"], expires_at=soon, approval_above=1)
     assert grant["expires_at"] == soon
     queued, waiting = world.submit(hidden["id"], 0.5), world.submit(hidden["id"], 1.5)
+    wait_for(lambda: verified_once(world))  # which would find what is changed here, and freeze the budget
     with world.engine("superuser").begin() as connection:  # a quarter of an hour later
         connection.exec_driver_sql("SET session_replication_role = replica")
         ended = sa.update(budget_grant).where(budget_grant.c.id == grant["id"])

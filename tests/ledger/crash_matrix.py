@@ -216,7 +216,8 @@ class Service:
                         model=torch.nn.Identity(), task=None, base=SimpleNamespace(name="m", revision="00" * 32)
                     ),
                 ),
-                (worker.training.Training, "records", lambda *_: (None, None)),
+                (worker.training.Training, "rows", lambda *_: (None, None)),
+                (worker.training.Training, "encoded", lambda *_: (None, None)),
                 (worker.training.results, "store_adapter", self._adapter),
                 (worker.attempt, "open_store", lambda *_: self.store),
                 (worker.lease, "MOST_SECONDS_BETWEEN_BEATS", 1e6),

@@ -52,7 +52,7 @@ _FIXED: tuple[str, ...] = (
     "max_records_per_user",
     "held_out",
 )
-_FIXED += ("relation", "reference", "epsilon_opened", "created_at", "name")
+_FIXED += ("relation", "reference", "epsilon_opened", "created_at")
 
 
 def _moved(outcome: Outcome) -> Iterator[str]:

@@ -153,7 +153,7 @@ def test_every_method_leaves_a_model_that_is_sampled_from(
     service: Service, go: Callable[[str], None], method: str
 ) -> None:
     numbers = {"numbers": {"teacher_steps": 4}} if method == "distill" else {}
-    id = submitted(service, ASKED | {"prompts": PROMPTS}, method=method, **numbers)
+    id = submitted(service, ASKED | {"prompts": PROMPTS}, method=method, learning_rate=1e-5, **numbers)
     go(id)
     assert len(rows_of(left(service, id)["synthetic"])) > 0
 
