@@ -59,7 +59,7 @@ def test_a_method_that_is_offered_trains_it(method: str, task: str) -> None:
     assert profile.measure(FOLDER, method, task, "cpu", size.longest, size.records, size.steps).tokens_per_second > 0
 
 
-@pytest.mark.slow
+@pytest.mark.verify
 def test_the_script_makes_such_a_model_of_a_corpus(tmp_path: Path) -> None:
     """With less of everything."""
     novels = re.findall(r"\b[A-Z][a-z]+_[A-Z][a-z]+_18\d\d\b", (ROOM / "make.sh").read_text())

@@ -335,6 +335,7 @@ def act(federation: Federation, what: Callable[..., object], viewer: Any, job_id
         what(c, viewer, job_id)
 
 
+@pytest.mark.verify
 def test_progress_of_fifty_rounds_is_seen_in_at_most_twenty_parts(
     quick: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:

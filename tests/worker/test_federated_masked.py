@@ -120,6 +120,7 @@ def test_the_coordinator_adds_up_what_it_cannot_read(
     assert not [path for path in tmp_path.rglob("masks-*")]
 
 
+@pytest.mark.verify
 def test_a_silo_that_sends_nothing_is_left_out_of_the_sum_and_its_mask_stays_closed(
     four: Federation, states: list[State], sent: dict[tuple[int, str], Message]
 ) -> None:
@@ -244,6 +245,7 @@ def test_kills_at_random_moments_lose_no_round_and_charge_nothing_twice(
     assert killed.total() >= 20
 
 
+@pytest.mark.verify
 def test_masks_that_are_not_opened_in_time_cost_the_round_and_the_next_one_goes_on(
     four: Federation, states: list[State]
 ) -> None:
@@ -261,6 +263,7 @@ def test_masks_that_are_not_opened_in_time_cost_the_round_and_the_next_one_goes_
     assert all(four.authorised(each["job_id"]) == 2 for each in silos_of(four, job_id))
 
 
+@pytest.mark.verify
 def test_a_silo_that_leaves_before_it_opens_costs_the_round_at_once(four: Federation) -> None:
     job_id = submit(four, rounds=2)
     agree(four, job_id)

@@ -137,6 +137,7 @@ def test_what_is_held_out_is_measured_on_and_never_trained_on(
     assert [(p["name"], p["trains"]) for p in told["privacy"]["phases"]] == [("train", "lora"), ("measure", "nothing")]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("method", ["full", "bitfit", "prune", "zo"])
 @pytest.mark.slow
 def test_users_are_held_out_whole_whatever_the_method(service: Service, go: Attempt, method: str) -> None:
@@ -179,6 +180,7 @@ def _dies(patch: pytest.MonkeyPatch, name: str, at: int) -> None:
     patch.setattr(module.Training, name, dying)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("method", ["lora", "prune"])
 @pytest.mark.parametrize("moment", KILLS)
 def test_a_worker_killed_around_the_look_is_followed_by_one_that_takes_none_for_free(

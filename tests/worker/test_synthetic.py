@@ -148,6 +148,7 @@ def test_completions_go_on_from_their_prompts(service: Service, go: Callable[[st
         assert said in card
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("method", ["full", "bitfit", "side", "reversible", "distill", "prune", "zo"])
 def test_every_method_leaves_a_model_that_is_sampled_from(
     service: Service, go: Callable[[str], None], method: str
