@@ -92,7 +92,7 @@ def test_a_unit_moves_the_sums_by_the_clip_at_most(most_loss: float | None) -> N
 def test_the_error_covers_the_truth_in_19_of_20_releases() -> None:
     """Of the population by the whole error, of these very units by the noise's part alone."""
     draws = np.random.default_rng(5)
-    truth, noise, held = 0.87, 3.0, 200
+    truth, noise, held = 0.87, 6.0, 400
     of = phase(noise)
     population, exact = 0, 0
     for number in range(RELEASES):
