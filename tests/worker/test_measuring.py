@@ -153,6 +153,23 @@ def test_users_are_held_out_whole_whatever_the_method(service: Service, go: Atte
     assert 0 < quality["evaluated"] < USERS
 
 
+@pytest.mark.sampled(3)
+@pytest.mark.parametrize("users", [False, True])
+@pytest.mark.parametrize("method", ["lora", "full", "bitfit", "prune", "zo", "side", "reversible"])
+@pytest.mark.parametrize("everybody", [False, True])
+def test_a_part_that_chance_left_empty_is_trained_and_measured_like_any(
+    service: Service, go: Attempt, monkeypatch: pytest.MonkeyPatch, method: str, users: bool, everybody: bool
+) -> None:
+    """Few units may all come to lie in one part: a job that fails for it would tell how they lie."""
+    parted = module.parted
+    monkeypatch.setattr(module, "parted", lambda rows, budget, share: parted(rows, budget, float(everybody)))
+    id, _ = measured(service, users=users, method=method)
+    go(id)
+    assert service.status(id) == "succeeded"
+    assert authorised(service, id) == [STEPS, 1]
+    assert shown(service, id).get("private") is None or everybody
+
+
 def test_a_file_without_lots_is_refused_before_anything_is_paid(service: Service, go: Attempt) -> None:
     id, _ = measured(service, lots=False)
     go(id)
