@@ -7,13 +7,11 @@ from domain.kit.refusals import Invalid
 from domain.models.allow_list import BaseModelFacts
 from dpcore.terms import accounting
 from dpcore.terms.estimators import Measurement
-from dpcore.terms.measuring import CLIP_NORM, LARGEST_ERROR, expected_error, expected_noise, measured_on
-from dpcore.terms.mechanisms import Gaussian
-from dpcore.terms.program import Phase, Program
+from dpcore.terms.measuring import LARGEST_ERROR, expected_error, expected_noise, measured_on
+from dpcore.terms.program import Phase, Program, one_look
 from dpcore.terms.tasks import CAUSAL_LM, TaskKind
 from ledger.budgets import Balance
 
-NAME = "measure"
 PARAM = "measure.share"
 _ALONE = (accounting.Part(1.0, 1),)
 
@@ -50,19 +48,7 @@ def measurement(
         raise _too_large(measure, f"epsilon {epsilon:g}")
     units, most_loss = measured_on(size, budget.held_out), most_loss_of(task, model)
     _require_telling(noise, units, most_loss, budget)
-    return Phase(
-        name=NAME,
-        trains=trains,
-        estimator=Measurement(most_loss=most_loss, units=units),
-        mechanism=Gaussian(noise_multiplier=noise),
-        steps=1,
-        clip_norm=CLIP_NORM,
-        clipping="flat",
-        expected_batch=1,
-        optimizer="sgd",
-        learning_rate=1.0,
-        betas=(0.0, 0.999),
-    )
+    return one_look(trains, noise, units=units, most_loss=most_loss)
 
 
 def most_loss_of(task: TaskKind, model: BaseModelFacts) -> float | None:

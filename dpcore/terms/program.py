@@ -106,6 +106,24 @@ class Phase(StrictModel):
         return accounting.cost(self.mechanism.curve(orders), self.steps if steps is None else steps)
 
 
+def one_look(trains: str, noise_multiplier: float, *, units: int, most_loss: float | None = None) -> Phase:
+    """The phase of a measurement: one noised sum over the whole held-out part, of which a step of plain descent with
+    rate one keeps what it is. units, most_loss: as `Measurement` has them."""
+    return Phase(
+        name="measure",
+        trains=trains,
+        estimator=Measurement(most_loss=most_loss, units=units),
+        mechanism=Gaussian(noise_multiplier=noise_multiplier),
+        steps=1,
+        clip_norm=CLIP_NORM,
+        clipping="flat",
+        expected_batch=1,
+        optimizer="sgd",
+        learning_rate=1.0,
+        betas=(0.0, 0.999),
+    )
+
+
 class Program(StrictModel):
     """All phases of a job, and what they have in common.
 

@@ -13,10 +13,8 @@ from dpcore.estimators.measurement import deviation
 from dpcore.mechanism import output
 from dpcore.mechanism.keystream import Streams
 from dpcore.tasks.records import Records
-from dpcore.terms.estimators import Measurement
 from dpcore.terms.measuring import CLIP_NORM, expected_error, expected_noise, mean_score, perplexity, trained_on
-from dpcore.terms.mechanisms import Gaussian
-from dpcore.terms.program import Phase, Program, Unit
+from dpcore.terms.program import Phase, Program, Unit, one_look
 from dpcore.terms.speed import Speed
 
 RELEASES = 200
@@ -45,19 +43,7 @@ def records_of(answers: np.ndarray) -> Records:
 
 
 def phase(noise: float, most_loss: float | None = None) -> Phase:
-    return Phase(
-        name="measure",
-        trains="lora",
-        estimator=Measurement(most_loss=most_loss, units=100),
-        mechanism=Gaussian(noise_multiplier=noise),
-        steps=1,
-        clip_norm=CLIP_NORM,
-        clipping="flat",
-        expected_batch=1,
-        optimizer="sgd",
-        learning_rate=1.0,
-        betas=(0.0, 0.999),
-    )
+    return one_look("lora", noise, units=100, most_loss=most_loss)
 
 
 def setting(of: Phase, records: Records, owners: np.ndarray | None = None, unit: Unit = "record") -> Setting:

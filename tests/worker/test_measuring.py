@@ -16,10 +16,7 @@ from domain.files.held_out import is_held_out
 from domain.kit.ids import new_id
 from domain.kit.settings import WorkerSettings
 from domain.kit.tables import job_event
-from dpcore.terms.estimators import Measurement
-from dpcore.terms.measuring import CLIP_NORM
-from dpcore.terms.mechanisms import Gaussian
-from dpcore.terms.program import Phase
+from dpcore.terms.program import Phase, one_look
 from ledger.budgets import Reference, open_budget
 from tests.worker import tiny
 from tests.worker.books import authorised, lose, wrong
@@ -67,18 +64,11 @@ def measured(service: Service, *, users: bool = False, lots: bool = True, **more
     )
 
     def then_measure(last: Phase) -> tuple[Phase, ...]:
-        look = Phase(
-            name="measure",
-            trains=last.trains,
-            estimator=Measurement(most_loss=3.1 if "task" in more else None, units=DECLARED * 3 // 10),
-            mechanism=Gaussian(noise_multiplier=1.0 if users else 2.0),
-            steps=1,
-            clip_norm=CLIP_NORM,
-            clipping="flat",
-            expected_batch=1,
-            optimizer="sgd",
-            learning_rate=1.0,
-            betas=(0.0, 0.999),
+        look = one_look(
+            last.trains,
+            1.0 if users else 2.0,
+            units=DECLARED * 3 // 10,
+            most_loss=3.1 if "task" in more else None,
         )
         return last, look
 
