@@ -10,9 +10,10 @@ noise.
 
 Data: --sst2, --banking77, --mr, --qnli, --e2e FOLDER, with the files of the public releases (train.tsv and dev.tsv or
 test.tsv; QNLI train_from_dev.tsv and eval_from_dev.tsv; E2E needs --writer FOLDER, a causal language model); with none
-of them made-up notes. --rows takes the first so many. Each job runs in a process of its own, one after the other.
---json FILE is read first: what it holds is not measured again, so that a run that was cut off goes on. --quick trains
-two narrow layers of random weights.
+of them made-up notes. --rows takes the first so many. --choosing scores on every tenth row of the training file, which
+is then not trained on, and leaves the test rows alone: what is chosen by a figure is to be tried on other rows. Each
+job runs in a process of its own, one after the other. --json FILE is read first: what it holds is not measured again,
+so that a run that was cut off goes on. --quick trains two narrow layers of random weights.
 """
 
 import json
@@ -39,6 +40,7 @@ from benchmarks.training.jobs import (
     banking77,
     commands,
     completions,
+    held_back,
     mr,
     narrow,
     program,
@@ -99,6 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made.add_argument("--epsilons", nargs="+", type=float, default=[1.0, 3.0, 8.0], help="inf too (1 3 8)")
     made.add_argument("--methods", nargs="+", default=["lora"], help="(lora)")
     made.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="in place of the service's own")
+    made.add_argument("--choosing", action="store_true", help="leave the test rows alone")
     made.add_argument("--ceiling", action="store_true", help="also all weights without privacy")
     made.add_argument("--seeds", type=int, default=1, help="jobs of each case (1)")
     made.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of each process")
@@ -109,14 +112,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     temporary = tempfile.TemporaryDirectory()
     base = narrow(Path(temporary.name)) if options.quick else BUILT_IN
     chosen: dict[str, tuple[Data, Path]] = {
-        name: (load(getattr(options, name), options.rows), base)
+        name: (load(getattr(options, name), ALL_ROWS), base)
         for name, load in SETS.items()
         if getattr(options, name) is not None
     }
     if options.e2e is not None:
-        chosen["e2e"] = completions(options.e2e, options.rows, EVALUATED), options.writer
+        chosen["e2e"] = completions(options.e2e, ALL_ROWS, EVALUATED), options.writer
     if not chosen:
         chosen["notes"] = sst2(None, 200 if options.quick else min(options.rows, 4000)), base
+    if options.choosing:
+        chosen = {f"{name}[choosing]": (held_back(data), model) for name, (data, model) in chosen.items()}
+    chosen = {name: (data.first(options.rows), model) for name, (data, model) in chosen.items()}
     own = dict(pair.split("=", 1) for pair in options.set)
     values = {name: _value(text) for name, text in own.items()} | ({"steps": QUICK_STEPS} if options.quick else {})
     otherwise = "".join(f",{name}={text}" for name, text in sorted(own.items()))

@@ -1810,8 +1810,10 @@ CREATE TABLE public.model_profile (
     peak_bytes bigint NOT NULL,
     measured_at timestamp with time zone DEFAULT now() NOT NULL,
     device_bytes bigint,
+    options jsonb DEFAULT '{}'::jsonb NOT NULL,
     CONSTRAINT model_profile_device_bytes CHECK ((((device_bytes IS NULL) OR ((device_bytes >= 1) AND (device_bytes <= '9007199254740992'::bigint))) IS TRUE)),
     CONSTRAINT model_profile_max_length_check CHECK ((((max_length >= 1) AND (max_length <= 1000000)) IS TRUE)),
+    CONSTRAINT model_profile_options CHECK ((((jsonb_typeof(options) = 'object'::text) AND ledger.is_plain(options)) IS TRUE)),
     CONSTRAINT model_profile_peak_bytes_check CHECK ((((peak_bytes >= 1) AND (peak_bytes <= '9007199254740992'::bigint)) IS TRUE)),
     CONSTRAINT model_profile_task_check CHECK (((task = ANY (ARRAY['classification'::text, 'pair'::text, 'completion'::text, 'chat'::text, 'text'::text])) IS TRUE)),
     CONSTRAINT model_profile_tokens_per_second_check CHECK ((((tokens_per_second >= (0.001)::double precision) AND (tokens_per_second <= ('1000000000000'::numeric)::double precision)) IS TRUE))
@@ -2893,6 +2895,7 @@ GRANT INSERT(max_length) ON TABLE public.model_profile TO tacit_worker;
 GRANT INSERT(tokens_per_second) ON TABLE public.model_profile TO tacit_worker;
 GRANT INSERT(peak_bytes) ON TABLE public.model_profile TO tacit_worker;
 GRANT INSERT(device_bytes) ON TABLE public.model_profile TO tacit_worker;
+GRANT INSERT(options) ON TABLE public.model_profile TO tacit_worker;
 GRANT SELECT ON TABLE public.model_trial TO tacit_api;
 GRANT SELECT ON TABLE public.model_trial TO tacit_worker;
 GRANT INSERT(model) ON TABLE public.model_trial TO tacit_worker;

@@ -32,7 +32,8 @@ from dpcore.run import run
 from dpcore.tasks import make_task
 from dpcore.terms.estimators import Local
 from dpcore.terms.facts import read_facts
-from dpcore.terms.methods import get_method
+from dpcore.terms.methods import DEFAULT_METHOD, get_method
+from dpcore.terms.presets import further_options
 from dpcore.terms.program import Program, of_users
 from dpcore.terms.tasks import CAUSAL_LM, TaskKind
 from worker.build import pick_device
@@ -63,7 +64,8 @@ def profile_models(
     engine: sa.Engine, models: Mapping[str, BaseModelFacts], device: str, *, again: bool = False
 ) -> list[Measured]:
     """Measure every method on every model that has neither a profile for this device nor a refusal with these
-    libraries, and keep what was found as it comes: a profile, or why the method cannot train the model.
+    libraries, and keep what was found as it comes: a profile, or why the method cannot train the model. Then the
+    default method with what presets choose.
 
     again: also what was tried. Each measurement runs in a process of its own, so that its memory is its own.
     """
@@ -76,7 +78,32 @@ def profile_models(
                 profiles.record(connection, model, found)
             log.info("%s with %s on %s: %.0f tokens a second", model.name, method, task, found.tokens_per_second)
             made.append(found)
+    for model, task, options in _of_presets(engine, models, device, again=again):
+        length = min(WHOLE.longest, model.facts.max_positions)
+        found = _in_own_process(
+            *(model.folder, DEFAULT_METHOD, task, device, length, WHOLE.records, WHOLE.steps, options)
+        )
+        if isinstance(found, Measured):
+            with engine.begin() as connection:
+                profiles.record(connection, model, found)
+            made.append(found)
     return made
+
+
+def _of_presets(
+    engine: sa.Engine, models: Mapping[str, BaseModelFacts], device: str, *, again: bool
+) -> list[tuple[BaseModelFacts, TaskKind, dict[str, Any]]]:
+    """What presets choose of models that the default method trains, and was not measured here; again: all of it."""
+    found = []
+    for model in models.values():
+        with engine.connect() as connection:
+            known = profiles.known(connection, model)
+        here = [(p.task, p.options) for p in known.profiles if p.device == device_name(device)]
+        for task in measurable(model):
+            if DEFAULT_METHOD in known.methods(model, task):
+                wanted = further_options(task, model.facts)
+                found += [(model, task, options) for options in wanted if again or (task, options) not in here]
+    return found
 
 
 def worth_trying(
@@ -131,12 +158,14 @@ def measure(
     max_length: int,
     records: int = WHOLE.records,
     steps: int = WHOLE.steps,
+    options: Mapping[str, Any] | None = None,
 ) -> Measured:
-    """One measurement in this process. Raises what training raises where method and model do not fit."""
+    """One measurement in this process, with the method's default options but for these. Raises what training raises
+    where method and model do not fit."""
     tokenizer = load_tokenizer(folder)
     labels = () if task in CAUSAL_LM else ("a", "b")
     made_up = make_task(task, tokenizer, labels=labels, max_length=max_length)
-    trainer, program = get_trainer(method), _usual(folder, method, task, max_length, records, steps)
+    trainer, program = get_trainer(method), _usual(folder, method, task, max_length, records, steps, options or {})
     model = trainer.attach(build_model(task, folder, labels, seed=0), program.options, task=task, seed=0)
     where = pick_device(device)
     model.to(where)
@@ -163,16 +192,19 @@ def measure(
         / watch.seconds,
         peak_bytes=_peak_bytes(where),
         device_bytes=device_bytes(where),
+        options=dict(options or {}),
     )
 
 
-def _usual(folder: Path, method: str, task: TaskKind, max_length: int, records: int, steps: int) -> Program:
-    """The method's own phases with its defaults, of which so many steps are at most a chunk, on a file of `records`
-    records that are all drawn."""
+def _usual(
+    folder: Path, method: str, task: TaskKind, max_length: int, records: int, steps: int, own: Mapping[str, Any]
+) -> Program:
+    """The method's own phases with its defaults but for its `own` options, of which so many steps are at most a chunk,
+    on a file of `records` records that are all drawn."""
     spec = get_method(method)
-    asked: dict[str, dict[str, int]] = {"options": {}, "numbers": {"steps": 20 * steps}}
+    asked: dict[str, dict[str, Any]] = {"options": dict(own), "numbers": {"steps": 20 * steps}}
     if get_args(spec.Request.model_fields["steps"].annotation) == ("auto",):  # its rounds say how many
-        asked = {"options": {"rounds": 20 * steps}, "numbers": {}}
+        asked = {"options": {**own, "rounds": 20 * steps}, "numbers": {}}
     options = spec.Options.model_validate(asked["options"])
     request = spec.Request.model_validate(asked["numbers"] | {"batch_size": records})
     numbers = spec.resolve(request, options, task=task, declared_size=records, epsilon=1.0, facts=read_facts(folder))

@@ -15,7 +15,7 @@ from api.dashboard import shares
 from api.dashboard.budgets import private_files
 from api.dashboard.forms import filled, measured, parse, price
 from api.dashboard.methods import chosen, fields_of
-from api.dashboard.render import page
+from api.dashboard.render import page, sentence
 from api.dashboard.session import PATH, Posted, Visit
 from api.deps import Resources, Service, Transaction
 from api.files import endpoints as files_api
@@ -24,7 +24,8 @@ from api.jobs import endpoints as jobs_api
 from api.jobs.schemas import Estimate, NewJob
 from domain.kit.refusals import Refusal
 from domain.kit.share_words import share_of, written
-from dpcore.terms.methods import DEFAULT_METHOD, method_names
+from dpcore.terms.methods import method_names
+from dpcore.terms.presets import DEFAULT_PRESET, PRESET_HELP, PRESETS, UNNAMED
 from dpcore.terms.program import Clipping, HeadStart, Optimizer
 
 router = APIRouter()
@@ -53,7 +54,7 @@ def plan(request: Request, visit: Visit, service: Service, connection: Transacti
     """The form, and the plan once a file is chosen. Nothing is charged, and no row is looked at."""
     _require(visit.caller)
     asked = filled(request.query_params, *FIELDS)
-    asked.setdefault("method", DEFAULT_METHOD)
+    asked.setdefault("method", DEFAULT_PRESET)
     own = {name: fields_of(name) for name in method_names() if fields_of(name)}
     usable = service.models.usable
     if usable:
@@ -75,6 +76,8 @@ def plan(request: Request, visit: Visit, service: Service, connection: Transacti
         files=private_files(visit.caller, connection),
         evaluations=files_api.index(visit.caller, connection, limit=1000, purpose="evals").data,
         models=usable,
+        presets=PRESETS,
+        preset_help=sentence(PRESET_HELP),
         methods=method_names(),
         own=own,
         clippings=get_args(Clipping),
@@ -128,10 +131,14 @@ def suggestions(asked: Mapping[str, str], epsilon: float, share: float) -> list[
 def body_of(values: Mapping[str, str]) -> NewJob:
     """The API's request that a filled form stands for; options of methods that were not chosen do not count. Raises
     Invalid, naming the field."""
-    method = filled(values, "method").get("method", DEFAULT_METHOD)
+    method = filled(values, "method").get("method", DEFAULT_PRESET)
     numbers = {name: number(text) for name, text in filled(values, *NUMBERS).items()}
-    options, further = chosen(method, values)
-    block = {**options, "hyperparameters": numbers | further}
+    if method in PRESETS:
+        block: dict[str, Any] = {"preset": method, "hyperparameters": numbers}
+        method = UNNAMED
+    else:
+        options, further = chosen(method, values)
+        block = {**options, "hyperparameters": numbers | further}
     return parse(
         NewJob,
         filled(values, "model", "training_file", "validation_file", "suffix", "intended_use", "allow_duplicate")

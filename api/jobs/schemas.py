@@ -1,11 +1,21 @@
 """Fine-tuning jobs as they go over the wire: OpenAI's fields, and what privacy adds."""
 
+import copy
 import logging
 from typing import Annotated, Any, Literal, get_args
 
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from api.budgets.schemas import KeyName
 from api.fields import Body, Delta, Epsilon, IdInBody, IntendedUse, Name, Reason, Share
@@ -25,6 +35,7 @@ from domain.kit.logs import type_name
 from domain.kit.statuses import Status
 from dpcore.terms.facts import ModelFacts
 from dpcore.terms.methods import DEFAULT_METHOD, get_method, method_names
+from dpcore.terms.presets import DEFAULT_PRESET, PRESET_HELP, UNNAMED, Preset
 from dpcore.terms.synthetic import Synthetic
 from ledger.budgets import Balance
 from ledger.receipts import sign
@@ -46,15 +57,21 @@ def _describe_methods(schema: dict[str, Any]) -> None:
         method = get_method(name)
         blocks[name] = method.Options.model_json_schema()
         blocks[name]["properties"]["hyperparameters"] = method.Request.model_json_schema()
-    schema["properties"] |= blocks | {"supervised": blocks[DEFAULT_METHOD]}
+    unnamed = copy.deepcopy(blocks[DEFAULT_METHOD])
+    unnamed["properties"]["preset"] = TypeAdapter(Preset).json_schema() | {
+        "default": DEFAULT_PRESET,
+        "description": f"options and numbers that are not named, by the file's public values; {PRESET_HELP}",
+    }
+    schema["properties"] |= blocks | {UNNAMED: unnamed}
 
 
 class MethodChoice(Body):
-    """`{"type": "lora", "lora": {"r": 8, "hyperparameters": {"steps": 200}}}`; `supervised` is the default method."""
+    """`{"type": "lora", "lora": {"r": 8, "hyperparameters": {"steps": 200}}}`; or, as by default, left to a preset:
+    `{"type": "supervised", "supervised": {"preset": "best"}}`."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra=_describe_methods)
 
-    type: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,40}$")] = "supervised"
+    type: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,40}$")] = UNNAMED
 
     @model_validator(mode="after")
     def _one_block(self) -> "MethodChoice":

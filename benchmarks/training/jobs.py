@@ -2,7 +2,8 @@
 
 import csv
 import tempfile
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.resources import files
 from math import isinf
@@ -55,9 +56,14 @@ class Rows:
 
     def first(self, count: int) -> "Rows":
         """So many of them."""
+        return self.at(range(min(count, len(self))))
+
+    def at(self, rows: Iterable[int]) -> "Rows":
+        """Some of them."""
+        kept = list(rows)
         return Rows(
-            {name: column[:count] for name, column in self.columns.items()},
-            None if self.labels is None else self.labels[:count],
+            {name: [column[row] for row in kept] for name, column in self.columns.items()},
+            None if self.labels is None else [self.labels[row] for row in kept],
         )
 
 
@@ -72,6 +78,10 @@ class Data:
     max_length: int = 128
     owners: tuple[int, ...] = ()
     """The user of each record to train on, numbered from 0, where the unit is the user."""
+
+    def first(self, count: int) -> "Data":
+        """With so many of the records to train on, of single records as units."""
+        return self if count >= len(self.train) else replace(self, train=self.train.first(count))
 
     @property
     def units(self) -> int:
@@ -95,6 +105,14 @@ class Job:
     delta: float = 1e-5
     seed: int = 0
     base: Path = BUILT_IN
+
+
+def held_back(data: Data) -> Data:
+    """With every tenth row that it would train on in place of the public rows, which stay unseen."""
+    train = data.train
+    apart = [row for row in range(len(train)) if row % 10 == 9]
+    rest = [row for row in range(len(train)) if row % 10 != 9]
+    return replace(data, train=train.at(rest), evaluate=train.at(apart))
 
 
 def narrow(folder: Path) -> Path:

@@ -16,6 +16,7 @@ from cli.client import ApiError, Client, connect
 from cli.fetching import fetch_checked
 from domain.kit import share_words
 from dpcore.terms.methods import method_names
+from dpcore.terms.presets import DEFAULT_PRESET, PRESET_HELP, UNNAMED, Preset
 
 app = options.group("Private fine-tuning jobs.")
 PATH = "/v1/fine_tuning/jobs"
@@ -74,8 +75,11 @@ def _requested(
     validation_file: Annotated[str | None, typer.Option(help="A public file to measure on.")] = None,
     method: Annotated[
         str,
-        typer.Option(help=f"What is trained: {', '.join(method_names())}; `supervised` is the default method."),
-    ] = "supervised",
+        typer.Option(
+            help=f"What is trained: {', '.join(method_names())}; `{UNNAMED}` leaves it, with its numbers, to a preset."
+        ),
+    ] = UNNAMED,
+    preset: Annotated[Preset | None, typer.Option(help=f"{PRESET_HELP}. Default: {DEFAULT_PRESET}.")] = None,
     option: Annotated[
         list[str] | None,
         typer.Option("--option", help="A method's own option, such as r=8 or full_steps=20; repeatable."),
@@ -108,6 +112,10 @@ def _requested(
     hyperparameters = {name: value for name, value in named.items() if value is not None} | pairs(hyperparameter)
     asked = sampling.asked(synthetic, synthetic_prompts, pairs(synthetic_option))
     own = pairs(option)
+    if preset is not None:
+        if method != UNNAMED:
+            raise typer.BadParameter("a preset chooses the method: name --preset or --method, not both")
+        own["preset"] = preset
     body = request(model, training_file, validation_file, method, own, hyperparameters, epsilon, share, asked)
     return body if measure is None else body | {"measure": {"share": measure}}
 
@@ -135,6 +143,7 @@ def estimate(
 
     ```text
     tacit jobs estimate --file file-... --share 25%
+    tacit jobs estimate --file file-... --share 25% --preset fast
     tacit jobs estimate --file file-... --share 0.25 --method bitfit --option full_steps=20 --steps 300
     tacit jobs estimate --file file-... --epsilon 3 --method zo --hyperparameter directions=16
     ```

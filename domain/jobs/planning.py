@@ -14,7 +14,8 @@ from domain.models.allow_list import BaseModelFacts
 from dpcore.terms import accounting
 from dpcore.terms.errors import FieldError
 from dpcore.terms.measuring import trained_on
-from dpcore.terms.methods import DEFAULT_METHOD, UnknownMethod, get_method
+from dpcore.terms.methods import UnknownMethod, get_method
+from dpcore.terms.presets import UNNAMED, expanded
 from dpcore.terms.program import HeadStart, Phase, Program, of_users, parts, scaled
 from dpcore.terms.strict import expected
 from dpcore.terms.tasks import TaskKind
@@ -68,10 +69,19 @@ def draft(
     dataset: Dataset,
     budget: Balance,
 ) -> Draft:
-    """Resolve every default and calibrate the noise of all phases together with the budget's own rule: to an epsilon or
-    to a share. epochs: in place of steps. measure: the part of the budget at which the result is measured on what is
-    held out, within the job's epsilon or share. Raises Invalid, naming the field."""
-    name = DEFAULT_METHOD if method == "supervised" else method
+    """Resolve every default, by a preset where no method is named, and calibrate the noise of all phases together with
+    the budget's own rule: to an epsilon or to a share. epochs: in place of steps. measure: the part of the budget at
+    which the result is measured on what is held out, within the job's epsilon or share. Raises Invalid, naming the
+    field."""
+    size = trained_on(dataset.declared_size, budget.held_out)
+    name = method
+    if method == UNNAMED:
+        try:
+            name, options, hyperparameters = expanded(
+                options, hyperparameters, task=dataset.task, declared_size=size, facts=model.facts
+            )
+        except FieldError as error:
+            raise Invalid(str(error), code="invalid_request", param=f"method.{method}.{error.field}") from None
     try:
         spec = get_method(name)
     except UnknownMethod as error:
@@ -91,7 +101,6 @@ def draft(
         raise Invalid(str(error), code="invalid_request", param=f"method.{method}.{error.field}") from None
     except ValueError as error:
         raise Invalid(str(error), code="unsupported_method", param="method.type") from None
-    size = trained_on(dataset.declared_size, budget.held_out)
     if share is None:
         target = _epsilon(epsilon, budget)
     else:

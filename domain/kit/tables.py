@@ -180,6 +180,7 @@ model_profile = sa.Table(
     sa.Column("tokens_per_second", sa.Double),
     sa.Column("peak_bytes", sa.BigInteger),
     sa.Column("device_bytes", sa.BigInteger),
+    sa.Column("options", JSONB),
     sa.Column("measured_at", sa.DateTime(timezone=True)),
 )
 

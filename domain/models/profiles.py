@@ -1,9 +1,10 @@
 """What workers found out about training the base models on synthetic input, and what that says about a job."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from itertools import pairwise
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import distinct_on
@@ -35,6 +36,8 @@ class Measured:
     """Of the device's memory; on a processor, of the process."""
     device_bytes: int | None
     """That the device has in all; None for a measurement of an earlier version."""
+    options: dict[str, Any] = field(default_factory=dict, kw_only=True)
+    """Of the method, where they were not its defaults."""
 
 
 @dataclass(frozen=True)
@@ -58,19 +61,33 @@ class Trial:
 class Measurements:
     """The newest of what was found out about one model; a model with other weights has none of it."""
 
+    facts: ModelFacts
     profiles: list[Profile]
-    """One for each method, task and device."""
+    """One for each method, task, device and set of options."""
     trials: list[Trial]
     """One for each method and task."""
 
-    def expected(self, method: str, task: TaskKind) -> Profile | None:
-        """What a job must reckon with: the slowest of the devices that were measured; None before any was."""
-        fitting = [p for p in self.profiles if (p.method, p.task) == (method, measured_as(task))]
-        return min(fitting, key=lambda p: p.tokens_per_second, default=None)
+    def expected(self, method: str, task: TaskKind, options: Mapping[str, Any] | None = None) -> Profile | None:
+        """What a job must reckon with: the slowest of the devices that measured the least that is as large as what
+        these options train, or the largest there is; None before any was measured. None of options: the defaults."""
+        spec = get_method(method)
+
+        def size(options: Mapping[str, Any]) -> int:
+            return spec.trainable(spec.Options.model_validate(options), self.facts, labels=2, task=task)
+
+        fitting = [(size(p.options), p) for p in self.profiles if (p.method, p.task) == (method, measured_as(task))]
+        if not fitting:
+            return None
+        wanted = size(options or {})
+        nearest = min((found for found, _ in fitting if found >= wanted), default=max(found for found, _ in fitting))
+        return min((p for found, p in fitting if found == nearest), key=lambda p: p.tokens_per_second)
 
     def of_program(self, program: Program, task: TaskKind) -> tuple[Profile, ...]:
         """What each phase must reckon with; nothing before all of them were measured."""
-        found = [self.expected(phase.trains, task) for phase in program.phases]
+        found = [
+            self.expected(phase.trains, task, program.options if phase.trains == program.method else None)
+            for phase in program.phases
+        ]
         return tuple(profile for profile in found if profile is not None) if None not in found else ()
 
     @property
@@ -140,7 +157,8 @@ def refused_by(connection: sa.Connection, model: BaseModelFacts, versions: str) 
 
 def known(connection: sa.Connection, model: BaseModelFacts) -> Measurements:
     """All that was found out about a model, in one statement."""
-    table, apart = model_profile.c, (model_profile.c.method, model_profile.c.task, model_profile.c.device)
+    table = model_profile.c
+    apart = (table.method, table.task, table.device, table.options)
     measured = (
         sa.select(
             *(*apart, table.max_length, table.tokens_per_second, table.peak_bytes, table.device_bytes),
@@ -166,8 +184,12 @@ def known(connection: sa.Connection, model: BaseModelFacts) -> Measurements:
         )
     ).all()
     return Measurements(
+        model.facts,
         [
-            Profile(r.method, r.task, r.device, r.max_length, r.tokens_per_second, r.peak_bytes, r.device_bytes, r.at)
+            Profile(
+                *(r.method, r.task, r.device, r.max_length, r.tokens_per_second, r.peak_bytes, r.device_bytes, r.at),
+                options=r.options,
+            )
             for r in rows
             if not r.trial
         ],

@@ -328,6 +328,7 @@ INSERTS: dict[tuple[str, str], list[Row]] = {
                 "tokens_per_second": "900",
                 "peak_bytes": "1000",
                 "device_bytes": "2000",
+                "options": as_json({"r": 16}),
             },
         )
     ],
