@@ -1,7 +1,7 @@
 """The base models that jobs may name."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Path
@@ -35,6 +35,7 @@ class ModelProfile(BaseModel):
     peak_bytes: int = Field(description="of the GPU's memory; on a processor, of the process")
     device_bytes: int | None = Field(description="that the device has; null for a measurement of an earlier version")
     measured_at: int
+    options: dict[str, Any] = Field(description="of the method, where not its defaults: what a preset chooses")
 
 
 class RefusedMethod(BaseModel):
@@ -184,4 +185,5 @@ def profile_of(one: profiles.Profile) -> ModelProfile:
         peak_bytes=one.peak_bytes,
         device_bytes=one.device_bytes,
         measured_at=int(one.measured_at.timestamp()),
+        options=one.options,
     )

@@ -20,7 +20,7 @@ COLUMNS = ["id", "tasks", "methods", "max_length", "parameters", "source", "revi
 BROKEN = ["id", "source", "unavailable_because"]
 TRIED = ["model", "method", "task", "trains", "because"]
 REFUSED = ["model", "method", "task", "because"]
-SPEEDS = ["model", "method", "task", "tokens_per_second", "peak_bytes", "device", "measured_at"]
+SPEEDS = ["model", "method", "options", "task", "tokens_per_second", "peak_bytes", "device", "measured_at"]
 
 
 @app.callback(invoke_without_command=True)
@@ -53,7 +53,11 @@ def models(
     if refused := [{"model": model["id"], **one} for model in known for one in model["refused"]]:
         output.console.print("\nMethods that were tried and cannot train a model:")
         output.show_list(refused, REFUSED, as_json)
-    measured = [{"model": model["id"], **one} for model in known for one in model.get("profile") or []]
+    measured = [
+        {"model": model["id"], **one, "options": ", ".join(f"{k}={v}" for k, v in (one.get("options") or {}).items())}
+        for model in known
+        for one in model.get("profile") or []
+    ]
     if measured:
         output.console.print("\nMeasured on this installation:")
         output.show_list(measured, SPEEDS, as_json)

@@ -257,18 +257,30 @@ def test_what_a_worker_measured_is_what_estimates_reckon_with(
     monkeypatch.setattr("signal.signal", lambda *_: None)
     worker = world.engine("worker")
     made = profile.profile_models(worker, model, "cpu")
-    assert [m.method for m in made] == [name for name in method_names() if name != "federated-lm"]  # it writes
+    usual = [m for m in made if not m.options]
+    assert [m.method for m in usual] == [name for name in method_names() if name != "federated-lm"]  # it writes
+    (large,) = [m for m in made if m.options]  # what the preset takes for a large file
+    assert (large.method, large.options) == ("lora", {"r": 16, "target_modules": "all-linear"})
     assert all(m.tokens_per_second > 0 and m.peak_bytes > 10**6 for m in made)
     assert profile.profile_models(worker, model, "cpu") == []  # what is known is not measured again
 
     (shown,) = [m for m in world.get("/v1/models").json()["data"] if m["id"] == "tiny"]
     assert (shown["source"], shown["tasks"]) == ("folder", ["classification", "pair"])
+    assert [(one["method"], one["options"]) for one in shown["profile"] if one["options"]] == [("lora", large.options)]
     assert {one["method"] for one in shown["profile"]} == {m.method for m in made}
-    estimate = world.post(f"{JOBS}/estimate", body, scope="admin").json()
-    numbers = estimate["method"]["lora"]["hyperparameters"]
-    (lora,) = [m for m in made if m.method == "lora"]
-    expected = numbers["steps"] * numbers["batch_size"] * 16 / lora.tokens_per_second
-    assert estimate["seconds"] == pytest.approx(expected)
+    (lora,) = [m for m in usual if m.method == "lora"]
+    for options, reckoned in (
+        ({}, lora),
+        ({"r": 2}, lora),  # at most: no less was measured
+        ({"r": 9}, large),
+        ({"r": 16, "target_modules": "all-linear"}, large),
+        ({"r": 64, "target_modules": "all-linear"}, large),  # nothing as large was measured
+    ):
+        method = {"method": {"type": "lora", "lora": options}} if options else {}
+        estimate = world.post(f"{JOBS}/estimate", body | method, scope="admin").json()
+        numbers = estimate["method"]["lora"]["hyperparameters"]
+        expected = numbers["steps"] * numbers["batch_size"] * 16 / reckoned.tokens_per_second
+        assert estimate["seconds"] == pytest.approx(expected), options
 
     assert shown["refused"] == []
     api = world.engine("api")
