@@ -19,6 +19,7 @@ from pydantic import (
 
 from api.budgets.schemas import KeyName
 from api.fields import Body, Delta, Epsilon, IdInBody, IntendedUse, Name, Reason, Share
+from api.jobs.advice import JobAdvice, advice_of
 from api.jobs.federated import JobRounds, JobSilo, PlannedRounds, planned_rounds, rounds_of, silos_of
 from api.jobs.over_users import ImaginedPopulation, PlannedUpdates, imagined, planned_updates
 from api.jobs.privacy import Finite, JobPrivacy, privacy_of
@@ -264,6 +265,9 @@ class Estimate(BaseModel):
     )
     rounds: PlannedRounds | None = Field(description="of a federated job; null for others")
     updates: PlannedUpdates | None = Field(description="of a job over users, method federated-lm; null for others")
+    advice: JobAdvice | None = Field(
+        description="what may come out, a guess; null for any but the default method, which alone was measured"
+    )
     synthetic_tokens: int | None = Field(
         description="that are sampled at most, after training and without a charge; null for a job that samples no text"
     )
@@ -578,6 +582,7 @@ def estimate_of(
         seconds=planned.seconds,
         rounds=planned_rounds(planned, facts),
         updates=planned_updates(planned, facts),
+        advice=advice_of(planned, facts),
         synthetic_tokens=None if planned.wanted.synthetic is None else planned.wanted.synthetic.tokens,
         imagined=imagined(planned, population, cohort),
     )

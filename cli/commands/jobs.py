@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cli import options, output
+from cli import advice, options, output
 from cli import synthetic as sampling
 from cli.client import ApiError, Client, connect
 from cli.fetching import fetch_checked
@@ -424,12 +424,15 @@ def show_job(job: dict[str, Any], as_json: bool) -> None:
     phases = privacy.get("phases")
     if as_json or not phases:
         return output.show(job, as_json)
-    rest = {name: value for name, value in job.items() if name != "silos"}
+    rest = {name: value for name, value in job.items() if name not in ("silos", "advice")}
     if said := _in_plain_words(job):
         output.console.print(said)
     output.show(rest | {"privacy": {name: value for name, value in privacy.items() if name != "phases"}}, as_json)
     output.console.print("\nPhases, in order; shares add up, epsilons do not:")
     output.show_list([_in_short(phase) for phase in phases], PHASE_COLUMNS, as_json)
+    if guesses := job.get("advice"):
+        output.console.print(f"\n{advice.in_words(guesses)}")
+        output.show_list(guesses["by_share"], advice.COLUMNS, as_json)
     if silos:
         output.console.print("\nSilos; the price above is your own one's:")
         output.show_list(silos, SILO_COLUMNS, as_json)

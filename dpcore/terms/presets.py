@@ -54,7 +54,9 @@ def expanded(
     """The default method, its options and its numbers, of which a caller named these: `preset` among the options, and
     anything else goes before the preset's. Raises FieldError for a preset that there is not."""
     own = dict(options)
-    preset = own.pop("preset", DEFAULT_PRESET)
+    preset = own.pop("preset", None)
+    if preset is None:  # clients send null for what they leave out
+        preset = DEFAULT_PRESET
     if preset not in PRESETS:
         raise FieldError("preset", f"preset: Input should be {' or '.join(map(repr, PRESETS))}")
     made = recipe(preset, task=task, declared_size=declared_size, facts=facts)

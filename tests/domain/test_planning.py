@@ -32,18 +32,9 @@ CHATTER = WRITER.model_copy(update={"chat_template": True})
 FILTER = accounting.reference_filter(8.0, 1e-5, 0.05, 100)
 
 
-def plan(
-    facts: ModelFacts,
-    task: TaskKind,
-    *,
-    method: str = "lora",
-    unit: str = "record",
-    words: bool = False,
-    held_out: float = 0.0,
-    measure: float | None = None,
-    **numbers: Any,
-) -> Draft:
-    budget = Balance(
+def budget_of(unit: str = "record", held_out: float = 0.0) -> Balance:
+    """An empty budget of epsilon 8."""
+    return Balance(
         id="budget",
         tenant_id="tenant",
         epsilon=8.0,
@@ -57,19 +48,36 @@ def plan(
         frozen_reason=None,
         held_out=held_out,
     )
+
+
+def plan(
+    facts: ModelFacts,
+    task: TaskKind,
+    *,
+    method: str = "lora",
+    unit: str = "record",
+    words: bool = False,
+    held_out: float = 0.0,
+    measure: float | None = None,
+    size: int = 1000,
+    share: float | None = None,
+    options: dict[str, Any] | None = None,
+    **numbers: Any,
+) -> Draft:
     labels = 2 if get_kind(task).labelled else 0
     asked: dict[str, Any] = {"steps": 100, "batch_size": 50, **numbers}
     return draft(
         method=method,
-        options={},
+        options=options or {},
         hyperparameters=asked,
-        epsilon=3.0,
+        epsilon=3.0 if share is None else None,
+        share=share,
         delta=None,
         measure=measure,
         seed=0,
         model=BaseModelFacts("base", Path("/nowhere"), facts, "0" * 64, 0),
-        dataset=Dataset(task, 1000, labels, 64, words),
-        budget=budget,
+        dataset=Dataset(task, size, labels, 64, words),
+        budget=budget_of(unit, held_out),
     )
 
 

@@ -1,0 +1,63 @@
+"""What a job may be expected to learn, before anything is paid: a guess from public values, by a curve that was fitted
+to measurements on public sets (docs/defaults.md). It knows nothing of the file's texts, nor how hard they are."""
+
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+from dpcore.terms.facts import ModelFacts
+from dpcore.terms.methods import DEFAULT_METHOD, get_method
+from dpcore.terms.program import Phase, Program
+from dpcore.terms.tasks import TaskKind, get_kind
+
+HALF = 18.0
+"""Signal to noise at which the default method gains half of what it can gain: benchmarks/results/utility.jsonl."""
+UNLIKELY = 0.2
+"""Part of the gain below which most jobs are no better than a guess."""
+CEILING = 0.9
+"""Accuracy that classifiers of short texts with this method and model end at without privacy, about."""
+BY_WORDS = 0.5
+"""Part of the gain that a head of many labels has from their words before it has seen a row."""
+_MANY = 10
+"""Labels from which on their words say much."""
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """A guess. signal_to_noise: over all steps, of a mean of gradients that all point one way."""
+
+    signal_to_noise: float
+    gain: float
+    """Part, between 0 and 1, of what training without privacy would gain."""
+    accuracy: float | None
+    """Of a classifier whose ceiling is CEILING; None for language models, whose ceiling nobody can guess."""
+
+
+def signal_to_noise(phase: Phase, trained: int, *, batch: float = 1.0, noise: float = 1.0, steps: float = 1.0) -> float:
+    """Expected batch x root of steps / (noise multiplier x root of the weights that train); each by a factor."""
+    multiplier = phase.mechanism.noise_multiplier * noise
+    return phase.expected_batch * batch * sqrt(phase.steps * steps) / (multiplier * sqrt(trained))
+
+
+def trained_weights(program: Program, facts: ModelFacts, *, labels: int, task: TaskKind) -> int | None:
+    """How many values train; None for a method that was not measured."""
+    if program.method != DEFAULT_METHOD or len(program.training) != 1:
+        return None
+    spec = get_method(program.method)
+    options: Any = spec.Options.model_validate(program.options)
+    return spec.trainable(options, facts, labels=labels, task=task)
+
+
+def expected(signal: float, *, labels: int, words: bool, task: TaskKind) -> Expectation:
+    """The guess at this signal to noise. words: whether the head starts from its labels' words."""
+    start = BY_WORDS if words and labels >= _MANY else 0.0
+    gain = start + (1 - start) * signal / (signal + HALF)
+    if not get_kind(task).labelled:
+        return Expectation(signal, gain, None)
+    chance = 1 / labels
+    return Expectation(signal, gain, chance + gain * (CEILING - chance))
+
+
+def least_signal() -> float:
+    """Below which learning is unlikely."""
+    return HALF * UNLIKELY / (1 - UNLIKELY)

@@ -1,0 +1,114 @@
+"""A job whose caller names no method: a preset chooses, by public values; what the caller names goes before it."""
+
+import math
+
+import pytest
+
+from domain.jobs.advice import SHARES, advise
+from domain.kit.refusals import Invalid
+from dpcore.terms.expectation import UNLIKELY
+from dpcore.terms.facts import ModelFacts
+from dpcore.terms.methods import DEFAULT_METHOD, get_method
+from dpcore.terms.presets import PRESETS, expanded, further_options, recipe
+from dpcore.terms.tasks import KINDS
+from tests.domain.test_planning import CHATTER, READER, budget_of, plan
+
+SIZES = (1, 3, 300, 4_999, 5_000, 19_999, 20_000, 67_349, 10**9)
+AUTO = {"steps": "auto", "batch_size": "auto"}
+HUGE = ModelFacts(**READER.model_dump() | {"hidden_size": 4096, "intermediate_size": 16_384, "layers": 32})
+
+
+@pytest.mark.parametrize("task", KINDS)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_row_of_the_table_is_a_job_that_its_method_takes(preset, task):
+    spec = get_method(DEFAULT_METHOD)
+    for size in SIZES:
+        for facts in (CHATTER, HUGE):
+            name, chosen, numbers = expanded({"preset": preset}, {}, task=task, declared_size=size, facts=facts)
+            options = spec.Options.model_validate(chosen)
+            spec.check(options, facts, task)
+            public = {"task": task, "declared_size": size, "epsilon": 1.0, "facts": facts}
+            resolved = spec.resolve(spec.Request.model_validate(numbers), options, **public)
+            (phase,) = spec.phases(options, resolved, declared_size=size)
+            assert name == DEFAULT_METHOD
+            assert 0 < phase.mechanism.sample_rate <= 1
+            if chosen:  # what else than the defaults a preset chooses, workers measure
+                assert chosen in further_options(task, facts)
+
+
+def test_a_large_file_trains_more_weights_and_a_fast_job_takes_fewer_records():
+    best, fast = (
+        plan(READER, "classification", method="supervised", size=67_349, options={"preset": p}, **AUTO) for p in PRESETS
+    )
+    assert best.method["lora"] | {"hyperparameters": 0} == {
+        "r": 16,
+        "alpha": 16.0,
+        "dropout": 0.0,
+        "target_modules": "all-linear",
+        "hyperparameters": 0,
+    }
+    assert (best.program.method, fast.program.method) == ("lora", "lora")
+    assert fast.method["lora"]["r"] == 8
+
+    def records(draft):
+        return sum(phase.steps * phase.expected_batch for phase in draft.program.phases)
+
+    assert records(fast) * 5 < records(best)
+    small = plan(READER, "classification", method="supervised", size=4_000, options={"preset": None}, **AUTO)
+    assert small.method["lora"]["target_modules"] == "auto"
+
+
+def test_what_a_caller_names_goes_before_a_preset():
+    made = plan(
+        READER, "classification", method="supervised", size=67_349, options={"r": 4}, steps=7, batch_size="auto"
+    )
+    assert (made.method["lora"]["r"], made.program.steps) == (4, 7)
+    assert (
+        made.program.phases[0].expected_batch
+        == recipe("best", task="classification", declared_size=67_349, facts=READER).numbers["batch_size"]
+    )
+    named = plan(READER, "classification", method="lora", size=67_349, **AUTO)
+    assert named.method["lora"]["target_modules"] == "auto"  # a method that is named has its own defaults
+
+
+@pytest.mark.parametrize(
+    ("options", "numbers", "field"),
+    [
+        ({"preset": "slow"}, {}, "method.supervised.preset"),
+        ({"preset": ["best"]}, {}, "method.supervised.preset"),
+        ({}, {"optimizer": "sgd"}, "method.supervised.hyperparameters.learning_rate"),
+        ({"rank": 4}, {}, "method.supervised.rank"),
+    ],
+)
+def test_what_no_preset_takes_is_refused_by_name(options, numbers, field):
+    with pytest.raises(Invalid) as caught:
+        plan(READER, "classification", method="supervised", size=67_349, options=options, **AUTO, **numbers)
+    assert caught.value.param == field
+
+
+def test_advice_grows_with_the_share_the_rows_and_the_records():
+    facts = READER
+    for method, size in (("supervised", 67_349), ("lora", 5_000)):
+        made = plan(facts, "classification", method=method, size=size, share=0.25, **AUTO)
+        advice = advise(made, budget_of(), facts, task="classification", labels=2)
+        gains = [advice.by_share[share].gain for share in SHARES]
+        assert gains == sorted(gains)
+        assert 0 < gains[0] < gains[-1] < 1
+        assert advice.now.gain == pytest.approx(advice.by_share[0.25].gain, rel=1e-3)
+        assert advice.twice_the_rows.gain > advice.now.gain
+        assert 0.5 < advice.now.accuracy < 0.9
+
+
+def test_below_the_least_share_a_job_is_said_not_to_learn():
+    made = plan(READER, "classification", method="lora", size=5_000, share=0.5, **AUTO)
+    advice = advise(made, budget_of(), READER, task="classification", labels=2)
+    assert 0 < advice.least_share < 0.5
+    there = plan(READER, "classification", method="lora", size=5_000, share=advice.least_share, **AUTO)
+    gain = advise(there, budget_of(), READER, task="classification", labels=2).now.gain
+    assert math.isclose(gain, UNLIKELY, rel_tol=0.02)
+
+
+@pytest.mark.parametrize("method", ["bitfit", "full", "zo"])
+def test_nothing_is_guessed_of_a_method_that_was_not_measured(method):
+    made = plan(READER, "classification", method=method)
+    assert advise(made, budget_of(), READER, task="classification", labels=2) is None
