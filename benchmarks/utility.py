@@ -1,8 +1,11 @@
 """How good is what leaves, when a caller names a model, a file and an epsilon, and nothing else?
 
-{sst2,banking77,mr,qnli}/{method}/eps{1,3,8,inf}/accuracy    of what leaves, the mean over seeds
-e2e/{method}/eps{...}/perplexity                             the same of a language model
-{set}/ceiling/accuracy                                       all weights without privacy: --ceiling
+{sst2,banking77,mr,qnli}/{preset or method}/eps{1,3,8,inf}/accuracy    of what leaves, the mean over seeds
+e2e/{preset or method}/eps{...}/perplexity                             the same of a language model, and its BLEU
+{set}/ceiling/accuracy                                                 all weights without privacy: --ceiling
+{set}/opacus/{...}/accuracy                                            the first --opacus steps in Opacus' loop
+
+Beside what came stands what an estimate says would come (`expected`).
 
 Every number of a job but epsilon is the service's own, unless --set names it: `--set head=random steps=100`, or an
 option of the method as `--set r=16`; it is then part of the figure's name. eps inf: the same steps, clipped and without
@@ -47,29 +50,38 @@ from benchmarks.training.jobs import (
     qnli,
     sst2,
 )
+from benchmarks.training.opacus_job import commands as opacus_commands
 from benchmarks.training.processes import Child
-from dpcore.terms.methods import get_method
+from dpcore.terms.expectation import expected, signal_to_noise, trained_weights
+from dpcore.terms.facts import read_facts
+from dpcore.terms.methods import DEFAULT_METHOD, get_method
+from dpcore.terms.presets import DEFAULT_PRESET, PRESETS
+from dpcore.terms.program import Program
 
 NAME = "utility"
 SETS = {"sst2": sst2, "banking77": banking77, "mr": mr, "qnli": qnli}
+PROMPTS = 100
+"""By which BLEU is taken."""
 QUICK_STEPS, EVALUATED, ALL_ROWS = 2, 600, 10**9
 
 
 def job(method: str, epsilon: float, size: int, own: dict[str, Any], seed: int, base: Path) -> Job:
     """delta is a tenth of one record's part. own: numbers and options that are not the service's."""
-    numbers = {name: value for name, value in own.items() if name in get_method(method).Request.model_fields}
+    fields = get_method(DEFAULT_METHOD if method in PRESETS else method).Request.model_fields
+    numbers = {name: value for name, value in own.items() if name in fields}
     options = {name: value for name, value in own.items() if name not in numbers}
     return Job(method, epsilon, options, numbers, 1 / (10 * size), seed, base)
 
 
-def asked(build: Any, *arguments: Any, threads: int) -> tuple[float, dict[str, object]]:
-    """Score of what leaves, and of the model before, and seconds of training, of one process."""
+def asked(build: Any, *arguments: Any, threads: int, prompts: int | None = None) -> tuple[float, dict[str, object]]:
+    """Score of what leaves, and of the model before, and seconds of training, of one process. prompts: also BLEU."""
     child = Child(build, *arguments, threads=threads)
     try:
         child.ready()
         untrained = child.ask("untrained")
         score, seconds, _ = child.ask("train")
-        return score, {"untrained": untrained, "seconds": seconds}
+        written = {} if prompts is None else {"bleu": child.ask("bleu", prompts)}
+        return score, {"untrained": untrained, "seconds": seconds, **written}
     finally:
         child.stop()
 
@@ -77,10 +89,12 @@ def asked(build: Any, *arguments: Any, threads: int) -> tuple[float, dict[str, o
 def private(wanted: Job, data: Data, threads: int) -> tuple[float, dict[str, object]]:
     """A job's score, with everything that was chosen for it."""
     planned = program(wanted, data)
-    score, found = asked(commands, wanted, data, threads=threads)
+    prompts = None if data.labels else PROMPTS
+    score, found = asked(commands, wanted, data, threads=threads, prompts=prompts)
     last = planned.phases[-1]
     return score, {
         **found,
+        **_expected(planned, wanted, data),
         "steps": [phase.steps for phase in planned.phases],
         "batch": last.expected_batch,
         "learning_rate": last.learning_rate,
@@ -88,6 +102,29 @@ def private(wanted: Job, data: Data, threads: int) -> tuple[float, dict[str, obj
         "head": planned.head,
         "options": planned.options,
     }
+
+
+def _expected(planned: Program, wanted: Job, data: Data) -> dict[str, object]:
+    """What an estimate of this job says would come."""
+    facts = read_facts(wanted.base)
+    trained = trained_weights(planned, facts, labels=len(data.labels), task=data.task)
+    if trained is None:
+        return {}
+    signal = signal_to_noise(planned.phases[-1], trained)
+    guess = expected(signal, labels=len(data.labels), words=planned.head == "words", task=data.task)
+    return {"signal": round(signal, 2), "expected": None if guess.accuracy is None else round(guess.accuracy, 3)}
+
+
+def in_opacus(wanted: Job, data: Data, steps: int, threads: int) -> tuple[float, dict[str, object]]:
+    """The score after the first steps of a job in Opacus, and the seconds that all of its steps would take."""
+    (phase,) = program(wanted, data).phases
+    child = Child(opacus_commands, wanted, data, threads=threads)
+    try:
+        child.ready()
+        score, seconds = child.ask("train", steps)
+    finally:
+        child.stop()
+    return score, {"steps": steps, "seconds": seconds, "seconds_of_all": seconds * phase.steps / steps}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -99,10 +136,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made.add_argument("--writer", type=Path, metavar="FOLDER", help="a causal language model, for --e2e")
     made.add_argument("--rows", type=int, default=ALL_ROWS, help="to train on (all)")
     made.add_argument("--epsilons", nargs="+", type=float, default=[1.0, 3.0, 8.0], help="inf too (1 3 8)")
-    made.add_argument("--methods", nargs="+", default=["lora"], help="(lora)")
+    made.add_argument("--methods", nargs="+", default=[DEFAULT_PRESET], help=f"or presets ({DEFAULT_PRESET})")
     made.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="in place of the service's own")
     made.add_argument("--choosing", action="store_true", help="leave the test rows alone")
     made.add_argument("--ceiling", action="store_true", help="also all weights without privacy")
+    made.add_argument("--opacus", type=int, default=0, metavar="STEPS", help="also so many steps of each job in Opacus")
     made.add_argument("--seeds", type=int, default=1, help="jobs of each case (1)")
     made.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of each process")
     options = made.parse_args(arguments)
@@ -157,6 +195,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 for seed in range(options.seeds):
                     wanted = job(method, epsilon, len(data.train), values, seed, model)
                     found.append(one(case, data, seed, lambda w=wanted, d=data: private(w, d, options.threads)))
+                mean(case, data, found)
+        if options.opacus:
+            for epsilon in epsilons:
+                wanted = job(options.methods[0], epsilon, len(data.train), values, 0, model)
+                case = f"{name}{rows}/opacus/{options.methods[0]}{otherwise}/eps{epsilon:g}"
+                steps = options.opacus
+                found = [one(case, data, 0, lambda w=wanted, d=data, s=steps: in_opacus(w, d, s, options.threads))]
                 mean(case, data, found)
         if options.ceiling:
             case = f"{name}{rows}/ceiling"

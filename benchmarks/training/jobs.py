@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModel
 
+from benchmarks.training.bleu import bleu
 from benchmarks.training.processes import Commands, clock, peak
 from benchmarks.training.texts import TOKENIZER
 from cli.demo_data import notes as made_up
+from domain.access.reference import reference_job
 from dpcore import checkpoint
 from dpcore.estimators import Setting
 from dpcore.estimators import make as make_estimator
@@ -30,6 +32,7 @@ from dpcore.terms import accounting
 from dpcore.terms.facts import read_facts
 from dpcore.terms.label_words import are_words
 from dpcore.terms.methods import get_method
+from dpcore.terms.presets import PRESETS, expanded
 from dpcore.terms.program import Program, parts, scaled
 from dpcore.terms.speed import Speed
 from dpcore.terms.tasks import TaskKind
@@ -96,7 +99,8 @@ class Data:
 
 @dataclass(frozen=True)
 class Job:
-    """What a caller would ask for. numbers: hyperparameters; those that are not named are the service's own."""
+    """What a caller would ask for, of a method or of a preset. numbers: hyperparameters; those that are not named are
+    the service's own."""
 
     method: str
     epsilon: float
@@ -183,21 +187,24 @@ def _labelled(file: Path, columns: dict[str, str], labels: tuple[str, ...] | Non
 
 def program(job: Job, data: Data) -> Program:
     """The job as the service would plan it, on a budget of this epsilon that is made with the file."""
-    spec, facts, size = get_method(job.method), read_facts(job.base), data.units
-    options = spec.Options.model_validate(job.options)
+    facts, size = read_facts(job.base), data.units
+    public: dict[str, Any] = {"task": data.task, "declared_size": size, "facts": facts}
+    method, chosen, numbers = job.method, job.options, job.numbers
+    if method in PRESETS:
+        method, chosen, numbers = expanded({"preset": method, **chosen}, numbers, **public)
+    spec = get_method(method)
+    options = spec.Options.model_validate(chosen)
     spec.check(options, facts, data.task)
-    asked = spec.Request(**job.numbers)
+    asked = spec.Request(**numbers)
     unbounded = isinf(job.epsilon)
     epsilon = LOOSE if unbounded else job.epsilon
-    about: dict[str, Any] = {"task": data.task, "declared_size": size, "epsilon": epsilon, "facts": facts}
-    phases = spec.phases(options, spec.resolve(asked, options, **about), declared_size=size)
-    usual = get_method("lora")
-    plain = usual.resolve(usual.Request(), usual.Options(), **about)
-    held = accounting.reference_filter(epsilon, job.delta, plain.batch_size / size, plain.steps)
+    phases = spec.phases(options, spec.resolve(asked, options, epsilon=epsilon, **public), declared_size=size)
+    usual = reference_job(size, epsilon, facts, data.task)
+    held = accounting.reference_filter(epsilon, job.delta, usual.sample_rate, usual.steps)
     noise = NEXT_TO_NONE if unbounded else accounting.calibrate(job.epsilon, job.delta, held, parts(phases))
     wanted = options.model_dump(mode="json")
     return Program(
-        method=job.method,
+        method=method,
         options=wanted,
         unit="user" if data.owners else "record",
         max_length=data.max_length,
@@ -208,7 +215,8 @@ def program(job: Job, data: Data) -> Program:
 
 
 def commands(job: Job, data: Data) -> Commands:
-    """train(): the score of what leaves, seconds and peak bytes of the job. untrained(): the score before.
+    """train(): the score of what leaves, seconds and peak bytes of the job. untrained(): the score before. bleu(): of
+    what leaves, after train(), of a language model on so many prompts.
     inference(): peak bytes of evaluating the model. weights(): bytes of the model. speed(): seconds of scoring what
     leaves, after train(). signal(): of a step's mean to its noise, before train()."""
     made, device = program(job, data), torch.device("cpu")
@@ -283,6 +291,7 @@ def commands(job: Job, data: Data) -> Commands:
         "inference": lambda: peak(lambda: score(model), device),
         "weights": lambda: sum(p.numel() * p.element_size() for p in model.parameters()),
         "speed": speed,
+        "bleu": lambda prompts: bleu(left[0], task, tokenizer, data.evaluate.columns, prompts),
         "signal": signal,
         "zeros": lambda: _zeros(left[0]),
     }

@@ -73,7 +73,7 @@ class Counted:
         self.shapes.clear()
 
 
-class _Usual(nn.Module):
+class Usual(nn.Module):
     """A model as a usual loop has it: it gives its logits, and does not show its head, which could pass them over.
 
     positions: whether it is told every record's positions, as libraries with hooks need it.
@@ -162,22 +162,26 @@ def _wait(done: "SimpleQueue[BaseException | None]") -> None:
 
 
 def _opacus(model: nn.Module, task: Counted, records: Records, setting: Setting, *, ghost: bool) -> Iterator[None]:
+    opacus = Opacus(model, ghost=ghost, expected_batch=setting.batch)
+    opacus.model.config = model.config
+    return opacus_steps(opacus, task, records, setting.batch, setting.tokens // task.max_length)
+
+
+def opacus_steps(opacus: Opacus, task: Counted, records: Records, batch: int, at_once: int) -> Iterator[None]:
     """Poisson draws cut into physical batches, each padded to its longest."""
     from opacus.data_loader import DPDataLoader
     from opacus.utils.batch_memory_manager import BatchMemoryManager
     from torch.utils.data import TensorDataset
 
-    opacus = Opacus(model, ghost=ghost, expected_batch=setting.batch)
-    opacus.model.config = model.config
     stepped: list[object] = []
     opacus.optimiser.attach_step_hook(stepped.append)
-    loader = DPDataLoader(TensorDataset(torch.arange(len(records))), sample_rate=setting.batch / len(records))
+    loader = DPDataLoader(TensorDataset(torch.arange(len(records))), sample_rate=batch / len(records))
     lengths = records.lengths
     yield
     while True:
         with BatchMemoryManager(
             data_loader=loader,
-            max_physical_batch_size=setting.tokens // task.max_length,
+            max_physical_batch_size=at_once,
             optimizer=opacus.optimiser,
         ) as physical:
             for (drawn,) in physical:
@@ -242,8 +246,8 @@ _MAKE: dict[str, Callable[[nn.Module, Counted, Records, Setting], Iterator[None]
 
 _WRAP: dict[str, Callable[[nn.Module], nn.Module]] = {
     OURS: lambda model: model,
-    HOOKS: partial(_Usual, positions=True),
-    GHOST: partial(_Usual, positions=True),
-    PADDED: partial(_Usual, positions=False),
+    HOOKS: partial(Usual, positions=True),
+    GHOST: partial(Usual, positions=True),
+    PADDED: partial(Usual, positions=False),
     BUCKETED: lambda model: model,
 }

@@ -134,9 +134,9 @@ def _nonprivate(
     return Step(run)
 
 
-def adamw(model: nn.Module) -> torch.optim.AdamW:
+def adamw(model: nn.Module, rate: float = RATE) -> torch.optim.AdamW:
     """The optimiser of all contenders, as dpcore makes it."""
-    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=RATE, weight_decay=0.0)
+    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate, weight_decay=0.0)
 
 
 def _ours(model: nn.Module, setting: Setting, batch: Batch) -> Step:
@@ -203,7 +203,9 @@ def _opacus(model: nn.Module, setting: Setting, batch: Batch, *, ghost: bool) ->
 class Opacus:
     """Opacus' model and optimiser in one of its two modes. Losses are [m], its mean over them."""
 
-    def __init__(self, model: nn.Module, *, ghost: bool, expected_batch: int) -> None:
+    def __init__(
+        self, model: nn.Module, *, ghost: bool, expected_batch: int, noise: float = 1.0, rate: float = RATE
+    ) -> None:
         from opacus import GradSampleModule
         from opacus.grad_sample import GradSampleModuleFastGradientClipping
         from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
@@ -215,7 +217,9 @@ class Opacus:
         else:
             self.model = GradSampleModule(model, loss_reduction="mean")
         kind = DPOptimizerFastGradientClipping if ghost else DPOptimizer
-        self.optimiser = kind(adamw(model), noise_multiplier=1.0, max_grad_norm=1.0, expected_batch_size=expected_batch)
+        self.optimiser = kind(
+            adamw(model, rate), noise_multiplier=noise, max_grad_norm=1.0, expected_batch_size=expected_batch
+        )
 
     def backward(self, losses: Tensor) -> None:
         """Ghost clipping goes through the model twice: once for the norms, once for the sum."""
