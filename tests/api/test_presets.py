@@ -83,7 +83,8 @@ def test_the_page_plans_by_preset_and_shows_the_guess(world: World, large: str) 
     page = browser.send(Call("GET", f"{DASHBOARD}/estimate", query=query)).text
     assert "<option selected>fast</option>" in page
     assert "What may come out" in page
-    form = query | {"once": "ab", "allow_duplicate": "true"}
+    form = query | {"model": "minilm-l6", "once": "ab"}
     made = browser.send(Call("POST", f"{DASHBOARD}/estimate", form=form))
+    assert made.status_code == 303, made.text
     job = world.get(f"{JOBS}/{made.headers['location'].rpartition('/')[2]}").json()
     assert (job["method"]["type"], job["hyperparameters"]["steps"]) == ("lora", 60)
