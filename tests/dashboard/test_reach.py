@@ -155,6 +155,7 @@ def asked_about(house: House) -> str:
 
 
 @pytest.mark.sampled(1)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_name_their_parts_and_can_be_read(house: House, open_page: Open, scheme: str) -> None:
     found = everywhere(house, open_page(color_scheme=scheme, viewport={"width": 1200, "height": 900}))
