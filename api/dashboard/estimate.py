@@ -13,7 +13,7 @@ from fastapi.responses import RedirectResponse
 from api.auth import Caller, allowed
 from api.dashboard import shares
 from api.dashboard.budgets import private_files
-from api.dashboard.forms import filled, measured, parse, price
+from api.dashboard.forms import SAMPLED, filled, measured, parse, price, sampled
 from api.dashboard.methods import chosen, fields_of
 from api.dashboard.render import page, sentence
 from api.dashboard.session import PATH, Posted, Visit
@@ -35,8 +35,18 @@ NUMBERS = ("steps", "batch_size", "learning_rate", *ADVANCED)
 FIELDS = (
     *("training_file", "validation_file", "model", "method", "share", "epsilon", "measure", *NUMBERS),
     *("suffix", "intended_use"),
+    *SAMPLED,
     *(field.name for name in method_names() for field in fields_of(name)),
 )
+
+
+_OF_SAMPLED = {
+    "records": "synthetic",
+    "max_new_tokens": "synthetic_tokens",
+    "prompts": "synthetic_prompts",
+    "prompt": "synthetic_prompts",
+}
+"""Where the form has what a request calls otherwise."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,7 @@ def plan(request: Request, visit: Visit, service: Service, connection: Transacti
         clippings=get_args(Clipping),
         optimizers=get_args(Optimizer),
         heads=get_args(HeadStart),
+        sampling=wrong in SAMPLED or any(asked.get(name) for name in SAMPLED),
         advanced=wrong in ADVANCED or any(asked.get(name) for name in ADVANCED),
         made=made,
         plan=shares.plan_of(made.privacy) if made else None,
@@ -143,7 +154,8 @@ def body_of(values: Mapping[str, str]) -> NewJob:
         NewJob,
         filled(values, "model", "training_file", "validation_file", "suffix", "intended_use", "allow_duplicate")
         | {"method": {"type": method, method: block}, "privacy": price(values)}
-        | measured(values),
+        | measured(values)
+        | sampled(values),
     )
 
 
@@ -152,6 +164,8 @@ def _wrong(problem: Refusal, method: str) -> str:
     if problem.param == "measure.share":
         return "measure"
     last = (problem.param or "").rpartition(".")[2]
+    if last in _OF_SAMPLED:
+        return _OF_SAMPLED[last]
     own = {field.option: field.name for field in fields_of(method)} if method in method_names() else {}
     return own.get(last, last)
 

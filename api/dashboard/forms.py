@@ -9,10 +9,12 @@ import sqlalchemy as sa
 from pydantic import BaseModel, ValidationError
 
 from api.errors import HttpError, status_of
-from api.form_text import from_text
+from api.form_text import from_text, number
 from domain.kit.refusals import Invalid, Refusal
 from domain.kit.share_words import share_of
 
+SAMPLED = ("synthetic", "synthetic_prompts", "synthetic_tokens")
+"""Fields of the text that a job samples."""
 Body = TypeVar("Body", bound=BaseModel)
 Made = TypeVar("Made")
 
@@ -70,6 +72,22 @@ def measured(values: Mapping[str, str]) -> dict[str, Any]:
     """How much of its price a job spends on measuring its result, where that is filled in. Raises Invalid."""
     given = filled(values, "measure")
     return {"measure": {"share": _part(given["measure"], "measure.share")}} if given else {}
+
+
+def sampled(values: Mapping[str, str]) -> dict[str, Any]:
+    """The text that a job is to sample, where that is filled in: how many records, a prompt a line, and how long each
+    may be. Raises Invalid."""
+    given = filled(values, *SAMPLED)
+    if not given:
+        return {}
+    if "synthetic" not in given:
+        raise Invalid("say how many records are to be sampled", code="invalid_request", param="synthetic")
+    wanted: dict[str, Any] = {"records": number(given["synthetic"])}
+    if "synthetic_tokens" in given:
+        wanted["max_new_tokens"] = number(given["synthetic_tokens"])
+    if "synthetic_prompts" in given:
+        wanted["prompts"] = [line for line in given["synthetic_prompts"].splitlines() if line.strip()]
+    return {"synthetic": wanted}
 
 
 def _part(text: str, param: str) -> float:

@@ -197,8 +197,8 @@ def request_of(job: Job) -> dict[str, Any]:
 
 
 def query_of(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The same for the estimate's form, from `request_of`: everything but seed, metadata and sampled text, which it has
-    no fields for."""
+    """The same for the estimate's form, from `request_of`: everything but seed and metadata, which it has no fields
+    for, and of sampled text what it has a field for."""
     if not body:
         return {}
     method = body["method"]["type"]
@@ -211,9 +211,19 @@ def query_of(body: Mapping[str, Any]) -> dict[str, Any]:
         "method": method,
         **{name: written(amount) if name == "share" else amount for name, amount in body["privacy"].items()},
         **({"measure": written(body["measure"]["share"])} if "measure" in body else {}),
+        **_sampled(body.get("synthetic")),
         **{name: numbers[name] for name in NUMBERS if name in numbers},
         **texts(method, options, numbers),
     }
+
+
+def _sampled(wanted: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The form's fields of sampled text; of prompts those that are plain texts."""
+    if wanted is None:
+        return {}
+    prompts = [prompt["prompt"] for prompt in wanted.get("prompts") or [] if "prompt" in prompt]
+    fields = {"synthetic": wanted["records"], "synthetic_tokens": wanted["max_new_tokens"]}
+    return fields | ({"synthetic_prompts": "\n".join(prompts)} if prompts else {})
 
 
 def _unusual(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -250,10 +260,14 @@ def curl(base: str, body: Mapping[str, Any]) -> str:
     )
 
 
+_STOCK = {"model", "training_file", "validation_file", "method", "seed", "suffix", "metadata"}
+"""What the package's own `create` takes of what is asked for here."""
+
+
 def python(base: str, body: Mapping[str, Any]) -> str:
     """The same with the `openai` package; what privacy adds goes through extra_body."""
-    more = {name: body[name] for name in ("privacy", "synthetic") if name in body}
-    known = {name: value for name, value in body.items() if name not in more}
+    known = {name: value for name, value in body.items() if name in _STOCK}
+    more = {name: value for name, value in body.items() if name not in _STOCK}
     arguments = [f"    {name}={_literal(value)}," for name, value in known.items()]
     return "\n".join(
         [

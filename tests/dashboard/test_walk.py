@@ -1,10 +1,14 @@
 """What people do on the dashboard, in a real browser: plan, submit, watch, download, be refused, approve."""
 
+import ast
 import hashlib
+import inspect
 import json
 import re
+from typing import Any
 from urllib.parse import urlencode
 
+from openai import OpenAI
 from playwright.sync_api import Locator, Page, expect
 
 from api.dashboard import estimate, jobs
@@ -205,6 +209,40 @@ def test_a_job_of_two_phases_is_planned_by_share_followed_and_planned_again(hous
     expect(page.get_by_text("This job was done before with the same numbers")).to_be_visible()
     again = house.post("/v1/fine_tuning/jobs/estimate", jobs.request_of(Job.model_validate(job))).json()
     assert (again["method"], again["privacy"]["share"]) == (job["method"], job["privacy"]["share"])
+
+
+def test_text_that_is_sampled_is_planned_again_and_by_the_form(house: House) -> None:
+    file = house.letters(23)["id"]
+    wanted = {"records": 5, "max_new_tokens": 9, "prompts": ["Dear all,", "Hello"]}
+    body = {"model": "writer", "training_file": file, "privacy": {"share": 0.05}, "synthetic": wanted}
+    body["method"] = {"type": "lora", "lora": {"hyperparameters": {"steps": 7}}}
+    job = Job.model_validate(house.post("/v1/fine_tuning/jobs", body).json())
+    query = jobs.query_of(jobs.request_of(job))
+    again = estimate.body_of({key: str(value) for key, value in query.items()})
+    assert again.synthetic == job.synthetic
+    cookies, _ = sign_in(house, house.keys["one"]["analyst"])
+    page = house.client.get("/dashboard/estimate", params=query, cookies=cookies).text
+    assert "tokens at most, sampled after training" in page
+    refused = house.client.get("/dashboard/estimate", params=query | {"synthetic": ""}, cookies=cookies)
+    assert refused.status_code == 400
+    assert 'id="wrong-synthetic"' in refused.text
+    assert 'id="sampling" open' in refused.text
+
+
+def test_the_package_takes_what_the_page_says_in_python() -> None:
+    """What is a keyword there is one of the stock client's; whatever else there is goes along in extra_body."""
+    stock = inspect.signature(OpenAI(api_key="k", base_url="http://localhost/v1").fine_tuning.jobs.create).parameters
+    body: dict[str, Any] = {"model": "m", "training_file": "f", "method": {"type": "lora"}, "seed": 1, "suffix": "s"}
+    body |= {"validation_file": "v", "metadata": {"a": "b"}}
+    ours = {"privacy": {"share": 0.1}, "measure": {"share": 0.01}, "intended_use": "u", "synthetic": {"records": 1}}
+    (call,) = [
+        node
+        for node in ast.walk(ast.parse(jobs.python("http://localhost", body | ours)))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("jobs.create")
+    ]
+    said = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+    assert said == body | {"extra_body": ours}
+    assert said.keys() <= stock.keys()
 
 
 def test_every_option_of_every_method_is_planned_again(house: House) -> None:
