@@ -1,9 +1,9 @@
 """How good is what leaves, when a caller names a model, a file and an epsilon, and nothing else?
 
-{sst2,banking77,mr,qnli}/{preset or method}/eps{1,3,8,inf}/accuracy    of what leaves, the mean over seeds
-e2e/{preset or method}/eps{...}/perplexity                             the same of a language model, and its BLEU
-{set}/ceiling/accuracy                                                 all weights without privacy: --ceiling
-{set}/opacus/{...}/accuracy                                            the first --opacus steps in Opacus' loop
+{sst2,banking77,mr,qnli,medquad}/{preset or method}/eps{1,3,8,inf}/accuracy    of what leaves, the mean over seeds
+e2e/{preset or method}/eps{...}/perplexity                                     the same of a language model; its BLEU
+{set}/ceiling/accuracy                                                         all weights without privacy: --ceiling
+{set}/opacus/{...}/accuracy                                                    --opacus first steps in Opacus' loop
 
 Beside what came stands what an estimate says would come (`expected`).
 
@@ -11,12 +11,13 @@ Every number of a job but epsilon is the service's own, unless --set names it: `
 option of the method as `--set r=16`; it is then part of the figure's name. eps inf: the same steps, clipped and without
 noise.
 
-Data: --sst2, --banking77, --mr, --qnli, --e2e FOLDER, with the files of the public releases (train.tsv and dev.tsv or
-test.tsv; QNLI train_from_dev.tsv and eval_from_dev.tsv; E2E needs --writer FOLDER, a causal language model); with none
-of them made-up notes. --rows takes the first so many. --choosing scores on every tenth row of the training file, which
-is then not trained on, and leaves the test rows alone: what is chosen by a figure is to be tried on other rows. Each
-job runs in a process of its own, one after the other. --json FILE is read first: what it holds is not measured again,
-so that a run that was cut off goes on. --quick trains two narrow layers of random weights.
+Data: --sst2, --banking77, --mr, --qnli, --medquad, --e2e FOLDER, with the files of the public releases (train.tsv and
+dev.tsv or test.tsv; QNLI train_from_dev.tsv and eval_from_dev.tsv; MedQuAD train.jsonl and test.jsonl; E2E needs
+--writer FOLDER, a causal language model); with none of them made-up notes. --rows takes the first so many. --choosing
+scores on every tenth row of the training file, which is then not trained on, and leaves the test rows alone: what is
+chosen by a figure is to be tried on other rows. Each job runs in a process of its own, one after the other. --json FILE
+is read first: what it holds is not measured again, so that a run that was cut off goes on. --quick trains two narrow
+layers of random weights.
 """
 
 import json
@@ -44,6 +45,7 @@ from benchmarks.training.jobs import (
     commands,
     completions,
     held_back,
+    medquad,
     mr,
     narrow,
     program,
@@ -59,7 +61,7 @@ from dpcore.terms.presets import DEFAULT_PRESET, PRESETS
 from dpcore.terms.program import Program
 
 NAME = "utility"
-SETS = {"sst2": sst2, "banking77": banking77, "mr": mr, "qnli": qnli}
+SETS = {"sst2": sst2, "banking77": banking77, "mr": mr, "qnli": qnli, "medquad": medquad}
 PROMPTS = 100
 """By which BLEU is taken."""
 QUICK_STEPS, EVALUATED, ALL_ROWS = 2, 600, 10**9

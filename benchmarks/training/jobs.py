@@ -1,6 +1,7 @@
 """Jobs as the service would plan and run them, in a process of their own: what leaves is scored on public rows."""
 
 import csv
+import json
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -166,6 +167,21 @@ def qnli(folder: Path, count: int | None = None) -> Data:
     names = ("train_from_dev", "eval_from_dev")
     train, dev = (_labelled(folder / f"{name}.tsv", columns, labels) for name in names)
     return Data("pair", train if count is None else train.first(count), dev, labels)
+
+
+def medquad(folder: Path, count: int) -> Data:
+    """train.jsonl, the first rows after shuffling by a fixed seed, and test.jsonl: questions, and the kind of each, of
+    those that both files have."""
+    train, test = ([json.loads(line) for line in (folder / f"{name}.jsonl").open()] for name in ("train", "test"))
+    labels = tuple(sorted({row["qtype"] for row in train} & {row["qtype"] for row in test}))
+
+    def rows(found: list[dict[str, str]]) -> Rows:
+        kept = [row for row in found if row["qtype"] in labels]
+        return Rows({"text": [row["question"] for row in kept]}, [labels.index(row["qtype"]) for row in kept])
+
+    made = rows(train)
+    order = np.random.default_rng(0).permutation(len(made))[:count]
+    return Data("classification", made.at(order.tolist()), rows(test), labels)
 
 
 def completions(folder: Path, count: int, evaluated: int) -> Data:
