@@ -204,18 +204,18 @@ def _labelled(file: Path, columns: dict[str, str], labels: tuple[str, ...] | Non
 def program(job: Job, data: Data) -> Program:
     """The job as the service would plan it, on a budget of this epsilon that is made with the file."""
     facts, size = read_facts(job.base), data.units
-    public: dict[str, Any] = {"task": data.task, "declared_size": size, "facts": facts}
+    unbounded = isinf(job.epsilon)
+    epsilon, labels = LOOSE if unbounded else job.epsilon, len(data.labels)
+    public: dict[str, Any] = {"task": data.task, "declared_size": size, "epsilon": epsilon, "facts": facts}
     method, chosen, numbers = job.method, job.options, job.numbers
     if method in PRESETS:
-        method, chosen, numbers = expanded({"preset": method, **chosen}, numbers, **public)
+        method, chosen, numbers = expanded({"preset": method, **chosen}, numbers, labels=labels, **public)
     spec = get_method(method)
     options = spec.Options.model_validate(chosen)
     spec.check(options, facts, data.task)
     asked = spec.Request(**numbers)
-    unbounded = isinf(job.epsilon)
-    epsilon = LOOSE if unbounded else job.epsilon
-    phases = spec.phases(options, spec.resolve(asked, options, epsilon=epsilon, **public), declared_size=size)
-    usual = reference_job(size, epsilon, facts, data.task)
+    phases = spec.phases(options, spec.resolve(asked, options, **public), declared_size=size)
+    usual = reference_job(size, epsilon, facts, data.task, labels)
     held = accounting.reference_filter(epsilon, job.delta, usual.sample_rate, usual.steps)
     noise = NEXT_TO_NONE if unbounded else accounting.calibrate(job.epsilon, job.delta, held, parts(phases))
     wanted = options.model_dump(mode="json")

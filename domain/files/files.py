@@ -203,7 +203,11 @@ def _open_with(connection: sa.Connection, upload: Upload, budget: InlineBudget, 
         max_records_per_user=budget.max_records_per_user,
         held_out=budget.held_out,
         reference=reference_job(
-            trained_on(upload.declared_size, float(budget.held_out)), float(budget.epsilon), facts, upload.task
+            trained_on(upload.declared_size, float(budget.held_out)),
+            float(budget.epsilon),
+            facts,
+            upload.task,
+            len(upload.labels or ()),
         ),
     )
     return opened.id

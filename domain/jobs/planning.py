@@ -74,12 +74,15 @@ def draft(
     which the result is measured on what is held out, within the job's epsilon or share. Raises Invalid, naming the
     field."""
     size = trained_on(dataset.declared_size, budget.held_out)
+    if share is None:
+        target = _epsilon(epsilon, budget)
+    else:
+        target = accounting.epsilon_at_share(share, budget.cap, budget.delta, budget.filter)
+    public: dict[str, Any] = {"task": dataset.task, "declared_size": size, "epsilon": target, "facts": model.facts}
     name = method
     if method == UNNAMED:
         try:
-            name, options, hyperparameters = expanded(
-                options, hyperparameters, task=dataset.task, declared_size=size, facts=model.facts
-            )
+            name, options, hyperparameters = expanded(options, hyperparameters, labels=dataset.labels, **public)
         except FieldError as error:
             raise Invalid(str(error), code="invalid_request", param=f"method.{method}.{error.field}") from None
     try:
@@ -101,10 +104,6 @@ def draft(
         raise Invalid(str(error), code="invalid_request", param=f"method.{method}.{error.field}") from None
     except ValueError as error:
         raise Invalid(str(error), code="unsupported_method", param="method.type") from None
-    if share is None:
-        target = _epsilon(epsilon, budget)
-    else:
-        target = accounting.epsilon_at_share(share, budget.cap, budget.delta, budget.filter)
     if delta is not None and delta < budget.delta:
         raise Invalid(
             f"this budget's guarantee has delta {budget.delta:g}, not one as small as {delta:g}; leave "
@@ -112,7 +111,6 @@ def draft(
             code="delta_too_small",
             param="privacy.delta",
         )
-    public: dict[str, Any] = {"task": dataset.task, "declared_size": size, "epsilon": target, "facts": model.facts}
     try:
         resolved = spec.resolve(asked, wanted, **public)
         if epochs is not None:

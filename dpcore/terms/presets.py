@@ -3,13 +3,14 @@
 docs/defaults.md has the measurement or the source of each rule.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from dpcore.terms.errors import FieldError
 from dpcore.terms.facts import ModelFacts
-from dpcore.terms.methods import DEFAULT_METHOD
+from dpcore.terms.methods import DEFAULT_METHOD, get_method
 from dpcore.terms.tasks import CAUSAL_LM, TaskKind
 
 Preset = Literal["best", "fast"]
@@ -28,28 +29,40 @@ class Recipe:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-_LARGE, _SMALL = 20_000, 5_000
-"""Declared sizes."""
+_LARGE = 20_000
+"""The declared size from which on all linear layers train."""
 _MANY_WEIGHTS = 100_000_000
 """Of a model beyond which no classifier was measured."""
+_RANKS = (8, 4, 2, 1)
+_ENOUGH = 30.0
+"""Signal to noise at which a higher rank may train."""
 
 
-def recipe(preset: Preset, *, task: TaskKind, declared_size: int, facts: ModelFacts) -> Recipe:
-    """The row of the table for a file of so many units and a model of this size."""
+def recipe(
+    preset: Preset, *, task: TaskKind, declared_size: int, epsilon: float, facts: ModelFacts, labels: int
+) -> Recipe:
+    """The row of the table for a job at `epsilon` on a file of so many units, and a model of this size."""
     if task in CAUSAL_LM:
         return Recipe({"steps": 20} if preset == "fast" else {})
-    if preset == "fast":
-        return Recipe({"steps": 60, "batch_size": _at_most(512, declared_size)})
-    if declared_size >= _LARGE and facts.parameters <= _MANY_WEIGHTS:
-        return Recipe(
-            {"steps": 150, "batch_size": _at_most(2048, declared_size), "learning_rate": 5e-3},
-            {"r": 16, "target_modules": "all-linear"},
-        )
-    return Recipe()
+    if preset == "best" and declared_size >= _LARGE and facts.parameters <= _MANY_WEIGHTS:
+        numbers = {"steps": 150, "batch_size": _at_most(2048, declared_size), "learning_rate": 5e-3}
+        return Recipe(numbers, {"r": 16, "target_modules": "all-linear"})
+    steps, batch = (60, 1024) if preset == "best" else (30, 512)
+    rank = _rank(declared_size, epsilon, facts, labels, task)
+    # The update is scaled by alpha / r: at ranks below the default's as far as there.
+    options = {} if rank == _RANKS[0] else {"r": rank, "alpha": 2.0 * rank}
+    return Recipe({"steps": steps, "batch_size": _at_most(batch, declared_size)}, options)
 
 
 def expanded(
-    options: Mapping[str, Any], numbers: Mapping[str, Any], *, task: TaskKind, declared_size: int, facts: ModelFacts
+    options: Mapping[str, Any],
+    numbers: Mapping[str, Any],
+    *,
+    task: TaskKind,
+    declared_size: int,
+    epsilon: float,
+    facts: ModelFacts,
+    labels: int,
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """The default method, its options and its numbers, of which a caller named these: `preset` among the options, and
     anything else goes before the preset's. Raises FieldError for a preset that there is not."""
@@ -59,7 +72,7 @@ def expanded(
         preset = DEFAULT_PRESET
     if preset not in PRESETS:
         raise FieldError("preset", f"preset: Input should be {' or '.join(map(repr, PRESETS))}")
-    made = recipe(preset, task=task, declared_size=declared_size, facts=facts)
+    made = recipe(preset, task=task, declared_size=declared_size, epsilon=epsilon, facts=facts, labels=labels)
     named = {name: value for name, value in numbers.items() if value != "auto"}
     usual = dict(made.numbers)
     if named.get("optimizer") == "sgd":
@@ -68,9 +81,25 @@ def expanded(
 
 
 def further_options(task: TaskKind, facts: ModelFacts) -> list[dict[str, Any]]:
-    """Options of the default method, where they are not its defaults, that a preset chooses for files of some size."""
-    found = [recipe(p, task=task, declared_size=n, facts=facts).options for p in PRESETS for n in (0, _SMALL, _LARGE)]
-    return [one for place, one in enumerate(found) if one and one not in found[:place]]
+    """Options of the default method that a preset chooses for some file, and that train more than its own defaults."""
+    found = recipe(DEFAULT_PRESET, task=task, declared_size=_LARGE, epsilon=1.0, facts=facts, labels=2).options
+    return [found] if "target_modules" in found else []
+
+
+def _rank(declared_size: int, epsilon: float, facts: ModelFacts, labels: int, task: TaskKind) -> int:
+    """The largest whose weights the noise leaves enough signal, or the smallest."""
+    spec = get_method(DEFAULT_METHOD)
+    for rank in _RANKS:
+        trained = spec.trainable(spec.Options.model_validate({"r": rank}), facts, labels=labels, task=task)
+        if _signal(declared_size, epsilon) / math.sqrt(trained) >= _ENOUGH:
+            return rank
+    return _RANKS[-1]
+
+
+def _signal(declared_size: int, epsilon: float) -> float:
+    """About the expected batch x root of steps / noise multiplier that an epsilon buys, whatever batch and steps are:
+    by the accountant, for 30 to 200 steps at rates of 0.1 to 0.25 and epsilons of 1 to 8."""
+    return 0.24 * declared_size * math.pow(max(epsilon, 0.0), 0.7)
 
 
 def _at_most(batch: int, declared_size: int) -> int:

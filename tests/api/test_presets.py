@@ -87,4 +87,4 @@ def test_the_page_plans_by_preset_and_shows_the_guess(world: World, large: str) 
     made = browser.send(Call("POST", f"{DASHBOARD}/estimate", form=form))
     assert made.status_code == 303, made.text
     job = world.get(f"{JOBS}/{made.headers['location'].rpartition('/')[2]}").json()
-    assert (job["method"]["type"], job["hyperparameters"]["steps"]) == ("lora", 60)
+    assert (job["method"]["type"], job["hyperparameters"]["steps"]) == ("lora", 30)

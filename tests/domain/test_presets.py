@@ -1,6 +1,7 @@
 """A job whose caller names no method: a preset chooses, by public values; what the caller names goes before it."""
 
 import math
+from itertools import product
 
 import pytest
 
@@ -18,22 +19,27 @@ AUTO = {"steps": "auto", "batch_size": "auto"}
 HUGE = ModelFacts(**READER.model_dump() | {"hidden_size": 4096, "intermediate_size": 16_384, "layers": 32})
 
 
+def weights(options, facts, task):
+    spec = get_method(DEFAULT_METHOD)
+    return spec.trainable(spec.Options.model_validate(options), facts, labels=2, task=task)
+
+
 @pytest.mark.parametrize("task", KINDS)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_row_of_the_table_is_a_job_that_its_method_takes(preset, task):
     spec = get_method(DEFAULT_METHOD)
-    for size in SIZES:
+    for size, epsilon in product(SIZES, (0.0, 0.01, 1.0, 100.0)):
         for facts in (CHATTER, HUGE):
-            name, chosen, numbers = expanded({"preset": preset}, {}, task=task, declared_size=size, facts=facts)
+            public = {"task": task, "declared_size": size, "epsilon": epsilon, "facts": facts}
+            name, chosen, numbers = expanded({"preset": preset}, {}, labels=2, **public)
             options = spec.Options.model_validate(chosen)
             spec.check(options, facts, task)
-            public = {"task": task, "declared_size": size, "epsilon": 1.0, "facts": facts}
             resolved = spec.resolve(spec.Request.model_validate(numbers), options, **public)
             (phase,) = spec.phases(options, resolved, declared_size=size)
             assert name == DEFAULT_METHOD
             assert 0 < phase.mechanism.sample_rate <= 1
-            if chosen:  # what else than the defaults a preset chooses, workers measure
-                assert chosen in further_options(task, facts)
+            known = [{}, *further_options(task, facts)]  # what workers measure
+            assert any(weights(chosen, facts, task) <= weights(one, facts, task) for one in known)
 
 
 def test_a_large_file_trains_more_weights_and_a_fast_job_takes_fewer_records():
@@ -65,7 +71,9 @@ def test_what_a_caller_names_goes_before_a_preset():
     assert (made.method["lora"]["r"], made.program.steps) == (4, 7)
     assert (
         made.program.phases[0].expected_batch
-        == recipe("best", task="classification", declared_size=67_349, facts=READER).numbers["batch_size"]
+        == recipe("best", task="classification", declared_size=67_349, epsilon=3.0, facts=READER, labels=2).numbers[
+            "batch_size"
+        ]
     )
     named = plan(READER, "classification", method="lora", size=67_349, **AUTO)
     assert named.method["lora"]["target_modules"] == "auto"  # a method that is named has its own defaults
