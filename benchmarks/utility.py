@@ -54,7 +54,7 @@ from benchmarks.training.jobs import (
 )
 from benchmarks.training.opacus_job import commands as opacus_commands
 from benchmarks.training.processes import Child
-from dpcore.terms.expectation import expected, signal_to_noise, trained_weights
+from dpcore.terms.expectation import expected, signal_to_noise
 from dpcore.terms.facts import read_facts
 from dpcore.terms.methods import DEFAULT_METHOD, get_method
 from dpcore.terms.presets import DEFAULT_PRESET, PRESETS
@@ -108,11 +108,9 @@ def private(wanted: Job, data: Data, threads: int) -> tuple[float, dict[str, obj
 
 def _expected(planned: Program, wanted: Job, data: Data) -> dict[str, object]:
     """What an estimate of this job says would come."""
-    facts = read_facts(wanted.base)
-    trained = trained_weights(planned, facts, labels=len(data.labels), task=data.task)
-    if trained is None:
+    signal = signal_to_noise(planned, read_facts(wanted.base), labels=len(data.labels), task=data.task)
+    if signal is None:
         return {}
-    signal = signal_to_noise(planned.phases[-1], trained)
     guess = expected(signal, labels=len(data.labels), words=planned.head == "words", task=data.task)
     return {"signal": round(signal, 2), "expected": None if guess.accuracy is None else round(guess.accuracy, 3)}
 

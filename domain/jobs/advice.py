@@ -3,10 +3,11 @@ shipped table and public values alone, never from what this installation's jobs 
 
 from dataclasses import dataclass
 from fractions import Fraction
+from math import sqrt
 
 from domain.jobs.planning import Draft
 from dpcore.terms import accounting
-from dpcore.terms.expectation import Expectation, expected, least_signal, signal_to_noise, trained_weights
+from dpcore.terms.expectation import Expectation, expected, least_signal, signal_to_noise
 from dpcore.terms.facts import ModelFacts
 from dpcore.terms.program import parts, scaled
 from dpcore.terms.tasks import TaskKind
@@ -32,8 +33,8 @@ class Advice:
 
 def advise(draft: Draft, budget: Balance, facts: ModelFacts, *, task: TaskKind, labels: int) -> Advice | None:
     """None for a method that was not measured."""
-    trained = trained_weights(draft.program, facts, labels=labels, task=task)
-    if trained is None:
+    now = signal_to_noise(draft.program, facts, labels=labels, task=task)
+    if now is None:
         return None
     training = draft.program.training
     (phase,) = training
@@ -41,7 +42,6 @@ def advise(draft: Draft, budget: Balance, facts: ModelFacts, *, task: TaskKind, 
     def guess(signal: float) -> Expectation:
         return expected(signal, labels=labels, words=draft.program.head == "words", task=task)
 
-    now = signal_to_noise(phase, trained)
     by_share = {}
     for share in SHARES:
         noise = _noise(share, budget, parts(training))
@@ -57,7 +57,7 @@ def advise(draft: Draft, budget: Balance, facts: ModelFacts, *, task: TaskKind, 
         by_share=by_share,
         least_share=budget.share_of(loudest[0].cost(budget.filter.orders)),
         twice_the_rows=guess(2 * now),
-        twice_the_steps=None if noise is None else guess(signal_to_noise(phase, trained, noise=noise, steps=2)),
+        twice_the_steps=None if noise is None else guess(now * sqrt(2) / noise),
     )
 
 

@@ -3,11 +3,10 @@ to measurements on public sets (docs/defaults.md). It knows nothing of the file'
 
 from dataclasses import dataclass
 from math import sqrt
-from typing import Any
 
 from dpcore.terms.facts import ModelFacts
 from dpcore.terms.methods import DEFAULT_METHOD, get_method
-from dpcore.terms.program import Phase, Program
+from dpcore.terms.program import Program
 from dpcore.terms.tasks import TaskKind, get_kind
 
 HALF = 18.0
@@ -24,7 +23,8 @@ _MANY = 10
 
 @dataclass(frozen=True)
 class Expectation:
-    """A guess. signal_to_noise: over all steps, of a mean of gradients that all point one way."""
+    """A guess. signal_to_noise: over all steps, of a mean of gradients that all point one way, in so many directions as
+    the method trains by default."""
 
     signal_to_noise: float
     gain: float
@@ -33,19 +33,14 @@ class Expectation:
     """Of a classifier whose ceiling is CEILING; None for language models, whose ceiling nobody can guess."""
 
 
-def signal_to_noise(phase: Phase, trained: int, *, batch: float = 1.0, noise: float = 1.0, steps: float = 1.0) -> float:
-    """Expected batch x root of steps / (noise multiplier x root of the weights that train); each by a factor."""
-    multiplier = phase.mechanism.noise_multiplier * noise
-    return phase.expected_batch * batch * sqrt(phase.steps * steps) / (multiplier * sqrt(trained))
-
-
-def trained_weights(program: Program, facts: ModelFacts, *, labels: int, task: TaskKind) -> int | None:
-    """How many values train; None for a method that was not measured."""
+def signal_to_noise(program: Program, facts: ModelFacts, *, labels: int, task: TaskKind) -> float | None:
+    """Expected batch x root of steps / (noise multiplier x root of the weights that train by default); None for a
+    method that was not measured. How many train otherwise hardly matters: a quarter of the rank reached the same."""
     if program.method != DEFAULT_METHOD or len(program.training) != 1:
         return None
-    spec = get_method(program.method)
-    options: Any = spec.Options.model_validate(program.options)
-    return spec.trainable(options, facts, labels=labels, task=task)
+    spec, (phase,) = get_method(DEFAULT_METHOD), program.training
+    trained = spec.trainable(spec.Options(), facts, labels=labels, task=task)
+    return phase.expected_batch * sqrt(phase.steps / trained) / phase.mechanism.noise_multiplier
 
 
 def expected(signal: float, *, labels: int, words: bool, task: TaskKind) -> Expectation:

@@ -33,9 +33,9 @@ _LARGE = 20_000
 """The declared size from which on all linear layers train."""
 _MANY_WEIGHTS = 100_000_000
 """Of a model beyond which no classifier was measured."""
-_RANKS = (8, 4, 2, 1)
-_ENOUGH = 30.0
-"""Signal to noise at which a higher rank may train."""
+_FAINT = 6.0
+"""Signal to noise, as dpcore.terms.expectation has it, below which rank 1 learns and the default does not."""
+_THINNEST = {"r": 1, "alpha": 4.0}
 
 
 def recipe(
@@ -48,10 +48,8 @@ def recipe(
         numbers = {"steps": 150, "batch_size": _at_most(2048, declared_size), "learning_rate": 5e-3}
         return Recipe(numbers, {"r": 16, "target_modules": "all-linear"})
     steps, batch = (60, 1024) if preset == "best" else (30, 512)
-    rank = _rank(declared_size, epsilon, facts, labels, task)
-    # The update is scaled by alpha / r: at ranks below the default's as far as there.
-    options = {} if rank == _RANKS[0] else {"r": rank, "alpha": 2.0 * rank}
-    return Recipe({"steps": steps, "batch_size": _at_most(batch, declared_size)}, options)
+    faint = _signal(declared_size, epsilon, facts, labels, task) < _FAINT
+    return Recipe({"steps": steps, "batch_size": _at_most(batch, declared_size)}, _THINNEST if faint else {})
 
 
 def expanded(
@@ -86,20 +84,12 @@ def further_options(task: TaskKind, facts: ModelFacts) -> list[dict[str, Any]]:
     return [found] if "target_modules" in found else []
 
 
-def _rank(declared_size: int, epsilon: float, facts: ModelFacts, labels: int, task: TaskKind) -> int:
-    """The largest whose weights the noise leaves enough signal, or the smallest."""
-    spec = get_method(DEFAULT_METHOD)
-    for rank in _RANKS:
-        trained = spec.trainable(spec.Options.model_validate({"r": rank}), facts, labels=labels, task=task)
-        if _signal(declared_size, epsilon) / math.sqrt(trained) >= _ENOUGH:
-            return rank
-    return _RANKS[-1]
-
-
-def _signal(declared_size: int, epsilon: float) -> float:
-    """About the expected batch x root of steps / noise multiplier that an epsilon buys, whatever batch and steps are:
+def _signal(declared_size: int, epsilon: float, facts: ModelFacts, labels: int, task: TaskKind) -> float:
+    """About the signal to noise that an epsilon buys with the method's default options, whatever batch and steps are:
     by the accountant, for 30 to 200 steps at rates of 0.1 to 0.25 and epsilons of 1 to 8."""
-    return 0.24 * declared_size * math.pow(max(epsilon, 0.0), 0.7)
+    spec = get_method(DEFAULT_METHOD)
+    trained = spec.trainable(spec.Options(), facts, labels=labels, task=task)
+    return 0.24 * declared_size * math.pow(max(epsilon, 0.0), 0.7) / math.sqrt(trained)
 
 
 def _at_most(batch: int, declared_size: int) -> int:

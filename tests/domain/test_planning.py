@@ -61,6 +61,7 @@ def plan(
     measure: float | None = None,
     size: int = 1000,
     share: float | None = None,
+    epsilon: float = 3.0,
     options: dict[str, Any] | None = None,
     **numbers: Any,
 ) -> Draft:
@@ -70,7 +71,7 @@ def plan(
         method=method,
         options=options or {},
         hyperparameters=asked,
-        epsilon=3.0 if share is None else None,
+        epsilon=epsilon if share is None else None,
         share=share,
         delta=None,
         measure=measure,

@@ -7,6 +7,7 @@ import pytest
 
 from domain.jobs.advice import SHARES, advise
 from domain.kit.refusals import Invalid
+from dpcore.terms import accounting
 from dpcore.terms.expectation import UNLIKELY
 from dpcore.terms.facts import ModelFacts
 from dpcore.terms.methods import DEFAULT_METHOD, get_method
@@ -114,6 +115,30 @@ def test_below_the_least_share_a_job_is_said_not_to_learn():
     there = plan(READER, "classification", method="lora", size=5_000, share=advice.least_share, **AUTO)
     gain = advise(there, budget_of(), READER, task="classification", labels=2).now.gain
     assert math.isclose(gain, UNLIKELY, rel_tol=0.02)
+
+
+@pytest.mark.parametrize("epsilon", [1.0, 3.0, 8.0])
+@pytest.mark.parametrize("size", [500, 8_662, 67_349])
+def test_what_an_epsilon_buys_hardly_depends_on_batch_and_steps(size, epsilon):
+    """So that a few steps at a large rate learn about as much as many, and what trains can be chosen before both."""
+    for steps, rate in ((30, 0.25), (60, 0.12), (60, 0.25), (100, 0.1), (200, 0.1), (200, 0.25)):
+        filter = accounting.reference_filter(epsilon, 1 / (10 * size), rate, steps)
+        noise = accounting.calibrate(epsilon, 1 / (10 * size), filter, (accounting.Part(rate, steps),))
+        bought = size * rate * math.sqrt(steps) / noise
+        assert 0.75 < bought / (0.24 * size * epsilon**0.7) < 1.6, (steps, rate)
+
+
+def test_where_the_noise_leaves_little_the_thinnest_matrices_train():
+    base = ModelFacts(**READER.model_dump() | {"hidden_size": 384, "intermediate_size": 1536, "layers": 6})
+    ranks = {
+        (size, epsilon): plan(base, "classification", method="supervised", size=size, epsilon=epsilon, **AUTO).method
+        for size, epsilon in ((500, 8.0), (3_000, 8.0), (3_000, 0.5))
+    }
+    assert {case: method["lora"]["r"] for case, method in ranks.items()} == {
+        (500, 8.0): 1,
+        (3_000, 8.0): 8,
+        (3_000, 0.5): 1,
+    }
 
 
 @pytest.mark.parametrize("method", ["bitfit", "full", "zo"])
