@@ -3,11 +3,13 @@
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from domain.models.allow_list import base_models
 from domain.models.profiles import Measured, record
 from tests.api.attacks import DASHBOARD, Browser, Call
 from tests.api.conftest import JOBS, World
+from tests.api.test_jobs import finish
 
 pytestmark = pytest.mark.usefixtures("quick_checks")
 ESTIMATE = f"{JOBS}/estimate"
@@ -64,7 +66,9 @@ def test_a_preset_that_cannot_be_is_refused_by_its_field(world: World, large: st
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
 
-def test_an_estimate_guesses_from_public_values_and_a_job_that_ended_changes_nothing(world: World, large: str) -> None:
+def test_an_estimate_guesses_from_public_values_and_a_job_that_ended_changes_nothing(
+    world: World, large: str, at_work: sa.Connection
+) -> None:
     advice = world.post(ESTIMATE, asked(large)).json()["advice"]
     gains = [one["gain"] for one in advice["by_share"]]
     assert gains == sorted(gains)
@@ -72,6 +76,9 @@ def test_an_estimate_guesses_from_public_values_and_a_job_that_ended_changes_not
     assert 0.5 < advice["expected"]["accuracy"] <= 0.9
     assert 0 < advice["least_share"] < 0.25
     assert advice["note"].startswith("a guess")
+    found = {"file": "file-public", "accuracy": 0.1, "standard_error": 0.01, "evaluated": 80, "majority": 0.5}
+    finish(world, {"id": large}, at_work, measured=found)
+    assert world.post(ESTIMATE, asked(large)).json()["advice"] == advice
     other = world.private_file(declared_size="20000")["id"]
     assert world.post(ESTIMATE, asked(other)).json()["advice"] == advice  # other rows, the same guess
     assert world.post(ESTIMATE, asked(large, {"type": "full"})).json()["advice"] is None
