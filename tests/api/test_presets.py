@@ -90,6 +90,7 @@ def test_the_page_plans_by_preset_and_shows_the_guess(world: World, large: str) 
     page = browser.send(Call("GET", f"{DASHBOARD}/estimate", query=query)).text
     assert "<option selected>fast</option>" in page
     assert "What may come out" in page
+    assert "The preset fast and what you filled in make it the method lora, r 8" in page
     form = query | {"model": "minilm-l6", "once": "ab"}
     made = browser.send(Call("POST", f"{DASHBOARD}/estimate", form=form))
     assert made.status_code == 303, made.text
