@@ -12,6 +12,7 @@ from api.app import create_app
 from api.jobs.schemas import NewJob
 from domain.kit.tables import api_key
 from ledger import reserve
+from tests.api.attacks import DASHBOARD, Browser, Call
 from tests.api.conftest import JOBS, World, job_body, wait_for
 from tests.api.test_grants import second_steward
 
@@ -77,6 +78,19 @@ def test_who_decided_is_named_wherever_the_decision_shows(world: World, desk: di
     assert (refused.status_code, refused.json()["error"]["code"]) == (409, "not_waiting")
     assert refused.json()["error"]["message"].endswith("it is cancelled")
     assert world.post(f"/v1/budgets/{desk['budget']}/verify", scope="auditor").json()["ok"] is True
+
+
+def test_the_page_of_a_job_says_who_asks_what_for_and_who_decided(world: World, desk: dict[str, Any]) -> None:
+    made = world.submit(desk["id"], 1.0, intended_use="triage of letters")["id"]
+    browser = Browser(world, world.keys["one"]["steward"])
+    page = browser.send(Call("GET", f"{DASHBOARD}/jobs/{made}")).text
+    asked = ("<dt>Asked by</dt><dd>analyst</dd>", "<dt>What it is for</dt><dd>triage of letters</dd>")
+    assert [words in page for words in (*asked, "Approved by", "as agreed")] == [True, True, False, False]
+    world.post(f"{JOBS}/{made}/approve", {"reason": "as agreed"}, "steward")
+    page = browser.send(Call("GET", f"{DASHBOARD}/jobs/{made}")).text
+    fact = page.partition("<dt>Approved by</dt>")[2].partition("</div>")[0]
+    assert fact.startswith("<dd>steward, ")
+    assert "as agreed" in fact
 
 
 def test_of_two_stewards_at_once_one_decides_and_the_other_is_told(world: World, desk: dict[str, Any]) -> None:
@@ -191,6 +205,16 @@ def test_a_steward_renames_a_budget_and_nothing_else_of_it(world: World, trainin
         (row["action"], row["target"], row["status"]) for row in logged
     ]
     assert world.post(f"{path}/verify", scope="auditor").json()["ok"] is True
+
+
+def test_a_budget_gets_another_name_on_its_page(world: World, training: dict[str, Any]) -> None:
+    browser, page = Browser(world, world.keys["one"]["steward"]), f"{DASHBOARD}/budgets/{training['budget']}"
+    assert f'action="{page}/name"' in browser.send(Call("GET", page)).text
+    refused = browser.send(Call("POST", f"{page}/name", form={"name": "x" * 201}))
+    assert (refused.status_code, "x" * 201 in refused.text) == (400, True)  # what was typed is still there
+    made = browser.send(Call("POST", f"{page}/name", form={"name": "Ward 3 & others"}))
+    assert (made.status_code, made.headers["location"]) == (303, page)
+    assert world.get(f"/v1/budgets/{training['budget']}").json()["name"] == "Ward 3 & others"
 
 
 def test_stewards_see_whose_keys_there_are_and_no_secret(world: World) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -292,6 +293,14 @@ def test_numbers_are_the_same_labels_in_every_format(tmp_path: Path, values: lis
         if format != "csv" or -0.0 not in values:
             assert set(report.labels or []) == set(labels), format
         assert len(rows_kept.columns["text"]) == 2
+
+
+@pytest.mark.parametrize("type", [pa.decimal128(4, 0), pa.decimal128(6, 2), pa.decimal256(40, 0)], ids=str)
+def test_whole_numbers_that_a_database_wrote_as_decimals_are_labels(tmp_path: Path, type: pa.DataType) -> None:
+    table = pa.table({"text": ["one", "two"], "label": pa.array([Decimal(3), Decimal(10)], type)})
+    pq.write_table(table, target := io.BytesIO())
+    report, rows = run(tmp_path, target.getvalue(), "parquet", labels=None)
+    assert (report.problems, report.labels, rows.labels) == ([], ["3", "10"], [0, 1])
 
 
 def test_text_that_was_written_as_bytes_is_text(tmp_path: Path) -> None:

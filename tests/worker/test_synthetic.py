@@ -109,6 +109,11 @@ def test_the_file_is_what_stock_libraries_sample_from_the_adapter(
     assert wrong(service, id) == []  # nothing beyond the steps
 
 
+def test_no_reader_of_lines_breaks_a_sampled_text_apart() -> None:
+    rows = [{"text": f"one{end}two"} for end in ("\n", "\r", "\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c")]
+    assert rows_of(synthetic.jsonl(rows)) == rows
+
+
 def test_nothing_but_the_request_steers_it(
     service: Service, go: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
