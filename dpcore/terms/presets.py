@@ -35,7 +35,7 @@ _MANY_WEIGHTS = 100_000_000
 """Of a model beyond which no classifier was measured."""
 _FAINT = 6.0
 """Signal to noise, as dpcore.terms.expectation has it, below which rank 1 learns and the default does not."""
-_THINNEST = {"r": 1, "alpha": 4.0}
+_THINNEST = {"r": 1, "alpha": 2.0}
 
 
 def recipe(
