@@ -15,10 +15,6 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-from dp_accounting import GaussianDpEvent, NeighboringRelation, PoissonSampledDpEvent
-from dp_accounting.pld import PLDAccountant
-from dp_accounting.rdp import RdpAccountant
-
 FIRST_ORDERS = (2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 32, 64)
 """Renyi orders of the budgets of the first revisions: integers, so that the curve has a closed form."""
 
@@ -82,6 +78,10 @@ class DoesNotFit(ValueError):
 @lru_cache(maxsize=4096)
 def curve(noise_multiplier: float, sample_rate: float, orders: tuple[int, ...]) -> Curve:
     """Cost of one step at each order, units of 1e-12 nat, rounded up; at most SATURATION."""
+    # Here and below: it takes a second to import, and most commands price nothing.
+    from dp_accounting import GaussianDpEvent, NeighboringRelation, PoissonSampledDpEvent
+    from dp_accounting.rdp import RdpAccountant
+
     event = PoissonSampledDpEvent(sample_rate, GaussianDpEvent(noise_multiplier))
     accountant = RdpAccountant(list(orders), NeighboringRelation.ADD_OR_REMOVE_ONE).compose(event)
     return tuple(_units_up(float(rho)) for rho in accountant.rdp)
@@ -147,6 +147,9 @@ def pld_epsilon(job: Parts, delta: float) -> float:
     Tighter than the filter's, and an upper bound too, but only for a job whose plan was fixed before any other result
     was seen: it does not add up over jobs. Takes up to seconds (Doroshenko, Ghazi, Kamath, Kumar and Manurangsi 2022).
     """
+    from dp_accounting import GaussianDpEvent, NeighboringRelation, PoissonSampledDpEvent
+    from dp_accounting.pld import PLDAccountant
+
     accountant = PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE, PLD_INTERVAL)
     for part in job:
         if part.steps:
