@@ -26,6 +26,7 @@ from cli.demo_stack import Watch, running
 from cli.embedded.errors import StackError
 from dpcore.terms.kind import LABEL, TEXT
 from dpcore.terms.methods import method_names
+from dpcore.terms.presets import PRESETS, UNNAMED
 from dpcore.terms.tasks import DEFAULT_KIND, KINDS, TaskKind, get_kind, told_by
 
 ROWS, EVALUATED = 6000, 600  # of the made-up data
@@ -83,7 +84,9 @@ def demo(
             f"for {CAUSAL} small-writer."
         ),
     ] = None,
-    method: Annotated[str, typer.Option(help=f"What is trained: {', '.join(method_names())}.")] = "lora",
+    method: Annotated[
+        str, typer.Option(help=f"What is trained: {', '.join(method_names())}; or a preset: {', '.join(PRESETS)}.")
+    ] = "lora",
     steps: Annotated[int | None, typer.Option(min=1)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
     learning_rate: Annotated[float | None, typer.Option()] = None,
@@ -434,7 +437,8 @@ def _summary(figures: dict[str, Any]) -> None:
 
 def _request(task: DemoTask, private: str) -> dict[str, Any]:
     asked = {"steps": task.steps, "batch_size": task.batch_size, "learning_rate": task.learning_rate}
-    return jobs.request(task.model, private, None, task.method, {}, asked, task.epsilon)
+    method, options = (UNNAMED, {"preset": task.method}) if task.method in PRESETS else (task.method, {})
+    return jobs.request(task.model, private, None, method, options, asked, task.epsilon)
 
 
 def _reference(task: DemoTask, rows: int) -> dict[str, Any]:
