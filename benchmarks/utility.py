@@ -111,8 +111,8 @@ def _expected(planned: Program, wanted: Job, data: Data) -> dict[str, object]:
     signal = signal_to_noise(planned, read_facts(wanted.base), labels=len(data.labels), task=data.task)
     if signal is None:
         return {}
-    guess = expected(signal, labels=len(data.labels), words=planned.head == "words", task=data.task)
-    return {"signal": round(signal, 2), "expected": None if guess.accuracy is None else round(guess.accuracy, 3)}
+    guess = expected(signal, labels=len(data.labels), words=planned.head == "words")
+    return {"signal": round(signal, 2), "expected": round(guess.accuracy, 3)}
 
 
 def in_opacus(wanted: Job, data: Data, steps: int, threads: int) -> tuple[float, dict[str, object]]:

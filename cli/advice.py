@@ -23,5 +23,4 @@ def in_words(advice: dict[str, Any]) -> str:
 
 
 def _guess(guess: dict[str, Any]) -> str:
-    learnt = f"{guess['gain']:.0%} of what training without privacy would gain"
-    return learnt if guess["accuracy"] is None else f"accuracy {guess['accuracy']:.2f}, {learnt}"
+    return f"accuracy {guess['accuracy']:.2f}, {guess['gain']:.0%} of what training without privacy would gain"

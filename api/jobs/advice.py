@@ -18,10 +18,7 @@ class Guess(Finite):
     """What training may reach; nobody knows before."""
 
     gain: float = Field(description="part of what training without privacy would gain over a model that has not learnt")
-    accuracy: float | None = Field(
-        description=f"of a classifier, on texts that training without privacy gets right {CEILING:.0%} of the time; "
-        "null for language models"
-    )
+    accuracy: float = Field(description=f"on texts that training without privacy gets right {CEILING:.0%} of the time")
 
 
 class GuessAtShare(Guess):
@@ -45,7 +42,7 @@ class JobAdvice(Finite):
 
 
 def advice_of(planned: Planned, facts: ModelFacts) -> JobAdvice | None:
-    """Null for a job of another method than the default, and for one over silos: none was measured."""
+    """Null for a job of another method or task than were measured."""
     source = planned.sources[0]
     labels = len(source.labels or ())
     found = advise(planned.draft, planned.budget, facts, task=source.task, labels=labels)
@@ -65,5 +62,4 @@ def _shown(found: Advice) -> JobAdvice:
 
 
 def _guess(guess: Expectation) -> Guess:
-    accuracy = None if guess.accuracy is None else round(guess.accuracy, 2)
-    return Guess(gain=round(guess.gain, 2), accuracy=accuracy)
+    return Guess(gain=round(guess.gain, 2), accuracy=round(guess.accuracy, 2))

@@ -32,7 +32,7 @@ class Advice:
 
 
 def advise(draft: Draft, budget: Balance, facts: ModelFacts, *, task: TaskKind, labels: int) -> Advice | None:
-    """None for a method that was not measured."""
+    """None for a method, and for tasks, that were not measured."""
     now = signal_to_noise(draft.program, facts, labels=labels, task=task)
     if now is None:
         return None
@@ -40,7 +40,7 @@ def advise(draft: Draft, budget: Balance, facts: ModelFacts, *, task: TaskKind, 
     (phase,) = training
 
     def guess(signal: float) -> Expectation:
-        return expected(signal, labels=labels, words=draft.program.head == "words", task=task)
+        return expected(signal, labels=labels, words=draft.program.head == "words")
 
     by_share = {}
     for share in SHARES:

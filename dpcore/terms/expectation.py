@@ -7,10 +7,12 @@ from math import sqrt
 from dpcore.terms.facts import ModelFacts
 from dpcore.terms.methods import DEFAULT_METHOD, get_method
 from dpcore.terms.program import Program
-from dpcore.terms.tasks import TaskKind, get_kind
+from dpcore.terms.tasks import TaskKind
 
 HALF = 18.0
 """Signal to noise at which the default method gains half of what it can gain: benchmarks/results/utility.jsonl."""
+MEASURED: TaskKind = "classification"
+"""The task that there are measurements of: single texts with labels."""
 UNLIKELY = 0.2
 """Part of the gain below which most jobs are no better than a guess."""
 CEILING = 0.9
@@ -29,26 +31,25 @@ class Expectation:
     signal_to_noise: float
     gain: float
     """Part, between 0 and 1, of what training without privacy would gain."""
-    accuracy: float | None
-    """Of a classifier whose ceiling is CEILING; None for language models, whose ceiling nobody can guess."""
+    accuracy: float
+    """Where training without privacy would end at CEILING."""
 
 
 def signal_to_noise(program: Program, facts: ModelFacts, *, labels: int, task: TaskKind) -> float | None:
     """Expected batch x root of steps / (noise multiplier x root of the weights that train by default); None for a
-    method that was not measured. How many train otherwise hardly matters: a quarter of the rank reached the same."""
-    if program.method != DEFAULT_METHOD or len(program.training) != 1:
+    method and for tasks that were not measured. How many train otherwise hardly matters: a quarter of the rank reached
+    the same."""
+    if program.method != DEFAULT_METHOD or task != MEASURED or len(program.training) != 1:
         return None
     spec, (phase,) = get_method(DEFAULT_METHOD), program.training
     trained = spec.trainable(spec.Options(), facts, labels=labels, task=task)
     return phase.expected_batch * sqrt(phase.steps / trained) / phase.mechanism.noise_multiplier
 
 
-def expected(signal: float, *, labels: int, words: bool, task: TaskKind) -> Expectation:
+def expected(signal: float, *, labels: int, words: bool) -> Expectation:
     """The guess at this signal to noise. words: whether the head starts from its labels' words."""
     start = BY_WORDS if words and labels >= _MANY else 0.0
     gain = start + (1 - start) * signal / (signal + HALF)
-    if not get_kind(task).labelled:
-        return Expectation(signal, gain, None)
     chance = 1 / labels
     return Expectation(signal, gain, chance + gain * (CEILING - chance))
 

@@ -141,7 +141,10 @@ def test_where_the_noise_leaves_little_the_thinnest_matrices_train():
     }
 
 
-@pytest.mark.parametrize("method", ["bitfit", "full", "zo"])
-def test_nothing_is_guessed_of_a_method_that_was_not_measured(method):
-    made = plan(READER, "classification", method=method)
-    assert advise(made, budget_of(), READER, task="classification", labels=2) is None
+@pytest.mark.parametrize(
+    ("task", "method"),
+    [("classification", "full"), ("classification", "zo"), ("pair", "lora"), ("text", "lora")],
+)
+def test_nothing_is_guessed_of_what_was_not_measured(task, method):
+    made = plan(CHATTER, task, method=method)
+    assert advise(made, budget_of(), CHATTER, task=task, labels=2) is None
