@@ -266,8 +266,8 @@ class Estimate(BaseModel):
     rounds: PlannedRounds | None = Field(description="of a federated job; null for others")
     updates: PlannedUpdates | None = Field(description="of a job over users, method federated-lm; null for others")
     advice: JobAdvice | None = Field(
-        description="what may come out, a guess; null for any but the default method on single texts with labels, which "
-        "alone were measured"
+        description="what may come out, a guess; null for any but the default method on single texts with labels, "
+        "which alone were measured"
     )
     synthetic_tokens: int | None = Field(
         description="that are sampled at most, after training and without a charge; null for a job that samples no text"
