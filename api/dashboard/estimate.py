@@ -193,6 +193,7 @@ def _variants(
         ("Half the batch", {"batch_size": max(1, numbers["batch_size"] // 2)}),
         ("Double the batch", {"batch_size": numbers["batch_size"] * 2}),
         (f"Half the {next(iter(half))}", half),
+        *((f"The preset {other}", {"method": other}) for other in PRESETS if {asked["method"], other} == {*PRESETS}),
     ]
     variants = []
     for name, change in changes:

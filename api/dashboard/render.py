@@ -106,6 +106,15 @@ def size(count: int) -> str:
     return f"{count} bytes" if unit == "bytes" else f"{value:.3g} {unit}"
 
 
+def lasting(seconds: float | None) -> str:
+    """A time that something takes, in words."""
+    if seconds is None:
+        return "not measured"
+    if seconds < 90:
+        return f"{round(seconds)} s"
+    return f"{round(seconds / 60):,} min"
+
+
 def sentence(text: str) -> str:
     """A message, or an API's description, as a sentence: a capital, a full stop, and words without their quotes."""
     return f"{text[0].upper()}{text[1:].removesuffix('.')}.".replace("`", "") if text else ""
@@ -135,6 +144,7 @@ _environment.filters |= {
     "minute": minute,
     "iso": iso,
     "size": size,
+    "lasting": lasting,
     "sentence": sentence,
 }
 _environment.globals |= {"root": PATH, "static": _ADDRESS}

@@ -1,5 +1,6 @@
 """A request that names no method: a preset chooses; and what an estimate guesses of the result."""
 
+import re
 from typing import Any
 
 import pytest
@@ -25,6 +26,13 @@ def unnamed(preset: str, **more: Any) -> dict[str, Any]:
     return {"type": "supervised", "supervised": {"preset": preset, **more}}
 
 
+def measured(world: World, connection: sa.Connection) -> None:
+    """What a worker found out about the method's defaults, and about what the preset chooses for a large file."""
+    model = base_models(world.settings).usable["minilm-l6"]
+    for options, speed in (({}, 3000.0), (LARGE, 1000.0)):
+        record(connection, model, Measured("lora", "classification", "a processor", 128, speed, 1, 1, options=options))
+
+
 @pytest.fixture
 def large(world: World) -> str:
     """A file of as many declared rows as the table's largest has at least."""
@@ -33,11 +41,7 @@ def large(world: World) -> str:
 
 def test_who_names_nothing_gets_what_is_best_and_fast_takes_less_time(world: World, large: str) -> None:
     with world.engine("worker").begin() as connection:
-        model = base_models(world.settings).usable["minilm-l6"]
-        for options, speed in (({}, 3000.0), (LARGE, 1000.0)):
-            record(
-                connection, model, Measured("lora", "classification", "a processor", 128, speed, 1, 1, options=options)
-            )
+        measured(world, connection)
     nothing = world.post(ESTIMATE, asked(large)).json()
     best, fast = (world.post(ESTIMATE, asked(large, unnamed(name))).json() for name in ("best", "fast"))
     assert nothing == best
@@ -84,12 +88,17 @@ def test_an_estimate_guesses_from_public_values_and_a_job_that_ended_changes_not
     assert world.post(ESTIMATE, asked(large, {"type": "full"})).json()["advice"] is None
 
 
-def test_the_page_plans_by_preset_and_shows_the_guess(world: World, large: str) -> None:
+def test_the_page_plans_by_preset_and_shows_the_guess_and_both_times(world: World, large: str) -> None:
+    with world.engine("worker").begin() as connection:
+        measured(world, connection)
     browser = Browser(world, world.keys["one"]["admin"])
     query = {"training_file": large, "share": "25 %", "method": "fast"}
     page = browser.send(Call("GET", f"{DASHBOARD}/estimate", query=query)).text
     assert "<option selected>fast</option>" in page
     assert "What may come out" in page
+    best = 150 * 2048 * 128 / 1000 / 60
+    assert re.search(rf"The preset best.*?{round(best):,} min", page, re.DOTALL)
+    assert f"{round(30 * 512 * 128 / 3000 / 60):,} min" in page
     assert "The preset fast and what you filled in make it the method lora, r 8" in page
     form = query | {"model": "minilm-l6", "once": "ab"}
     made = browser.send(Call("POST", f"{DASHBOARD}/estimate", form=form))
