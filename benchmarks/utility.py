@@ -162,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         chosen = {f"{name}[choosing]": (held_back(data), model) for name, (data, model) in chosen.items()}
     chosen = {name: (data.first(options.rows), model) for name, (data, model) in chosen.items()}
     own = dict(pair.split("=", 1) for pair in options.set)
-    values = {name: _value(text) for name, text in own.items()} | ({"steps": QUICK_STEPS} if options.quick else {})
+    values = {name: value_of(text) for name, text in own.items()} | ({"steps": QUICK_STEPS} if options.quick else {})
     otherwise = "".join(f",{name}={text}" for name, text in sorted(own.items()))
     rows = "" if options.rows == ALL_ROWS else f"[{options.rows}]"
     epsilons = [8.0] if options.quick else options.epsilons
@@ -215,7 +215,7 @@ def _bare(plain: Plain, data: Data, threads: int) -> tuple[float, dict[str, obje
     return score, {**found, "epochs": plain.epochs, "batch": plain.batch, "learning_rate": plain.rate}
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
     """As JSON where it is any, such as 16 or 0.01; a word otherwise."""
     try:
         value = json.loads(text)
