@@ -30,12 +30,11 @@ class Recipe:
 
 
 _LARGE = 20_000
-"""The declared size from which on the method's own steps are taken, which are many."""
+"""The declared size from which on all linear layers train."""
 _MANY_WEIGHTS = 100_000_000
 """Of a model beyond which no classifier was measured."""
-_FAINT, _AMPLE = 6.0, 250.0
-"""Signal to noise, as dpcore.terms.expectation has it, below which rank 1 learns and the default does not, and from
-which on all linear layers reach more than the default's."""
+_FAINT = 6.0
+"""Signal to noise, as dpcore.terms.expectation has it, below which rank 1 learns and the default does not."""
 _THINNEST = {"r": 1, "alpha": 2.0}
 
 
@@ -45,15 +44,12 @@ def recipe(
     """The row of the table for a job at `epsilon` on a file of so many units, and a model of this size."""
     if task in CAUSAL_LM:
         return Recipe({"steps": 20} if preset == "fast" else {})
-    signal = _signal(declared_size, epsilon, facts, labels, task)
-    if preset == "best" and signal >= _AMPLE and facts.parameters <= _MANY_WEIGHTS:
-        numbers = {"steps": 150, "batch_size": _at_most(2048, declared_size), "learning_rate": 5e-3}
-        return Recipe(numbers, {"r": 16, "target_modules": "all-linear"})
-    options = _THINNEST if signal < _FAINT else {}
-    if preset == "best" and declared_size >= _LARGE:
-        return Recipe(options=options)
-    steps, batch = (60, 1024) if preset == "best" else (30, 512)
-    return Recipe({"steps": steps, "batch_size": _at_most(batch, declared_size)}, options)
+    steps, batch = (60, 4096) if preset == "best" else (30, 1024)
+    numbers: dict[str, Any] = {"steps": steps, "batch_size": min(batch, max(1, declared_size // 4))}
+    if preset == "best" and declared_size >= _LARGE and facts.parameters <= _MANY_WEIGHTS:
+        return Recipe(numbers | {"learning_rate": 5e-3}, {"r": 16, "target_modules": "all-linear"})
+    faint = _signal(declared_size, epsilon, facts, labels, task) < _FAINT
+    return Recipe(numbers, _THINNEST if faint else {})
 
 
 def expanded(
@@ -84,7 +80,7 @@ def expanded(
 
 def further_options(task: TaskKind, facts: ModelFacts) -> list[dict[str, Any]]:
     """Options of the default method that a preset chooses for some file, and that train more than its own defaults."""
-    found = recipe(DEFAULT_PRESET, task=task, declared_size=10**9, epsilon=8.0, facts=facts, labels=2).options
+    found = recipe(DEFAULT_PRESET, task=task, declared_size=_LARGE, epsilon=1.0, facts=facts, labels=2).options
     return [found] if "target_modules" in found else []
 
 
@@ -94,7 +90,3 @@ def _signal(declared_size: int, epsilon: float, facts: ModelFacts, labels: int, 
     spec = get_method(DEFAULT_METHOD)
     trained = spec.trainable(spec.Options(), facts, labels=labels, task=task)
     return 0.24 * declared_size * math.pow(max(epsilon, 0.0), 0.7) / math.sqrt(trained)
-
-
-def _at_most(batch: int, declared_size: int) -> int:
-    return min(batch, max(1, declared_size // 4))

@@ -35,8 +35,8 @@ def measured(world: World, connection: sa.Connection) -> None:
 
 @pytest.fixture
 def large(world: World) -> str:
-    """A file of so many declared rows that the noise leaves room for all linear layers."""
-    return world.private_file(declared_size="200000")["id"]
+    """A file of as many declared rows as the table's largest has at least."""
+    return world.private_file(declared_size="20000")["id"]
 
 
 def test_who_names_nothing_gets_what_is_best_and_fast_takes_less_time(world: World, large: str) -> None:
@@ -49,7 +49,7 @@ def test_who_names_nothing_gets_what_is_best_and_fast_takes_less_time(world: Wor
     assert fast["method"]["lora"]["target_modules"] == "auto"
     numbers = best["method"]["lora"]["hyperparameters"]
     assert best["seconds"] == pytest.approx(numbers["steps"] * numbers["batch_size"] * 128 / 1000)
-    assert fast["seconds"] < best["seconds"] / 10
+    assert fast["seconds"] < best["seconds"] / 20
 
     job = world.post(JOBS, asked(large, unnamed("fast", hyperparameters={"steps": 7}))).json()
     assert job["method"]["type"] == "lora"
@@ -83,7 +83,7 @@ def test_an_estimate_guesses_from_public_values_and_a_job_that_ended_changes_not
     found = {"file": "file-public", "accuracy": 0.1, "standard_error": 0.01, "evaluated": 80, "majority": 0.5}
     finish(world, {"id": large}, at_work, measured=found)
     assert world.post(ESTIMATE, asked(large)).json()["advice"] == advice
-    other = world.private_file(declared_size="200000")["id"]
+    other = world.private_file(declared_size="20000")["id"]
     assert world.post(ESTIMATE, asked(other)).json()["advice"] == advice  # other rows, the same guess
     assert world.post(ESTIMATE, asked(large, {"type": "full"})).json()["advice"] is None
 
@@ -96,9 +96,9 @@ def test_the_page_plans_by_preset_and_shows_the_guess_and_both_times(world: Worl
     page = browser.send(Call("GET", f"{DASHBOARD}/estimate", query=query)).text
     assert "<option selected>fast</option>" in page
     assert "What may come out" in page
-    best = 150 * 2048 * 128 / 1000 / 60
+    best = 60 * 4096 * 128 / 1000 / 60
     assert re.search(rf"The preset best.*?{round(best):,} min", page, re.DOTALL)
-    assert f"{round(30 * 512 * 128 / 3000 / 60):,} min" in page
+    assert f"{round(30 * 1024 * 128 / 3000 / 60):,} min" in page
     assert "The preset fast and what you filled in make it the method lora, r 8" in page
     form = query | {"model": "minilm-l6", "once": "ab"}
     made = browser.send(Call("POST", f"{DASHBOARD}/estimate", form=form))
