@@ -43,7 +43,7 @@ def test_a_private_file_is_bound_to_its_budget_and_seen_whole_by_its_steward_alo
     assert (made["bytes"], made["filename"], made["declared_size"]) == (len(CSV), f"{CANARY}.csv", ROWS)
     budget = world.get(f"/v1/budgets/{made['budget']}").json()
     assert (budget["epsilon"], budget["delta"]) == (8, 1e-4)  # the default: at most 1 / (10 x 400)
-    assert (budget["reference"]["steps"], budget["reference"]["sample_rate"]) == (200, 0.25)
+    assert (budget["reference"]["steps"], budget["reference"]["sample_rate"]) == (60, 0.25)
     seen = world.get(path).json()
     assert (seen["bytes"], seen["sha256"], seen["filename"]) == (0, None, made["id"])
     for public in (path, "/v1/files", f"/v1/budgets/{made['budget']}"):

@@ -75,7 +75,7 @@ def test_text_that_no_database_holds_is_refused(world: World, open_file: dict[st
 def test_an_untouched_budget_is_the_default_epsilon(world: World, training: dict[str, Any]) -> None:
     first = world.post(JOBS, {"model": "minilm-l6", "training_file": training["id"]}).json()
     assert first["privacy"]["epsilon"] == pytest.approx(8, abs=1e-4)
-    assert first["method"]["lora"]["hyperparameters"]["steps"] == 200
+    assert first["method"]["lora"]["hyperparameters"]["steps"] == 60  # of the preset
     second = world.post(JOBS, {"model": "minilm-l6", "training_file": training["id"], "seed": 2})
     assert (second.status_code, second.json()["error"]["param"]) == (400, "privacy.epsilon")
 

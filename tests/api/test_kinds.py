@@ -141,7 +141,7 @@ def _within(place: tuple[str, ...], value: Any) -> Any:
 
 def test_the_text_of_a_page_s_form_is_a_number_or_is_refused(world: World, training: dict[str, Any]) -> None:
     analyst, steward = (Browser(world, world.keys["one"][scope]) for scope in ("analyst", "steward"))
-    asked = {"training_file": training["id"], "model": "minilm-l6", "epsilon": "1", "suffix": "1"}
+    asked = {"training_file": training["id"], "model": "minilm-l6", "method": "lora", "epsilon": "1", "suffix": "1"}
     asked |= {"steps": " 40 ", "batch_size": "auto", "clip_norm": ".5", "weight_averaging": "0"}
     assert analyst.send(Call("GET", f"{DASHBOARD}/estimate", query=asked)).status_code == 200
     numbers = ("epsilon", "share", "steps", "batch_size", "learning_rate", "clip_norm", "weight_averaging", "lora.r")

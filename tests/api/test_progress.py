@@ -63,7 +63,7 @@ def test_an_estimate_says_whether_a_worker_has_the_memory(world: World) -> None:
     assert told() == (None, None, needs)
     measure("small", needs - 1)
     assert told() == (False, needs - 1, needs)
-    query = {"training_file": body["training_file"], "epsilon": "1"}
+    query = {"training_file": body["training_file"], "epsilon": "1", "method": "lora"}
     page = Browser(world, world.keys["one"]["analyst"]).send(Call("GET", f"{DASHBOARD}/estimate", query))
     assert "No worker has as much memory" in page.text
     measure("large", needs)

@@ -54,10 +54,10 @@ def test_a_step_counts_by_the_layers_that_are_left_in_it(options: dict[str, Any]
 
 def test_a_student_of_another_model_is_as_fast_as_both_models_allow() -> None:
     made = program("distill", {"student_model": "small"}, "teacher", "student")
-    large, small = (Measurements([profile(speed, memory=memory)], []) for speed, memory in ((50, 7), (200, 3)))
+    large, small = (Measurements(FACTS, [profile(speed, memory=memory)], []) for speed, memory in ((50, 7), (200, 3)))
     both = of_pair(made, "classification", large, small)
     assert [p.tokens_per_second for p in both] == pytest.approx([50, 40])
     assert [p.peak_bytes for p in both] == [7, 7]
     assert seconds(made, both, FACTS) == pytest.approx(12 * 100 / 50 + 12 * 100 / 40)
     assert of_pair(made, "classification", large, None) == tuple(large.profiles * 2)
-    assert of_pair(made, "classification", large, Measurements([], [])) == ()
+    assert of_pair(made, "classification", large, Measurements(FACTS, [], [])) == ()

@@ -29,7 +29,7 @@ def perplexity(model: torch.nn.Module, tokenizer: object) -> float:
 
 
 def test_a_list_of_texts_is_learnt(folder: Path) -> None:
-    made = alone.train(TEXTS, folder, **PRICE, max_length=16, method="full", steps=30, batch_size=80)
+    made = alone.train(TEXTS, folder, **PRICE, max_length=16, method="full", steps=60, batch_size=80)
     assert perplexity(made.model, made.tokenizer) < 0.9 * perplexity(
         build_model("text", folder, (), seed=0), made.tokenizer
     )
