@@ -16,7 +16,9 @@ from dpcore.terms.tasks import CAUSAL_LM, TaskKind
 Preset = Literal["best", "fast"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 DEFAULT_PRESET: Preset = "best"
-PRESET_HELP = "best: chosen for accuracy, by measurements on public sets; fast: a fraction of the time for a little less"
+PRESET_HELP = (
+    "best: chosen for accuracy, by measurements on public sets; fast: a fraction of the time for a little less"
+)
 UNNAMED = "supervised"
 """OpenAI's name for the method of a job that names none."""
 
