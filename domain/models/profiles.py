@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import sqlalchemy as sa
+from pydantic import ValidationError
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from domain.kit.tables import model_profile, model_trial
@@ -69,16 +70,21 @@ class Measurements:
 
     def expected(self, method: str, task: TaskKind, options: Mapping[str, Any] | None = None) -> Profile | None:
         """What a job must reckon with: the slowest of the devices that measured the least that is as large as what
-        these options train, or the largest there is; None before any was measured. None of options: the defaults."""
+        these options train, or the largest there is; None before any was measured. None of options: the defaults. A
+        measurement with options that the method has not, as of another version, says nothing."""
         spec = get_method(method)
 
-        def size(options: Mapping[str, Any]) -> int:
-            return spec.trainable(spec.Options.model_validate(options), self.facts, labels=2, task=task)
+        def size(options: Mapping[str, Any]) -> int | None:
+            try:
+                return spec.trainable(spec.Options.model_validate(options), self.facts, labels=2, task=task)
+            except ValidationError:
+                return None
 
-        fitting = [(size(p.options), p) for p in self.profiles if (p.method, p.task) == (method, measured_as(task))]
-        if not fitting:
-            return None
+        of_method = [(size(p.options), p) for p in self.profiles if (p.method, p.task) == (method, measured_as(task))]
+        fitting = [(found, p) for found, p in of_method if found is not None]
         wanted = size(options or {})
+        if not fitting or wanted is None:
+            return None
         nearest = min((found for found, _ in fitting if found >= wanted), default=max(found for found, _ in fitting))
         return min((p for found, p in fitting if found == nearest), key=lambda p: p.tokens_per_second)
 

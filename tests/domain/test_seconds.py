@@ -1,5 +1,6 @@
 """How long a job takes by what was measured: a model that loses its layers is faster from then on, and no sooner."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -50,6 +51,13 @@ def share(layers: int) -> float:
 def test_a_step_counts_by_the_layers_that_are_left_in_it(options: dict[str, Any], done: int, steps: float) -> None:
     made = program("prune", options, "train")
     assert seconds(made, [profile(100)], FACTS, [done]) == pytest.approx(steps * 10 * 10 / 100)
+
+
+def test_a_measurement_with_options_that_the_method_has_not_says_nothing() -> None:
+    odd = [replace(profile(1), method="lora", options=options) for options in ({"rank": 3}, {"r": 0}, {"r": "8"})]
+    usual = replace(profile(100), method="lora", options={})
+    assert Measurements(FACTS, [*odd, usual], []).expected("lora", "classification", {"r": 64}) == usual
+    assert Measurements(FACTS, odd, []).expected("lora", "classification") is None
 
 
 def test_a_student_of_another_model_is_as_fast_as_both_models_allow() -> None:
