@@ -30,7 +30,7 @@ def world(
         yield World(database, settings, client, keys)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "damage",
     [

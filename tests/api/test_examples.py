@@ -108,6 +108,7 @@ def letters(world: World) -> dict[str, Any]:
     return made
 
 
+@pytest.mark.sampled(15)
 @pytest.mark.parametrize("example", [example for example in EXAMPLES if called(example) not in ELSEWHERE])
 def test_an_example_of_a_help_text_runs(
     world: World, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, example: str

@@ -60,7 +60,7 @@ def test_every_field_of_every_body_takes_its_own_kind_alone(world: World) -> Non
     } < seen
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", method_names())
 def test_every_option_and_number_of_a_method_takes_its_own_kind_alone(
     world: World, training: dict[str, Any], name: str

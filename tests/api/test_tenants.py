@@ -101,7 +101,7 @@ def words(ids: Ids) -> list[str]:
     return [SECRETS, *(id for kind in KINDS for id in ids.all_of(kind))]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("scope", ALL_SCOPES)
 def test_another_tenants_things_are_as_good_as_nothing(world: World, others: Ids, scope: str) -> None:
     own = settle_in(world, "two", "own", "tenant_two")

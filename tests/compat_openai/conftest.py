@@ -91,7 +91,7 @@ def work(world: World) -> Callable[[str], None]:
     """What a worker does with a job that it finds on the queue, in this process."""
     shared = set(WorkerSettings.model_fields) - {"database_url"}
     given = {name: getattr(world.settings, name) for name in type(world.settings).model_fields if name in shared}
-    settings = WorkerSettings(database_url=world.database.worker_url, **given | {"lease_seconds": 3})
+    settings = WorkerSettings(database_url=world.database.worker_url, **given)
 
     def attempt(job_id: str) -> None:
         from worker.attempt import attempt  # imports torch: only where somebody trains

@@ -68,7 +68,7 @@ def some(draws: random.Random, model: type[BaseModel], without: Collection[str])
     return {name: value for name, value in found.items() if value is not None}
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("method", [name for name in method_names() if name != SILOED])
 def test_a_random_request_is_planned_again(house: House, method: str) -> None:
     """Shares and epsilons with all their digits, and numbers that no field has by itself."""

@@ -115,6 +115,7 @@ def test_compose_makes_the_roles_on_a_new_volume(start: Start, tmp_path: Path) -
     assert rows(superuser, connect) == [(False,), (False,), (True,)]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("major", sorted(postgres.programs()) or [0])
 def test_a_managed_servers_administrator_is_no_superuser(start: Start, major: int) -> None:
     server = start(major=major)
@@ -234,6 +235,7 @@ def test_logins_that_are_the_groups_themselves_go_on(start: Start) -> None:
             require_intact(connection)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("cut_off", [None, "renamed", "half"])
 def test_an_embedded_folder_of_an_earlier_version_gets_its_roles(
     start: Start, tmp_path: Path, cut_off: str | None

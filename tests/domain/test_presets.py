@@ -117,6 +117,7 @@ def test_below_the_least_share_a_job_is_said_not_to_learn():
     assert math.isclose(gain, UNLIKELY, rel_tol=0.02)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("epsilon", [1.0, 3.0, 8.0])
 @pytest.mark.parametrize("size", [500, 8_662, 67_349])
 def test_what_an_epsilon_buys_hardly_depends_on_batch_and_steps(size, epsilon):

@@ -37,6 +37,7 @@ def test_a_list_of_texts_is_learnt(folder: Path) -> None:
     assert "nobody counts another run" in made.promise
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("method", [name for name in method_names() if name not in ("federated-lm", "federated-lora")])
 def test_noise_is_for_the_epsilon_asked_by_public_numbers_alone(
     folder: Path, method: str, monkeypatch: pytest.MonkeyPatch

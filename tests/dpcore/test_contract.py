@@ -111,7 +111,7 @@ def test_a_request_becomes_a_program(make_case, name, wish, base):
         case.program(batch_size=RECORDS + 1)
 
 
-@pytest.mark.sampled(20)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize(("name", "wish", "base"), CASES)
 def test_what_trains_is_about_what_was_said_and_the_same_at_every_attempt(make_case, name, wish, base):
     case = make_case(name, wish, base)
@@ -131,7 +131,7 @@ def test_what_trains_is_about_what_was_said_and_the_same_at_every_attempt(make_c
 LIGHT = [pytest.param(*case, marks=[] if case[-1] != "llama-lm" else pytest.mark.verify) for case in CASES]
 
 
-@pytest.mark.sampled(16)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize(("name", "wish", "base"), LIGHT)
 def test_what_it_trained_leaves_and_gives_the_same_logits(make_case, tmp_path, name, wish, base):
     case = make_case(name, wish, base)

@@ -110,7 +110,7 @@ def written_out(pair, phase, records, i, name, mixing=MIXING):
     return (1 - mixing) * own + mixing * TEMPERATURE**2 * far
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("phase", [TEACHER, STUDENT], ids=lambda phase: phase.name)
 @pytest.mark.parametrize("name", SHAPES)
 def test_each_record_s_gradient_is_that_of_the_loss_written_out(make_pair, make_task_of, name, phase):

@@ -88,7 +88,7 @@ def far(one: list[np.ndarray], other: list[np.ndarray]) -> float:
     return max(float(np.abs(np.asarray(a) - b).max()) for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("method", "base"), CASES)
 def test_every_export_loads_outside_with_equal_logits(train_it, tmp_path, method, base):
     """What a reader does, in a process without any module of Tacit's; and our own way back."""
@@ -105,6 +105,7 @@ def test_every_export_loads_outside_with_equal_logits(train_it, tmp_path, method
     assert far(trained.logits(trained.untouched()), expected) > 1e-2
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("method", ["lora", "lora-fa", "bitfit", "side", "reversible"])
 def test_an_export_holds_the_trained_tensors(train_it, tmp_path, method):
     """And nothing of the base model; LoRA-FA's frozen matrices are needed too, because a seed is no weight."""
@@ -126,6 +127,7 @@ def test_frozen_matrices_are_those_of_the_seed(train_it):
     assert all(torch.equal(p, trained.model.get_parameter(n)) for n, p in frozen.items())
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("method", ["lora", "bitfit", "full", "side", "reversible", "distill"])
 def test_nothing_names_a_path(train_it, tmp_path, method):
     trained = train_it(method)
@@ -153,6 +155,7 @@ def test_an_export_has_every_file_that_a_tokenizer_may_need(train_it, tmp_path):
     assert names >= {*TOKENIZER}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("method", ["lora", "bitfit", "full", "side", "reversible"])
 def test_file_modes_follow_the_umask(train_it, tmp_path, method):
     trained = train_it(method)

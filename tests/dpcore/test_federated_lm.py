@@ -98,7 +98,7 @@ class World:
         )
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_a_user_that_leaves_moves_the_sum_by_at_most_the_bound(world, options):
     program = world.program(options)
@@ -116,7 +116,7 @@ def test_a_user_that_leaves_moves_the_sum_by_at_most_the_bound(world, options):
         assert 0.01 * phase.clip_norm < longest <= phase.clip_norm * (1 + 1e-9)
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_nothing_outside_the_subset_moves_by_a_bit(world, options):
     model, program = world.attach(options), world.program(options)
@@ -169,6 +169,7 @@ def test_the_subset_is_the_same_in_worlds_that_differ_in_a_user_but_for_noised_c
     assert float((loud.word_counts.detach() - torch.from_numpy(exact)).std()) > 30  # 20 times the rounds' 5
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("grants", [[1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1, 0]], ids=["between", "first", "later"])
 def test_a_run_that_was_broken_off_goes_on_to_the_same_end(world, grants):
     """Also between the counts and the rounds: the rows that were chosen are chosen again."""

@@ -53,7 +53,7 @@ def require_equal(model, examples):
     assert expected.norm() > 1e-3
 
 
-@pytest.mark.sampled(16)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("training", [*TRAINING, "side"])
 @pytest.mark.parametrize("name", WRITERS)
 def test_gradients_equal_those_of_all_logits(name, training, behind):

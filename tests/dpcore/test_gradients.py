@@ -58,7 +58,7 @@ def no_gradient(name):
     return name.endswith(("key.bias", "k_lin.bias", "k_proj.bias")) and "qwen" not in name
 
 
-@pytest.mark.sampled(32)
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize("training", TRAINING)
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_clipped_sum_equals_the_one_by_one_oracle(name, training):

@@ -122,7 +122,7 @@ UNITS = [
 ]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("options", "unit"), UNITS)
 def test_a_unit_moves_each_step_s_sum_by_its_own_clipped_gradient_whatever_was_pruned(
     make_pruned, make_records, task, monkeypatch, options, unit
@@ -161,6 +161,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("changes", CHANGES, ids=["adamw", "adam-bc", "sgd"])
 @pytest.mark.parametrize("scope", ["global", "matrix"])
 def test_pruned_entries_are_zero_from_then_on_in_all_that_is_kept_and_left(go, scope, changes):
@@ -273,7 +274,7 @@ RESUMED = {
 }
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("options", "changes"), RESUMED.values(), ids=RESUMED)
 def test_a_job_that_was_killed_goes_on_to_the_same_end(go, options, changes):
     """Right after a pruning, and between two."""

@@ -116,6 +116,7 @@ def test_bits_are_unpacked_as_they_were_packed():
         assert len(packed.pack(bits)) == -(-count // 8)
 
 
+@pytest.mark.sampled(3)
 @BOTH
 @pytest.mark.parametrize("when", ["schedule", "start"])
 def test_a_model_with_fewer_layers_loads_in_stock_transformers(leave, base, when):
@@ -130,6 +131,7 @@ def test_a_model_with_fewer_layers_loads_in_stock_transformers(leave, base, when
     assert "faster" in left.card
 
 
+@pytest.mark.sampled(3)
 @BOTH
 @pytest.mark.parametrize("options", [{}, {"kind": "structured", "keep_layers": [1]}], ids=["entries", "layers"])
 def test_an_adapter_loads_in_stock_peft_on_the_base_that_its_folder_makes(leave, base, options):

@@ -194,7 +194,7 @@ ENDS = [
 """The middles of both phases, their ends, and between the two."""
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("dies", ENDS, ids=lambda dies: "-".join(map(str, dies)))
 @pytest.mark.parametrize("changes", [{}, {"clipping": "adaptive", "weight_averaging": 0.5}], ids=["plain", "adaptive"])
 def test_a_run_that_was_killed_goes_on_to_the_same_end(dies, changes):

@@ -42,7 +42,7 @@ def base(tmp_path):
     return folder
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("method", ["lora", "bitfit", "full", "side", "reversible"])
 def test_a_learnt_chat_stops_at_the_end_of_its_turn(base, tmp_path, method):
     tokenizer = load_tokenizer(base)

@@ -269,7 +269,7 @@ def test_one_bad_record_changes_nothing_else(make_model, make_records, task, mon
         torch.testing.assert_close(results[0][name], value, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("optimizer", "clipping", "averaging"),
     [

@@ -77,7 +77,7 @@ def clipped(rows, clip_norm, clipping):
     return factors[:, None] * rows
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("clipping", ["flat", "automatic"])
 @pytest.mark.parametrize("unit", ["record", "user"])
 @pytest.mark.parametrize("training", ["lora", "full"])

@@ -49,14 +49,14 @@ def tried(name: str, kind: zoo.Kind, method: str, folder: Path) -> Outcome:
     return outcome(name, kind, method, folder)
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("name", "kind", "method", "engine"), SAMPLE)
 def test_sums_of_a_method_are_exact(name, kind, method, engine, tmp_path):
     found = tried(name, kind, method, tmp_path)
     assert (found.way, found.engine) == ("works", engine), found
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("name", "kind"), DEFAULTS)
 def test_lora_trains_this_family_by_default(name, kind, tmp_path):
     found = tried(name, kind, "lora", tmp_path)

@@ -91,7 +91,7 @@ def logits(model: Any, tokenizer: Any) -> list[Any]:
     return out
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("method", "model"),
     [

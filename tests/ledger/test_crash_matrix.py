@@ -28,7 +28,7 @@ def require_sound(rows: list[Row]) -> None:
 
 
 def test_a_sample_of_crashes_leaves_the_ledger_sound(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = run_matrix(service, every=43)
+    rows = run_matrix(service, every=97)
     show(rows, capsys)
     require_sound(rows)
 

@@ -72,7 +72,7 @@ def lived_in(empty_database: Database) -> Iterator[sa.Engine]:
     engine.dispose()
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("what", POISON)
 def test_a_poisoned_row_is_named_and_its_budget_frozen(
     empty_database: Database, lived_in: sa.Engine, what: str

@@ -13,7 +13,7 @@ from tests.ledger.hostile_reasons import REASONS
 from tests.ledger.hostile_settings import NAMED, Life, every_setting, live
 from tests.ledger.hostile_stage import LOGINS, Stage
 
-EVERY = 83
+EVERY = 251
 """The sample of each run: one attempt of so many, and all attacks."""
 PARTS = {
     "api, ledger": ("tacit_api", "ledger.*|-"),

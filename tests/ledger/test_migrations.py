@@ -37,6 +37,7 @@ INSERT INTO ledger.entry (budget_id, kind, reservation_id, outcome, fence) VALUE
 """
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("revision", revisions())
 def test_a_database_with_data_is_brought_to_the_present(empty_database: Database, revision: str) -> None:
     engine = sa.create_engine(empty_database.admin_url, poolclass=sa.NullPool)

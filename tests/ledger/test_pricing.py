@@ -60,7 +60,7 @@ def test_the_price_is_the_definition_rounded_up(world: World, sigma: float, q: f
     assert truth <= priced <= truth * (1 + mpmath.mpf("1e-10")) + 1
 
 
-@pytest.mark.sampled(30)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize(("sigma", "q"), GRID)
 def test_the_price_bounds_the_closed_form_over_the_grid(world: World, sigma: float, q: float) -> None:
     priced = database_curve(world, sigma, q, ORDERS)

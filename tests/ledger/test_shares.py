@@ -24,7 +24,7 @@ from ledger.reserve import Charge, Priced, reserve, settle
 from ledger.tables import budget, phase, reservation
 from tests.ledger.worlds import World
 
-HISTORIES, ACTS = 200, 7
+HISTORIES, BLOCKS, ACTS = 200, 4, 7
 SHAPE = {"hidden_size": 64, "intermediate_size": 128, "layers": 2, "heads": 2, "vocab_size": 100, "max_positions": 64}
 MODEL = BaseModelFacts("base", Path("/nowhere"), ModelFacts(model_type="bert", biases=500, **SHAPE), "0" * 64, 0)
 BUDGETS = [("8", "1e-5", Reference(0.05, 40)), ("2", "1e-6", Reference(0.01, 200)), ("0.5", "1e-5", Reference(0.1, 5))]
@@ -145,10 +145,14 @@ def connections(world: World) -> Iterator[tuple[sa.Connection, sa.Connection]]:
         yield api, worker
 
 
-def test_shares_add_up_over_random_histories(world: World, connections: tuple[sa.Connection, sa.Connection]) -> None:
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_shares_add_up_over_random_histories(
+    world: World, connections: tuple[sa.Connection, sa.Connection], block: int
+) -> None:
     """200 lives of a budget: what the API says is left is to be had, and the database decides as the service does."""
     seen: set[str] = set()
-    for number in range(HISTORIES):
+    for number in range(block, HISTORIES, BLOCKS):
         draws = random.Random(number)
         epsilon, delta, reference = BUDGETS[number % len(BUDGETS)]
         id = world.budget(epsilon, delta, reference)

@@ -15,6 +15,7 @@ from tests.conftest import MASTER_KEY, Database
 from tests.worker import tiny
 from tests.worker.federation import Federation, rehearse_once
 from tests.worker.service import Service
+from worker import lease
 from worker.federated import waiting
 from worker.federated.coordinator import Coordinator
 
@@ -56,6 +57,13 @@ def settings(service: Service) -> WorkerSettings:
         models={"tiny": service.model},
         device="cpu",
     )
+
+
+@pytest.fixture
+def soon_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request to stop is heard within half a second, by attempts of this process, under a lease that outlasts a busy
+    machine."""
+    monkeypatch.setattr(lease, "MOST_SECONDS_BETWEEN_BEATS", 0.5)
 
 
 @pytest.fixture

@@ -277,7 +277,7 @@ def test_a_silo_that_leaves_before_it_opens_costs_the_round_at_once(four: Federa
     assert came(four, job_id)[1] == NAMES[:3]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "lie",
     [

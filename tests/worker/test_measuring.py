@@ -143,7 +143,7 @@ def test_users_are_held_out_whole_whatever_the_method(service: Service, go: Atte
     assert 0 < quality["evaluated"] < USERS
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("users", [False, True])
 @pytest.mark.parametrize("method", ["lora", "full", "bitfit", "prune", "zo", "side", "reversible"])
 @pytest.mark.parametrize("everybody", [False, True])
@@ -187,7 +187,7 @@ def _dies(patch: pytest.MonkeyPatch, name: str, at: int) -> None:
     patch.setattr(module.Training, name, dying)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("method", ["lora", "prune"])
 @pytest.mark.parametrize("moment", KILLS)
 def test_a_worker_killed_around_the_look_is_followed_by_one_that_takes_none_for_free(
@@ -221,6 +221,7 @@ def test_a_worker_killed_around_the_look_is_followed_by_one_that_takes_none_for_
         assert tuple(load(saved[-1])["weight/tacit.measured"].tolist()) == seen[0]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("method", ["lora", "federated-lm"])
 def test_a_language_model_tells_the_perplexity_of_losses_that_were_cut(
     service: Service, engine: sa.Engine, settings: WorkerSettings, tmp_path: Path, method: str

@@ -34,6 +34,7 @@ WORDS = {
 }
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", [*folders.LOADED, "gone", "lacking-shard", "four-bit", "own-code"])
 def test_a_model_that_cannot_be_loaded_ends_the_job_free_and_says_why(
     service: Service, engine: sa.Engine, allowing: WorkerSettings, made: dict[str, Path], name: str
@@ -47,6 +48,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_job_free_and_says_why(
     assert str(made[name].parent) not in str(seen)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["tiny", *folders.FINE])
 def test_a_good_model_beside_broken_ones_is_trained(
     service: Service, engine: sa.Engine, allowing: WorkerSettings, name: str
@@ -56,6 +58,7 @@ def test_a_good_model_beside_broken_ones_is_trained(
     assert service.status(id) == "succeeded"
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("kind", [RuntimeError, ImportError, KeyError, AssertionError])
 @pytest.mark.parametrize(("step", "code"), [("build_model", "model_unavailable"), ("make_task", "not_trainable")])
 def test_no_error_of_building_is_tried_again(

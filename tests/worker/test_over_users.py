@@ -101,6 +101,7 @@ class OverUsers(Matrix):
         return found if torch.allclose(scores, states @ tables[0].T, atol=1e-4) else [*found, "the head is another"]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_job_over_users_leaves_a_stock_model_and_what_it_cost(
     name: str, service: Service, engine: sa.Engine, settings: WorkerSettings

@@ -28,7 +28,7 @@ class Office(Desk):
     """A worker's and an analyst's hands."""
 
     def __init__(self, service: Service, **more: object) -> None:
-        super().__init__(service, **({"models": {"tiny": service.model}, "device": "cpu", "lease_seconds": 3} | more))
+        super().__init__(service, **({"models": {"tiny": service.model}, "device": "cpu", "lease_seconds": 60} | more))
         self.settings: WorkerSettings
 
     def pause(self, id: str) -> None:
@@ -76,7 +76,7 @@ class Office(Desk):
 
 
 @pytest.fixture
-def office(service: Service) -> Office:
+def office(service: Service, soon_heard: None) -> Office:
     return Office(service)
 
 

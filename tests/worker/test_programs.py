@@ -80,6 +80,7 @@ def report(service: Service, job_id: str) -> Mapping[str, Any]:
     return found
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("method", TWO_PHASES)
 def test_both_phases_are_paid_for_under_their_own_number_and_reported(
     service: Service, go: Attempt, method: str
@@ -108,7 +109,7 @@ KILLS = [(0, 3), (0, FULL), (1, 1), (1, 4)]
 """In the first phase, after it, at the second one's first step, in its middle. Of `distill`: compression_kills.py."""
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("ordinal", "count"), KILLS)
 def test_a_worker_killed_in_any_phase_or_between_is_followed_by_one_that_goes_on(
     service: Service, go: Attempt, monkeypatch: pytest.MonkeyPatch, ordinal: int, count: int
