@@ -1,4 +1,5 @@
-"""Convolutions over two dimensions: the patches of a vision transformer."""
+"""Convolutions over two dimensions: the patches of a vision transformer, and the layers of a convolutional network, of
+which each group of channels may have a kernel of its own."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,29 +28,43 @@ class _Conv2d(torch.autograd.Function):
         stride: Pair,
         padding: Pair,
         dilation: Pair,
+        groups: int,
         tape: Tape,
     ) -> Tensor:
         ctx.save_for_backward(x if tape.owns(weight) else None)
         ctx.shape, ctx.weight, ctx.bias, ctx.tape = x.shape, weight, bias, tape
         ctx.how = {"stride": stride, "padding": padding, "dilation": dilation}
+        ctx.groups = groups
         b = None if bias is None else bias.to(x.dtype)
-        return F.conv2d(x, weight.to(x.dtype), b, **ctx.how)
+        return F.conv2d(x, weight.to(x.dtype), b, groups=groups, **ctx.how)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None, None, None, None, None]:
         (grad,) = grads
         (x,) = ctx.saved_tensors
         weight, bias, how = ctx.weight, ctx.bias, ctx.how
         tape: Tape = ctx.tape
         rows = grad.flatten(2).transpose(1, 2)  # [m, L, O]
         if x is not None:
-            tape.write_products(weight, rows, F.unfold(x, weight.shape[2:], **how).transpose(1, 2))
+            patches = F.unfold(x, weight.shape[2:], **how)  # [m, C * kh * kw, L]
+            if ctx.groups == 1:
+                tape.write_products(weight, rows, patches.transpose(1, 2))
+            else:
+                tape.write(weight, _by_group(grad.flatten(2), patches, weight.shape, ctx.groups))
         if bias is not None and tape.owns(bias):
             tape.write(bias, summed(rows))
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = conv2d_input(ctx.shape, weight.to(grad.dtype), grad, **how)  # type: ignore[no-untyped-call]
-        return grad_x, None, None, None, None, None, None
+            grad_x = conv2d_input(ctx.shape, weight.to(grad.dtype), grad, groups=ctx.groups, **how)  # type: ignore[no-untyped-call]
+        return grad_x, None, None, None, None, None, None, None
+
+
+def _by_group(rows: Tensor, patches: Tensor, shape: Sequence[int], groups: int) -> Tensor:
+    """Gradients [m, *shape] of a kernel that sees its own group of channels alone. rows: [m, O, L]."""
+    examples = len(rows)
+    left = rows.reshape(examples * groups, -1, rows.shape[2])
+    right = patches.reshape(examples * groups, -1, patches.shape[2])
+    return torch.bmm(left, right.transpose(1, 2)).reshape(examples, *shape)
 
 
 def _conv2d(
@@ -62,11 +77,11 @@ def _conv2d(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Tensor | None:
-    if groups != 1 or isinstance(padding, str) or not (tape.owns(weight) or tape.owns(bias)):
+    if isinstance(padding, str) or not (tape.owns(weight) or tape.owns(bias)):
         return None
     tape.require_batch(input, weight if tape.owns(weight) else bias, least=4)  # type: ignore[arg-type]
     how = (_pair(stride), _pair(padding), _pair(dilation))
-    return _Conv2d.apply(as_product_input(input), weight, bias, *how, tape)  # type: ignore[no-any-return, no-untyped-call]
+    return _Conv2d.apply(as_product_input(input), weight, bias, *how, groups, tape)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _pair(value: int | Sequence[int]) -> Pair:

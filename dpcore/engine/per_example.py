@@ -13,16 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
-from dpcore.engine import conv, elementwise, embedding, layer_norm, linear, rms_norm
+from dpcore.engine import conv, elementwise, embedding, group_norm, layer_norm, linear, rms_norm
 from dpcore.engine.errors import BatchShape
 from dpcore.engine.layout import Layout
 from dpcore.engine.tape import Gradients, Tape, Uses
 
 # What these make of parameters alone may still have the examples in it: their ids, or how many there are.
 _WITH_EXAMPLES = embedding.HANDLERS | elementwise.COPIES
-_HANDLERS = (
-    linear.HANDLERS | conv.HANDLERS | layer_norm.HANDLERS | rms_norm.HANDLERS | elementwise.HANDLERS | _WITH_EXAMPLES
-)
+_NORMS = layer_norm.HANDLERS | rms_norm.HANDLERS | group_norm.HANDLERS
+_HANDLERS = linear.HANDLERS | conv.HANDLERS | _NORMS | elementwise.HANDLERS | _WITH_EXAMPLES
 
 
 class _Intercept(TorchFunctionMode):

@@ -13,8 +13,16 @@ from torch import Tensor, nn
 from transformers import (
     AlbertConfig,
     AlbertForSequenceClassification,
+    BeitConfig,
+    BeitForImageClassification,
     BertConfig,
     BertForSequenceClassification,
+    BitConfig,
+    BitForImageClassification,
+    ConvNextConfig,
+    ConvNextForImageClassification,
+    DeiTConfig,
+    DeiTForImageClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
     GPT2Config,
@@ -27,6 +35,8 @@ from transformers import (
     Qwen3ForCausalLM,
     RobertaConfig,
     RobertaForSequenceClassification,
+    SwinConfig,
+    SwinForImageClassification,
     T5Config,
     T5ForConditionalGeneration,
     ViTConfig,
@@ -90,17 +100,46 @@ def _qwen3(*, tied: bool) -> nn.Module:
     return Qwen3ForCausalLM(Qwen3Config(**_ENCODER, num_key_value_heads=1, head_dim=8, tie_word_embeddings=tied))
 
 
+_PATCHES = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "image_size": 8,
+    "patch_size": 2,
+    "num_labels": 3,
+}
+
+
 def _vit() -> nn.Module:
-    config = ViTConfig(
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        image_size=IMAGE,
-        patch_size=2,
-        num_labels=3,
+    return ViTForImageClassification(ViTConfig(**_PATCHES))
+
+
+def _deit() -> nn.Module:
+    return DeiTForImageClassification(DeiTConfig(**_PATCHES))
+
+
+def _beit() -> nn.Module:
+    return BeitForImageClassification(BeitConfig(**_PATCHES, use_relative_position_bias=True, drop_path_rate=0.0))
+
+
+def _swin() -> nn.Module:
+    config = SwinConfig(
+        image_size=8, patch_size=2, embed_dim=8, depths=[2, 1], num_heads=[2, 2], window_size=2, num_labels=3
     )
-    return ViTForImageClassification(config)
+    return SwinForImageClassification(config)
+
+
+def _convnext() -> nn.Module:
+    config = ConvNextConfig(image_size=8, patch_size=2, hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, num_labels=3)
+    return ConvNextForImageClassification(config)
+
+
+def _bit() -> nn.Module:
+    config = BitConfig(
+        embedding_size=8, hidden_sizes=[16, 32], depths=[1, 1], num_groups=2, layer_type="preactivation", num_labels=3
+    )
+    return BitForImageClassification(config)
 
 
 def _t5(*, tied: bool) -> nn.Module:
@@ -133,6 +172,11 @@ ARCHITECTURES = {
     "roberta": _Architecture(_roberta, ["query", "value"]),
     "albert": _Architecture(_albert, ["query", "value"]),  # its layers share their weights
     "vit": _Architecture(_vit, ["q_proj", "v_proj"], "image"),  # convolution, class token, table of positions
+    "deit": _Architecture(_deit, ["q_proj", "v_proj"], "image"),
+    "beit": _Architecture(_beit, ["q_proj", "v_proj"], "image"),
+    "swin": _Architecture(_swin, ["q_proj", "v_proj"], "image"),
+    "convnext": _Architecture(_convnext, ["pwconv1", "pwconv2"], "image"),
+    "bit": _Architecture(_bit, ["classifier.1"], "image"),
     "gpt2": _Architecture(partial(_gpt2, tied=True), ["c_attn"], "causal"),  # Conv1D; embedding and head are one
     "gpt2-untied": _Architecture(partial(_gpt2, tied=False), ["c_attn"], "causal"),
     "llama": _Architecture(partial(_llama, tied=True), ["q_proj", "v_proj"], "causal"),  # RMS norms
@@ -143,6 +187,7 @@ ARCHITECTURES = {
     "t5": _Architecture(partial(_t5, tied=True), ["q", "v"], "seq2seq"),  # its positions are shared by all examples
     "t5-untied": _Architecture(partial(_t5, tied=False), ["q", "v"], "seq2seq"),
 }
+WITHOUT_ATTENTION = ("convnext", "bit")
 TRAINING = ("lora", "lora-fa", "bitfit", "full")
 
 
@@ -154,7 +199,8 @@ def make(
     with torch.random.fork_rng():
         torch.manual_seed(7)
         model = known.build()
-        model.set_attn_implementation(attention)
+        if name not in WITHOUT_ATTENTION:
+            model.set_attn_implementation(attention)
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = dropout
