@@ -65,7 +65,7 @@ def commands(family: Family, size: Size, method: str, examples: int, length: int
     phase = make_phase(examples=examples)
 
     def held() -> tuple[int, int]:
-        batch = make_batch(size, FEW, length, device)
+        batch = make_batch(family, size, FEW, length, device)
         engine.release()
         before = set(_storages())
         saved: dict[int, torch.UntypedStorage] = {}
@@ -87,7 +87,7 @@ def commands(family: Family, size: Size, method: str, examples: int, length: int
         return kept * examples // FEW, sum(left.values()) * examples // FEW
 
     def highest() -> int:
-        batch = make_batch(size, examples, length, device)
+        batch = make_batch(family, size, examples, length, device)
         engine.release()
 
         def run() -> None:
@@ -102,7 +102,7 @@ def commands(family: Family, size: Size, method: str, examples: int, length: int
 
     def forward() -> None:
         with torch.no_grad():
-            service_losses(model, family, make_batch(size, examples, length, device))
+            service_losses(model, family, make_batch(family, size, examples, length, device))
 
     if method == "zo":
         return {"held": lambda: (0, examples * torch.float64.itemsize), "peak": lambda: peak(forward, device)}

@@ -1,6 +1,6 @@
 """What does a private training step cost, in time and memory, beside the same step without privacy?
 
-{bert-64,bert-256,gpt2-64,gpt2-256}/{full,lora,bitfit}/{ours,opacus-hooks,opacus-ghost,fastdp,nonprivate-same-loss}/...
+{bert-64,bert-256,gpt2-64,gpt2-256,vit-224,vit-448}/{full,lora,bitfit}/{ours,opacus-hooks,opacus-ghost,fastdp,nonprivate-same-loss}/...
     time_ratio                    a step's time over the non-private step's, same method
     time_ratio_noise_amortised    the same with the noise of one draw spread over the 32 (64-token records) or 64
                                   micro-batches of the default batch of 1,024 records, as the service draws it;
@@ -9,8 +9,9 @@
 .../bitfit_over_opacus_full/{time,memory}     how many times faster and leaner private bitfit is than Opacus' full
 .../bitfit_over_nonprivate_full/time          and than full fine-tuning without privacy
 
-A step: forward, backward, clip, noise, AdamW; float32; 32 records of 64 tokens, or 16 of 256, without padding. bert is
-a classifier of MiniLM's size, gpt2 a causal language model (see --gpt2), both with random weights. LoRA is r 8 on query
+A step: forward, backward, clip, noise, AdamW; float32; 32 records of 64 tokens, 16 of 256, or 1 of 4,096, without
+padding. bert is a classifier of MiniLM's size, gpt2 a causal language model (see --gpt2), vit a vision transformer of
+12 layers of 384 on 8 pictures of 224 x 224 pixels, or 2 of 448 x 448; all with random weights. LoRA is r 8 on query
 and value of all layers. Each contender has a process and the same number of threads; rounds visit them in an order
 that turns, and every ratio is taken within a round. A contender that takes twice as long as the non-private step runs
 in every third round. Memory is resident memory (on a GPU: allocated), weights and optimiser left out; the detail has
@@ -27,7 +28,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import product
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a file
@@ -36,13 +36,15 @@ if __name__ == "__main__":  # run as a file
 import torch
 
 from benchmarks.common import Figure, Findings, median, parser, spread, versions
-from benchmarks.training.models import GPT2_NARROW, GPT2_SMALL, MINILM, TINY
+from benchmarks.training.models import GPT2_NARROW, GPT2_SMALL, MINILM, TINY, VIT, Family
 from benchmarks.training.processes import Child, Refused, interleaved
 from benchmarks.training.steps import FASTDP, GHOST, HOOKS, NONPRIVATE, OURS, SAME_LOSS, Setting, commands
 
 NAME = "step_time"
 METHODS = ("full", "lora", "bitfit")
-EXAMPLES = {64: 32, 256: 16}
+EXAMPLES = {64: 32, 256: 16, 4096: 1}
+PICTURES = {224: 8, 448: 2}
+"""By pixels each way."""
 LOGICAL = 1024
 GPT2 = {"small": GPT2_SMALL, "narrow": GPT2_NARROW}
 TURN_SECONDS = 0.3
@@ -162,11 +164,22 @@ def _across(
     return figures
 
 
+def _cases(
+    families: Sequence[Family], lengths: Sequence[int], pixels: Sequence[int], *, quick: bool
+) -> Iterator[tuple[Family, int]]:
+    for family in families:
+        chosen = pixels if family == "vit" else lengths
+        yield from ((family, length) for length in (chosen[:1] if quick else chosen))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     made = parser(__doc__)
-    made.add_argument("--models", nargs="+", default=["bert", "gpt2"], choices=("bert", "gpt2"), help="which to run")
+    made.add_argument(
+        "--models", nargs="+", default=["bert", "gpt2"], choices=("bert", "gpt2", "vit"), help="which to run"
+    )
     made.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS, help="which to run")
-    made.add_argument("--lengths", nargs="+", type=int, default=list(EXAMPLES), choices=list(EXAMPLES), help="tokens")
+    made.add_argument("--lengths", nargs="+", type=int, default=[64, 256], choices=list(EXAMPLES), help="tokens")
+    made.add_argument("--pixels", nargs="+", type=int, default=list(PICTURES), choices=list(PICTURES), help="of vit")
     made.add_argument("--contenders", nargs="+", default=[OURS, HOOKS, GHOST], choices=(OURS, HOOKS, GHOST))
     made.add_argument("--fastdp", metavar="FOLDER", type=Path, help="a checkout of fastDP, to compare with it too")
     made.add_argument(
@@ -187,10 +200,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "gpt2" in options.models and gpt2 is not GPT2_SMALL and not options.quick:
         note = f"gpt2 here is {gpt2}: at GPT-2's own size the gradients of 32 records, which Opacus' hooks keep, take "
         findings.add([], [f"{note}15 GiB. --gpt2 small runs what fits."])
-    lengths = options.lengths[:1] if options.quick else options.lengths
-    for family, length in product(options.models, lengths):
-        size = MINILM if family == "bert" else gpt2
-        setting = Setting(family, size, EXAMPLES[length], length, options.device, options.fastdp)
+    sizes = {"bert": MINILM, "gpt2": gpt2, "vit": VIT}
+    for family, length in _cases(options.models, options.lengths, options.pixels, quick=options.quick):
+        examples = PICTURES[length] if family == "vit" else EXAMPLES[length]
+        setting = Setting(family, sizes[family], examples, length, options.device, options.fastdp)
         if options.quick:
             setting = replace(setting, size=TINY, examples=4)
         for method in options.methods:

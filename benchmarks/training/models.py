@@ -13,18 +13,20 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedModel,
+    ViTConfig,
+    ViTForImageClassification,
 )
 
 from dpcore.methods import get_trainer
 from dpcore.tasks.causal_lm import summed_losses
 from dpcore.tasks.records import Batch as Padded
 
-Family = Literal["bert", "gpt2"]
+Family = Literal["bert", "gpt2", "vit"]
 
 
 @dataclass(frozen=True)
 class Size:
-    """A transformer: layers, width d, attention heads, inner width, vocabulary."""
+    """A transformer: layers, width d, attention heads, inner width, vocabulary; no words of one that sees."""
 
     layers: int
     width: int
@@ -33,23 +35,30 @@ class Size:
     vocabulary: int
 
     def __str__(self) -> str:
-        return f"{self.layers} layers of {self.width}/{self.inner}, vocabulary {self.vocabulary}"
+        words = f", vocabulary {self.vocabulary}" if self.vocabulary else ""
+        return f"{self.layers} layers of {self.width}/{self.inner}{words}"
 
 
 MINILM = Size(6, 384, 12, 1536, 30522)
 GPT2_SMALL = Size(12, 768, 12, 3072, 50257)
 GPT2_NARROW = Size(6, 384, 6, 1536, 50257)
 """GPT-2's vocabulary over MiniLM's layers: what a machine without a GPU can train with every baseline."""
+VIT = Size(12, 384, 6, 1536, 0)
+"""A vision transformer as DeiT small is."""
 TINY = Size(2, 32, 2, 64, 500)
 
 LABELS = 2
-ADAPTED: dict[Family, tuple[str, ...]] = {"bert": ("query", "value"), "gpt2": ("c_attn",)}
+PATCH = 16
+"""Pixels of a patch, each way."""
+ADAPTED: dict[Family, tuple[str, ...]] = {"bert": ("query", "value"), "gpt2": ("c_attn",), "vit": ("q_proj", "v_proj")}
 """Attention's query and value in all layers; GPT-2 has them in one layer with the key."""
 
 
 def make_model(family: Family, size: Size, positions: int, *, tied: bool = True) -> PreTrainedModel:
-    """A classifier (bert) or a causal language model (gpt2), float32, the same weights every time; no dropout.
+    """A classifier of texts (bert) or of square pictures (vit), or a causal language model (gpt2), float32, the same
+    weights every time; no dropout.
 
+    positions: tokens; pixels each way of a picture.
     tied: whether the language model's head is its embedding.
     """
     torch.manual_seed(0)
@@ -62,6 +71,20 @@ def make_model(family: Family, size: Size, positions: int, *, tied: bool = True)
                 num_attention_heads=size.heads,
                 intermediate_size=size.inner,
                 max_position_embeddings=max(512, positions),
+                hidden_dropout_prob=0.0,
+                attention_probs_dropout_prob=0.0,
+                num_labels=LABELS,
+            )
+        )
+    if family == "vit":
+        return ViTForImageClassification(
+            ViTConfig(
+                hidden_size=size.width,
+                num_hidden_layers=size.layers,
+                num_attention_heads=size.heads,
+                intermediate_size=size.inner,
+                image_size=positions,
+                patch_size=PATCH,
                 hidden_dropout_prob=0.0,
                 attention_probs_dropout_prob=0.0,
                 num_labels=LABELS,
@@ -92,14 +115,15 @@ def attach(model: PreTrainedModel, family: Family, method: str, *, everywhere: b
     """
     lora = method.startswith("lora")
     options = {"target_modules": ADAPTED[family]} if lora and everywhere else {}
-    task = "classification" if family == "bert" else "text"
+    task = "text" if family == "gpt2" else "classification"
     attached: nn.Module = get_trainer(method).attach(model, options, task=task, seed=0)
     return attached.train()
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Records without padding: ids int64 [m, T]; labels int64 [m], which language models do not need."""
+    """Records without padding: ids int64 [m, T], or pixels float [m, 3, P, P]; labels int64 [m], which language models
+    do not need."""
 
     ids: Tensor
     labels: Tensor
@@ -114,10 +138,17 @@ class Batch:
         return [Batch(*pair) for pair in zip(self.ids.split(examples), self.labels.split(examples), strict=True)]
 
 
-def make_batch(size: Size, examples: int, length: int, device: torch.device) -> Batch:
+def tokens_of(family: Family, length: int) -> int:
+    """What a record of this length is to a model: a picture is its patches and the token of its class."""
+    return (length // PATCH) ** 2 + 1 if family == "vit" else length
+
+
+def make_batch(family: Family, size: Size, examples: int, length: int, device: torch.device) -> Batch:
     """The same made-up records every time."""
     generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(1, size.vocabulary, (examples, length), generator=generator)
+    ids = torch.randn((examples, 3, length, length), generator=generator)
+    if family != "vit":
+        ids = torch.randint(1, size.vocabulary, (examples, length), generator=generator)
     return Batch(ids.to(device), (torch.arange(examples) % LABELS).to(device))
 
 
@@ -126,6 +157,9 @@ def record_losses(model: Callable[..., object], family: Family, batch: Batch, *,
 
     positions: whether to pass each record's positions; otherwise the model makes one row for all.
     """
+    if family == "vit":
+        seen = model(pixel_values=batch.ids).logits  # type: ignore[attr-defined]
+        return F.cross_entropy(seen, batch.labels, reduction="none")
     given = {"position_ids": batch.positions} if positions else {}
     mask = torch.ones_like(batch.ids)
     if family == "bert":
@@ -142,7 +176,7 @@ def record_losses(model: Callable[..., object], family: Family, batch: Batch, *,
 
 def service_losses(model: nn.Module, family: Family, batch: Batch) -> Tensor:
     """The same [m], as the service computes it: behind a language model's frozen head, in pieces."""
-    if family == "bert":
+    if family != "gpt2":
         return record_losses(model, family, batch)
     every = torch.ones_like(batch.ids)
     sums, counts = summed_losses(model, Padded(batch.ids, every, every))

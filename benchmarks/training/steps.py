@@ -22,6 +22,7 @@ from benchmarks.training.models import (
     make_model,
     record_losses,
     service_losses,
+    tokens_of,
 )
 from benchmarks.training.processes import Commands, Refused, Timed, available, clock, peak, resident
 from dpcore import optimise
@@ -69,7 +70,7 @@ def commands(setting: Setting, method: str, contender: str) -> Commands:
     device = torch.device(setting.device)
     before = resident(device)
     model = _model(setting, method, contender)
-    batch = make_batch(setting.size, setting.examples, setting.length, device)
+    batch = make_batch(setting.family, setting.size, setting.examples, setting.length, device)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     step = _MAKE[contender](model, setting, batch)
 
@@ -145,8 +146,10 @@ def _ours(model: nn.Module, setting: Setting, batch: Batch) -> Step:
     engine, noise_multiplier = PerExample(model), phase.mechanism.noise_multiplier
     optimiser = optimise.make(engine.parameters, phase)
     memory = torch.empty(engine.width, dtype=torch.float64, device=engine.device)
-    tokens = cpu_tokens(thin=engine.thin) if engine.device.type == "cpu" else batch.ids.numel()
-    parts = batch.cut(max(1, tokens // setting.length))
+    at_once = setting.examples
+    if engine.device.type == "cpu":
+        at_once = max(1, cpu_tokens(thin=engine.thin) // tokens_of(setting.family, setting.length))
+    parts = batch.cut(at_once)
     done = 0
 
     def run() -> float:

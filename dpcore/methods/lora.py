@@ -48,7 +48,7 @@ def attach(model: PreTrainedModel, options: Mapping[str, Any], *, task: TaskKind
     layers = {name: module for name, module in linear.items() if _is_called(name, wanted)}
     _require_untied(model, layers)
     config = LoraConfig(
-        task_type=TaskType.CAUSAL_LM if causal else TaskType.SEQ_CLS,
+        task_type=_task_type(model, causal=causal),
         r=chosen.r,
         lora_alpha=chosen.alpha,
         lora_dropout=chosen.dropout,
@@ -67,6 +67,13 @@ def attach(model: PreTrainedModel, options: Mapping[str, Any], *, task: TaskKind
         if name.endswith("lora_dropout.default"):
             module.train()
     return adapted
+
+
+def _task_type(model: PreTrainedModel, *, causal: bool) -> TaskType | None:
+    """What PEFT calls the task; it has no name for pictures."""
+    if model.main_input_name == "pixel_values":
+        return None
+    return TaskType.CAUSAL_LM if causal else TaskType.SEQ_CLS
 
 
 def _adaptable(model: PreTrainedModel, heads: Collection[str]) -> dict[str, nn.Module]:

@@ -22,7 +22,9 @@ def freeze_unused(model: nn.Module, task: TaskKind) -> tuple[str, ...]:
     if not trainable:
         return ()
     config: PreTrainedConfig = model.config
-    inputs = {"input_ids": made_up(config), "attention_mask": torch.ones(1, _LENGTH, dtype=torch.int64)}
+    inputs: dict[str, torch.Tensor] = {"pixel_values": _picture(config)}
+    if getattr(model, "main_input_name", "input_ids") != "pixel_values":
+        inputs = {"input_ids": made_up(config), "attention_mask": torch.ones(1, _LENGTH, dtype=torch.int64)}
     # RWKV writes into what it remembers, and training needs no memory.
     cache = {"use_cache": False} if task in CAUSAL_LM else {}
     # Dropout draws; the generators outside stay as they are.
@@ -36,6 +38,12 @@ def freeze_unused(model: nn.Module, task: TaskKind) -> tuple[str, ...]:
     for name in unused:
         trainable[name].requires_grad_(False)
     return unused
+
+
+def _picture(config: PreTrainedConfig) -> torch.Tensor:
+    """One [1, channels, side, side] that grows brighter, of the size that the model was made for."""
+    side, channels = (int(getattr(config, name, usual)) for name, usual in (("image_size", 224), ("num_channels", 3)))
+    return torch.linspace(0, 1, channels * side * side).view(1, channels, side, side)
 
 
 def made_up(config: PreTrainedConfig) -> torch.Tensor:
