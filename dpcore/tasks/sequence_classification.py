@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from dpcore.tasks.accuracy import accuracy, are_right, places, require_names
 from dpcore.tasks.losses import Loss, label_losses
 from dpcore.tasks.records import Records, Row, by_length, device_of, joined, padded, setting
 from dpcore.tasks.stand_ins import StandIns, around
@@ -31,9 +32,7 @@ class SequenceClassification:
         columns: tuple[str] | tuple[str, str] = ("text",),
     ) -> None:
         """columns: of the text, or of the two of a pair. Raises ValueError for a repeated label, or fewer than two."""
-        if len(labels) < 2 or len(set(labels)) != len(labels):
-            raise ValueError("the label set must have at least two labels, each once")
-        self.labels = tuple(labels)
+        self.labels = require_names(labels)
         self.max_length = max_length
         self._columns = columns
         self._tokenizer = tokenizer
@@ -49,9 +48,7 @@ class SequenceClassification:
         labels: positions in the public label set. Raises ValueError for one outside it, without naming it: it may be
         private.
         """
-        targets = np.asarray(labels, dtype=np.int64)
-        if ((targets < 0) | (targets >= len(self.labels))).any():
-            raise ValueError("a record's label is not in the public label set")
+        targets = places(labels, self.labels).numpy()
         texts = [columns[name] for name in self._columns]
         if any(len(column) != len(targets) for column in texts):
             raise ValueError(f"{[len(column) for column in texts]} texts but {len(targets)} labels")
@@ -108,9 +105,7 @@ class SequenceClassification:
     def right(self, model: nn.Module, records: Records, indices: np.ndarray, length: int) -> Tensor:
         """Whether each record gets its own label: bool [m]; logits that are no numbers are wrong."""
         logits = self._run(model, records, indices, length).logits.float().cpu()
-        found = logits.argmax(1) == torch.from_numpy(records.labels[indices])
-        right: Tensor = found & logits.isfinite().all(1)
-        return right
+        return are_right(logits, torch.from_numpy(records.labels[indices]))
 
     def _run(self, model: nn.Module, records: Records, indices: np.ndarray, length: int, **more: Any) -> Any:
         """The model's output on records padded to `length`; its logits are [m, labels]. more: what it is called with
@@ -136,20 +131,5 @@ class SequenceClassification:
         return out
 
     def metrics(self, model: nn.Module, columns: Mapping[str, Sequence[str]], labels: Sequence[int]) -> dict[str, Any]:
-        """accuracy: share of records with the right label; standard_error: of it; evaluated: records; majority: share
-        of the most frequent label; per_class: records of each label, and the share of them that got it. For public
-        files: on a private one none of it is private."""
-        predicted, wanted = self.logits(model, columns).argmax(1), torch.tensor(labels)
-        right, count = (predicted == wanted).double(), len(wanted)
-        accuracy, of_label = float(right.mean()), torch.bincount(wanted, minlength=len(self.labels))
-        hits = torch.bincount(wanted, weights=right, minlength=len(self.labels))
-        return {
-            "accuracy": accuracy,
-            "standard_error": (accuracy * (1 - accuracy) / count) ** 0.5,
-            "evaluated": count,
-            "majority": int(of_label.max()) / count,
-            "per_class": {
-                label: {"records": int(n), "right": float(hit / n) if n else None}
-                for label, n, hit in zip(self.labels, of_label, hits, strict=True)
-            },
-        }
+        """What `dpcore.tasks.accuracy` has. For public files: on a private one none of it is private."""
+        return accuracy(self.logits(model, columns), labels, self.labels)

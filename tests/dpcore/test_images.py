@@ -1,0 +1,154 @@
+"""Pictures as records: what a record's loss depends on, what is refused, and that methods train on them exactly."""
+
+from functools import partial
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dpcore.engine.errors import NotTrainable
+from dpcore.methods import get_trainer
+from dpcore.run import run
+from dpcore.tasks.image_classification import ImageClassification
+from dpcore.terms.mechanisms import PoissonGaussian
+from dpcore.terms.program import Phase, Program
+
+from .architectures import ARCHITECTURES, IMAGE, make
+
+LABELS = ("no", "yes", "perhaps")
+IMAGES = [name for name, known in ARCHITECTURES.items() if known.kind == "image"]
+METHODS = ["lora", "bitfit", "full"]
+RECORDS = 12
+
+
+@pytest.fixture
+def task() -> ImageClassification:
+    return ImageClassification(LABELS, IMAGE, tokens=17)
+
+
+def pictures(count: int, seed: int = 0) -> list[np.ndarray]:
+    draws = np.random.default_rng(seed)
+    return list(draws.integers(0, 256, (count, IMAGE, IMAGE, 3), dtype=np.uint8))
+
+
+def model_of(name: str) -> nn.Module:
+    return make(name, "full", dtype=torch.float32)
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_a_record_s_loss_is_its_own(name, task):
+    model, records = model_of(name), task.encode({"image": pictures(RECORDS)}, [i % 3 for i in range(RECORDS)])
+    together = task.losses(model, records, np.arange(RECORDS), 17)
+    alone = torch.cat([task.losses(model, records, np.array([i]), 17) for i in range(RECORDS)])
+    assert torch.allclose(together, alone, atol=1e-5)
+    logits = task.logits(model, {"image": pictures(RECORDS)})
+    assert torch.equal(task.right(model, records, np.arange(RECORDS), 17), logits.argmax(1) == torch.arange(12) % 3)
+
+
+def test_values_are_scaled_as_the_model_was_told(task):
+    class Seen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, pixel_values):
+            self.pixels = pixel_values
+            return type("Output", (), {"logits": pixel_values.mean((2, 3))})
+
+    scaled = ImageClassification(LABELS, 2, tokens=5, mean=(0.1, 0.2, 0.3), deviation=(0.5, 1.0, 2.0))
+    picture = np.full((2, 2, 3), 51, dtype=np.uint8)
+    picture[0, 1] = 255  # above on the right
+    model = Seen()
+    scaled.logits(model, {"image": [picture]})
+    assert model.pixels.shape == (1, 3, 2, 2)
+    assert model.pixels[0, :, 1, 0].tolist() == pytest.approx([0.2, 0.0, -0.05], abs=1e-6)
+    assert model.pixels[0, :, 0, 1].tolist() == pytest.approx([1.8, 0.8, 0.35], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("picture", "label", "words"),
+    [
+        (np.zeros((IMAGE, IMAGE + 1, 3), dtype=np.uint8), 0, "a picture is not of"),
+        (np.zeros((IMAGE, IMAGE), dtype=np.uint8), 0, "a picture is not of"),
+        (np.zeros((IMAGE, IMAGE, 3), dtype=np.float32), 0, "a picture is not of"),
+        (np.zeros((IMAGE, IMAGE, 3), dtype=np.uint8), 3, "not in the public label set"),
+    ],
+)
+def test_what_is_refused(task, picture, label, words):
+    with pytest.raises(ValueError, match=words):
+        task.encode({"image": [picture]}, [label])
+
+
+@pytest.mark.sampled(6)
+@pytest.mark.parametrize(("name", "method"), [case for case in product(IMAGES, METHODS) if case != ("bit", "lora")])
+def test_a_private_step_is_rehearsed_and_taken(name, method, task):
+    """The whole loop: records are held apart, the engine beside plain autograd, at moved weights too."""
+    trainer = get_trainer(method)
+    options = {"target_modules": "all-linear"} if method == "lora" else {}
+    model = trainer.attach(model_of(name), options, task="classification", seed=0)
+    before = {n: p.clone() for n, p in model.named_parameters()}
+    phase = Phase(
+        name="train",
+        trains="any",
+        mechanism=PoissonGaussian(sample_rate=0.5, noise_multiplier=1.0),
+        steps=2,
+        clip_norm=1.0,
+        expected_batch=RECORDS // 2,
+        learning_rate=0.01,
+    )
+    made = Program(method=method, options=options, max_length=17, seed=0, phases=(phase,))
+    records = task.encode({"image": pictures(RECORDS)}, [i % 3 for i in range(RECORDS)])
+    outcome = run(
+        model=model,
+        task=task,
+        records=records,
+        program=made,
+        begin=partial(trainer.begin, task="classification"),
+        learns=trainer.learns,
+        between=trainer.between,
+        authorise=lambda phase, steps: steps,
+        save=lambda data: None,
+        should_stop=lambda: False,
+    )
+    assert outcome.ended == "finished"
+    moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert moved == {n for n, p in model.named_parameters() if p.requires_grad}
+
+
+def test_a_network_of_convolutions_alone_has_nothing_for_lora():
+    with pytest.raises(ValueError, match="no linear layer that lora can adapt"):
+        get_trainer("lora").attach(model_of("bit"), {}, task="classification", seed=0)
+
+
+def test_records_that_meet_are_refused(task):
+    model = model_of("vit")
+
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.vit = model
+
+        def forward(self, pixel_values):
+            return self.vit(pixel_values=pixel_values - pixel_values.mean(0, keepdim=True))
+
+    phase = Phase(
+        name="train",
+        trains="any",
+        mechanism=PoissonGaussian(sample_rate=0.5, noise_multiplier=1.0),
+        steps=1,
+        clip_norm=1.0,
+        expected_batch=4,
+        learning_rate=0.01,
+    )
+    with pytest.raises(NotTrainable):
+        run(
+            model=Mixed(),
+            task=task,
+            records=task.encode({"image": pictures(4)}, [0, 1, 2, 0]),
+            program=Program(method="full", options={}, max_length=17, seed=0, phases=(phase,)),
+            authorise=lambda phase, steps: pytest.fail("paid for"),
+            save=lambda data: None,
+            should_stop=lambda: False,
+        )
