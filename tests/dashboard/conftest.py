@@ -81,7 +81,9 @@ class House(World):
             database_url=self.database.worker_url,
             **{name: getattr(self.settings, name) for name in self.settings.model_fields if name in _SHARED},
         )
-        attempt.attempt(sa.create_engine(self.database.worker_url, poolclass=sa.NullPool), settings, job_id)
+        engine = sa.create_engine(self.database.worker_url)
+        attempt.attempt(engine, settings, job_id)
+        engine.dispose()
 
 
 _SHARED = set(WorkerSettings.model_fields) - {"database_url"}

@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.dashboard.accessible import look_at
@@ -22,6 +23,7 @@ def rows(count: int, seed: int) -> bytes:
     return "\n".join(json.dumps({"text": f"{text} {seed}", "label": tiny.LABELS[k]}) for text, k in pairs).encode()
 
 
+@pytest.mark.verify  # its parts are in test_desk.py, test_uploads.py and test_walk.py
 def test_a_steward_and_an_analyst_need_no_command(house: House, open_page: Open, tmp_path: Path) -> None:
     admin, steward, analyst = open_page("admin"), open_page(""), open_page("")
     admin.get_by_role("link", name="Keys").click()

@@ -596,7 +596,7 @@ def live(world: World, examples: int, *, fixed: bool) -> Counter[str]:
 
 
 def test_a_ledger_lives_as_its_model_does(world: World) -> None:
-    happened = live(world, 30, fixed=True)
+    happened = live(world, 20, fixed=True)
     assert set(happened) >= MUST_HAPPEN, happened
 
 

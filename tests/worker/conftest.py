@@ -43,8 +43,11 @@ def service(database: Database, redis_server: str, tmp_path: Path, tiny_model: P
 
 
 @pytest.fixture
-def engine(service: Service) -> sa.Engine:
-    return sa.create_engine(service.database.worker_url, poolclass=sa.NullPool)
+def engine(service: Service) -> Iterator[sa.Engine]:
+    """Pooled, as a worker's: an attempt opens some sixty transactions."""
+    made = sa.create_engine(service.database.worker_url)
+    yield made
+    made.dispose()
 
 
 @pytest.fixture
