@@ -15,7 +15,9 @@ Data: --sst2, --banking77, --mr, --qnli, --medquad, --e2e FOLDER, with the files
 dev.tsv or test.tsv; QNLI train_from_dev.tsv and eval_from_dev.tsv; MedQuAD train.jsonl and test.jsonl; E2E needs
 --writer FOLDER, a causal language model); with none of them made-up notes. --rows takes the first so many. --choosing
 scores on every tenth row of the training file, which is then not trained on, and leaves the test rows alone: what is
-chosen by a figure is to be tried on other rows. Each job runs in a process of its own, one after the other. --json FILE
+chosen by a figure is to be tried on other rows. --noise-of BATCH gives a step the noise, beside its own mean, of a job
+with that batch: what a large batch would learn, at a fraction of its records, and no privacy. --scored takes the first
+so many rows to score on. Each job runs in a process of its own, one after the other. --json FILE
 is read first: what it holds is not measured again, so that a run that was cut off goes on. --quick trains two narrow
 layers of random weights.
 """
@@ -26,6 +28,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +70,14 @@ PROMPTS = 100
 QUICK_STEPS, EVALUATED, ALL_ROWS = 2, 600, 10**9
 
 
-def job(method: str, epsilon: float, size: int, own: dict[str, Any], seed: int, base: Path) -> Job:
+def job(
+    method: str, epsilon: float, size: int, own: dict[str, Any], seed: int, base: Path, noise_of: int | None = None
+) -> Job:
     """delta is a tenth of one record's part. own: numbers and options that are not the service's."""
     fields = get_method(DEFAULT_METHOD if method in PRESETS else method).Request.model_fields
     numbers = {name: value for name, value in own.items() if name in fields}
     options = {name: value for name, value in own.items() if name not in numbers}
-    return Job(method, epsilon, options, numbers, 1 / (10 * size), seed, base)
+    return Job(method, epsilon, options, numbers, 1 / (10 * size), seed, base, noise_of)
 
 
 def asked(build: Any, *arguments: Any, threads: int, prompts: int | None = None) -> tuple[float, dict[str, object]]:
@@ -139,6 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made.add_argument("--methods", nargs="+", default=[DEFAULT_PRESET], help=f"or presets ({DEFAULT_PRESET})")
     made.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="in place of the service's own")
     made.add_argument("--choosing", action="store_true", help="leave the test rows alone")
+    made.add_argument("--noise-of", type=int, metavar="BATCH", help="whose noise a step has, in place of its own")
+    made.add_argument("--scored", type=int, default=ALL_ROWS, help="rows to score on (all)")
     made.add_argument("--ceiling", action="store_true", help="also all weights without privacy")
     made.add_argument("--opacus", type=int, default=0, metavar="STEPS", help="also so many steps of each job in Opacus")
     made.add_argument("--seeds", type=int, default=1, help="jobs of each case (1)")
@@ -160,10 +167,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         chosen["notes"] = sst2(None, 200 if options.quick else min(options.rows, 4000)), base
     if options.choosing:
         chosen = {f"{name}[choosing]": (held_back(data), model) for name, (data, model) in chosen.items()}
-    chosen = {name: (data.first(options.rows), model) for name, (data, model) in chosen.items()}
+    chosen = {
+        name: (replace(data.first(options.rows), evaluate=data.evaluate.first(options.scored)), model)
+        for name, (data, model) in chosen.items()
+    }
     own = dict(pair.split("=", 1) for pair in options.set)
     values = {name: value_of(text) for name, text in own.items()} | ({"steps": QUICK_STEPS} if options.quick else {})
-    otherwise = "".join(f",{name}={text}" for name, text in sorted(own.items()))
+    named = own | ({} if options.noise_of is None else {"noise_of": str(options.noise_of)})
+    named |= {} if options.scored == ALL_ROWS else {"scored": str(options.scored)}
+    otherwise = "".join(f",{name}={text}" for name, text in sorted(named.items()))
     rows = "" if options.rows == ALL_ROWS else f"[{options.rows}]"
     epsilons = [8.0] if options.quick else options.epsilons
 
@@ -193,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 case = f"{name}{rows}/{method}{otherwise}/eps{epsilon:g}"
                 found = []
                 for seed in range(options.seeds):
-                    wanted = job(method, epsilon, len(data.train), values, seed, model)
+                    wanted = job(method, epsilon, len(data.train), values, seed, model, options.noise_of)
                     found.append(one(case, data, seed, lambda w=wanted, d=data: private(w, d, options.threads)))
                 mean(case, data, found)
         if options.opacus:

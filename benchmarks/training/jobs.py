@@ -110,6 +110,9 @@ class Job:
     delta: float = 1e-5
     seed: int = 0
     base: Path = BUILT_IN
+    noise_of: int | None = None
+    """The batch whose noise a step has beside its mean; None: its own. A step of fewer records with the noise of a
+    large batch says what the large one would learn, but for the draw's own chance. It protects nobody."""
 
 
 def held_back(data: Data) -> Data:
@@ -218,6 +221,10 @@ def program(job: Job, data: Data) -> Program:
     usual = reference_job(size, epsilon, facts, data.task, labels)
     held = accounting.reference_filter(epsilon, job.delta, usual.sample_rate, usual.steps)
     noise = NEXT_TO_NONE if unbounded else accounting.calibrate(job.epsilon, job.delta, held, parts(phases))
+    if job.noise_of is not None:
+        large = replace(job, numbers=job.numbers | {"batch_size": job.noise_of}, noise_of=None)
+        (last,) = program(large, data).phases
+        noise = last.mechanism.noise_multiplier * phases[-1].expected_batch / job.noise_of
     wanted = options.model_dump(mode="json")
     return Program(
         method=method,
