@@ -13,7 +13,7 @@ from fastapi.responses import RedirectResponse
 from api.auth import Caller, allowed
 from api.dashboard import shares
 from api.dashboard.budgets import private_files
-from api.dashboard.forms import SAMPLED, filled, measured, parse, price, sampled
+from api.dashboard.forms import SAMPLED, SAMPLED_NUMBERS, filled, measured, parse, price, sampled
 from api.dashboard.methods import chosen, fields_of
 from api.dashboard.render import page, sentence
 from api.dashboard.session import PATH, Posted, Visit
@@ -27,6 +27,7 @@ from domain.kit.share_words import share_of, written
 from dpcore.terms.methods import method_names
 from dpcore.terms.presets import DEFAULT_PRESET, PRESET_HELP, PRESETS, UNNAMED
 from dpcore.terms.program import Clipping, HeadStart, Optimizer
+from dpcore.terms.synthetic import PromptMessage, SyntheticPrompt
 
 router = APIRouter()
 _require = allowed("analyst")
@@ -41,12 +42,10 @@ FIELDS = (
 
 
 _OF_SAMPLED = {
-    "records": "synthetic",
-    "max_new_tokens": "synthetic_tokens",
-    "prompts": "synthetic_prompts",
-    "prompt": "synthetic_prompts",
+    **{theirs: ours for ours, theirs in SAMPLED_NUMBERS.items()},
+    **dict.fromkeys(("prompts", *SyntheticPrompt.model_fields, *PromptMessage.model_fields), "synthetic_prompts"),
 }
-"""Where the form has what a request calls otherwise."""
+"""The form's names for the fields of `synthetic`, and for those inside its prompts."""
 
 
 @dataclass(frozen=True)

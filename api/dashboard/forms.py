@@ -1,6 +1,7 @@
 """From the fields of a form to the API's own request bodies, so that both are checked by the same rules; and what its
 page shows of a form that was refused."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -13,7 +14,15 @@ from api.form_text import from_text, number
 from domain.kit.refusals import Invalid, Refusal
 from domain.kit.share_words import share_of
 
-SAMPLED = ("synthetic", "synthetic_prompts", "synthetic_tokens")
+SAMPLED_NUMBERS = {
+    "synthetic": "records",
+    "synthetic_tokens": "max_new_tokens",
+    "synthetic_temperature": "temperature",
+    "synthetic_top_p": "top_p",
+    "synthetic_seed": "seed",
+}
+"""By the form's name for them what a request calls them."""
+SAMPLED = (*SAMPLED_NUMBERS, "synthetic_prompts")
 """Fields of the text that a job samples."""
 Body = TypeVar("Body", bound=BaseModel)
 Made = TypeVar("Made")
@@ -75,19 +84,32 @@ def measured(values: Mapping[str, str]) -> dict[str, Any]:
 
 
 def sampled(values: Mapping[str, str]) -> dict[str, Any]:
-    """The text that a job is to sample, where that is filled in: how many records, a prompt a line, and how long each
-    may be. Raises Invalid."""
+    """The text that a job is to sample, where that is filled in. Raises Invalid."""
     given = filled(values, *SAMPLED)
     if not given:
         return {}
     if "synthetic" not in given:
         raise Invalid("say how many records are to be sampled", code="invalid_request", param="synthetic")
-    wanted: dict[str, Any] = {"records": number(given["synthetic"])}
-    if "synthetic_tokens" in given:
-        wanted["max_new_tokens"] = number(given["synthetic_tokens"])
+    wanted: dict[str, Any] = {theirs: number(given[ours]) for ours, theirs in SAMPLED_NUMBERS.items() if ours in given}
     if "synthetic_prompts" in given:
-        wanted["prompts"] = [line for line in given["synthetic_prompts"].splitlines() if line.strip()]
+        wanted["prompts"] = [_prompt(line) for line in given["synthetic_prompts"].splitlines() if line.strip()]
     return {"synthetic": wanted}
+
+
+def _prompt(line: str) -> str | dict[str, Any]:
+    """A line of the form: a text, or a prompt as the API takes one that is more than a text."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return line
+    return value if isinstance(value, dict) and {"prompt", "messages"} & value.keys() else line
+
+
+def prompt_line(prompt: Mapping[str, Any]) -> str:
+    """The line that `sampled` reads as this prompt."""
+    text = prompt.get("prompt")
+    plain = text is not None and prompt.keys() == {"prompt"} and len(text.splitlines()) == 1 and _prompt(text) == text
+    return text if plain and text is not None else json.dumps(dict(prompt), ensure_ascii=True)
 
 
 def _part(text: str, param: str) -> float:

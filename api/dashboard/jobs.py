@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from api.auth import allowed
 from api.dashboard import pictures, shares
 from api.dashboard.estimate import NUMBERS
-from api.dashboard.forms import filled, parse
+from api.dashboard.forms import SAMPLED_NUMBERS, filled, parse, prompt_line
 from api.dashboard.methods import texts
 from api.dashboard.render import origin, page
 from api.dashboard.session import PATH, Posted, Visit
@@ -32,6 +32,7 @@ from domain.kit.purposes import RESULT
 from domain.kit.share_words import written
 from domain.kit.statuses import OPEN
 from dpcore.terms.methods import get_method, method_names
+from dpcore.terms.synthetic import SyntheticPrompt
 
 router = APIRouter(prefix="/jobs")
 _require = allowed("steward", "analyst")
@@ -198,7 +199,7 @@ def request_of(job: Job) -> dict[str, Any]:
 
 def query_of(body: Mapping[str, Any]) -> dict[str, Any]:
     """The same for the estimate's form, from `request_of`: everything but seed and metadata, which it has no fields
-    for, and of sampled text what it has a field for."""
+    for."""
     if not body:
         return {}
     method = body["method"]["type"]
@@ -218,11 +219,11 @@ def query_of(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sampled(wanted: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The form's fields of sampled text; of prompts those that are plain texts."""
+    """The form's fields of sampled text."""
     if wanted is None:
         return {}
-    prompts = [prompt["prompt"] for prompt in wanted.get("prompts") or [] if "prompt" in prompt]
-    fields = {"synthetic": wanted["records"], "synthetic_tokens": wanted["max_new_tokens"]}
+    prompts = [prompt_line(_unusual(SyntheticPrompt, prompt)) for prompt in wanted.get("prompts") or []]
+    fields = {ours: wanted[theirs] for ours, theirs in SAMPLED_NUMBERS.items() if theirs in wanted}
     return fields | ({"synthetic_prompts": "\n".join(prompts)} if prompts else {})
 
 

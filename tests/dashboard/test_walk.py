@@ -213,7 +213,16 @@ def test_a_job_of_two_phases_is_planned_by_share_followed_and_planned_again(hous
 
 def test_text_that_is_sampled_is_planned_again_and_by_the_form(house: House) -> None:
     file = house.letters(23)["id"]
-    wanted = {"records": 5, "max_new_tokens": 9, "prompts": ["Dear all,", "Hello"]}
+    odd = ["Two\nlines", '{"prompt": "a text"}', '{"price": 5}', "7"]
+    prompts = [{"prompt": "Dear all,", "weight": 3}, "Hello", *odd]
+    wanted = {
+        "records": 9,
+        "max_new_tokens": 9,
+        "prompts": prompts,
+        "temperature": 0.5,
+        "top_p": 0.75,
+        "seed": 2**60 + 1,
+    }
     body = {"model": "writer", "training_file": file, "privacy": {"share": 0.05}, "synthetic": wanted}
     body["method"] = {"type": "lora", "lora": {"hyperparameters": {"steps": 7}}}
     job = Job.model_validate(house.post("/v1/fine_tuning/jobs", body).json())
@@ -227,6 +236,10 @@ def test_text_that_is_sampled_is_planned_again_and_by_the_form(house: House) -> 
     assert refused.status_code == 400
     assert 'id="wrong-synthetic"' in refused.text
     assert 'id="sampling" open' in refused.text
+    wrong = {"temperature": "3", "top_p": "x", "seed": "-1", "prompts": '{"prompt": "a", "weight": 0}'}
+    for name, text in wrong.items():
+        refused = house.client.get("/dashboard/estimate", params=query | {f"synthetic_{name}": text}, cookies=cookies)
+        assert f'id="wrong-synthetic_{name}"' in refused.text, name
 
 
 def test_the_package_takes_what_the_page_says_in_python() -> None:
