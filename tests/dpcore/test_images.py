@@ -37,6 +37,20 @@ def model_of(name: str) -> nn.Module:
     return make(name, "full", dtype=torch.float32)
 
 
+def program(method: str, options: dict[str, object]) -> Program:
+    """Two steps."""
+    phase = Phase(
+        name="train",
+        trains="any",
+        mechanism=PoissonGaussian(sample_rate=0.5, noise_multiplier=1.0),
+        steps=2,
+        clip_norm=1.0,
+        expected_batch=RECORDS // 2,
+        learning_rate=0.01,
+    )
+    return Program(method=method, options=options, max_length=17, seed=0, phases=(phase,))
+
+
 @pytest.mark.parametrize("name", IMAGES)
 def test_a_record_s_loss_is_its_own(name, task):
     model, records = model_of(name), task.encode({"image": pictures(RECORDS)}, [i % 3 for i in range(RECORDS)])
@@ -89,16 +103,7 @@ def test_a_private_step_is_rehearsed_and_taken(name, method, task):
     options = {"target_modules": "all-linear"} if method == "lora" else {}
     model = trainer.attach(model_of(name), options, task="classification", seed=0)
     before = {n: p.clone() for n, p in model.named_parameters()}
-    phase = Phase(
-        name="train",
-        trains="any",
-        mechanism=PoissonGaussian(sample_rate=0.5, noise_multiplier=1.0),
-        steps=2,
-        clip_norm=1.0,
-        expected_batch=RECORDS // 2,
-        learning_rate=0.01,
-    )
-    made = Program(method=method, options=options, max_length=17, seed=0, phases=(phase,))
+    made = program(method, options)
     records = task.encode({"image": pictures(RECORDS)}, [i % 3 for i in range(RECORDS)])
     outcome = run(
         model=model,
@@ -133,21 +138,12 @@ def test_records_that_meet_are_refused(task):
         def forward(self, pixel_values):
             return self.vit(pixel_values=pixel_values - pixel_values.mean(0, keepdim=True))
 
-    phase = Phase(
-        name="train",
-        trains="any",
-        mechanism=PoissonGaussian(sample_rate=0.5, noise_multiplier=1.0),
-        steps=1,
-        clip_norm=1.0,
-        expected_batch=4,
-        learning_rate=0.01,
-    )
     with pytest.raises(NotTrainable):
         run(
             model=Mixed(),
             task=task,
             records=task.encode({"image": pictures(4)}, [0, 1, 2, 0]),
-            program=Program(method="full", options={}, max_length=17, seed=0, phases=(phase,)),
+            program=program("full", {}),
             authorise=lambda phase, steps: pytest.fail("paid for"),
             save=lambda data: None,
             should_stop=lambda: False,
