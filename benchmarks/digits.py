@@ -40,7 +40,7 @@ from dpcore.terms.program import Program, parts, scaled
 NAME = "digits"
 SIDE, PATCH, WIDTH, LAYERS = 8, 2, 64, 4
 TOKENS = (SIDE // PATCH) ** 2 + 1
-RATES = {"bitfit": 0.01, "lora": 0.01, "full": 0.003}
+RATES = {"bitfit": 0.01, "lora": 0.03, "full": 0.03}
 STEPS, RATE_OF_DRAW = 60, 0.25
 LOOSE, NEXT_TO_NONE = 100.0, 1e-6
 KIND = "classification"

@@ -31,12 +31,15 @@ class Recipe:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-_LARGE = 20_000
-"""The declared size from which on all linear layers train."""
+_RATE, _RATE_OF_ALL, _RATE_OF_THINNEST = 0.02, 0.005, 0.01
+"""Learning rates of few steps: of the method's own layers, of all linear ones, and where noise leaves little."""
+_PLENTY = 100.0
+"""Signal to noise, as dpcore.terms.expectation has it, from which on all linear layers train: below it the method's own
+few reach as much, in less time."""
 _MANY_WEIGHTS = 100_000_000
 """Of a model beyond which no classifier was measured."""
 _FAINT = 6.0
-"""Signal to noise, as dpcore.terms.expectation has it, below which rank 1 learns and the default does not."""
+"""Signal to noise below which rank 1 learns and the default does not."""
 _THINNEST = {"r": 1, "alpha": 2.0}
 
 
@@ -48,10 +51,12 @@ def recipe(
         return Recipe({"steps": 20} if preset == "fast" else {})
     steps, batch = (60, 4096) if preset == "best" else (30, 1024)
     numbers: dict[str, Any] = {"steps": steps, "batch_size": min(batch, max(1, declared_size // 4))}
-    if preset == "best" and declared_size >= _LARGE and facts.parameters <= _MANY_WEIGHTS:
-        return Recipe(numbers | {"learning_rate": 5e-3}, {"r": 16, "target_modules": "all-linear"})
-    faint = _signal(declared_size, epsilon, facts, labels, task) < _FAINT
-    return Recipe(numbers, _THINNEST if faint else {})
+    signal = _signal(declared_size, epsilon, facts, labels, task)
+    if preset == "best" and signal >= _PLENTY and facts.parameters <= _MANY_WEIGHTS:
+        return Recipe(numbers | {"learning_rate": _RATE_OF_ALL}, {"r": 16, "target_modules": "all-linear"})
+    if signal < _FAINT:
+        return Recipe(numbers | {"learning_rate": _RATE_OF_THINNEST}, _THINNEST)
+    return Recipe(numbers | {"learning_rate": _RATE})
 
 
 def expanded(
@@ -82,7 +87,7 @@ def expanded(
 
 def further_options(task: TaskKind, facts: ModelFacts) -> list[dict[str, Any]]:
     """Options of the default method that a preset chooses for some file, and that train more than its own defaults."""
-    found = recipe(DEFAULT_PRESET, task=task, declared_size=_LARGE, epsilon=1.0, facts=facts, labels=2).options
+    found = recipe(DEFAULT_PRESET, task=task, declared_size=10**12, epsilon=1.0, facts=facts, labels=2).options
     return [found] if "target_modules" in found else []
 
 

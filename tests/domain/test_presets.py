@@ -129,16 +129,19 @@ def test_what_an_epsilon_buys_hardly_depends_on_batch_and_steps(size, epsilon):
         assert 0.75 < bought / (0.24 * size * epsilon**0.7) < 1.6, (steps, rate)
 
 
-def test_where_the_noise_leaves_little_the_thinnest_matrices_train():
+def test_how_much_the_noise_leaves_decides_what_trains():
     base = ModelFacts(**READER.model_dump() | {"hidden_size": 384, "intermediate_size": 1536, "layers": 6})
     ranks = {
         (size, epsilon): plan(base, "classification", method="supervised", size=size, epsilon=epsilon, **AUTO).method
-        for size, epsilon in ((500, 8.0), (3_000, 8.0), (3_000, 0.5))
+        for size, epsilon in ((500, 8.0), (3_000, 8.0), (3_000, 0.5), (67_349, 1.0), (67_349, 3.0), (20_000, 3.0))
     }
-    assert {case: method["lora"]["r"] for case, method in ranks.items()} == {
-        (500, 8.0): 1,
-        (3_000, 8.0): 8,
-        (3_000, 0.5): 1,
+    assert {case: (method["lora"]["r"], method["lora"]["target_modules"]) for case, method in ranks.items()} == {
+        (500, 8.0): (1, "auto"),
+        (3_000, 8.0): (8, "auto"),
+        (3_000, 0.5): (1, "auto"),
+        (67_349, 1.0): (8, "auto"),
+        (67_349, 3.0): (16, "all-linear"),
+        (20_000, 3.0): (8, "auto"),
     }
 
 
