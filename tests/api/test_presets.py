@@ -35,8 +35,8 @@ def measured(world: World, connection: sa.Connection) -> None:
 
 @pytest.fixture
 def large(world: World) -> str:
-    """A file of as many declared rows as the table's largest has at least."""
-    return world.private_file(declared_size="20000")["id"]
+    """A file of so many declared rows that noise leaves room for all linear layers."""
+    return world.private_file(declared_size="80000")["id"]
 
 
 def test_who_names_nothing_gets_what_is_best_and_fast_takes_less_time(world: World, large: str) -> None:
@@ -83,7 +83,7 @@ def test_an_estimate_guesses_from_public_values_and_a_job_that_ended_changes_not
     found = {"file": "file-public", "accuracy": 0.1, "standard_error": 0.01, "evaluated": 80, "majority": 0.5}
     finish(world, {"id": large}, at_work, measured=found)
     assert world.post(ESTIMATE, asked(large)).json()["advice"] == advice
-    other = world.private_file(declared_size="20000")["id"]
+    other = world.private_file(declared_size="80000")["id"]
     assert world.post(ESTIMATE, asked(other)).json()["advice"] == advice  # other rows, the same guess
     assert world.post(ESTIMATE, asked(large, {"type": "full"})).json()["advice"] is None
 
