@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from api.errors import HttpError, status_of
 from api.form_text import from_text, number
+from domain.kit import strict_json
 from domain.kit.refusals import Invalid, Refusal
 from domain.kit.share_words import share_of
 
@@ -99,8 +100,8 @@ def sampled(values: Mapping[str, str]) -> dict[str, Any]:
 def _prompt(line: str) -> str | dict[str, Any]:
     """A line of the form: a text, or a prompt as the API takes one that is more than a text."""
     try:
-        value = json.loads(line)
-    except ValueError:
+        value = strict_json.loads(line)
+    except (ValueError, RecursionError):
         return line
     return value if isinstance(value, dict) and {"prompt", "messages"} & value.keys() else line
 
@@ -108,8 +109,9 @@ def _prompt(line: str) -> str | dict[str, Any]:
 def prompt_line(prompt: Mapping[str, Any]) -> str:
     """The line that `sampled` reads as this prompt."""
     text = prompt.get("prompt")
-    plain = text is not None and prompt.keys() == {"prompt"} and len(text.splitlines()) == 1 and _prompt(text) == text
-    return text if plain and text is not None else json.dumps(dict(prompt), ensure_ascii=True)
+    if isinstance(text, str) and prompt.keys() == {"prompt"} and text.strip().splitlines() == [_prompt(text)]:
+        return text
+    return json.dumps(dict(prompt))  # in ASCII: no reader of lines breaks it
 
 
 def _part(text: str, param: str) -> float:

@@ -213,10 +213,10 @@ def test_a_job_of_two_phases_is_planned_by_share_followed_and_planned_again(hous
 
 def test_text_that_is_sampled_is_planned_again_and_by_the_form(house: House) -> None:
     file = house.letters(23)["id"]
-    odd = ["Two\nlines", '{"prompt": "a text"}', '{"price": 5}', "7"]
+    odd = [" indented", "ends ", "[" * 9_000, "Two\nlines", '{"prompt": "a text"}', '{"price": 5}', "7"]
     prompts = [{"prompt": "Dear all,", "weight": 3}, "Hello", *odd]
     wanted = {
-        "records": 9,
+        "records": 12,
         "max_new_tokens": 9,
         "prompts": prompts,
         "temperature": 0.5,
