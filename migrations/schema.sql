@@ -1643,9 +1643,9 @@ CREATE TABLE public.file (
     CONSTRAINT file_max_length_check CHECK ((((max_length IS NULL) OR (max_length > 0)) IS TRUE)),
     CONSTRAINT file_purpose_check CHECK (((purpose = ANY (ARRAY['fine-tune'::text, 'evals'::text, 'fine-tune-results'::text])) IS TRUE)),
     CONSTRAINT file_status_check CHECK (((status = ANY (ARRAY['uploaded'::text, 'processed'::text, 'error'::text])) IS TRUE)),
-    CONSTRAINT file_task CHECK (((task = ANY (ARRAY['classification'::text, 'pair'::text, 'completion'::text, 'chat'::text, 'text'::text])) IS TRUE)),
+    CONSTRAINT file_task CHECK (((task = ANY (ARRAY['classification'::text, 'pair'::text, 'image'::text, 'completion'::text, 'chat'::text, 'text'::text])) IS TRUE)),
     CONSTRAINT file_times CHECK ((ledger.is_a_time(deleted_at) IS TRUE)),
-    CONSTRAINT only_classes_have_labels CHECK ((((labels IS NULL) OR (task = ANY (ARRAY['classification'::text, 'pair'::text]))) IS TRUE))
+    CONSTRAINT only_classes_have_labels CHECK ((((labels IS NULL) OR (task = ANY (ARRAY['classification'::text, 'pair'::text, 'image'::text]))) IS TRUE))
 );
 
 CREATE TABLE public.fingerprint (
@@ -1815,7 +1815,7 @@ CREATE TABLE public.model_profile (
     CONSTRAINT model_profile_max_length_check CHECK ((((max_length >= 1) AND (max_length <= 1000000)) IS TRUE)),
     CONSTRAINT model_profile_options CHECK ((((jsonb_typeof(options) = 'object'::text) AND ledger.is_plain(options)) IS TRUE)),
     CONSTRAINT model_profile_peak_bytes_check CHECK ((((peak_bytes >= 1) AND (peak_bytes <= '9007199254740992'::bigint)) IS TRUE)),
-    CONSTRAINT model_profile_task_check CHECK (((task = ANY (ARRAY['classification'::text, 'pair'::text, 'completion'::text, 'chat'::text, 'text'::text])) IS TRUE)),
+    CONSTRAINT model_profile_task_check CHECK (((task = ANY (ARRAY['classification'::text, 'pair'::text, 'image'::text, 'completion'::text, 'chat'::text, 'text'::text])) IS TRUE)),
     CONSTRAINT model_profile_tokens_per_second_check CHECK ((((tokens_per_second >= (0.001)::double precision) AND (tokens_per_second <= ('1000000000000'::numeric)::double precision)) IS TRUE))
 );
 
@@ -1841,7 +1841,7 @@ CREATE TABLE public.model_trial (
     CONSTRAINT model_trial_model CHECK (((model ~ '^[A-Za-z0-9_-]{1,80}$'::text) IS TRUE)),
     CONSTRAINT model_trial_refusal CHECK ((((refusal IS NULL) OR ((length(refusal) >= 1) AND (length(refusal) <= 500))) IS TRUE)),
     CONSTRAINT model_trial_revision CHECK ((((length(revision) >= 1) AND (length(revision) <= 64)) IS TRUE)),
-    CONSTRAINT model_trial_task CHECK (((task = ANY (ARRAY['classification'::text, 'pair'::text, 'completion'::text, 'chat'::text, 'text'::text])) IS TRUE)),
+    CONSTRAINT model_trial_task CHECK (((task = ANY (ARRAY['classification'::text, 'pair'::text, 'image'::text, 'completion'::text, 'chat'::text, 'text'::text])) IS TRUE)),
     CONSTRAINT model_trial_versions CHECK ((((length(versions) >= 1) AND (length(versions) <= 200)) IS TRUE))
 );
 

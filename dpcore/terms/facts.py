@@ -26,6 +26,7 @@ class ModelFacts(BaseModel):
     vocab_size: int = Field(ge=1)
     max_positions: int = Field(ge=1)
     causal_lm: bool = Field(default=False, description="whether the folder holds a causal language model with its head")
+    pictures: bool = Field(default=False, description="whether it sees pictures in place of reading texts")
     chat_template: bool = Field(default=False, description="whether the tokenizer brings one")
     begins: bool = Field(default=True, description="whether it has a token that texts begin with or are parted by")
     biases: int | None = Field(default=None, description="values in biases; None where the weights are not at hand")
@@ -35,11 +36,13 @@ class ModelFacts(BaseModel):
 
     @property
     def tasks(self) -> tuple[TaskKind, ...]:
-        """The kinds of task that the model can be trained for: any model gets a classifier's head."""
+        """The kinds of task that the model can be trained for: any gets a classifier's head."""
         return tuple(
             name
             for name, kind in KINDS.items()
-            if (self.causal_lm or not kind.causal_lm) and (self.chat_template or not kind.chat_template)
+            if kind.of_pictures == self.pictures
+            and (self.causal_lm or not kind.causal_lm)
+            and (self.chat_template or not kind.chat_template)
         )
 
     @property

@@ -28,7 +28,10 @@ class Column(StrictModel):
     help: Words
     """Of the option with which a command is told the file's own name for it."""
     conversation: bool = False
-    """Whether it holds {"role", "content"} messages, kept as their canonical JSON text; otherwise it is a text."""
+    """Whether it holds {"role", "content"} messages, kept as their canonical JSON text."""
+    picture: bool = False
+    """Whether it holds a picture, kept as the base64 of a PNG with its RGB pixels and nothing else. What is neither is
+    a text."""
 
 
 TEXT = Column(name="text", help="The column with the text, if not `text`.")
@@ -61,6 +64,11 @@ class Kind(StrictModel):
         return not self.causal_lm
 
     @property
+    def of_pictures(self) -> bool:
+        """Whether its records are pictures: what it asks of a model, and its length cap, are those of pictures."""
+        return self.columns[0].picture
+
+    @property
     def texts(self) -> tuple[str, ...]:
         """Names of the columns of texts, in their order."""
         return tuple(column.name for column in self.columns)
@@ -84,4 +92,6 @@ class Kind(StrictModel):
                 raise ValueError(f"{place} names {', '.join(sorted(unknown))}, which is none of its columns")
         if self.labelled and (self.chat_template or self.written):
             raise ValueError("chat_template and written are for kinds of a causal_lm")
+        if any(column.picture for column in self.columns) and (len(self.columns) > 1 or not self.labelled):
+            raise ValueError("a picture stands alone, and has a label")
         return self
