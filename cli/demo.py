@@ -390,10 +390,12 @@ def _tokens(task: DemoTask, base: Path, max_length: int) -> Iterator[dict[str, A
     """Public rows as a model reads them: tokens, and which of them are to be predicted."""
     from dpcore.models import load_tokenizer
     from dpcore.tasks import make_task
+    from dpcore.tasks.records import Records
 
     rows = list(_records(task, task.evaluation))
     columns = {name: [row[name] for row in rows] for name in task.columns}
     records = make_task(task.kind, load_tokenizer(base), max_length=max_length).encode(columns, [])
+    assert isinstance(records, Records)
     for start, end in zip(records.offsets[:-1], records.offsets[1:], strict=True):
         yield {"ids": records.tokens[start:end].tolist(), "targets": records.marks[start:end].tolist()}
 

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from transformers import (
     CONFIG_MAPPING,
     MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageClassification,
     AutoModelForSequenceClassification,
     PreTrainedConfig,
     PreTrainedModel,
@@ -28,7 +30,7 @@ from transformers.utils import logging
 
 from dpcore.terms.folders import weights_found
 from dpcore.terms.reasons import reason
-from dpcore.terms.tasks import CAUSAL_LM, TaskKind
+from dpcore.terms.tasks import CAUSAL_LM, TaskKind, get_kind
 from dpcore.tokenizers import (
     choose_padding,
     in_table,
@@ -62,11 +64,13 @@ def build_model(
     be loaded or whose tokenizer has tokens beyond its embedding table.
     """
     folder, causal = Path(folder), kind in CAUSAL_LM
-    config, tokenizer = _read_config(folder, kind), load_tokenizer(folder)
-    require_rows(config, tokenizer)
-    padding = padding_of(config)
-    if not causal or (padding is not None and not in_table(padding, table_rows(config))):
-        config.pad_token_id = choose_padding(config, tokenizer)
+    config = _read_config(folder, kind)
+    if not get_kind(kind).of_pictures:
+        tokenizer = load_tokenizer(folder)
+        require_rows(config, tokenizer)
+        padding = padding_of(config)
+        if not causal or (padding is not None and not in_table(padding, table_rows(config))):
+            config.pad_token_id = choose_padding(config, tokenizer)
     model, missing = _load(kind, folder, config, labels, seed=seed)
     fresh = () if causal else _fresh(model, missing)
     own = "" if causal else f"{model.base_model_prefix}."
@@ -77,7 +81,7 @@ def build_model(
         raise ValueError(f"the model's folder lacks weights: {', '.join(lacking[:_NAMED])}")
     _FRESH[model] = fresh
     if words:
-        start_from_words(model, tokenizer, labels)
+        start_from_words(model, load_tokenizer(folder), labels)
     return model
 
 
@@ -128,25 +132,32 @@ def _read_config(folder: Path, kind: TaskKind) -> PreTrainedConfig:
         )
     except Exception as error:  # whatever a configuration's own checks raise
         raise ValueError(f"config.json of the model cannot be used: {reason(error, folder)}") from error
-    if type(config) not in (
-        MODEL_FOR_CAUSAL_LM_MAPPING if kind in CAUSAL_LM else MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
-    ):
-        what = "causal language model" if kind in CAUSAL_LM else "classifier"
+    known, _, what = _auto(kind)
+    if type(config) not in known:
         raise ValueError(f"transformers has no {what} of model_type {model_type!r}")
     return config
+
+
+def _auto(kind: TaskKind) -> tuple[Any, Any, str]:
+    """What transformers has for a kind: configurations, the class that picks among models, and in words."""
+    if kind in CAUSAL_LM:
+        return MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, "causal language model"
+    if get_kind(kind).of_pictures:
+        return MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, AutoModelForImageClassification, "classifier of pictures"
+    return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoModelForSequenceClassification, "classifier"
 
 
 def _load(
     kind: TaskKind, folder: Path, config: PreTrainedConfig, labels: Sequence[str], *, seed: int, own_head: bool = False
 ) -> tuple[PreTrainedModel, set[str]]:
     """The model, and the names of the weights that the folder lacks. Raises ValueError, whatever is wrong."""
-    auto = AutoModelForCausalLM if kind in CAUSAL_LM else AutoModelForSequenceClassification
+    _, auto, _ = _auto(kind)
     if kind not in CAUSAL_LM:
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: i for i, label in enumerate(labels)}
     try:
         with _quiet():
-            bare = None if kind in CAUSAL_LM or own_head else _without_weights(config)
+            bare = None if kind in CAUSAL_LM or own_head else _without_weights(auto, config)
             state = None if bare is None else _without_head(bare, folder)
         # transformers takes weights from a folder or at hand; with those, it must be told the model's class.
         source: Any = auto if state is None else type(bare)
@@ -177,10 +188,10 @@ def _load(
     return model.eval(), set(report["missing_keys"])
 
 
-def _without_weights(config: PreTrainedConfig) -> PreTrainedModel:
+def _without_weights(auto: Any, config: PreTrainedConfig) -> PreTrainedModel:
     """The classifier as it will be, of no memory."""
     with torch.device("meta"):
-        bare: PreTrainedModel = AutoModelForSequenceClassification.from_config(deepcopy(config))
+        bare: PreTrainedModel = auto.from_config(deepcopy(config))
     return bare
 
 

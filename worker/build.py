@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from domain.kit.logs import describe
 from domain.kit.settings import WorkerSettings
@@ -15,8 +15,10 @@ from domain.models.reasons import of_files
 from dpcore.machine.micro_batches import out_of_memory
 from dpcore.methods import get_trainer
 from dpcore.methods.distill.pair import TeacherAndStudent
-from dpcore.models import build_model, load_tokenizer, with_padding
-from dpcore.tasks import TextTask, make_task
+from dpcore.models import build_model, with_padding
+from dpcore.pictures import PictureReader
+from dpcore.readers import Reader, load_reader
+from dpcore.tasks import AnyTask, make_task
 from dpcore.terms.teachers import named, named_student
 from dpcore.word_head import start_from_words
 from worker.assignment import Assignment
@@ -30,8 +32,9 @@ class Built:
     """A model ready to be trained, on the device that it is trained on."""
 
     model: nn.Module
-    task: TextTask
-    tokenizer: PreTrainedTokenizerBase
+    task: AnyTask
+    reader: Reader
+    """What made the task's records, and leaves with the model."""
     base: BaseModelFacts
     """What leaves is made of it: a student's model, where that is another than the job's."""
 
@@ -46,21 +49,22 @@ def build(settings: WorkerSettings, assignment: Assignment) -> Built:
         raise Refused("model_unavailable", message)
     other = named_student(program)
     own = known if other is None else _find(settings, other)
-    base, tokenizer = _load(assignment, own)
+    base, reader = _load(assignment, own)
     with _refusing(assignment, "not_trainable", f"The method {program.method!r}, this task and this model do not fit"):
-        task = make_task(assignment.task, tokenizer, labels=assignment.labels, max_length=program.max_length)
+        task = make_task(assignment.task, reader, labels=assignment.labels, max_length=program.max_length)
         model = get_trainer(program.method).attach(base, program.options, task=assignment.task, seed=program.seed)
         if program.head == "words":  # again: what the method made of the model may have a head of its own
-            start_from_words(model, tokenizer, assignment.labels)
+            assert not isinstance(reader, PictureReader)
+            start_from_words(model, reader, assignment.labels)
     if other is not None:
-        _train_teacher(assignment, model, known, tokenizer)
-    _teach(settings, assignment, model, tokenizer)
+        _train_teacher(assignment, model, known, reader)
+    _teach(settings, assignment, model, reader)
     try:
         model.to(pick_device(settings.device))
     except RuntimeError as error:
         log.error("job %s: device %s: %s", assignment.job_id, settings.device, describe(error))
         raise Refused("out_of_memory", "The model does not fit onto this worker's device.") from error
-    return Built(model, task, tokenizer, own)
+    return Built(model, task, reader, own)
 
 
 def _find(settings: WorkerSettings, name: str) -> BaseModelFacts:
@@ -72,29 +76,28 @@ def _find(settings: WorkerSettings, name: str) -> BaseModelFacts:
     return known
 
 
-def _load(assignment: Assignment, known: BaseModelFacts) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _load(assignment: Assignment, known: BaseModelFacts) -> tuple[PreTrainedModel, Reader]:
     with _refusing(assignment, "model_unavailable", f"The base model {known.name!r} cannot be loaded"):
         program = assignment.program
         words = program.head == "words"
         base = build_model(assignment.task, known.folder, assignment.labels, seed=program.seed, words=words)
-        return base, with_padding(load_tokenizer(known.folder), base)
+        reader = load_reader(assignment.task, known.folder)
+        return base, reader if isinstance(reader, PictureReader) else with_padding(reader, base)
 
 
-def _train_teacher(
-    assignment: Assignment, model: nn.Module, known: BaseModelFacts, tokenizer: PreTrainedTokenizerBase
-) -> None:
+def _train_teacher(assignment: Assignment, model: nn.Module, known: BaseModelFacts, reader: Reader) -> None:
     """Let the job's own model teach a student that is made of another."""
     base, own = _load(assignment, known)
     with _refusing(assignment, "not_trainable", "The model and its student do not go together"):
-        if own.get_vocab() != tokenizer.get_vocab():
+        assert not isinstance(own, PictureReader)
+        assert not isinstance(reader, PictureReader)
+        if own.get_vocab() != reader.get_vocab():
             raise ValueError("the teacher has another tokenizer than the student")
         assert isinstance(model, TeacherAndStudent)
         model.train_teacher(base)
 
 
-def _teach(
-    settings: WorkerSettings, assignment: Assignment, model: nn.Module, tokenizer: PreTrainedTokenizerBase
-) -> None:
+def _teach(settings: WorkerSettings, assignment: Assignment, model: nn.Module, reader: Reader) -> None:
     """Hand over the teacher that the program names, if any. Raises Unavailable while the store is away."""
     teacher, released = named(assignment.program), assignment.teacher
     if teacher is None:
@@ -111,7 +114,7 @@ def _teach(
             archive,
             task=assignment.task,
             labels=assignment.labels,
-            tokenizer=tokenizer,
+            tokenizer=reader,
         )
         assert isinstance(model, TeacherAndStudent)
         model.learn_from(made, order)

@@ -27,7 +27,8 @@ from domain.models.reasons import of_files
 from dpcore.machine.micro_batches import out_of_memory
 from dpcore.machine.token_budget import device_bytes
 from dpcore.methods import get_trainer
-from dpcore.models import build_model, load_tokenizer
+from dpcore.models import build_model
+from dpcore.readers import load_reader
 from dpcore.run import run
 from dpcore.tasks import make_task
 from dpcore.terms.estimators import Local
@@ -79,7 +80,7 @@ def profile_models(
             log.info("%s with %s on %s: %.0f tokens a second", model.name, method, task, found.tokens_per_second)
             made.append(found)
     for model, task, options in _of_presets(engine, models, device, again=again):
-        length = min(WHOLE.longest, model.facts.max_positions)
+        length = _length(model, WHOLE)
         found = _in_own_process(
             *(model.folder, DEFAULT_METHOD, task, device, length, WHOLE.records, WHOLE.steps, options)
         )
@@ -127,7 +128,7 @@ def try_out(
 ) -> Measured | str | None:
     """What was measured, or why the method cannot train the model, either kept as a trial; None where this machine
     cannot tell."""
-    length = min(size.longest, model.facts.max_positions)
+    length = _length(model, size)
     found = _in_own_process(model.folder, method, task, device, length, size.records, size.steps)
     if found is None:
         log.warning("%s with %s on %s was not measured", model.name, method, task)
@@ -138,6 +139,12 @@ def try_out(
     if refusal is not None:
         log.warning("%s cannot be trained with %s on %s: %s", model.name, method, task, refusal)
     return found
+
+
+def _length(model: BaseModelFacts, size: Size) -> int:
+    """Tokens of a record: a picture is as long as all others."""
+    most = model.facts.max_positions
+    return most if model.facts.pictures else min(size.longest, most)
 
 
 def versions() -> str:
@@ -162,9 +169,9 @@ def measure(
 ) -> Measured:
     """One measurement in this process, with the method's default options but for these. Raises what training raises
     where method and model do not fit."""
-    tokenizer = load_tokenizer(folder)
+    reader = load_reader(task, folder)
     labels = () if task in CAUSAL_LM else ("a", "b")
-    made_up = make_task(task, tokenizer, labels=labels, max_length=max_length)
+    made_up = make_task(task, reader, labels=labels, max_length=max_length)
     trainer, program = get_trainer(method), _usual(folder, method, task, max_length, records, steps, options or {})
     model = trainer.attach(build_model(task, folder, labels, seed=0), program.options, task=task, seed=0)
     where = pick_device(device)

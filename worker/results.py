@@ -48,7 +48,7 @@ def store_adapter(
         declared_size=report["declared_size"],
     )
     with TemporaryDirectory(prefix="tacit-adapter-") as folder:
-        get_trainer(program.method).export(built.model, folder, about, tokenizer=built.tokenizer)
+        get_trainer(program.method).export(built.model, folder, about, tokenizer=built.reader)
         write_card(folder, built.base.folder, privacy)
         data = zipped(Path(folder))
     return keep(store, lease, "adapter", "adapter.zip", data)

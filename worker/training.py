@@ -23,7 +23,7 @@ from dpcore.estimators.measurement import deviation
 from dpcore.machine.micro_batches import Stopped, out_of_memory
 from dpcore.methods import get_trainer
 from dpcore.run import HeldOutUnits, Outcome, run
-from dpcore.tasks.records import Records
+from dpcore.tasks import AnyRecords
 from dpcore.terms.program import Phase, Program
 from dpcore.terms.reasons import shown
 from ledger import work
@@ -95,7 +95,7 @@ class Training:
         self.spans.finish()
         return True
 
-    def records(self, assignment: Assignment, built: Built) -> tuple[Records, np.ndarray | None]:
+    def records(self, assignment: Assignment, built: Built) -> tuple[AnyRecords, np.ndarray | None]:
         """The file's records to train on, and whose each is, where the unit is the user."""
         trained_on, _ = self.rows(assignment)
         return self.encoded(assignment, built, trained_on)
@@ -112,7 +112,7 @@ class Training:
             message = "The training file is of a version that held nothing out, and its budget does: upload it again."
             raise Refused("not_trainable", message) from error
 
-    def encoded(self, assignment: Assignment, built: Built, rows: FileRows) -> tuple[Records, np.ndarray | None]:
+    def encoded(self, assignment: Assignment, built: Built, rows: FileRows) -> tuple[AnyRecords, np.ndarray | None]:
         """Rows as records, and whose each is, where the unit is the user."""
         with data_phase():
             places = [assignment.labels.index(label) for label in assignment.own_labels]
@@ -126,7 +126,7 @@ class Training:
         self,
         assignment: Assignment,
         built: Built,
-        records: Records,
+        records: AnyRecords,
         owners: np.ndarray | None,
         held_out: FileRows,
     ) -> Outcome:

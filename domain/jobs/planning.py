@@ -18,7 +18,7 @@ from dpcore.terms.methods import UnknownMethod, get_method
 from dpcore.terms.presets import UNNAMED, expanded
 from dpcore.terms.program import HeadStart, Phase, Program, of_users, parts, scaled
 from dpcore.terms.strict import expected
-from dpcore.terms.tasks import TaskKind
+from dpcore.terms.tasks import TaskKind, get_kind
 from ledger.budgets import Balance
 
 FEDERATED = "federated-lora"
@@ -143,7 +143,9 @@ def draft(
             budget=budget,
         )
     phases = scaled(phases, _noise(target, share, budget, parts(phases), measure, last))
-    max_length = min(dataset.max_length, model.facts.max_positions)
+    most = model.facts.max_positions
+    # All pictures are of one size to a model, whatever size they are kept at.
+    max_length = most if model.facts.pictures else min(dataset.max_length, most)
     chosen = {**wanted.model_dump(mode="json"), "hyperparameters": resolved.model_dump(mode="json")}
     program = Program(
         method=name,
@@ -280,6 +282,13 @@ def _require_fitting(model: BaseModelFacts, task: TaskKind) -> None:
     """Raises Invalid when this model cannot be trained on files of this task, whatever the method."""
     if task in model.facts.tasks:
         return
+    if get_kind(task).of_pictures != model.facts.pictures:
+        holds, does = ("pictures", "reads texts") if get_kind(task).of_pictures else ("texts", "sees pictures")
+        raise Invalid(
+            f"the training file holds {holds}, and {model.name} {does}; GET /v1/models says which models fit {task}",
+            code="unsupported_task",
+            param="model",
+        )
     if not model.facts.causal_lm:
         raise Invalid(
             f"the training file is for the task {task}, which needs a causal language model, and {model.name} is none",

@@ -10,10 +10,12 @@ from dpcore.terms import folders
 
 WANTED = (
     *("config.json", "generation_config.json", "model.safetensors", "model-*-of-*.safetensors", folders.INDEX),
+    folders.PREPROCESSOR,
     *folders.TOKENIZER,
     *("README.md", "LICENSE*"),
 )
-"""What is taken of a repository: configuration, weights, the tokenizer's data, and what says under which licence."""
+"""What is taken of a repository: configuration, weights, what says how texts
+or pictures are read, and what says under which licence."""
 
 
 def cached(model: HubModel) -> Path:

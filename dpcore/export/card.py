@@ -10,7 +10,7 @@ from huggingface_hub import ModelCardData
 from dpcore.export import snippets
 from dpcore.export.about import About, read_about
 from dpcore.export.versions import OLDEST
-from dpcore.terms.tasks import CAUSAL_LM
+from dpcore.terms.tasks import get_kind
 
 _LICENSES = {"Apache License": "apache-2.0", "MIT License": "mit"}
 _MOST_LABELS = 50
@@ -38,7 +38,7 @@ def write_card(folder: str | Path, base_folder: str | Path, privacy: PrivacyClai
         base_model=about.repository,
         library_name="peft" if layout in ("peft", "beside") else "transformers",
         license=name,
-        pipeline_tag="text-generation" if about.task in CAUSAL_LM else "text-classification",
+        pipeline_tag=_pipeline(about),
         tags=["differential-privacy", "tacit", about.method],
     )
     parts = (
@@ -51,6 +51,14 @@ def write_card(folder: str | Path, base_folder: str | Path, privacy: PrivacyClai
         snippets.notes(layout, about),
     )
     (folder / "README.md").write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+
+
+def _pipeline(about: About) -> str:
+    """The hub's name for what it does."""
+    kind = get_kind(about.task)
+    return (
+        "image-classification" if kind.of_pictures else "text-generation" if kind.causal_lm else "text-classification"
+    )
 
 
 def license_of(folder: Path) -> tuple[str, str]:
@@ -76,9 +84,9 @@ def _base(about: About, license_words: str) -> str:
 
 
 def _task(about: About) -> str:
-    lines = [
-        f"- Method: `{about.method}`; task: `{about.task}`; at most {about.max_length} tokens, the rest was cut off."
-    ]
+    size = "a picture is" if get_kind(about.task).of_pictures else "at most"
+    rest = ", about" if get_kind(about.task).of_pictures else ", the rest was cut off"
+    lines = [f"- Method: `{about.method}`; task: `{about.task}`; {size} {about.max_length} tokens{rest}."]
     if about.labels:
         shown = ", ".join(json.dumps(label, ensure_ascii=False) for label in about.labels[:_MOST_LABELS])
         more = len(about.labels) - _MOST_LABELS

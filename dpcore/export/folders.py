@@ -9,22 +9,23 @@ from typing import Any
 from peft import PeftModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel
 
 from dpcore.export import loader
 from dpcore.export.about import ABOUT, About, write_about
 from dpcore.export.configs import GENERATION, tidy_adapter_config, write_generation_config, write_older_names
 from dpcore.export.tokenizer import copy_tokenizer
 from dpcore.models import build_model, load_model
+from dpcore.pictures import PictureReader
+from dpcore.readers import Reader
+from dpcore.terms.folders import PREPROCESSOR
 from dpcore.terms.tasks import get_kind
 
 TRAINED = "trained.safetensors"
 
 
-def export_peft(
-    model: PeftModel, folder: str | Path, about: About, *, tokenizer: PreTrainedTokenizerBase | None = None
-) -> None:
-    """Write adapter_config.json and adapter_model.safetensors, and the tokenizer's files where one is given."""
+def export_peft(model: PeftModel, folder: str | Path, about: About, *, tokenizer: Reader | None = None) -> None:
+    """Write adapter_config.json and adapter_model.safetensors, and what reads records where it is given."""
     folder = Path(folder)
     config = model.peft_config["default"]
     config.base_model_name_or_path, config.revision = about.loads_by, about.commit
@@ -40,7 +41,7 @@ def export_trained(
     folder: str | Path,
     about: About,
     *,
-    tokenizer: PreTrainedTokenizerBase | None = None,
+    tokenizer: Reader | None = None,
     loader: ModuleType = loader,
     tensors: Mapping[str, Tensor] | None = None,
 ) -> None:
@@ -57,9 +58,7 @@ def export_trained(
     _complete(model, folder, about, tokenizer)
 
 
-def export_whole(
-    model: PreTrainedModel, folder: str | Path, about: About, *, tokenizer: PreTrainedTokenizerBase | None = None
-) -> None:
+def export_whole(model: PreTrainedModel, folder: str | Path, about: About, *, tokenizer: Reader | None = None) -> None:
     """Write the complete model as transformers does."""
     folder = Path(folder)
     model.save_pretrained(str(folder))
@@ -87,10 +86,12 @@ def load_whole(folder: Path, base_folder: Path, about: About) -> PreTrainedModel
     return load_model(about.task, folder, about.labels)
 
 
-def _complete(model: Any, folder: Path, about: About, tokenizer: PreTrainedTokenizerBase | None) -> None:
-    """tacit.json, the tokenizer and where to stop, and one mode for all files."""
+def _complete(model: Any, folder: Path, about: About, tokenizer: Reader | None) -> None:
+    """tacit.json, what reads records and where to stop, and one mode for all files."""
     write_about(folder, about)
-    if tokenizer is not None:
+    if isinstance(tokenizer, PictureReader):
+        shutil.copyfile(Path(tokenizer.name_or_path) / PREPROCESSOR, folder / PREPROCESSOR)
+    elif tokenizer is not None:
         kind, padding = get_kind(about.task), tokenizer.pad_token_id
         if padding is None:  # a classifier's own, as in training; a language model's needs one to be asked in batches
             padding = tokenizer.eos_token_id if kind.causal_lm else model.config.pad_token_id

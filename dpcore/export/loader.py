@@ -2,7 +2,7 @@
 
 from load import load
 model = load("folder of the base model")  # left out: the hub's repository that tacit.json names
-tokenizer = transformers.AutoTokenizer.from_pretrained("this folder")
+tokenizer = transformers.AutoTokenizer.from_pretrained("this folder")  # of pictures: AutoImageProcessor
 """
 
 import json
@@ -12,7 +12,13 @@ from typing import Any
 import torch
 import transformers
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, GenerationConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GenerationConfig,
+)
 
 FLOAT32 = {"dtype" if transformers.__version__ >= "5" else "torch_dtype": torch.float32}
 """transformers before 4.56 knows the old name alone."""
@@ -24,11 +30,13 @@ def load(base: str | None = None, folder: str | Path = Path(__file__).parent) ->
     about = json.loads((folder / "tacit.json").read_text(encoding="utf-8"))
     labels = dict(enumerate(about["labels"]))
     auto = AutoModelForSequenceClassification if labels else AutoModelForCausalLM
-    head = {"id2label": labels, "label2id": {name: i for i, name in labels.items()}} if labels else {}
+    head: dict[str, Any] = {"id2label": labels, "label2id": {name: i for i, name in labels.items()}} if labels else {}
+    if (folder / "preprocessor_config.json").exists():  # of pictures; most come with a head of other labels
+        auto, head = AutoModelForImageClassification, head | {"ignore_mismatched_sizes": True}
     revision = None if base else about["commit"]
     base = base or about["repository"] or about["base_model"]
     model = auto.from_pretrained(base, revision=revision, **FLOAT32, **head)
-    if labels and model.config.pad_token_id is None and (folder / "tokenizer_config.json").exists():
+    if labels and (folder / "tokenizer_config.json").exists() and model.config.pad_token_id is None:
         # A decoder reads the last token that is not padding, and needs to know what padding is.
         model.config.pad_token_id = AutoTokenizer.from_pretrained(folder).pad_token_id
     if (folder / "generation_config.json").exists():

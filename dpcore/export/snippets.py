@@ -16,7 +16,17 @@ _IMPORTS = {
     "beside": "import sys\n\n",
 }
 _BASE = {
-    True: """labels = json.load(open(f"{adapter}/tacit.json", encoding="utf-8"))["labels"]
+    "image": """labels = json.load(open(f"{adapter}/tacit.json", encoding="utf-8"))["labels"]
+settings = {
+    "id2label": dict(enumerate(labels)),
+    "label2id": {label: i for i, label in enumerate(labels)},
+    "ignore_mismatched_sizes": True,  # most come with a head of other labels
+    "torch_dtype": torch.float32,
+}
+model = AutoModelForImageClassification.from_pretrained(base, revision=revision, **settings)
+model = PeftModel.from_pretrained(model, adapter).eval()
+""",
+    "text": """labels = json.load(open(f"{adapter}/tacit.json", encoding="utf-8"))["labels"]
 settings = {
     "id2label": dict(enumerate(labels)),
     "label2id": {label: i for i, label in enumerate(labels)},
@@ -26,7 +36,7 @@ settings = {
 model = AutoModelForSequenceClassification.from_pretrained(base, revision=revision, **settings)
 model = PeftModel.from_pretrained(model, adapter).eval()
 """,
-    False: """model = AutoModelForCausalLM.from_pretrained(base, revision=revision, torch_dtype=torch.float32)
+    "writes": """model = AutoModelForCausalLM.from_pretrained(base, revision=revision, torch_dtype=torch.float32)
 model = PeftModel.from_pretrained(model, adapter).eval()
 model.generation_config = GenerationConfig.from_pretrained(adapter)  # which tokens end an answer
 """,
@@ -61,36 +71,48 @@ def snippet(layout: AdapterLayout, about: About) -> str:
     """A program that loads an export and asks it something."""
     kind = get_kind(about.task)
     writes = kind.causal_lm
-    auto = "AutoModelForCausalLM" if writes else "AutoModelForSequenceClassification"
-    names = ["AutoTokenizer", *([auto] if layout in ("peft", "whole") else []), *([] if writes else ["pipeline"])]
+    auto, reader = _classes(about)
+    names = [reader, *([auto] if layout in ("peft", "whole") else []), *([] if writes else ["pipeline"])]
     if writes and layout == "peft":
         names.append("GenerationConfig")
     lines = _IMPORTS[layout] + f"from transformers import {', '.join(sorted(names, key=str.casefold))}\n\n"
     lines += 'adapter = "."  # this folder\n'
     if layout != "whole":
         lines += f"base = {about.loads_by!r}\n" + (f"revision = {about.commit!r}\n" if layout == "peft" else "")
-    lines += "tokenizer = AutoTokenizer.from_pretrained(adapter)\n"
+    read = "processor" if kind.of_pictures else "tokenizer"
+    lines += f"{read} = {reader}.from_pretrained(adapter)\n"
     if layout == "peft":
-        lines += _BASE[not writes]
+        lines += _BASE["writes" if writes else "image" if kind.of_pictures else "text"]
     elif layout != "whole":
         lines += "sys.path.insert(0, adapter)\nfrom load import load\n\n"
         lines += "model = load()\n" if about.repository else "model = load(base)\n"
     else:
         lines += f"model = {auto}.from_pretrained(adapter, torch_dtype=torch.float32).eval()\n"
     if not writes:
-        lines += 'classify = pipeline("text-classification", model=model, tokenizer=tokenizer)\n'
+        named = 'pipeline("image-classification", model=model, image_processor=processor)'
+        of_texts = 'pipeline("text-classification", model=model, tokenizer=tokenizer)'
+        lines += f"classify = {named if kind.of_pictures else of_texts}\n"
     return lines + kind.example.replace("{max_length}", str(about.max_length)) + (_WRITES if writes else "")
+
+
+def _classes(about: About) -> tuple[str, str]:
+    """What transformers calls the model and what reads its records."""
+    kind = get_kind(about.task)
+    if kind.of_pictures:
+        return "AutoModelForImageClassification", "AutoImageProcessor"
+    return "AutoModelForCausalLM" if kind.causal_lm else "AutoModelForSequenceClassification", "AutoTokenizer"
 
 
 def notes(layout: AdapterLayout, about: About) -> str:
     """What else works, and what does not, in words."""
-    said, writes = [], get_kind(about.task).causal_lm
+    kind = get_kind(about.task)
+    said, writes = [], kind.causal_lm
     if layout == "peft" and not about.repository:
         said.append(
             f"`{about.base_model}` is no name of the hub's: `AutoPeftModel...` and pipelines that are given this "
             "folder's name alone do not find the base model. Load it as above."
         )
-    elif layout == "peft":
+    elif layout == "peft" and not kind.of_pictures:
         auto = "CausalLM" if writes else "SequenceClassification"
         given = "torch_dtype=torch.float32" if writes else "**settings"
         said.append(f"`AutoPeftModelFor{auto}.from_pretrained(adapter, {given})` finds the base model by itself.")

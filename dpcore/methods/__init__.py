@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from dpcore.export import About, read_about
+from dpcore.readers import Reader
 from dpcore.terms.method import keeping
 from dpcore.terms.methods import get_method
 from dpcore.terms.program import Phase
@@ -37,9 +38,7 @@ class Trainer(Protocol):
     def between(self, iterate: Iterate) -> bool:
         """What is done after a step, on the noised iterate; True when it changed what trains."""
 
-    def export(
-        self, model: Any, folder: str | Path, about: About, *, tokenizer: PreTrainedTokenizerBase | None = None
-    ) -> None:
+    def export(self, model: Any, folder: str | Path, about: About, *, tokenizer: Reader | None = None) -> None:
         """Write what a job leaves."""
 
     def load(self, folder: Path, base_folder: Path, about: About) -> nn.Module:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from dpcore.export import About, export_trained, export_whole, load_trained, load_whole
 from dpcore.export.folders import TRAINED
@@ -13,6 +13,7 @@ from dpcore.methods import full
 from dpcore.methods.heads import head_modules
 from dpcore.methods.plain import between, learns
 from dpcore.methods.unused import freeze_unused
+from dpcore.readers import Reader
 from dpcore.terms.methods.bitfit import Options
 from dpcore.terms.program import Phase
 from dpcore.terms.tasks import CAUSAL_LM, TaskKind
@@ -52,7 +53,7 @@ def _train_biases(model: Any, task: TaskKind) -> None:
         raise ValueError("the model has no biases, so there is nothing to train")
 
 
-def export(model: Any, folder: str | Path, about: About, *, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+def export(model: Any, folder: str | Path, about: About, *, tokenizer: Reader | None = None) -> None:
     """The biases and the head; the whole model where all of it trained."""
     write = export_whole if getattr(model, _WHOLE, False) else export_trained
     write(model, folder, about, tokenizer=tokenizer)

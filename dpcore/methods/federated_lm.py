@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from dpcore import embedding_rows
 from dpcore.export import About, export_whole
@@ -19,6 +19,7 @@ from dpcore.mechanism.keystream import Keystream
 from dpcore.methods import lora
 from dpcore.methods.plain import between
 from dpcore.methods.unused import freeze_unused
+from dpcore.readers import Reader
 from dpcore.tasks.nce import Nce
 from dpcore.tasks.other_loss import OtherLoss
 from dpcore.terms.methods.federated_lm import WORDS, Options
@@ -155,6 +156,6 @@ def merged(model: Any) -> PreTrainedModel:
     return whole
 
 
-def export(model: Any, folder: str | Path, about: About, *, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+def export(model: Any, folder: str | Path, about: About, *, tokenizer: Reader | None = None) -> None:
     """A whole model."""
     export_whole(merged(model), folder, about, tokenizer=tokenizer)

@@ -6,11 +6,12 @@ from typing import Any
 
 from peft import PeftModel
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from dpcore.export import About, export_peft, export_whole, load_peft, load_whole
 from dpcore.methods import full, lora
 from dpcore.methods.plain import begin, between, learns
+from dpcore.readers import Reader
 from dpcore.terms.methods.zo import Options
 from dpcore.terms.tasks import TaskKind
 
@@ -29,7 +30,7 @@ def attach(model: PreTrainedModel, options: Mapping[str, Any], *, task: TaskKind
     return attached
 
 
-def export(model: Any, folder: str | Path, about: About, *, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+def export(model: Any, folder: str | Path, about: About, *, tokenizer: Reader | None = None) -> None:
     """PEFT's layout for an adapter, the whole model otherwise."""
     write = export_peft if isinstance(model, PeftModel) else export_whole
     write(model, folder, about, tokenizer=tokenizer)

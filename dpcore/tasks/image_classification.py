@@ -1,6 +1,6 @@
 """Image classification: a picture in, one of a public set of labels out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dpcore.engine.errors import MixedExamples
 from dpcore.tasks.accuracy import accuracy, are_right, places, require_names
 from dpcore.tasks.losses import Loss, label_losses
 from dpcore.tasks.records import device_of
@@ -49,19 +50,21 @@ class ImageClassification:
         channels: int = 3,
         mean: float | Sequence[float] = 0.5,
         deviation: float | Sequence[float] = 0.5,
+        read: Callable[[Any], np.ndarray] = np.asarray,
     ) -> None:
         """side: pixels each way. tokens: what a picture is to the model, as its patches are; it decides how many are
-        taken at once. mean, deviation: of values between 0 and 1, for each channel. Raises ValueError for a repeated
-        label, or fewer than two."""
+        taken at once. mean, deviation: of values between 0 and 1, for each channel. read: makes pixels
+        of what a column holds. Raises ValueError for a repeated label, or fewer than two."""
         self.labels = require_names(labels)
         self.side, self.channels = side, channels
         self.max_length = tokens
+        self._read = read
         self._mean, self._deviation = (
             torch.as_tensor(of, dtype=torch.float32).expand(channels).view(channels, 1, 1) for of in (mean, deviation)
         )
 
     def encode(self, columns: Mapping[str, Sequence[Any]], labels: Sequence[int]) -> Pictures:
-        """columns: {"image": uint8 [side, side, channels] each, or [side, side] of one channel}.
+        """columns: {"image": what is read as uint8 [side, side, channels] each, or [side, side] of one channel}.
 
         Raises ValueError for a label outside the public set, and for a picture of another size.
         """
@@ -71,7 +74,7 @@ class ImageClassification:
         wanted = (self.side, self.side, self.channels)
         pixels = np.empty((len(targets), *wanted), dtype=np.uint8)
         for place, picture in enumerate(columns[IMAGE]):
-            own = np.asarray(picture)
+            own = self._read(picture)
             own = own[..., None] if own.ndim == 2 else own
             if own.shape != wanted or own.dtype != np.uint8:
                 raise ValueError(f"a picture is not of {wanted} bytes")
@@ -93,7 +96,13 @@ class ImageClassification:
     mixed = synthetic
 
     def require_fit(self, model: nn.Module) -> None:
-        """A picture has no value that a model could lack."""
+        """Raises MixedExamples for a batch norm: its means are of many pictures together."""
+        for name, module in model.named_modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                raise MixedExamples(
+                    f"{name} is a batch norm, which scales a picture by others; take a model with group norms, as BiT, "
+                    "or layer norms, as ViT, DeiT, BEiT, Swin or ConvNeXt"
+                )
 
     def losses(
         self, model: nn.Module, records: Pictures, indices: np.ndarray, length: int, *, loss: Loss = label_losses

@@ -5,11 +5,12 @@ import re
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dpcore.terms.folders import read_header, weights_found
+from dpcore.terms.folders import read_header, sees_pictures, weights_found
+from dpcore.terms.picture_facts import counted, picture_values
 from dpcore.terms.tasks import KINDS, TaskKind
 
 
@@ -32,6 +33,7 @@ class ModelFacts(BaseModel):
     biases: int | None = Field(default=None, description="values in biases; None where the weights are not at hand")
     linear: tuple[str, ...] | None = Field(default=None, description="linear layers by name; None where not known")
     tied_head: str | None = Field(default=None, description="the head's name where it is one with the embedding")
+    counted: int | None = Field(default=None, description="weights of a model whose shape tells little of their number")
     student: "ModelFacts | None" = Field(default=None, description="of another model that is to learn from this one")
 
     @property
@@ -48,8 +50,16 @@ class ModelFacts(BaseModel):
     @property
     def parameters(self) -> int:
         """Weights of a transformer of this shape, biases and norms left out."""
+        if self.counted is not None:
+            return self.counted
         layer = 4 * self.hidden_size**2 + 2 * self.hidden_size * self.intermediate_size
         return self.layers * layer + (self.vocab_size + self.max_positions) * self.hidden_size
+
+
+def require_texts(method: str, facts: ModelFacts) -> None:
+    """Raises ValueError, for a method that reads texts alone, for a model that sees pictures."""
+    if facts.pictures:
+        raise ValueError(f"{method} is for texts, and this model ({facts.model_type}) sees pictures; lora fits both")
 
 
 # Configurations name the same thing differently: BERT, RoBERTa and Llama first, then others.
@@ -108,6 +118,8 @@ def read_facts(folder: str | Path) -> ModelFacts:
     """Facts of the model in a folder. Raises ValueError naming the first value that its config.json lacks."""
     folder = Path(folder)
     whole: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if sees_pictures(whole, folder):
+        return _of_pictures(whole, folder)
     # A model of several kinds of input has its language's numbers in a part of their own.
     config: dict[str, Any] = whole | (whole.get("text_config") or {})
     values: dict[str, Any] = {"model_type": whole.get("model_type", "unknown")}
@@ -138,6 +150,18 @@ def read_facts(folder: str | Path) -> ModelFacts:
         biases=None if shapes is None else _biases(shapes),
         linear=linear,
         tied_head=tied,
+    )
+
+
+def _of_pictures(config: Mapping[str, Any], folder: Path) -> ModelFacts:
+    """Raises ValueError as `picture_values` does."""
+    shapes, values = _read_shapes(folder), cast(dict[str, Any], picture_values(config, folder))
+    return ModelFacts(
+        model_type=config.get("model_type", "unknown"),
+        pictures=True,
+        biases=None if shapes is None else _biases(shapes),
+        counted=counted(shapes),
+        **values,
     )
 
 

@@ -22,6 +22,8 @@ TOKENIZER = (
     *("emoji.json", "normalizer.json", "word_pronunciation.json", "word_shape.json"),
 )
 """All of a tokenizer's files: what some need besides, its settings and its chat template too."""
+PREPROCESSOR = "preprocessor_config.json"
+"""How a model that sees pictures wants them made."""
 _CHARACTERS = ("CanineTokenizer", "ByT5Tokenizer", "PerceiverTokenizer", "canine", "perceiver")
 """Tokenizers, and kinds of model with them, that know characters or bytes and need no file for that."""
 _SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json")
@@ -51,7 +53,19 @@ def require_usable(folder: Path) -> None:
             shape = tensor["shape"]
             if name.endswith(_WORDS) and isinstance(words, int) and shape[:1] != [words]:
                 raise ValueError(f"{path.name}: {name} has the shape {shape}, and config.json says vocab_size {words}")
-    _require_tokenizer(folder, config)
+    if sees_pictures(config, folder):
+        read_object(folder / PREPROCESSOR)
+    else:
+        _require_tokenizer(folder, config)
+
+
+def sees_pictures(config: Mapping[str, Any], folder: Path) -> bool:
+    """Whether a model sees pictures in place of reading texts. BEiT's vocabulary is of patches."""
+    if any((folder / name).is_file() for name in VOCABULARIES) or "text_config" in config:
+        return False
+    if "vocab_size" in config and "patch_size" not in config:
+        return False
+    return any(name in config for name in ("image_size", "num_channels")) or (folder / PREPROCESSOR).is_file()
 
 
 def weights(folder: Path) -> list[Path]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from dpcore.export import About, export_whole
 from dpcore.methods import full, lora
@@ -15,6 +15,7 @@ from dpcore.methods.distill.pair import TeacherAndStudent
 from dpcore.methods.layers import find_layers, only_layers
 from dpcore.methods.prune.leaving import export_packed, load
 from dpcore.methods.prune.masks import apply, prunable, smallest
+from dpcore.readers import Reader
 from dpcore.terms.methods.distill import TEACHER, Options
 from dpcore.terms.program import Phase
 from dpcore.terms.tasks import TaskKind
@@ -73,7 +74,7 @@ def between(iterate: Iterate) -> bool:
     return False
 
 
-def export(model: Any, folder: str | Path, about: About, *, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+def export(model: Any, folder: str | Path, about: About, *, tokenizer: Reader | None = None) -> None:
     """The student, whole, or packed where it is pruned; nothing of its teacher."""
     if model.masks:
         export_packed(model.student, Path(folder), about, tokenizer=tokenizer)

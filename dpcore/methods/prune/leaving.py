@@ -9,7 +9,7 @@ from typing import Any
 from peft import PeftModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from dpcore.export import About, export_peft, export_trained, export_whole, load_whole
 from dpcore.export.configs import write_older_names
@@ -17,12 +17,13 @@ from dpcore.methods.layers import find_layers
 from dpcore.methods.prune import packed
 from dpcore.methods.prune.masks import prunable
 from dpcore.methods.prune.plan import Plan, plan_of
+from dpcore.readers import Reader
 
 _NO_BASE = "the pruned base model that load.py of this folder makes"
 """In place of a base model's name in an adapter's configuration: on the whole one its answers would be wrong."""
 
 
-def export(model: Any, folder: str | Path, about: About, *, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+def export(model: Any, folder: str | Path, about: About, *, tokenizer: Reader | None = None) -> None:
     """An adapter in PEFT's layout and what makes its base; the smaller model; or the packed weights."""
     folder, plan = Path(folder), plan_of(model)
     if isinstance(model, PeftModel):
@@ -34,9 +35,7 @@ def export(model: Any, folder: str | Path, about: About, *, tokenizer: PreTraine
         export_packed(model, folder, about, tokenizer=tokenizer)
 
 
-def export_packed(
-    model: PreTrainedModel, folder: Path, about: About, *, tokenizer: PreTrainedTokenizerBase | None = None
-) -> None:
+def export_packed(model: PreTrainedModel, folder: Path, about: About, *, tokenizer: Reader | None = None) -> None:
     """A whole model, the zeros of its layers' matrices a bit each, and its loader."""
     tensors = packed.packed(_state(model), prunable(model))
     export_trained(model, folder, about, tokenizer=tokenizer, loader=packed, tensors=tensors)

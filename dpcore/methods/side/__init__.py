@@ -26,7 +26,9 @@ def attach(model: PreTrainedModel, options: Mapping[str, Any], *, task: TaskKind
     A classifier's own head is left behind: a mean over tokens and one layer take its place. Raises ValueError for a
     model whose layers' outputs cannot be read.
     """
-    width = Options.model_validate(options).width(int(model.config.hidden_size))
+    if not isinstance(hidden := getattr(model.config, "hidden_size", None), int):
+        raise ValueError(f"a side network reads layers of one width, and {type(model).__name__} has none")
+    width = Options.model_validate(options).width(hidden)
     with seeded(seed):
         if task in CAUSAL_LM:
             return network.writer(model, width)  # type: ignore[no-any-return]

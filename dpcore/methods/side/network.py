@@ -47,8 +47,8 @@ def load(base: str | None = None, folder: str | Path = Path(__file__).parent) ->
 
 
 def classifier(model: nn.Module, width: int, labels: Sequence[str]) -> nn.Module:
-    """An encoder or a decoder, without its head, as a classifier of texts for these labels. Raises ValueError for a
-    model whose layers' outputs cannot be read."""
+    """An encoder or a decoder, without its head, as a classifier of texts or pictures for these labels. Raises
+    ValueError for a model whose layers' outputs cannot be read."""
     sizes = _sizes(model, **_made_up(model))
     return Classifier(SideNetwork(model, width, sizes, causal=False), labels).eval()
 
@@ -68,7 +68,10 @@ def writer(model: Any, width: int) -> Any:
 
 
 def _made_up(model: nn.Module) -> dict[str, Tensor]:
-    """One record of seven tokens that mean nothing."""
+    """One record of seven tokens that mean nothing, or one grey picture."""
+    if getattr(model, "main_input_name", "") == "pixel_values":
+        config: Any = model.config
+        return {"pixel_values": torch.zeros(1, config.num_channels, config.image_size, config.image_size)}
     ids = torch.zeros(1, 7, dtype=torch.int64, device=next(model.parameters()).device)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
@@ -106,13 +109,14 @@ def _sizes(frozen: nn.Module, **inputs: Any) -> list[int]:
             output = frozen(**inputs | {"output_hidden_states": True, "return_dict": True})
     except Exception as error:  # whatever a model's own code raises
         raise ValueError(
-            f"a side network needs a model that runs on token numbers alone, which {name} does not"
+            f"a side network needs a model that runs on token numbers or pixels alone, which {name} does not"
         ) from error
     read, last = getattr(output, "hidden_states", None), getattr(output, "last_hidden_state", None)
     if not read or last is None:
         raise ValueError(f"a side network reads what a model's layers give, and {name} does not tell")
-    if any(hidden.shape[:-1] != inputs["input_ids"].shape for hidden in (*read, last)):
-        raise ValueError(f"a side network reads every layer at every token, and {name} shortens its texts on the way")
+    places = last.shape[:-1] if "pixel_values" in inputs else inputs["input_ids"].shape
+    if last.dim() != 3 or any(hidden.shape[:-1] != places for hidden in (*read, last)):
+        raise ValueError(f"a side network reads every layer at every token, and {name} shortens its records on the way")
     return [hidden.shape[-1] for hidden in (*read, last)]
 
 
@@ -162,7 +166,10 @@ class SideNetwork(nn.Module):
         if self.causal and attention_mask is not None:
             order = (attention_mask == 0).to(torch.uint8).argsort(dim=1, stable=True)
         with torch.no_grad():
-            output = self.frozen(input_ids, attention_mask=attention_mask, **wanted)
+            if "pixel_values" in wanted:
+                output = self.frozen(**wanted)
+            else:
+                output = self.frozen(input_ids, attention_mask=attention_mask, **wanted)
             # Of one scale whatever the model, without which one layer's outliers would fill a clipped gradient.
             read = [_moved(F.layer_norm(hidden, hidden.shape[-1:]), order) for hidden in output.hidden_states]
         z = self.down[0](read[0])
@@ -219,7 +226,7 @@ class SideLayer(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Labels from the mean of a text's tokens: at the start a linear probe of the frozen model's last layer."""
+    """Labels from the mean of a record's tokens: at the start a linear probe of the frozen model's last layer."""
 
     def __init__(self, network: SideNetwork, labels: Sequence[str]) -> None:
         super().__init__()
@@ -239,10 +246,18 @@ class Classifier(nn.Module):
         """Pipelines ask this too."""
         return False
 
+    @property
+    def main_input_name(self) -> str:
+        """What the frozen model reads."""
+        return self.network.frozen.main_input_name  # type: ignore[no-any-return]
+
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **inputs: Any
+        self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, **inputs: Any
     ) -> SequenceClassifierOutput:
-        """Logits [m, labels] of token numbers [m, T]."""
+        """Logits [m, labels] of token numbers [m, T], or of pixel_values [m, channels, side, side]."""
+        if input_ids is None:
+            seen = self.network(**inputs).last_hidden_state.mean(1)
+            return SequenceClassifierOutput(logits=self.head(F.layer_norm(seen, seen.shape[-1:])))
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         hidden = self.network(input_ids, attention_mask=mask, **inputs).last_hidden_state
         real = mask.unsqueeze(2).to(hidden.dtype)

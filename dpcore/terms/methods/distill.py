@@ -14,7 +14,7 @@ from dpcore.terms import hyperparameters as shared
 from dpcore.terms import layers
 from dpcore.terms import memory as sizes
 from dpcore.terms.errors import FieldError
-from dpcore.terms.facts import ModelFacts
+from dpcore.terms.facts import ModelFacts, require_texts
 from dpcore.terms.hyperparameters import Defaults
 from dpcore.terms.method import Method
 from dpcore.terms.methods import full, get_method
@@ -143,7 +143,8 @@ class Hyperparameters(shared.Hyperparameters):
 
 def check(options: Options, facts: ModelFacts, task: TaskKind) -> None:
     """Raises FieldError for layers that the student's model lacks, for a model that cannot be the student, and for a
-    teacher that is not named, or twice, or of whom nothing would be learnt."""
+    teacher that is not named, or twice, or of whom nothing would be learnt; ValueError for a model of pictures."""
+    require_texts("distill", facts)
     student = options.student(facts)
     for field, of in (
         ("student_model", "train"),

@@ -6,7 +6,7 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from dpcore.terms import memory as sizes
-from dpcore.terms.facts import ModelFacts
+from dpcore.terms.facts import ModelFacts, require_texts
 from dpcore.terms.federated import options as federated
 from dpcore.terms.federated import payload, silo
 from dpcore.terms.federated.silo import Request
@@ -57,7 +57,8 @@ class Options(federated.Options):
 
 
 def check(options: Options, facts: ModelFacts, task: TaskKind) -> None:
-    """As for LoRA. Raises FieldError."""
+    """As for LoRA. Raises FieldError, and ValueError for a model of pictures."""
+    require_texts("federated-lora", facts)
     lora.check(options.lora, facts, task)
 
 

@@ -7,7 +7,7 @@ and memory hardly grows with depth.
 from pydantic import Field
 
 from dpcore.terms import memory as sizes
-from dpcore.terms.facts import ModelFacts
+from dpcore.terms.facts import ModelFacts, require_texts
 from dpcore.terms.hyperparameters import Defaults, OnePhase, Request
 from dpcore.terms.strict import StrictModel
 from dpcore.terms.tasks import CAUSAL_LM, TaskKind
@@ -29,7 +29,9 @@ class Options(StrictModel):
 
 
 def check(options: Options, facts: ModelFacts, task: TaskKind) -> None:
-    """Fits every model whose layers are one list that nothing stands between, which only the model itself can tell."""
+    """Fits every model whose layers are one list that nothing stands between, which only the model itself can tell.
+    Raises ValueError for one of pictures."""
+    require_texts("reversible", facts)
 
 
 def coupled(layers: int, task: TaskKind) -> int:
