@@ -23,7 +23,7 @@ from domain.kit import disk
 from domain.kit.database import make_engine, require_safe_login
 from domain.kit.settings import ApiSettings, ModelSettings, secret_bytes
 from domain.kit.tables import keeper_watch
-from domain.models.allow_list import DEFAULT_WRITER, base_models
+from domain.models.allow_list import TOYS, base_models
 from domain.storage import blobs
 from ledger.guard import require_intact
 
@@ -178,8 +178,8 @@ def _models() -> str:
         raise Unwell(
             "; ".join(broken), "mend those folders, or take them from TACIT_MODELS: the other models go on", "warning"
         )
-    if set(found.usable) == {DEFAULT_WRITER}:
-        raise Unwell(f"there is only {DEFAULT_WRITER}, a toy for walks", _GET_MODELS, "warning")
+    if set(found.usable) <= TOYS:
+        raise Unwell(f"there are only toys for walks: {', '.join(found.usable)}", _GET_MODELS, "warning")
     return ", ".join(found.usable)
 
 

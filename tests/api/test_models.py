@@ -15,7 +15,7 @@ from api.app import create_app
 from domain.kit.tables import job
 from domain.models import allow_list as models
 from domain.models import profiles
-from domain.models.allow_list import base_models
+from domain.models.allow_list import TOYS, base_models
 from tests import folders
 from tests.api.conftest import JOBS, World, job_body, make_keys, make_settings, wait_for
 from tests.conftest import Database
@@ -160,12 +160,12 @@ def test_the_page_shows_each_with_its_reason(world: World) -> None:
 
 def test_a_service_without_any_model_starts_and_says_so(database: Database, redis_server: str, tmp_path: Path) -> None:
     settings = make_settings(database, redis_server, tmp_path).model_copy(
-        update={"models": dict.fromkeys(("minilm-l6", "small-writer"), tmp_path / "nowhere")}
+        update={"models": dict.fromkeys(("minilm-l6", *TOYS), tmp_path / "nowhere")}
     )
     with TestClient(create_app(settings), follow_redirects=False) as client:
         world = World(database, settings, client, make_keys(database, settings))
         shown = {m["id"]: m["available"] for m in world.get("/v1/models").json()["data"]}
-        assert shown == {"minilm-l6": False, "small-writer": False}
+        assert shown == dict.fromkeys(("minilm-l6", *TOYS), False)
         assert client.get("/readyz").json()["checks"]["models"] == "warning"
         refused = world.upload()
         assert (refused.status_code, refused.json()["error"]["code"]) == (409, "model_unavailable")

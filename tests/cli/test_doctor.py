@@ -1,5 +1,6 @@
 """`tacit doctor` finds what is wrong and names the fix; `tacit logs` follows what is written."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from domain.jobs.hints import redis_url
 from domain.keeping.keeper import Keeper, signing_key
 from domain.kit.database import make_engine
 from domain.kit.settings import ApiSettings
+from domain.models.allow_list import TOYS
 from ledger import witness
 from tests.api.conftest import make_settings
 from tests.conftest import Database
@@ -107,7 +109,7 @@ def test_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_machine_without_any_model_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TACIT_MODELS", f'{{"minilm-l6": "{tmp_path}", "small-writer": "{tmp_path}"}}')
+    monkeypatch.setenv("TACIT_MODELS", json.dumps(dict.fromkeys(("minilm-l6", *TOYS), str(tmp_path))))
     (found,) = [f for f in checks.of_machine(tmp_path / "none", "127.0.0.1", 0) if f.check == "models"]
     assert (found.word, "config.json" in found.what, "TACIT_MODELS" in found.fix) == ("wrong", True, True)
 

@@ -23,7 +23,7 @@ from fastapi.testclient import TestClient
 from api.app import create_app
 from domain.kit.settings import BadSettings, HubModel, ModelSettings, from_environment
 from domain.models import hub
-from domain.models.allow_list import BaseModelFacts, base_models, describe
+from domain.models.allow_list import TOYS, BaseModelFacts, base_models, describe
 from dpcore.terms.methods import method_names
 from tests.api.conftest import JOBS, World, make_keys, make_settings
 from tests.conftest import Database
@@ -77,7 +77,7 @@ def test_a_hub_that_fails_at_the_start_takes_its_own_model_out_of_use(
     monkeypatch.setattr(hub, "download", fail)
     sources = {"own": f"hub:owner/tiny@{REVISION}", "tiny": tiny_folder}
     found = base_models(ModelSettings(models=sources, hub_online=True))
-    assert (set(found.usable) - {"minilm-l6", "small-writer"}, set(found.unusable)) == ({"tiny"}, {"own"})
+    assert (set(found.usable) - {"minilm-l6", *TOYS}, set(found.unusable)) == ({"tiny"}, {"own"})
 
 
 def test_weights_that_could_run_code_are_refused(hub_cache: Path, tiny_folder: Path) -> None:

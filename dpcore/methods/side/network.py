@@ -242,6 +242,11 @@ class Classifier(nn.Module):
         """Where it lies: transformers' pipelines ask."""
         return self.head.weight.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """As which pipelines hand over pictures."""
+        return self.head.weight.dtype
+
     def can_generate(self) -> bool:
         """Pipelines ask this too."""
         return False
