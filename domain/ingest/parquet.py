@@ -26,6 +26,8 @@ MOST_CHARACTERS = 4 * 2**30
 """Of the columns asked for, all rows together."""
 MOST_NESTED = 4
 """Lists and structs within a message."""
+PICTURES = "image"
+"""The column of pictures in most files of them."""
 MOST_NOTICED = 2**30
 """Bytes that are looked at of columns that nobody asked for."""
 
@@ -128,7 +130,7 @@ def _readable(
     for column in columns:
         places = schema.get_all_field_indices(column)
         if len(places) != 1:
-            way = way_out(schema.names, columns) or "; for another name send columns[...]"
+            way = way_out(schema.names, columns) or _way_of_pictures(schema, picture)
             message = f"the file has no column '{column}', or several{way}"
             problems.note(None, "missing_column", message)
         elif column == picture:
@@ -142,6 +144,14 @@ def _readable(
             )
             problems.note(None, "bad_type", message)
     return problems.count == before
+
+
+def _way_of_pictures(schema: pa.Schema, picture: str | None) -> str:
+    """What to send for a file whose columns are called otherwise, where it may be of pictures."""
+    alone = picture is None and schema.get_field_index(PICTURES) >= 0
+    if alone and holds_pictures(schema.field(PICTURES).type):
+        return f"; with pictures in '{PICTURES}' send task=image"
+    return "; for another name send columns[...]"
 
 
 def _allowed(field: pa.Field, *, number: bool) -> bool:
