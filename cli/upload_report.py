@@ -24,8 +24,13 @@ def show_short(report: UploadFacts) -> None:
 def show_whole(report: UploadFacts) -> None:
     """All of it."""
     show_short(report)
-    length = ", ".join(f"{name} {words:,}" for name, words in report["length"].items())
-    console.print(f"\n[bold]Words of a record[/]: {length}")
+    if report["length"] is not None:
+        length = ", ".join(f"{name} {words:,}" for name, words in report["length"].items())
+        console.print(f"\n[bold]Words of a record[/]: {length}")
+    if (pictures := report.get("pictures")) is not None:
+        sides = ", ".join(f"{name} {pictures[name]:,}" for name in ("smallest", "median", "largest"))
+        console.print(f"\n[bold]Shorter side of a picture, in pixels[/]: {sides}")
+        console.print(f"{pictures['scaled_down']:,} were scaled down to {pictures['resolution']:,}")
     if report["classes"]:
         table = Table("class", box=None, pad_edge=False)
         for column in ("read", "kept"):
@@ -38,13 +43,14 @@ def show_whole(report: UploadFacts) -> None:
 
 def _left_out(report: UploadFacts) -> list[str]:
     conflicts = report["conflicts"]
+    what = "texts" if report.get("pictures") is None else "pictures"
     told = [
         (report["repeated"], "the same as an earlier one"),
         (report["dropped_by_user_bound"], "beyond what one user may contribute"),
-        (conflicts["records"], f"with one of {conflicts['texts']:,} texts that have two or more labels"),
+        (conflicts["records"], f"with one of {conflicts['texts']:,} {what} that have two or more labels"),
         (report["longer_than_max_length"], f"longer than {report['max_length']} tokens, or more: the rest is cut"),
     ]
-    return [f"{count:,} {what}" for count, what in told if count]
+    return [f"{count:,} {words}" for count, words in told if count]
 
 
 def _ask(report: UploadFacts) -> None:

@@ -79,11 +79,14 @@ def _counts(file: File, report: UploadReport) -> list[tuple[str, int]]:
         ("Kept", report.kept),
         ("The same as an earlier one", report.repeated),
         ("Beyond what one user may contribute", report.dropped_by_user_bound),
-        (f"Certainly longer than {file.max_length} words and marks", report.longer_than_max_length),
+        (f"Scaled down to {file.resolution} pixels", report.pictures.scaled_down)
+        if report.pictures is not None
+        else (f"Certainly longer than {file.max_length} words and marks", report.longer_than_max_length),
     ]
     if file.labels is not None:
+        what = ("Texts", "text") if report.pictures is None else ("Pictures", "picture")
         told += [
-            ("Texts with two or more labels", report.conflicts.texts),
-            ("Records with such a text", report.conflicts.records),
+            (f"{what[0]} with two or more labels", report.conflicts.texts),
+            (f"Records with such a {what[1]}", report.conflicts.records),
         ]
     return told

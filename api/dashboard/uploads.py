@@ -19,7 +19,8 @@ from api.fields import ID_PATTERN
 from api.files import endpoints as files_api
 from api.files.schemas import DEFAULT_MAX_LENGTH, NewFile, PrivacyBudget
 from api.files.upload import Form, receive
-from domain.ingest.formats import SUFFIXES
+from domain.ingest.formats import UPLOADED
+from domain.ingest.pictures.kept import DEFAULT_RESOLUTION
 from dpcore.terms.kind import LABEL, USER
 from dpcore.terms.tasks import COLUMNS, DEFAULT_KIND, KINDS
 
@@ -119,10 +120,11 @@ def _form(
         kinds=KINDS,
         default_kind=DEFAULT_KIND,
         default_length=DEFAULT_MAX_LENGTH,
+        default_resolution=DEFAULT_RESOLUTION,
         columns=_COLUMNS,
         sent_columns=[f"columns[{name}]" for name in _COLUMNS],
         help=_HELP,
-        suffixes=list(SUFFIXES),
+        suffixes=list(UPLOADED),
         largest=service.settings.upload_limit,
     )
 

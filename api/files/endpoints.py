@@ -39,6 +39,7 @@ from domain.files.scratch import OpenUpload
 from domain.files.whereabouts import Ask
 from domain.ingest.check import CheckReport, CheckRequest
 from domain.ingest.fingerprint import tenant_key
+from domain.ingest.formats import ZIP
 from domain.ingest.looks import first_names
 from domain.ingest.report import UploadReport
 from domain.ingest.run import run_check
@@ -72,7 +73,7 @@ def _form_schema() -> dict[str, Any]:
     properties["file"] = {
         "type": "string",
         "format": "binary",
-        "description": "JSONL, CSV, TSV or Parquet, by its name",
+        "description": "JSONL, CSV, TSV, Parquet or a zip of pictures, by its name",
     }
     body = {"type": "object", "required": ["purpose", "file"], "properties": properties, "additionalProperties": False}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": body}}}}
@@ -231,6 +232,7 @@ def _check_request(
         key=tenant_key(secret_bytes(service.settings.fingerprint_key), caller.tenant_id).hex(),
         public=wanted.purpose == PUBLIC,
         max_length=wanted.max_length,
+        resolution=wanted.resolution,
         max_records_per_user=max_records_per_user,
         marks=part.marks,
     )
@@ -238,7 +240,7 @@ def _check_request(
 
 def _unusable(report: CheckReport, form: Form) -> Invalid:
     first = report.problems[0]
-    unit = "row" if form_format(form.filename or "") == "parquet" else "line"
+    unit = {"parquet": "row", ZIP: "entry"}.get(form_format(form.filename or "") or "", "line")
     place = "the file" if first.line is None else f"{unit} {first.line}"
     others = f" ({report.problem_count} problems in all)" if report.problem_count > 1 else ""
     return Invalid(
@@ -267,7 +269,7 @@ def _keep(
         sha256=form.digest.hexdigest(),
         declared_size=wanted.declared_size if isinstance(wanted.declared_size, int) else report.units,
         labels=report.labels,
-        max_length=wanted.max_length,
+        max_length=wanted.cap,
     )
     budget = (
         wanted.budget

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from api.auth import Steward
 from api.deps import Service, Transaction
 from api.fields import Body, Id, Reason
-from api.files.schemas import File, FileQuestion, NewlyUploaded, Resembled, file_of
+from api.files.schemas import File, FileQuestion, NewlyUploaded, Resembled, caps, file_of
 from api.pages import Page, page
 from domain.files import files, questions, resemblance, upload_reports
 from domain.files.fingerprints import mark_of
@@ -105,6 +105,7 @@ def answer(file_id: Id, body: Answer, caller: Steward, service: Service) -> Newl
 def waiting_file(row: sa.Row[Any]) -> File:
     """A file that waits, as its steward sees it."""
     upload, budget = questions.asked_for(row)
+    max_length, resolution = caps(upload.task, upload.max_length)
     return File(
         id=upload.id,
         bytes=upload.bytes,
@@ -117,7 +118,8 @@ def waiting_file(row: sa.Row[Any]) -> File:
         budget=budget if isinstance(budget, str) else None,
         declared_size=upload.declared_size,
         labels=None if upload.labels is None else list(upload.labels),
-        max_length=upload.max_length,
+        max_length=max_length,
+        resolution=resolution,
         sha256=upload.sha256,
     )
 

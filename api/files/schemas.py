@@ -24,8 +24,9 @@ from api.files.upload import Form, wrong_field, wrong_fields
 from api.form_text import from_text
 from domain.files.whereabouts import Decision
 from domain.ingest.check import MOST_LABELS
-from domain.ingest.formats import SUFFIXES
+from domain.ingest.formats import UPLOADED, ZIP, unfit
 from domain.ingest.looks import task_of
+from domain.ingest.pictures.kept import DEFAULT_RESOLUTION, LEAST_RESOLUTION, MOST_RESOLUTION
 from domain.ingest.report import UploadReport
 from domain.ingest.values import LONGEST_LABEL, label_of
 from domain.kit import strict_json
@@ -34,6 +35,8 @@ from dpcore.terms.kind import USER
 from dpcore.terms.tasks import COLUMNS, DEFAULT_KIND, KINDS, TaskKind, get_kind, told_by
 
 LARGEST = 10**9
+OF_ZIP: TaskKind = "image"
+"""The task of a zip that names none."""
 DEFAULT_MAX_LENGTH = 128
 _BRACKETS = re.compile(r"(\w+)\[(\w*)\]")
 _DOTTED = re.compile(r"(\w{1,80})\.(\w{1,80})", re.ASCII)
@@ -107,7 +110,7 @@ class NewFile(Body):
     task: TaskKind | None = Field(
         default=None,
         description="what the rows are for: it says which columns they have; default: what the names in columns[...] "
-        f"tell, otherwise what the file's own names do, otherwise {DEFAULT_KIND}. "
+        f"tell, otherwise what the file's own name and its columns do, otherwise {DEFAULT_KIND}. "
         + " ".join(f"`{name}` ({', '.join(kind.fields)}): {kind.about}" for name, kind in KINDS.items()),
     )
     labels: Annotated[
@@ -117,7 +120,14 @@ class NewFile(Body):
         default=None, description="the public labels in their order; `publish` publishes those in the file, sorted"
     )
     max_length: int = Field(
-        default=DEFAULT_MAX_LENGTH, ge=4, le=8192, description="tokens of a record; the rest is cut"
+        default=DEFAULT_MAX_LENGTH, ge=4, le=8192, description="tokens of a record; the rest is cut; not of pictures"
+    )
+    resolution: int = Field(
+        default=DEFAULT_RESOLUTION,
+        ge=LEAST_RESOLUTION,
+        le=MOST_RESOLUTION,
+        description="of pictures: pixels of the shorter side that are kept at most, and twice that of the longer; "
+        "larger ones are scaled down; not of texts",
     )
     columns: ColumnNames = ColumnNames()
     quotes: Literal["text", "marks"] | None = Field(
@@ -151,6 +161,11 @@ class NewFile(Body):
         return self.task or told_by(self.columns.sent)
 
     @property
+    def cap(self) -> int:
+        """The file's public length cap: tokens of a text, or the resolution of a picture."""
+        return self.resolution if get_kind(self.kind).of_pictures else self.max_length
+
+    @property
     def decision(self) -> Decision | None:
         """What the steward said beforehand of people in other budgets."""
         return None if self.overlap is None else Decision(self.overlap == "same_population", self.overlap_reason)
@@ -169,6 +184,12 @@ def _require_whole(form: NewFile) -> None:
     for name in sorted(form.columns.sent - {*kind.fields, USER}):
         wanted = ", ".join(kind.fields)
         raise wrong_field(f"columns.{name}", f"columns[{name}]: a file of task {form.kind} has the columns {wanted}")
+    if kind.of_pictures and "max_length" in form.model_fields_set:
+        raise wrong_field(
+            "max_length", "max_length: a picture has no tokens; send resolution, the pixels that are kept"
+        )
+    if not kind.of_pictures and "resolution" in form.model_fields_set:
+        raise wrong_field("resolution", f"resolution: a file of task {form.kind} has texts; send max_length")
     if not kind.labelled and form.labels is not None:
         raise wrong_field("labels", f"labels: a file of task {form.kind} has no labels")
     if form.purpose == PUBLIC:
@@ -228,19 +249,25 @@ def parse_form(form: Form, names: Collection[str] = ()) -> NewFile:
     except ValidationError as error:
         details = [{**d, "loc": ("body", *d["loc"])} for d in error.errors(include_input=False, include_url=False)]
         raise RequestValidationError(details) from None
+    format = form_format(form.filename or "")
     if parsed.task is None and not parsed.columns.sent - {USER}:
-        parsed = parsed.model_copy(update={"task": task_of(names)})
+        parsed = parsed.model_copy(update={"task": OF_ZIP if format == ZIP else task_of(names)})
     _require_whole(parsed)
     if form.filename is None:
         raise wrong_field("file", "no file was sent")
-    if form_format(form.filename) is None:
-        raise wrong_field("file", f"the name of the file must end in one of {', '.join(SUFFIXES)}")
+    if format is None:
+        raise wrong_field("file", f"the name of the file must end in one of {', '.join(UPLOADED)}")
+    if (why := unfit(parsed.kind, format)) is not None:
+        raise wrong_field("task", why)
+    if format == ZIP and (told := sorted(parsed.columns.sent)):
+        message = f"columns[{told[0]}]: a zip has no columns: a picture's class is its folder; send Parquet for more"
+        raise wrong_field(f"columns.{told[0]}", message)
     return parsed
 
 
 def form_format(filename: str) -> str | None:
     """The format that a file name's ending stands for."""
-    return SUFFIXES.get(PurePath(filename).suffix.lower())
+    return UPLOADED.get(PurePath(filename).suffix.lower())
 
 
 def safe_name(filename: str) -> str:
@@ -270,6 +297,9 @@ class File(BaseModel):
     declared_size: int | None
     labels: list[str] | None
     max_length: int | None
+    """Tokens of a record; None for pictures."""
+    resolution: int | None = None
+    """Pixels of the shorter side of a picture that are kept at most; None for texts."""
     sha256: str | None
 
 
@@ -320,9 +350,15 @@ class DeletedFile(BaseModel):
     deleted: bool = True
 
 
+def caps(task: TaskKind, cap: int | None) -> tuple[int | None, int | None]:
+    """A file's length cap as the tokens of a text, or as the resolution of a picture."""
+    return (None, cap) if get_kind(task).of_pictures else (cap, None)
+
+
 def file_of(row: sa.Row[Any], caller: Caller) -> File:
     """A row of file, as this caller may see it."""
     open = row.purpose != PRIVATE or caller.may("steward")
+    max_length, resolution = caps(row.task, row.max_length)
     return File(
         id=row.id,
         bytes=row.bytes if open else 0,
@@ -334,6 +370,7 @@ def file_of(row: sa.Row[Any], caller: Caller) -> File:
         budget=row.budget_id,
         declared_size=row.declared_size,
         labels=row.labels,
-        max_length=row.max_length,
+        max_length=max_length,
+        resolution=resolution,
         sha256=row.sha256 if open else None,
     )

@@ -36,6 +36,9 @@ def upload(
         str | None, typer.Option(help="The public labels, with commas; `publish` publishes those in the file.")
     ] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens of a record; the rest is cut.")] = None,
+    resolution: Annotated[
+        int | None, typer.Option(help="Of pictures: pixels of the shorter side; larger ones are scaled down.")
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option(help=f"What the rows are for: {_KINDS}. Default: what the columns named here tell."),
@@ -61,7 +64,7 @@ def upload(
     key: options.Key = None,
     as_json: options.Json = False,
 ) -> None:
-    """Upload JSONL, CSV, TSV or Parquet. It is checked line by line; problems are reported by line number.
+    """Upload JSONL, CSV, TSV, Parquet or a zip of pictures. It is checked line by line; problems are reported by line.
 
     What was kept, what repeats, how many texts came with two labels and what looks odd is told to you alone; later with
     `tacit files report ID`.
@@ -72,6 +75,8 @@ def upload(
     tacit files upload e2e.csv --epsilon 8 --declared-size 50000 --prompt mr --completion ref
     tacit files upload dialogues.jsonl --epsilon 8 --declared-size 9000 --task chat
     tacit files upload dev.tsv --public
+    tacit files upload scans.zip --epsilon 8 --declared-size 4000 --labels clear,cloudy --resolution 224
+    tacit files upload scans.parquet --public --task image --resolution 224
     ```
     """
     if public and (budget or epsilon is not None):
@@ -89,6 +94,7 @@ def upload(
         "declared_size": declared_size,
         "labels": labels,
         "max_length": max_length,
+        "resolution": resolution,
         "task": task,
         **{f"columns[{name}]": theirs for name, theirs in named.items()},
         "columns[label]": label,
@@ -170,6 +176,8 @@ def report(file: str, url: options.Url = None, key: options.Key = None, as_json:
       protects people. Records stay with their first budget: freeze that one (`tacit ledger freeze`), and upload again
       with `--overlap different_population` and the reason.
     - odd_class: a class is called like a column (a header in the middle of joined files) or like no value (`NULL`).
+    - single_record: a class has one picture.
+    - empty_class: folders of a zip that would be classes hold no picture.
     - conflicting_labels: one text has two labels. One record of a text is kept.
     - many_repeated: more than one record in a hundred is the same as an earlier one.
     - unused_text: a column holds texts, or is known to (`input`, `tools`), and is not used.

@@ -58,6 +58,7 @@ class Upload:
     declared_size: int
     labels: Sequence[str] | None
     max_length: int
+    """Tokens of a record; of pictures their resolution."""
 
 
 def new_file_id() -> str:

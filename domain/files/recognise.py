@@ -13,6 +13,8 @@ from sqlalchemy.dialects.postgresql import insert
 from domain.files import binding, fingerprints, resemblance, scratch
 from domain.ingest.check import CheckRequest
 from domain.ingest.fingerprint import tenant_key
+from domain.ingest.formats import KEPT
+from domain.ingest.pictures.kept import DEFAULT_RESOLUTION
 from domain.ingest.run import run_check
 from domain.kit.logs import type_name
 from domain.kit.purposes import RESULT
@@ -90,7 +92,8 @@ def _again(engine: sa.Engine, store: Store, key: bytes, row: sa.Row[Any]) -> boo
                 CheckRequest(
                     source=part.path,
                     target=part.rows,
-                    format="parquet",
+                    format=KEPT if get_kind(row.task).of_pictures else "parquet",
+                    resolution=row.max_length or DEFAULT_RESOLUTION,
                     task=row.task,
                     columns={name: name for name in get_kind(row.task).fields},
                     labels=[str(place) for place in range(len(row.labels or ()))],

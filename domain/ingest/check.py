@@ -4,17 +4,21 @@ import os
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, TypedDict
+from typing import IO, Any, NamedTuple, TypedDict
 
 from pydantic import BaseModel, ConfigDict
 
 from domain.ingest.chat import BadMessages, canonical
 from domain.ingest.fingerprint import fingerprint
-from domain.ingest.formats import records
+from domain.ingest.formats import records, unfit
 from domain.ingest.lots import lot_of_record, lot_of_user
 from domain.ingest.marks import Marks
 from domain.ingest.person import canonical as canonical_id
 from domain.ingest.person import spelled
+from domain.ingest.pictures.bad import BadPicture
+from domain.ingest.pictures.bounds import TooMuch
+from domain.ingest.pictures.kept import DEFAULT_RESOLUTION
+from domain.ingest.pictures.picture import Picture, Pictures, Stored
 from domain.ingest.problems import Problem, Problems
 from domain.ingest.quotes import Quotes, read_quotes
 from domain.ingest.report import UploadReport
@@ -53,6 +57,8 @@ class CheckRequest(BaseModel):
     """Of a public file every row is kept, whether it repeats or not."""
     max_length: int | None = None
     """Tokens of a record; the report counts records that are longer."""
+    resolution: int = DEFAULT_RESOLUTION
+    """Pixels of the shorter side of a picture that is kept."""
     max_records_per_user: int | None = None
     """A number when the user is the unit, who then needs a column; None when the record is."""
     marks: Marks | None = None
@@ -79,20 +85,25 @@ def check(request: CheckRequest) -> CheckReport:
     user, `RowsByUser` chooses.
     """
     problems = Problems()
+    if (why := unfit(request.task, request.format)) is not None:
+        problems.note(None, "other_format", why)
+        return CheckReport(problems=problems.listed, problem_count=1, labels=request.labels, units=0)
     quotes = request.quotes
     if request.format == "tsv" and quotes is None:
         with request.source.open("rb") as source:
             quotes = read_quotes(source, problems)
+    kind, labels = get_kind(request.task), request.labels
     options = _Options(
         numbers=frozenset(v for k, v in request.columns.items() if k in (LABEL, USER)),
         label=request.columns.get(LABEL),
         quotes=quotes or "text",
+        picture=request.columns[kind.texts[0]] if kind.of_pictures else None,
+        labels=None if labels is None else tuple(labels),
     )
-    labels = request.labels
-    if get_kind(request.task).labelled and labels is None:
+    if kind.labelled and labels is None:
         with request.source.open("rb") as source:
             labels = _found_labels(source, request, options)
-    reader = _Reader(request.columns, labels, get_kind(request.task))
+    reader = _Reader(request.columns, labels, kind, request.resolution)
     found = 0
     folder, most = request.target.parent, request.max_records_per_user
     by_user = None if most is None else SpooledUsers(folder, most)
@@ -104,6 +115,7 @@ def check(request: CheckRequest) -> CheckReport:
         request.columns,
         labels,
         request.max_length,
+        request.resolution,
         private=not request.public,
         by_user=by_user is not None,
     )
@@ -113,9 +125,12 @@ def check(request: CheckRequest) -> CheckReport:
         for line, values in records(source, request.format, wanted, problems, noticed=tally.columns, **options):
             found += 1
             try:
-                keep.row(*reader.row(values))
-            except _BadValue as bad:
+                keep.row(reader.row(values))
+            except (_BadValue, BadPicture) as bad:
                 problems.note(line, bad.code, bad.message)
+            except TooMuch as much:
+                problems.note(line, "too_large", str(much))
+                break
     for number, owner, (texts, place) in by_user or ():
         writer.add(texts, place, number, keep.lot(texts, owner))
         tally.kept(place)
@@ -146,6 +161,18 @@ class _Options(TypedDict):
     numbers: frozenset[str]
     label: str | None
     quotes: Quotes
+    picture: str | None
+    labels: tuple[str, ...] | None
+
+
+class _Row(NamedTuple):
+    """A record without problems: its texts as they are kept, behind a picture what it is known by; the place of its
+    label; its user."""
+
+    texts: tuple[str, ...]
+    place: int | None
+    user: str | None
+    picture: Picture | None = None
 
 
 class _BadValue(ValueError):
@@ -159,14 +186,14 @@ class _BadValue(ValueError):
 class _Reader:
     """Values as they were written, in the order of the request's columns, made into a row."""
 
-    def __init__(self, columns: Mapping[str, str], labels: Sequence[str] | None, kind: Kind) -> None:
-        self._columns, self._kind = columns, kind
+    def __init__(self, columns: Mapping[str, str], labels: Sequence[str] | None, kind: Kind, resolution: int) -> None:
+        self._columns, self._kind, self._pictures = columns, kind, Pictures(resolution)
         self._places = None if labels is None else {label: place for place, label in enumerate(labels)}
 
-    def row(self, values: Sequence[Any]) -> tuple[tuple[str, ...], int | None, str | None]:
-        """Texts, the place of the label and the user. Raises _BadValue."""
+    def row(self, values: Sequence[Any]) -> _Row:
+        """Raises _BadValue, BadPicture, and TooMuch where the file cannot be read any further."""
         texts: list[str] = []
-        place, user = None, None
+        place, user, picture = None, None, None
         for (field, name), value in zip(self._columns.items(), values, strict=True):
             if field == LABEL:
                 place = self._place(name, value)
@@ -174,9 +201,17 @@ class _Reader:
                 user = spelled(value)
                 if user is None:
                     raise _BadValue("bad_user", f"'{name}' is neither a short text nor a whole number that is exact")
+            elif COLUMNS[field].picture:
+                picture = self._picture(value)
+                texts += [picture.kept, picture.pixels]
             else:
                 texts.append(_messages(name, value) if COLUMNS[field].conversation else self._text(field, value))
-        return tuple(texts), place, user
+        return _Row(tuple(texts), place, user, picture)
+
+    def _picture(self, value: Any) -> Picture:
+        if isinstance(value, BadPicture):
+            raise value
+        return self._pictures.stored(value) if isinstance(value, Stored) else self._pictures.picture(value)
 
     def _place(self, name: str, value: Any) -> int:
         label = label_of(value)
@@ -214,16 +249,17 @@ class _Keep:
             self._texts = SpooledTexts(folder, self._key)
             self._records, self._users, self._old_users = (SpooledMarks(folder) for _ in range(3))
 
-    def row(self, texts: tuple[str, ...], place: int | None, user: str | None) -> None:
-        mark, owner = fingerprint(texts, self._own_key), None
+    def row(self, row: _Row) -> None:
+        texts, place, user, picture = row
+        mark, owner = fingerprint(texts if picture is None else (picture.pixels,), self._own_key), None
         if self._key is not None:
             self._records.add(mark)
-            self._texts.add(texts_of(self._task, texts))
+            self._texts.add(texts_of(self._task, texts), None if picture is None else picture.look)
             if user is not None:
                 owner = self._owner(user, self._key)
                 if self._by_user is not None:
                     self._by_user.add(owner, mark, (texts, place))
-        self._tally.row(texts, place, mark, owner)
+        self._tally.row(texts, place, mark, owner, picture)
         if self._by_user is None:  # later copies of a record are dropped when all are known
             self._writer.add(texts, place, lot=self.lot(texts))
 

@@ -71,6 +71,8 @@ class FileColumns:
         self._columns: dict[str, _Column] = {}
         self._places: list[tuple[int, _Column]] = []
         self._rows = 0
+        self.empty_classes = 0
+        """Folders of a zip that would be classes, without a picture."""
         self.unused: list[str] = []
         """Names, in the order of the file."""
 

@@ -16,6 +16,8 @@ FingerprintKind = Literal["record", "user"]
 SIZE = 32
 """Bytes of a fingerprint."""
 SEPARATOR = "\x1f"
+PICTURE = "\0picture "
+"""What a picture's name among texts begins with: no text may hold NUL."""
 
 
 def tenant_key(key: bytes, tenant_id: str) -> bytes:
@@ -42,7 +44,9 @@ def fingerprint(texts: Sequence[str], key: bytes, kind: FingerprintKind = "recor
 
 def form_of(text: str) -> str:
     """What of a text decides which it is; never that of a text of which nothing is left, which is known by its
-    bytes."""
+    bytes, nor that of a picture, which is known by its pixels."""
+    if text.startswith(PICTURE):
+        return f"p{text.removeprefix(PICTURE)}"
     return f"t{form}" if (form := normal(text)) else f"b{text}"
 
 

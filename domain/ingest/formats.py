@@ -1,4 +1,4 @@
-"""JSONL, CSV, TSV and Parquet as records of named values."""
+"""JSONL, CSV, TSV and Parquet, and zips of pictures, as records of named values."""
 
 import csv
 from collections.abc import Iterable, Iterator
@@ -8,19 +8,40 @@ from domain.ingest import parquet
 from domain.ingest.columns import FileColumns
 from domain.ingest.lines import LONGEST, lines
 from domain.ingest.looks import way_out
+from domain.ingest.pictures import stored
+from domain.ingest.pictures.bad import BadPicture
+from domain.ingest.pictures.zips import PictureZip, Unread
 from domain.ingest.problems import Problems
 from domain.ingest.quotes import Quotes
 from domain.kit import strict_json
+from dpcore.terms.tasks import TaskKind, get_kind
 
 SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
-"""File name endings and the formats that they mean."""
+"""File name endings and the formats that they mean, of records with texts."""
+ZIP, KEPT = "zip", "kept"
+"""An archive of pictures; and pictures as they are kept in rows."""
+UPLOADED = SUFFIXES | {".zip": ZIP}
+"""Of all that is taken."""
+
+
+def unfit(task: TaskKind, format: str) -> str | None:
+    """What to send for a file of this format and task, in words, where the format cannot hold such records."""
+    pictures = get_kind(task).of_pictures
+    if pictures and format in SUFFIXES.values() and format != "parquet":
+        return (
+            f"task: {task} is of pictures, which no {format.upper()} holds: send Parquet with a column of them, or a "
+            "zip with a folder for each class"
+        )
+    if format == ZIP and not pictures:
+        return f"task: a zip holds pictures, and {task} is of texts: send task=image, or the texts as JSONL, CSV or TSV"
+    return None
 
 
 class Record(NamedTuple):
     """The values of one record, in the order of the columns asked for, as they were written."""
 
     line: int
-    """Where it begins; in Parquet the number of the row. Both count from 1."""
+    """Where it begins; in Parquet the number of the row, in a zip that of the entry. All count from 1."""
     values: tuple[Any, ...]
 
 
@@ -34,15 +55,24 @@ def records(
     label: str | None = None,
     quotes: Quotes = "text",
     noticed: FileColumns | None = None,
+    picture: str | None = None,
+    labels: tuple[str, ...] | None = None,
 ) -> Iterator[Record]:
     """Every record that can be read; what cannot be is noted. Blank lines are skipped, other columns ignored, but for
     what `noticed` is told of all of them.
 
     numbers: the columns that may be of fractions too, in Parquet, whose types are known; label: that of labels, if any.
-    quotes: of TSV.
+    quotes: of TSV. picture: the column of pictures, whose values are bytes, or a BadPicture; labels: with it the public
+    ones, if they are given.
     """
+    if format == ZIP:
+        yield from _zipped(source, columns, problems, noticed, picture, labels)
+        return
+    if format == KEPT:
+        yield from (Record(number, values) for number, values in stored.rows(source, columns, picture or columns[0]))
+        return
     if format == "parquet":
-        found = parquet.rows(source, columns, problems, numbers, label)
+        found = parquet.rows(source, columns, problems, numbers, label, picture, labels)
         yield from (Record(number, values) for number, values in found)
         if noticed is not None and problems.count == 0:
             parquet.notice(source, noticed)
@@ -80,6 +110,28 @@ def _jsonl(
                 if noticed is not None:
                     noticed.named(value)
                 yield Record(number, tuple(value[column] for column in columns))
+
+
+def _zipped(
+    source: IO[bytes],
+    columns: tuple[str, ...],
+    problems: Problems,
+    noticed: FileColumns | None,
+    picture: str | None,
+    labels: tuple[str, ...] | None,
+) -> Iterator[Record]:
+    archive = PictureZip(source, problems, labels)
+    if noticed is not None:
+        noticed.empty_classes = archive.empty_classes
+    for one in archive.pictures:
+        yield Record(one.number, tuple(_entry(archive, one) if name == picture else one.label for name in columns))
+
+
+def _entry(archive: PictureZip, picture: Unread) -> bytes | BadPicture:
+    try:
+        return archive.read(picture)
+    except BadPicture as bad:
+        return bad
 
 
 def _delimited(

@@ -26,9 +26,9 @@ CONTENT = frozenset(["input", "context", "system", "system_prompt", "instruction
 
 
 def first_names(path: Path, format: str) -> list[str]:
-    """The columns of the first record of a text file; none where they cannot be told, or for Parquet, which is read in
-    a process of its own."""
-    if format == "parquet":
+    """The columns of the first record of a text file; none where they cannot be told, or for Parquet and zips, which
+    are read in a process of their own."""
+    if format in ("parquet", "zip"):
         return []
     with path.open("rb") as source:
         line = next((line for line in lines(source, Problems()) if line.strip()), "")

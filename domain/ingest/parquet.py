@@ -4,7 +4,8 @@ What the file says about its own size proves nothing: five megabytes can unfold 
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import IO, Any
 
@@ -14,6 +15,8 @@ import pyarrow.parquet as pq
 from domain.ingest.columns import LOOKED, FileColumns
 from domain.ingest.lines import LONGEST
 from domain.ingest.looks import way_out
+from domain.ingest.pictures.bounds import AT_ONCE
+from domain.ingest.pictures.tables import class_names, holds_pictures, named, pictures_of
 from domain.ingest.problems import Problems
 
 BATCH = 64
@@ -23,6 +26,8 @@ MOST_CHARACTERS = 4 * 2**30
 """Of the columns asked for, all rows together."""
 MOST_NESTED = 4
 """Lists and structs within a message."""
+PICTURES = "image"
+"""The column of pictures in most files of them."""
 MOST_NOTICED = 2**30
 """Bytes that are looked at of columns that nobody asked for."""
 
@@ -33,29 +38,34 @@ def rows(
     problems: Problems,
     numbers: frozenset[str] = frozenset(),
     label: str | None = None,
+    picture: str | None = None,
+    labels: Collection[str] | None = None,
 ) -> Iterator[tuple[int, tuple[Any, ...]]]:
     """Each row's number, from 1, and its values in the order of `columns`; what cannot be read is noted. `numbers`: the
     columns that may be of floats and decimals too; `label`: the one whose floats are what a text file would have of
-    them, while all others are exact."""
+    them, while all others are exact; `picture`: the one of pictures, if any, which are bytes or a BadPicture, and
+    `labels` the public ones of such a file."""
     number = 0
     try:
         # Extension types would run whatever code is registered for them: they stay what they are stored as.
         file = pq.ParquetFile(source, buffer_size=2**16, pre_buffer=False, arrow_extensions_enabled=False)
-        if not _readable(file, columns, problems, numbers):
+        if not _readable(file, columns, problems, numbers, picture):
             return
+        names = None if picture is None else class_names(file.schema_arrow, label, labels)
         size = 0
-        for batch in file.iter_batches(BATCH, columns=list(columns), use_threads=False):
-            for values in _values(batch.select(columns), label):
+        at_once = AT_ONCE if picture in columns else BATCH
+        for batch in file.iter_batches(at_once, columns=list(columns), use_threads=False):
+            for values in _values(batch.select(columns), _Reading(label, picture, names)):
                 number += 1
                 length = _length(values) if values else 0
                 size += length
                 if number > MOST_ROWS or size > MOST_CHARACTERS:
-                    most = f"{MOST_ROWS} rows or {MOST_CHARACTERS} characters"
+                    most = f"{MOST_ROWS} rows or {MOST_CHARACTERS} {'bytes' if picture else 'characters'}"
                     problems.note(number, "too_large", f"the file unfolds into more than {most}")
                     return
                 if values is None:
                     problems.note(number, "not_utf8", "the row is not UTF-8: write it as text")
-                elif length > LONGEST:
+                elif length > LONGEST and picture not in columns:
                     problems.note(number, "row_too_long", f"the row is longer than {LONGEST} characters")
                 else:
                     yield number, values
@@ -100,7 +110,19 @@ def _plain(type: pa.DataType) -> bool:
     return _is_text(type) or bool(pa.types.is_integer(type) or pa.types.is_floating(type))
 
 
-def _readable(file: pq.ParquetFile, columns: tuple[str, ...], problems: Problems, numbers: frozenset[str]) -> bool:
+@dataclass(frozen=True)
+class _Reading:
+    """How the values of columns are to be read: that of labels, that of pictures, and the names of classes that are
+    numbers."""
+
+    label: str | None
+    picture: str | None
+    names: Sequence[str] | None
+
+
+def _readable(
+    file: pq.ParquetFile, columns: tuple[str, ...], problems: Problems, numbers: frozenset[str], picture: str | None
+) -> bool:
     schema = file.schema_arrow
     before = problems.count
     if file.metadata.num_rows > MOST_ROWS:
@@ -108,9 +130,13 @@ def _readable(file: pq.ParquetFile, columns: tuple[str, ...], problems: Problems
     for column in columns:
         places = schema.get_all_field_indices(column)
         if len(places) != 1:
-            way = way_out(schema.names, columns) or "; for another name send columns[...]"
+            way = way_out(schema.names, columns) or _way_of_pictures(schema, picture)
             message = f"the file has no column '{column}', or several{way}"
             problems.note(None, "missing_column", message)
+        elif column == picture:
+            if not holds_pictures(schema.field(places[0]).type):
+                message = f"the column '{column}' holds no pictures: write their bytes, or structs of bytes and path"
+                problems.note(None, "bad_type", message)
         elif not _allowed(schema.field(places[0]), number=column in numbers):
             message = (
                 f"the column '{column}' is neither text nor whole numbers, nor a list of structs of role and content: "
@@ -118,6 +144,14 @@ def _readable(file: pq.ParquetFile, columns: tuple[str, ...], problems: Problems
             )
             problems.note(None, "bad_type", message)
     return problems.count == before
+
+
+def _way_of_pictures(schema: pa.Schema, picture: str | None) -> str:
+    """What to send for a file whose columns are called otherwise, where it may be of pictures."""
+    alone = picture is None and schema.get_field_index(PICTURES) >= 0
+    if alone and holds_pictures(schema.field(PICTURES).type):
+        return f"; with pictures in '{PICTURES}' send task=image"
+    return "; for another name send columns[...]"
 
 
 def _allowed(field: pa.Field, *, number: bool) -> bool:
@@ -160,15 +194,22 @@ def _is_text(type: pa.DataType) -> bool:
     )
 
 
-def _values(batch: pa.RecordBatch, label: str | None) -> Iterable[tuple[Any, ...] | None]:
+def _values(batch: pa.RecordBatch, how: _Reading) -> Iterable[tuple[Any, ...] | None]:
     """The rows of a batch; None for one that is not UTF-8."""
     try:
-        named = zip(batch.schema.names, batch.columns, strict=True)
-        return zip(*(_as_written(column, few_digits=name == label) for name, column in named), strict=True)
+        columns = zip(batch.schema.names, batch.columns, strict=True)
+        return zip(*(_column(name, column, how) for name, column in columns), strict=True)
     except UnicodeDecodeError:
         if batch.num_rows == 1:
             return [None]
-        return chain.from_iterable(_values(batch.slice(place, 1), label) for place in range(batch.num_rows))
+        return chain.from_iterable(_values(batch.slice(place, 1), how) for place in range(batch.num_rows))
+
+
+def _column(name: str, column: pa.Array, how: _Reading) -> list[Any]:
+    if name == how.picture:
+        return list(pictures_of(column))
+    values = _as_written(column, few_digits=name == how.label)
+    return values if name != how.label or how.names is None else [named(value, how.names) for value in values]
 
 
 def _as_written(column: pa.Array, *, few_digits: bool) -> list[Any]:
@@ -181,4 +222,4 @@ def _as_written(column: pa.Array, *, few_digits: bool) -> list[Any]:
 
 
 def _length(values: tuple[Any, ...]) -> int:
-    return sum(len(str(value)) for value in values)
+    return sum(len(value) if isinstance(value, bytes) else len(str(value)) for value in values)

@@ -90,12 +90,38 @@ def odd_classes(classes: Mapping[str, ClassCount], columns: Collection[str]) -> 
     return found[:MOST_ODD_CLASSES]
 
 
-def conflicting_labels(conflicts: Conflicts, which: str) -> list[Question]:
-    """Texts with several labels. `which`: what becomes of them, in words."""
+def single_records(classes: Mapping[str, ClassCount]) -> list[Question]:
+    """Classes of pictures that have one picture: often a folder that was put in by mistake."""
+    found = [label for label, count in classes.items() if count.read == 1]
+    return [
+        Question(
+            code="single_record",
+            label=label,
+            message=f"the class '{label}' has one picture: nothing can be learnt of it privately, and its name "
+            "tells that there is one. Is it a class?",
+            detail={"records": 1},
+        )
+        for label in found[:MOST_ODD_CLASSES]
+    ]
+
+
+def empty_classes(folders: int) -> list[Question]:
+    """Folders of an archive that would be classes, without a picture."""
+    if not folders:
+        return []
+    message = (
+        f"{folders} folders of the archive that would be classes hold no picture. `publish` leaves them out of the "
+        "labels; name the labels where they are classes all the same"
+    )
+    return [Question(code="empty_class", message=message, detail={"folders": folders})]
+
+
+def conflicting_labels(conflicts: Conflicts, which: str, what: str = "texts") -> list[Question]:
+    """Texts, or pictures, with several labels. `which`: what becomes of them, in words."""
     if not conflicts.texts:
         return []
     message = (
-        f"{conflicts.texts} texts came with two or more different labels, in {conflicts.records} records: {which}. "
+        f"{conflicts.texts} {what} came with two or more different labels, in {conflicts.records} records: {which}. "
         "Which label is right?"
     )
     return [Question(code="conflicting_labels", message=message, detail=conflicts.model_dump())]

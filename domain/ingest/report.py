@@ -6,7 +6,9 @@ from pydantic import BaseModel, Field
 
 LONGEST_NAME = 200
 """Characters of a column's name that are shown."""
-Code = Literal["person_column", "odd_class", "conflicting_labels", "many_repeated", "unused_text"]
+Code = Literal[
+    "person_column", "odd_class", "single_record", "empty_class", "conflicting_labels", "many_repeated", "unused_text"
+]
 
 
 def shown(name: str) -> str:
@@ -38,6 +40,19 @@ class Lengths(BaseModel):
     max: int
 
 
+class PictureSides(BaseModel):
+    """Pixels of the shorter side of a picture, as it was sent. Each number is that of a picture."""
+
+    smallest: int
+    median: int
+    largest: int
+    resolution: int = Field(
+        description="pixels of the shorter side that are kept at most, and twice that of the longer"
+    )
+    scaled_down: int = Field(description="pictures that are kept smaller than they were sent")
+    decoder: str = Field(description="what decoded them, with its versions")
+
+
 class Question(BaseModel):
     """Something that may be meant so, or may not."""
 
@@ -59,13 +74,14 @@ class UploadReport(BaseModel):
     )
     conflicts: Conflicts
     dropped_by_user_bound: int = Field(description="further records of users who have more than max_records_per_user")
-    max_length: int | None
+    max_length: int | None = Field(description="null for pictures")
     longer_than_max_length: int = Field(
         description="records with more words and punctuation marks than max_length. A tokenizer that never joins two "
         "of them (word pieces, as BERT's) cuts at least so many records, usually more: most long words are several "
         "tokens. Byte-pair tokenizers may join marks"
     )
     classes: dict[str, ClassCount] = Field(description="by label; empty for a task without labels")
-    length: Lengths
+    length: Lengths | None = Field(description="null for pictures")
+    pictures: PictureSides | None = Field(default=None, description="null for texts")
     unused_columns: list[str] = Field(description="names of columns that were not used and are not kept; at most 100")
     questions: list[Question]

@@ -1,4 +1,5 @@
-"""Sketches of texts, by which edited, cut or joined ones are found: MinHash over pairs of neighbouring words.
+"""Sketches of texts, by which edited, cut or joined ones are found: MinHash over pairs of neighbouring words; and of
+pictures, over the tokens of what they look like.
 
 Of each of MINIMA keyed minima four bits are kept (b-bit minwise hashing: Li and Koenig, WWW 2010), so that the sketch
 of a text tells nobody its words, not even who has the key and the sketch. Two sketches agree in a share J + (1 - J) /
@@ -63,10 +64,22 @@ class Sketcher:
         inside[ends - 1] = False  # the last word of a text begins no pair
         place = np.flatnonzero(inside)
         pairs = _mixed(every[place] * np.uint64(0x9E3779B97F4A7C15) + every[place + 1])
-        begins = np.concatenate([[0], np.cumsum(lengths - 1)[:-1]])
-        minima = np.empty((len(texts), MINIMA), dtype=np.uint64)
+        return self._of_parts(pairs, lengths - 1)
+
+    def tokens(self, look: Sequence[str]) -> list[int]:
+        """Keyed hashes of the tokens of a picture, for `sketches_of_sets`."""
+        return [self._hashes[token] for token in look]
+
+    def sketches_of_sets(self, sets: Sequence[list[int]]) -> Sketches:
+        """A sketch for each set, none of which is empty. There is at least one."""
+        every = np.concatenate([np.array(one, dtype=np.uint64) for one in sets])
+        return self._of_parts(every, np.array([len(one) for one in sets]))
+
+    def _of_parts(self, parts: Hashes, counts: npt.NDArray[np.int64]) -> Sketches:
+        begins = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        minima = np.empty((len(counts), MINIMA), dtype=np.uint64)
         for i in range(MINIMA):
-            minima[:, i] = np.minimum.reduceat(pairs * self._factors[i] + self._terms[i], begins)
+            minima[:, i] = np.minimum.reduceat(parts * self._factors[i] + self._terms[i], begins)
         bits = (_mixed(minima) >> np.uint64(60)).astype(np.uint8)
         packed: Sketches = (bits[:, ::2] << np.uint8(4)) | bits[:, 1::2]
         return packed

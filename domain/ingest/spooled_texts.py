@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from domain.ingest.fingerprint import SIZE, form_of, text_mark
+from domain.ingest.fingerprint import PICTURE, SIZE, form_of, text_mark
 from domain.ingest.sketch import BATCH, Sketcher
 from domain.ingest.sketch import SIZE as SKETCH
 from domain.ingest.spool import KEPT, NUMBER, PARTS, FingerprintParts
@@ -37,15 +37,17 @@ class SpooledTexts:
         self._alone = bytearray()
         """Whether a text is all that its record has: it marks it even where it is common."""
         self._count = 0
+        self._sets = False
+        """Whether sketches are of pictures, as those of all records of a file are or of none."""
 
-    def add(self, texts: Sequence[str]) -> None:
-        """The next record's texts."""
+    def add(self, texts: Sequence[str], look: Sequence[str] | None = None) -> None:
+        """The next record's texts; of a picture, what it looks like, where that is anything."""
         forms = {form_of(text): text for text in texts}
         for form, text in forms.items():
             if len(forms) == 1 or not is_short(form):
                 mark = text_mark([form], self._key)
                 self._marks.add(mark, mark + len(self._records).to_bytes(NUMBER))
-                self._sketch(text)
+                self._sketch(text, look)
                 self._records.append(self._count)
                 self._alone.append(len(forms) == 1)
         if len(forms) > 1:
@@ -70,17 +72,19 @@ class SpooledTexts:
                 target.write(b"".join(sorted({mark for mark, record in entries if not marked[record]})))
         self._write_sketches(sketches, common)
 
-    def _sketch(self, text: str) -> None:
-        words = self._sketcher.words(text)
-        if words is not None:
-            self._pending.append(words)
+    def _sketch(self, text: str, look: Sequence[str] | None) -> None:
+        self._sets = text.startswith(PICTURE)
+        hashes = self._sketcher.tokens(look or ()) if self._sets else self._sketcher.words(text)
+        if hashes:
+            self._pending.append(hashes)
             self._sketched.append(len(self._records))
             if len(self._pending) == BATCH:
                 self._flush()
 
     def _flush(self) -> None:
         if self._pending:
-            self._sketches.write(self._sketcher.sketches(self._pending).tobytes())
+            make = self._sketcher.sketches_of_sets if self._sets else self._sketcher.sketches
+            self._sketches.write(make(self._pending).tobytes())
             self._pending = []
 
     def _write_sketches(self, path: Path, common: bytearray) -> None:

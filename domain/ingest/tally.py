@@ -8,11 +8,13 @@ from pathlib import Path
 
 from domain.ingest import questions
 from domain.ingest.columns import FileColumns
+from domain.ingest.pictures.picture import Picture
+from domain.ingest.pictures.seen import PicturesSeen
 from domain.ingest.report import ClassCount, Conflicts, Lengths, UploadReport, shown
 from domain.ingest.spooled_labels import KEY, SpooledLabels, SpooledPairs
 from domain.ingest.texts import texts_of
 from dpcore.terms.kind import USER
-from dpcore.terms.tasks import TaskKind
+from dpcore.terms.tasks import TaskKind, get_kind
 
 _PIECE = re.compile(r"\w+|[^\w\s]")
 """Words and punctuation marks."""
@@ -35,10 +37,13 @@ class Tally:
         columns: Mapping[str, str],
         labels: Sequence[str] | None,
         max_length: int | None,
+        resolution: int,
         *,
         private: bool,
         by_user: bool,
     ) -> None:
+        self._pictures = PicturesSeen(resolution) if get_kind(task).of_pictures else None
+        max_length = max_length if self._pictures is None else None
         self._task, self._labels, self._max_length, self._private = task, labels, max_length, private
         used = [name for field, name in columns.items() if field != USER]
         self.columns = FileColumns(folder, used, columns.get(USER), follow=private and not by_user)
@@ -49,13 +54,19 @@ class Tally:
         self._words: Counter[int] = Counter()
         self._long = 0
 
-    def row(self, texts: Sequence[str], place: int | None, record: bytes, user: bytes | None) -> None:
-        """A row without problems: its texts, the place of its label, and what it and its user are known by."""
+    def row(
+        self, texts: Sequence[str], place: int | None, record: bytes, user: bytes | None, picture: Picture | None = None
+    ) -> None:
+        """A row without problems: its texts, the place of its label, what it and its user are known by, and its picture
+        where it is one."""
         place = NO_LABEL if place is None else place
         self._read[place] += 1
         self._marks.add(record[:KEY], place)
         if self._pairs is not None and user is not None:
             self._pairs.add(user, record)
+        if self._pictures is not None and picture is not None:
+            self._pictures.add(picture)
+            return
         said = " ".join(texts_of(self._task, texts))
         words = len(said.split())
         self._words[words] += 1
@@ -89,16 +100,23 @@ class Tally:
             max_length=self._max_length,
             longer_than_max_length=self._long,
             classes=classes,
-            length=_lengths(self._words),
+            length=_lengths(self._words) if self._pictures is None else None,
+            pictures=None if self._pictures is None else self._pictures.sides(),
             unused_columns=[shown(name) for name in self.columns.unused],
             questions=[
                 *questions.person_columns(self.columns.count()),
                 *questions.unused_texts(self.columns.held()),
                 *questions.odd_classes(classes, self.columns.names),
-                *questions.conflicting_labels(conflicts, self._which()),
+                *(questions.single_records(classes) if self._pictures is not None and self._private else ()),
+                *questions.empty_classes(self.columns.empty_classes),
+                *questions.conflicting_labels(conflicts, self._which(), self._what),
                 *questions.many_repeated(read - different, read, kept=not self._private),
             ],
         )
+
+    @property
+    def _what(self) -> str:
+        return "texts" if self._pictures is None else "pictures"
 
     def _which(self) -> str:
         if not self._private:

@@ -1,8 +1,9 @@
-"""The texts of a record: what each says by itself, whatever the task."""
+"""The texts of a record: what each says by itself, whatever the task. A picture is one, by the name of its pixels."""
 
 import json
 from collections.abc import Sequence
 
+from domain.ingest.fingerprint import PICTURE
 from dpcore.terms.tasks import TaskKind, get_kind
 
 COMMON_RECORDS = 20
@@ -14,7 +15,11 @@ SHORT_CHARACTERS = 6
 
 
 def texts_of(task: TaskKind, columns: Sequence[str]) -> list[str]:
-    """The texts in a row's columns: the columns themselves, and the contents of a conversation's messages."""
+    """The texts in a row's columns: the columns themselves, and the contents of a conversation's messages; of a picture
+    that is kept and what it is known by, the latter."""
+    if get_kind(task).of_pictures:
+        _, pixels = columns
+        return [PICTURE + pixels]
     return [
         text
         for column, value in zip(get_kind(task).columns, columns, strict=True)

@@ -1,7 +1,7 @@
 """The checked rows of a file: Parquet with the text columns of the file's task, a conversation as its canonical JSON
 text; `label`, a place in its public labels, where the task has labels; and, under a budget whose unit is the user,
 `user`: the rows of one user have one number, from 0; of a private file `lot`, by which its unit is held out of training
-or not."""
+or not; and of a picture `pixels`, what it was known by before it was scaled."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from domain.storage.blobs import as_file
 from domain.storage.sealing import Sealed
-from dpcore.terms.kind import LABEL, LOT, USER
+from dpcore.terms.kind import LABEL, LOT, PIXELS, USER
 from dpcore.terms.tasks import COLUMNS, DEFAULT_KIND, TaskKind, get_kind
 
 BATCH = 8192
@@ -52,11 +52,12 @@ class RowWriter:
 
     def __init__(self, path: Path, task: TaskKind = DEFAULT_KIND, *, users: bool = False, lots: bool = False) -> None:
         kind = get_kind(task)
-        fields = [pa.field(name, pa.string()) for name in kind.texts]
+        fields = [pa.field(name, pa.string()) for name in (*kind.texts, *([PIXELS] if kind.of_pictures else []))]
         fields += [pa.field(LABEL, pa.int32())] if kind.labelled else []
         fields += [pa.field(USER, pa.int32())] if users else []
         fields += [pa.field(LOT, pa.uint64())] if lots else []
         self._schema = pa.schema(fields)
+        self._texts = len(kind.texts) + kind.of_pictures
         # Texts differ, so a dictionary of them is a second copy; small pages are what a reader holds beside its rows.
         self._writer = pq.ParquetWriter(
             path, self._schema, use_dictionary=False, write_batch_size=SENT, data_page_size=PAGE
@@ -68,8 +69,10 @@ class RowWriter:
     def add(
         self, texts: Sequence[str], label: int | None = None, user: int | None = None, lot: int | None = None
     ) -> None:
-        """One row: its text columns in their order, and a label, a user and a lot where the file has them."""
-        self._rows.append((*texts, *(value for value in (label, user, lot) if value is not None)))
+        """One row: its text columns in their order, behind a picture what it is known by, if anything; and a label, a
+        user and a lot where the file has them."""
+        unknown = (None,) * (self._texts - len(texts))
+        self._rows.append((*texts, *unknown, *(value for value in (label, user, lot) if value is not None)))
         self._characters += sum(map(len, texts))
         self.count += 1
         if len(self._rows) == BATCH or self._characters > BATCH_CHARACTERS:
@@ -110,7 +113,7 @@ def parse_rows(source: IO[bytes] | Path) -> FileRows:
     """All rows of a Parquet file as RowWriter writes it."""
     table = pq.ParquetFile(source).read()
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
-    labels, users, lots = (columns.pop(name, None) for name in (LABEL, USER, LOT))
+    labels, users, lots, _ = (columns.pop(name, None) for name in (LABEL, USER, LOT, PIXELS))
     return FileRows(columns, labels, users, lots)
 
 
@@ -125,6 +128,7 @@ def stream_jsonl(blob: Sealed, labels: Sequence[str] | None) -> Iterator[bytes]:
 def _as_uploaded(row: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
     row.pop(USER, None)
     row.pop(LOT, None)
+    row.pop(PIXELS, None)
     if LABEL in row:
         row[LABEL] = labels[row[LABEL]]
     conversations = (name for name in row if name in COLUMNS and COLUMNS[name].conversation)

@@ -7,12 +7,13 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from dpcore.terms.strict import StrictModel
 
-LABEL, USER, LOT = "label", "user", "lot"
-"""Columns beside a record's texts: its label, where the kind has labels, and whose it is, where users are told."""
+LABEL, USER, LOT, PIXELS = "label", "user", "lot", "pixels"
+"""Columns beside a record's texts: its label, where the kind has labels; whose it is, where users are told; and what a
+picture is known by."""
 
 
 def _free(name: str) -> str:
-    if name in (LABEL, USER, LOT) or iskeyword(name):
+    if name in (LABEL, USER, LOT, PIXELS) or iskeyword(name):
         raise ValueError(f"a text column cannot be called {name!r}")
     return name
 

@@ -29,6 +29,7 @@
     const columns = task.selectedOptions[0].dataset.columns.split(" ");
     for (const part of form.querySelectorAll("[data-column]"))
       put(part, columns.includes(part.dataset.column) || (part.dataset.column === "user" && secret));
+    for (const part of form.querySelectorAll("[data-without]")) put(part, !columns.includes(part.dataset.without));
     for (const part of form.querySelectorAll("[data-private]")) put(part, secret);
     const opens = secret && !budget.value;
     const users = secret && (opens ? unit.value : budget.selectedOptions[0].dataset.unit) === "user";
@@ -113,6 +114,10 @@
       show(one, "data-cancel");
       say(one, one.waits ? "Waits to be sent." : `It is larger than ${size(largest)}, and is not sent.`);
     }
+    if (files.length && [...files].every((file) => file.name.toLowerCase().endsWith(".zip"))) {
+      task.value = "image"; // a zip holds nothing else
+      arrange();
+    }
     input.value = "";
     input.required = !queue.length;
   };
@@ -120,7 +125,8 @@
     one.waits = false;
     const lines = one.part("ol");
     lines.replaceChildren();
-    const row = one.file.name.toLowerCase().endsWith(".parquet") ? "Row" : "Line";
+    const name = one.file.name.toLowerCase();
+    const row = name.endsWith(".parquet") ? "Row" : name.endsWith(".zip") ? "Entry" : "Line";
     for (const error of errors) {
       const line = document.createElement("li");
       line.textContent = error.line === null ? error.message : `${row} ${error.line}: ${error.message}`;
