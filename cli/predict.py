@@ -10,7 +10,7 @@ import torch
 from cli.embedded.errors import StackError
 from dpcore.export import About
 from dpcore.methods import load_export
-from dpcore.models import load_tokenizer
+from dpcore.readers import load_reader
 from dpcore.tasks import make_task
 from dpcore.terms.tasks import get_kind
 
@@ -20,7 +20,7 @@ class Loaded:
     """A model in evaluation mode with what is needed to ask it."""
 
     model: Any
-    tokenizer: Any
+    reader: Any
     task: Any
     about: About
 
@@ -29,12 +29,12 @@ def load(folder: Path, base_folder: Path) -> Loaded:
     """Raises StackError when the two do not fit."""
     try:
         model, about = load_export(folder, base_folder)
-        tokenizer = load_tokenizer(folder)
+        reader = load_reader(about.task, folder)
     except (OSError, ValueError, RuntimeError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise StackError(f"The adapter does not load on the model in {base_folder}: {first}") from None
-    task = make_task(about.task, tokenizer, labels=about.labels, max_length=about.max_length)
-    return Loaded(model, tokenizer, task, about)
+    task = make_task(about.task, reader, labels=about.labels, max_length=about.max_length)
+    return Loaded(model, reader, task, about)
 
 
 def probabilities(loaded: Loaded, rows: Sequence[Mapping[str, str]]) -> list[list[float]]:
@@ -58,7 +58,7 @@ def completion(loaded: Loaded, row: Mapping[str, str], max_new_tokens: int) -> s
         do_sample=False,
         pad_token_id=0 if padding is None else padding,
     )
-    text: str = loaded.tokenizer.decode(written[0, len(ids) :], skip_special_tokens=True)
+    text: str = loaded.reader.decode(written[0, len(ids) :], skip_special_tokens=True)
     return text.strip()
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cli import columns, options, output, scoring
+from cli import columns, options, output, pictures, scoring
 from cli.embedded.errors import StackError
 from dpcore.terms.tasks import KINDS, get_kind
 
@@ -28,7 +28,10 @@ SHOWN = 20  # rows of a table
 def try_(
     named: columns.Named,
     adapter: Annotated[Path, typer.Argument(exists=True, help="A downloaded adapter: its ZIP or its folder.")],
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Rows as CSV, TSV, JSONL or Parquet.")],
+    file: Annotated[
+        Path,
+        typer.Argument(exists=True, help="Rows as CSV, TSV, JSONL or Parquet; pictures as a folder, zip or Parquet."),
+    ],
     base: Annotated[
         str | None,
         typer.Option(help="The base model: its folder or its name. Default: as the adapter says."),
@@ -47,26 +50,40 @@ def try_(
     Rows that say their label are scored: what was expected and whether the answer is right stand beside it, and the
     accuracy with its standard error is printed at the end. Completions are not scored.
 
-    Everything happens on this machine; the service is not asked.
+    Pictures are known by the names of their files; where they lie in folders, a folder's name is the label of its
+    pictures. Everything happens on this machine; the service is not asked.
 
     ```text
     tacit adapters download ftjob-... -o my-adapter
     tacit try my-adapter rows.csv
     tacit try adapter.zip prompts.jsonl --base /models/gpt2 -o answers.jsonl
+    tacit try my-adapter new-scans/ --base /models/vit -o answers.csv
     ```
     """
     if out is not None and out.suffix not in (".csv", ".jsonl"):
         options.fail(f"{out}: the answers are written as .csv or .jsonl")
     with _folder(adapter) as folder:
         about = _about(folder)
-        names = {name: named[name] or name for name in get_kind(about.task).asked}
-        lines, rows = _rows(file, names)
+        kind = get_kind(about.task)
+        names = {name: named[name] or name for name in kind.asked}
+        found: list[pictures.Picture] = []
+        lines: list[int] = []
+        if kind.of_pictures:
+            (column,) = names.values()
+            found = pictures.pictures(file, column, label)
+            rows, known = pictures.rows(found)
+        else:
+            lines, rows = _rows(file, names)
+            known = None
         if label is not None and not about.labels:
             options.fail("the answers of this adapter are completions, which are not scored: leave --label out")
-        known = scoring.labels(file, label, lines) if about.labels else None
+        if about.labels and not kind.of_pictures:
+            known = scoring.labels(file, label, lines)
         answers = list(_shown(_answers(folder, about, base, rows, max_new_tokens), len(rows)))
     if known is not None:
         answers = scoring.scored(answers, known)
+    if found:
+        answers, rows = pictures.told(found, answers), [{} for _ in found]
     if out is None:
         _print(rows, answers)
     else:
@@ -104,7 +121,7 @@ def _rows(file: Path, names: Mapping[str, str]) -> tuple[list[int], list[dict[st
     from domain.ingest.formats import SUFFIXES, records
     from domain.ingest.problems import Problems
 
-    if file.suffix.lower() not in SUFFIXES:
+    if file.is_dir() or file.suffix.lower() not in SUFFIXES:
         raise StackError(f"{file} must end in one of {', '.join(SUFFIXES)}")
     problems, lines, rows = Problems(), [], []
     with file.open("rb") as source:

@@ -162,5 +162,5 @@ def test_a_batch_norm_is_refused_with_the_remedy(tmp_path):
     task = task_of(folder)
     records = task.synthetic(RECORDS, task.max_length)
     for method in ("bitfit", "full"):
-        with pytest.raises(MixedExamples, match="is a batch norm, .* take a model with group norms, as BiT"):
+        with pytest.raises(MixedExamples, match=r"is a batch norm, .* take a model with group norms, as BiT"):
             Host().run(attached(folder, method), task, records, make_program(steps=1, max_length=task.max_length))
