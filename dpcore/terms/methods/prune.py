@@ -116,8 +116,8 @@ _ENTRIES, _LAYERS = ("sparsity", "scope", "rewind"), ("keep_layers",)
 
 def check(options: Options, facts: ModelFacts, task: TaskKind) -> None:
     """Fits every model whose layers can be found, which the model itself tells before the first step. Raises FieldError
-    for layers that there are not, for options that mean nothing beside others, and as `lora` does; ValueError for a model of
-    pictures."""
+    for layers that there are not, for options that mean nothing beside others, and as `lora` does; ValueError for
+    a model of pictures."""
     require_texts("prune", facts)
     structured = options.kind == "structured"
     _require_unused(options, _ENTRIES if structured else _LAYERS, f"kind: {options.kind}")
