@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from cli import columns, demo_data, options, output
+from cli import columns, demo_data, demo_pictures, options, output
 from cli.client import ApiError, Client
 from cli.commands import adapters, jobs
 from cli.demo_stack import Watch, running
@@ -35,7 +35,7 @@ LEARNT = 0.15  # how far above chance the made-up task must be learnt
 LIKELIER = 0.7  # a language model must go below this part of its perplexity
 LEDGER = ["seq", "kind", "outcome", "epsilon_after", "at", "hash"]
 CAUSAL = "causal-lm"
-MADE_UP = (DEFAULT_KIND, "text")  # kinds that the made-up rows are good for
+MADE_UP = (DEFAULT_KIND, "text", "image")  # kinds that there are made-up rows for
 STOCK = Path(__file__).with_name("demo_predict.py")
 console = output.console
 
@@ -80,8 +80,8 @@ def demo(
     model: Annotated[
         str | None,
         typer.Option(
-            help="The base model: a name, a folder, or NAME=FOLDER for the demo's own stack. Default: minilm-l6, or "
-            f"for {CAUSAL} small-writer."
+            help="The base model: a name, a folder, or NAME=FOLDER for the demo's own stack. Default: minilm-l6, for "
+            f"{CAUSAL} small-writer, for pictures small-seer."
         ),
     ] = None,
     method: Annotated[
@@ -101,13 +101,14 @@ def demo(
     tacit demo
     tacit demo --federated
     tacit demo --task causal-lm
+    tacit demo --task image
     tacit demo --train train.tsv --eval dev.tsv --text sentence --epsilon 8 --json figures.json
     tacit demo --task causal-lm --train e2e.csv --eval dev.csv --prompt mr --completion ref --model gpt2=/models/gpt2
     ```
     """
     kind, names = _kind(task, {**named, LABEL: label})
     if kind not in MADE_UP and train is None:
-        options.fail("the made-up rows are texts with labels; for another task give your own: --train and --eval")
+        options.fail("there are no made-up rows for this task; give your own: --train and --eval")
     model = _model(model, kind)
     if (train is None) != (evaluation is None):
         options.fail("--train and --eval go together: private rows to learn from, public rows to measure on")
@@ -124,7 +125,8 @@ def demo(
             return
         if train is None or evaluation is None:
             train, evaluation = _make_data(scratch, kind)
-            labels: str | None = ",".join(demo_data.LABELS) if LABEL in names else None
+            made_labels = demo_pictures.LABELS if get_kind(kind).of_pictures else demo_data.LABELS
+            labels: str | None = ",".join(made_labels) if LABEL in names else None
             steps, batch_size, made_up = steps or STEPS, batch_size or BATCH, True
         else:
             labels, made_up = "publish" if LABEL in names else None, False
@@ -186,6 +188,8 @@ def _model(model: str | None, kind: TaskKind) -> str:
 
 
 def _make_data(scratch: Path, kind: TaskKind) -> tuple[Path, Path]:
+    if get_kind(kind).of_pictures:
+        return _make_pictures(scratch)
     rows = demo_data.notes(ROWS + EVALUATED)
     train, evaluation = scratch / "notes.csv", scratch / "evaluation.csv"
     demo_data.write(train, rows[:ROWS])
@@ -204,6 +208,18 @@ def _make_data(scratch: Path, kind: TaskKind) -> tuple[Path, Path]:
     console.print(
         f"{told}\n"
         f"{EVALUATED} other notes are the public evaluation set. No patient in the {ROWS} may be exposed by the model."
+    )
+    return train, evaluation
+
+
+def _make_pictures(scratch: Path) -> tuple[Path, Path]:
+    console.rule("The data")
+    rows, evaluated = demo_pictures.ROWS, demo_pictures.EVALUATED
+    train, evaluation = demo_pictures.write(scratch)
+    console.print(
+        f"{rows} made-up pictures of stained cells: which are {', '.join(demo_pictures.LABELS)}?\n"
+        f"The base model has seen drawings of circles and stars, and no cell. {evaluated} other pictures are the\n"
+        f"public evaluation set. Nobody whose cells are among the {rows} may be exposed by the model."
     )
     return train, evaluation
 
@@ -265,7 +281,8 @@ def _run(task: DemoTask, data: Path, scratch: Path) -> dict[str, Any]:
 def _steward(steward: Client, task: DemoTask) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Open a budget and put the files under it. Returns the budget, the private and the public file."""
     console.rule("The steward opens a budget and uploads the rows")
-    rows = sum(1 for _ in _records(task, task.train))
+    pictures = get_kind(task.kind).of_pictures
+    rows = demo_pictures.count(task.train) if pictures else sum(1 for _ in _records(task, task.train))
     budget = steward.post(
         "/v1/budgets",
         {
@@ -282,7 +299,7 @@ def _steward(steward: Client, task: DemoTask) -> tuple[dict[str, Any], dict[str,
     )
     shape = {"task": task.kind} | {f"columns[{name}]": theirs for name, theirs in task.columns.items()}
     if task.max_length is not None:
-        shape["max_length"] = str(task.max_length)
+        shape["resolution" if pictures else "max_length"] = str(task.max_length)
     form = {"purpose": "fine-tune", "budget": budget["id"], "declared_size": "count"}
     private = steward.upload("/v1/files", task.train, form | shape | ({"labels": task.labels} if task.labels else {}))
     labels = {"labels": json.dumps(private["labels"])} if task.labels else {}
@@ -354,9 +371,10 @@ def measured_alone(task: DemoTask, private: dict[str, Any], adapter: Path, scrat
     max_length = int(private.get("max_length") or 128)
     kind = get_kind(task.kind)
     about = {"labels": labels, "max_length": max_length, "causal": kind.causal_lm, "texts": kind.texts}
+    about |= {"pictures": kind.of_pictures}
     rows = scratch / "evaluation.jsonl"
     with rows.open("w", encoding="utf-8") as file:
-        for row in _tokens(task, base, max_length) if kind.causal_lm else _records(task, task.evaluation):
+        for row in _measured_rows(task, base, max_length, scratch):
             file.write(json.dumps(row) + "\n")
     command = [sys.executable, "-I", str(STOCK), str(base), str(adapter), str(rows), json.dumps(about)]
     waiting = (SpinnerColumn(), TextColumn("measuring"), TimeElapsedColumn())
@@ -384,6 +402,17 @@ def measured_alone(task: DemoTask, private: dict[str, Any], adapter: Path, scrat
             table.add_row(shown, f"perplexity {measured[name]:.4g} over {measured['evaluated']} tokens")
     console.print(table)
     return measured
+
+
+def _measured_rows(task: DemoTask, base: Path, max_length: int, scratch: Path) -> Iterator[dict[str, Any]]:
+    """Public rows as the process for stock libraries takes them."""
+    kind = get_kind(task.kind)
+    if kind.of_pictures:
+        yield from demo_pictures.unpack(task.evaluation, scratch / "pictures")
+    elif kind.causal_lm:
+        yield from _tokens(task, base, max_length)
+    else:
+        yield from _records(task, task.evaluation)
 
 
 def _tokens(task: DemoTask, base: Path, max_length: int) -> Iterator[dict[str, Any]]:

@@ -2,8 +2,9 @@
 
     python demo_predict.py BASE ADAPTER ROWS ABOUT
 
-ABOUT is {"labels": [...], "max_length": n, "causal": false, "texts": ["text"]}. ROWS is JSONL: texts and label; or, for
-a language model, ids and which of them are targets. Prints one JSON object.
+ABOUT is {"labels": [...], "max_length": n, "causal": false, "pictures": false, "texts": ["text"]}. ROWS is JSONL: texts
+and label, or a picture's path as text; or, for a language model, ids and which of them are targets. Prints one JSON
+object.
 """
 
 import importlib.util
@@ -15,9 +16,17 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from PIL import Image
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, logging
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    logging,
+)
 
 BATCH = 64
 FRESH_HEADS = 3  # the untrained classifier is the mean over so many random heads: one alone may be lucky
@@ -33,11 +42,11 @@ def main(base: str, adapter: Path, rows: list[dict[str, Any]], about: dict[str, 
         return {"perplexity": trained, "perplexity_untrained": untrained, "evaluated": count}
     rows.sort(key=lambda row: len(row[about["texts"][0]]))
     wanted = torch.tensor([about["labels"].index(row["label"]) for row in rows])
-    tokenizer = AutoTokenizer.from_pretrained(adapter)
-    about["padding"] = tokenizer.pad_token_id
+    reader = (AutoImageProcessor if about["pictures"] else AutoTokenizer).from_pretrained(adapter)
+    about["padding"] = None if about["pictures"] else reader.pad_token_id
 
     def accuracy(model: Any) -> float:
-        return right(model, tokenizer, rows, wanted, about) / len(rows)
+        return right(model, reader, rows, wanted, about) / len(rows)
 
     untrained = sum(accuracy(load(base, adapter, about, True, seed)) for seed in range(FRESH_HEADS)) / FRESH_HEADS
     trained = accuracy(load(base, adapter, about, False))
@@ -49,6 +58,9 @@ def load(base: str, adapter: Path, about: dict[str, Any], untrained: bool, seed:
     """The base model, or what the job made of it: an adapter for PEFT, tensors with their loader, or a whole model."""
     auto = AutoModelForCausalLM if about["causal"] else AutoModelForSequenceClassification
     head = {} if about["causal"] else {"num_labels": len(about["labels"]), "pad_token_id": about["padding"]}
+    if about["pictures"]:
+        auto, head = AutoModelForImageClassification, {"num_labels": len(about["labels"])}
+        head["ignore_mismatched_sizes"] = True  # the base has a head of other labels
     if not untrained and (adapter / "trained.safetensors").exists():
         spec = importlib.util.spec_from_file_location("load", adapter / "load.py")
         assert spec is not None
@@ -63,12 +75,16 @@ def load(base: str, adapter: Path, about: dict[str, Any], untrained: bool, seed:
 
 
 @torch.no_grad()
-def right(model: Any, tokenizer: Any, rows: list[dict[str, Any]], wanted: torch.Tensor, about: dict[str, Any]) -> int:
+def right(model: Any, reader: Any, rows: list[dict[str, Any]], wanted: torch.Tensor, about: dict[str, Any]) -> int:
     total = 0
     for start in range(0, len(rows), BATCH):
         some = rows[start : start + BATCH]
         texts = [[row[name] for row in some] for name in about["texts"]]
-        inputs = tokenizer(*texts, padding=True, truncation=True, max_length=about["max_length"], return_tensors="pt")
+        if about["pictures"]:
+            inputs = reader([Image.open(path).convert("RGB") for path in texts[0]], return_tensors="pt")
+        else:
+            cut = {"padding": True, "truncation": True, "max_length": about["max_length"]}
+            inputs = reader(*texts, **cut, return_tensors="pt")
         total += int((model(**inputs).logits.argmax(-1) == wanted[start : start + BATCH]).sum())
     return total
 
