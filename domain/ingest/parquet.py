@@ -28,6 +28,7 @@ MOST_NESTED = 4
 """Lists and structs within a message."""
 PICTURES = "image"
 """The column of pictures in most files of them."""
+_OTHER_NAME = "; for another name send columns[...]"
 MOST_NOTICED = 2**30
 """Bytes that are looked at of columns that nobody asked for."""
 
@@ -130,7 +131,7 @@ def _readable(
     for column in columns:
         places = schema.get_all_field_indices(column)
         if len(places) != 1:
-            way = way_out(schema.names, columns) or _way_of_pictures(schema, picture)
+            way = _way_of_pictures(schema, picture) or way_out(schema.names, columns) or _OTHER_NAME
             message = f"the file has no column '{column}', or several{way}"
             problems.note(None, "missing_column", message)
         elif column == picture:
@@ -151,7 +152,7 @@ def _way_of_pictures(schema: pa.Schema, picture: str | None) -> str:
     alone = picture is None and schema.get_field_index(PICTURES) >= 0
     if alone and holds_pictures(schema.field(PICTURES).type):
         return f"; with pictures in '{PICTURES}' send task=image"
-    return "; for another name send columns[...]"
+    return ""
 
 
 def _allowed(field: pa.Field, *, number: bool) -> bool:
