@@ -297,7 +297,9 @@ def _steward(steward: Client, task: DemoTask) -> tuple[dict[str, Any], dict[str,
         f"Whether one row is in the file or not changes the chance of anything that analysts can see by at most a\n"
         f"factor e^epsilon, but for delta. The database refuses every job that would break this promise."
     )
-    shape = {"task": task.kind} | {f"columns[{name}]": theirs for name, theirs in task.columns.items()}
+    shape = {"task": task.kind}
+    if task.train.suffix.lower() != ".zip":
+        shape |= {f"columns[{name}]": theirs for name, theirs in task.columns.items()}
     if task.max_length is not None:
         shape["resolution" if pictures else "max_length"] = str(task.max_length)
     form = {"purpose": "fine-tune", "budget": budget["id"], "declared_size": "count"}

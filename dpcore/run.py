@@ -14,9 +14,12 @@ from dpcore.estimators import Setting
 from dpcore.estimators import make as make_estimator
 from dpcore.explicit_mask import explicit_masks
 from dpcore.mechanism.keystream import Streams
+from dpcore.tasks.image_classification import ImageClassification
 from dpcore.terms.program import Phase, Program
 from dpcore.terms.speed import Speed
 from dpcore.train import Between, Ended, Iterate, PhaseRun
+from dpcore.views import OfViews, viewed
+from dpcore.views import owners as owners_of_views
 
 Begin = Callable[[nn.Module, Phase, dict[str, Tensor]], None]
 """Let train what a phase trains: begin(model, phase, kept), where `kept` is what the method kept between its steps."""
@@ -106,9 +109,14 @@ def run(
     if saved is not None:
         checkpoints.require_same(saved, program)
     touched: dict[str, nn.Parameter] = {}
+    trained, seen, whose, unit = task, records, owners, program.unit
+    if program.views > 1:
+        # The views of a record are to it what records are to a user: summed before their norm is taken.
+        trained, seen = OfViews(task, program.views), viewed(records, program.views, streams.at("views", 0))
+        whose, unit = owners_of_views(len(records), owners, program.views), "user"
     with explicit_masks():
         settings = [
-            Setting(model, learns(model, p, task), records, owners, program.unit, p, speed, should_stop)
+            Setting(model, learns(model, p, trained), seen, whose, unit, p, speed, should_stop)
             for p in program.training
         ]
         if program.measurement is not None and held_out is not None:
@@ -167,6 +175,8 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def require_fitting(task: Any, records: Any, program: Program, owners: np.ndarray | None) -> None:
     """Raises ValueError."""
+    if program.views > 1 and not isinstance(task, ImageClassification):
+        raise ValueError("views are of pictures alone")
     if task.max_length != program.max_length:
         raise ValueError(f"the task cuts at {task.max_length} tokens, the program says {program.max_length}")
     if (owners is None) != (program.unit == "record") or (owners is not None and len(owners) != len(records)):

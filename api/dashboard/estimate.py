@@ -31,7 +31,7 @@ from dpcore.terms.synthetic import PromptMessage, SyntheticPrompt
 
 router = APIRouter()
 _require = allowed("analyst")
-ADVANCED = ("clipping", "clip_norm", "optimizer", "weight_averaging", "head")
+ADVANCED = ("clipping", "clip_norm", "optimizer", "weight_averaging", "head", "views")
 NUMBERS = ("steps", "batch_size", "learning_rate", *ADVANCED)
 FIELDS = (
     *("training_file", "validation_file", "model", "method", "share", "epsilon", "measure", *NUMBERS),

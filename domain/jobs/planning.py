@@ -121,7 +121,8 @@ def draft(
     except FieldError as error:
         apart = f" (of {dataset.declared_size} declared, what is held out apart)" if budget.held_out else ""
         raise Invalid(f"{error}{apart}", code="invalid_request", param=f"method.{method}.{error.field}") from None
-    resolved = resolved.model_copy(update={"head": _head(asked.head, dataset, f"method.{method}")})
+    started = {"head": _head(asked.head, dataset, f"method.{method}"), "views": _views(asked.views, model, method)}
+    resolved = resolved.model_copy(update=started)
     phases = spec.phases(wanted, resolved, declared_size=size)
     if of_users(phases) and budget.unit != "user":
         raise Invalid(
@@ -154,6 +155,7 @@ def draft(
         max_length=max_length,
         seed=seed,
         head=resolved.head,
+        views=resolved.views,
         phases=phases if last is None else (*phases, last),
     )
     cost = program.cost(budget.filter.orders)
@@ -177,6 +179,14 @@ def _head(asked: str, dataset: Dataset, place: str) -> HeadStart:
             param=field,
         )
     return "words" if dataset.words and asked != "random" else "random"
+
+
+def _views(asked: int, model: BaseModelFacts, method: str) -> int:
+    """Raises Invalid for several views of what is no picture."""
+    if asked > 1 and not model.facts.pictures:
+        field = f"method.{method}.hyperparameters.views"
+        raise Invalid(f"{field}: only pictures have several views; leave it out", code="invalid_request", param=field)
+    return asked
 
 
 def _noise(

@@ -56,12 +56,14 @@ def finished_twin(
 
 
 def _as_kept(method: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The method, and as an earlier version kept it, which knew no head but a random one."""
-    block = method[method["type"]]
+    """The method, and as earlier versions kept it, which knew no head but a random one, and one view of a record."""
+    block, found = method[method["type"]], [dict(method)]
     numbers = dict(block["hyperparameters"])
-    if numbers.pop("head", None) != "random":
-        return [dict(method)]
-    return [dict(method), {**method, method["type"]: {**block, "hyperparameters": numbers}}]
+    for name, only in (("views", 1), ("head", "random")):  # the newest first
+        if numbers.pop(name, None) != only:
+            break
+        found.append({**method, method["type"]: {**block, "hyperparameters": dict(numbers)}})
+    return found
 
 
 def already_done(twin: str) -> Conflict:

@@ -210,6 +210,7 @@ def seconds(program: Program, profiles: Sequence[Profile], facts: ModelFacts, au
     done = authorised or [0] * len(program.phases)
     for phase, profile, steps in zip(program.phases, profiles, done, strict=True):
         each = phase.estimator.records_each if isinstance(phase.estimator, Local) else 1
+        each *= 1 if phase.measures else program.views
         tokens = phase.expected_batch * each * program.max_length * phase.estimator.passes
         left = phase.steps - steps if phase.measures else _whole_steps(program, facts, phase.steps, steps)
         total += left * tokens / profile.tokens_per_second

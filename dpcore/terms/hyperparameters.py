@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from dpcore.terms.errors import FieldError
 from dpcore.terms.facts import ModelFacts
 from dpcore.terms.mechanisms import subsampled
-from dpcore.terms.program import Clipping, HeadStart, Optimizer, Phase
+from dpcore.terms.program import MOST_VIEWS, Clipping, HeadStart, Optimizer, Phase
 from dpcore.terms.strict import Listed, StrictModel
 from dpcore.terms.tasks import CAUSAL_LM, TaskKind
 
@@ -51,6 +51,15 @@ class Request(StrictModel):
             "from the seed; auto: words where the labels are words"
         ),
     )
+    views: int = Field(
+        default=1,
+        ge=1,
+        le=MOST_VIEWS,
+        description=(
+            "of pictures alone: how many views of each, moved by a few pixels, train as one record; their mean "
+            "gradient is clipped once, so that they cost time and no privacy"
+        ),
+    )
 
 
 class Hyperparameters(StrictModel):
@@ -66,6 +75,7 @@ class Hyperparameters(StrictModel):
     weight_decay: float = 0.0
     betas: Listed[tuple[float, float]] = (0.9, 0.999)
     head: HeadStart = "random"
+    views: int = 1
 
 
 @dataclass(frozen=True)

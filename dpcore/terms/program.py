@@ -32,6 +32,9 @@ Optimizer = Literal["adamw", "adam-bc", "sgd"]
 
 Unit = Literal["record", "user"]
 
+MOST_VIEWS = 32
+"""Of a picture: each is a pass of its own."""
+
 HeadStart = Literal["random", "words"]
 """How a classifier's head starts: from the seed, or, where it can, from its labels' words: `dpcore/word_head.py`."""
 
@@ -138,6 +141,9 @@ class Program(StrictModel):
     seed: int = Field(default=0, ge=0, lt=2**63, description="drives initialisation only, never sampling or noise")
     head: HeadStart = Field(
         default="random", description="how a classifier's head starts: from the seed, or its labels"
+    )
+    views: int = Field(
+        default=1, ge=1, le=MOST_VIEWS, description="of each picture, whose mean gradient is clipped as one"
     )
     phases: Listed[tuple[Phase, ...]] = Field(min_length=1, max_length=8)
 

@@ -9,11 +9,16 @@ import torch
 from torch import nn
 
 from dpcore.engine.errors import NotTrainable
+from dpcore.estimators import Setting
+from dpcore.estimators import make as make_estimator
+from dpcore.mechanism.keystream import Streams
 from dpcore.methods import get_trainer
-from dpcore.run import run
+from dpcore.run import require_fitting, run
 from dpcore.tasks.image_classification import ImageClassification
 from dpcore.terms.mechanisms import PoissonGaussian
 from dpcore.terms.program import Phase, Program
+from dpcore.terms.speed import Speed
+from dpcore.views import PART, OfViews, owners, viewed
 
 from .architectures import ARCHITECTURES, IMAGE, make
 
@@ -148,3 +153,70 @@ def test_records_that_meet_are_refused(task):
             save=lambda data: None,
             should_stop=lambda: False,
         )
+
+
+VIEWS = 3
+
+
+def of_views(task, records, seed: int = 0):
+    """The views of some records, and whose they are."""
+    seen = viewed(records, VIEWS, Streams(test_secret=bytes([seed])).at("views", 0))
+    return OfViews(task, VIEWS), seen, owners(len(records), None, VIEWS)
+
+
+def test_a_view_is_the_picture_moved_and_of_nobody_else(task):
+    records = task.encode({"image": pictures(RECORDS)}, [i % 3 for i in range(RECORDS)])
+    _, seen, whose = of_views(task, records)
+    assert list(whose) == [i // VIEWS for i in range(RECORDS * VIEWS)]
+    made, most = seen.some(np.arange(len(seen))), IMAGE // PART
+    assert np.abs(seen.moved).max() == most
+    assert len({tuple(by) for by in seen.moved}) > 1
+    for view, (down, right) in enumerate(seen.moved):
+        own = records.pixels[view // VIEWS]
+        inside = np.s_[:, most:-most, most:-most]
+        assert (made.pixels[view][inside] == np.roll(own, (down, right), (1, 2))[inside]).all()
+        assert made.labels[view] == records.labels[view // VIEWS]
+    _, again, _ = of_views(task, records, seed=1)
+    assert (again.moved != seen.moved).any()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_mean_gradient_of_a_record_s_views_is_clipped_as_one(task, method):
+    """Held against plain autograd, view by view, in float64."""
+    model = get_trainer(method).attach(make("vit", "full"), {}, task="image", seed=0)
+    records = task.encode({"image": pictures(4)}, [0, 1, 2, 0])
+    seen_task, seen, whose = of_views(task, records)
+    (phase,) = program(method, {}).phases
+    phase = phase.model_copy(update={"clipping": "flat", "clip_norm": 0.5})
+    setting = Setting(model, seen_task, seen, whose, "user", phase, Speed(), lambda: False)
+    estimator = make_estimator(setting)
+    estimator.rehearse()
+    estimator.enter()
+    assert estimator.units == 4
+    made = estimator.sum(np.array([0, 2, 3]), phase.clip_norm, lambda: None)
+    wanted = 0
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    for record in (0, 2, 3):
+        views = seen.some(np.arange(record * VIEWS, (record + 1) * VIEWS))
+        loss = task.losses(model, views, np.arange(VIEWS), 17).mean()
+        gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
+        wanted = wanted + gradient * min(1.0, phase.clip_norm / float(gradient.norm()))
+    assert float((made.value - wanted).norm() / wanted.norm()) < 1e-6
+
+
+def test_a_run_of_several_views_trains_and_draws_records(task):
+    model = get_trainer("lora").attach(model_of("vit"), {}, task="image", seed=0)
+    records = task.encode({"image": pictures(RECORDS)}, [i % 3 for i in range(RECORDS)])
+    wanted = program("lora", {}).model_copy(update={"views": VIEWS})
+    done = run(
+        model=model,
+        task=task,
+        records=records,
+        program=wanted,
+        authorise=lambda phase, steps: steps,
+        save=lambda data: None,
+        should_stop=lambda: False,
+    )
+    assert (done.step, done.ended) == (2, "finished")
+    with pytest.raises(ValueError, match="views are of pictures alone"):
+        require_fitting(object(), records, wanted, None)
