@@ -68,8 +68,10 @@ def test_two_files_are_a_kind_of_task(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout.splitlines()[-1])
     assert seen["tree"] == str(tmp_path / "dpcore")
-    assert seen["kinds"] == ["classification", "claim", "pair", "completion", "chat", "text", "title"]
-    assert seen["fitting"] == seen["accepted"] == seen["kinds"]
+    of_texts = ["classification", "claim", "pair", "completion", "chat", "text", "title"]
+    assert seen["kinds"] == ["classification", "image", *of_texts[1:]]
+    assert seen["accepted"] == seen["kinds"]
+    assert seen["fitting"] == of_texts
     assert seen["refused"] == "columns[prompt]: a file of task claim has the columns claim, evidence, label"
     for task, labels in (("title", None), ("claim", [0, 1, 2] * 10)):
         walked = seen[task]

@@ -29,6 +29,7 @@ SHAPE = {
 READER = ModelFacts(model_type="bert", biases=500, **SHAPE)
 WRITER = ModelFacts(model_type="llama", causal_lm=True, biases=0, **SHAPE)
 CHATTER = WRITER.model_copy(update={"chat_template": True})
+SEER = READER.model_copy(update={"model_type": "vit", "pictures": True, "vocab_size": 1, "max_positions": 197})
 FILTER = accounting.reference_filter(8.0, 1e-5, 0.05, 100)
 
 
@@ -101,10 +102,26 @@ def test_what_cannot_work_is_refused_by_the_field_that_asks_for_it(facts, task, 
 
 @pytest.mark.parametrize("task", KINDS)
 @pytest.mark.parametrize("method", ["lora", "lora-fa", "full"])
-def test_a_language_model_with_a_template_fits_every_task(task, method):
+def test_a_language_model_with_a_template_fits_every_task_of_texts(task, method):
+    if get_kind(task).of_pictures:
+        with pytest.raises(Invalid, match="the training file holds pictures, and .* reads texts"):
+            plan(CHATTER, task, method=method)
+        return
     made = plan(CHATTER, task, method=method)
     assert made.method["type"] == made.program.method == method
     assert made.memory > 0
+
+
+def test_a_picture_is_as_long_as_its_model_sees_it_and_its_views_cost_time_alone():
+    one, four = plan(SEER, "image"), plan(SEER, "image", views=4)
+    assert (one.program.max_length, one.program.views, four.program.views) == (197, 1, 4)
+    assert (one.cost, one.epsilon) == (four.cost, four.epsilon)
+    known = [Profile("lora", "image", "cpu", 197, 1000.0, 1, 1, datetime.now(UTC))]
+    assert seconds(four.program, known, SEER) == 4 * seconds(one.program, known, SEER)
+    with pytest.raises(Invalid, match=r"method\.lora\.hyperparameters\.views: only pictures have several views"):
+        plan(READER, "classification", views=2)
+    with pytest.raises(Invalid, match="the training file holds texts, and .* sees pictures"):
+        plan(SEER, "classification")
 
 
 def test_what_is_done_with_gradients_changes_no_price():

@@ -44,7 +44,7 @@ def half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_another_file_is_another_kind(half):
     half(WHOLE)
-    assert [*tasks.load()] == ["classification", "pair", "completion", "chat", "half", "text"]
+    assert [*tasks.load()] == ["classification", "image", "pair", "completion", "chat", "half", "text"]
 
 
 @pytest.mark.parametrize(
@@ -92,8 +92,8 @@ def test_a_kind_without_a_torch_side_is_refused_by_its_module(monkeypatch, write
             make_task(name, writer_tokenizer, max_length=MAX_LENGTH)
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_every_kind_has_two_sides(name, tokenizer, writer_tokenizer):
+@pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if not kind.of_pictures])
+def test_every_kind_of_texts_has_two_sides(name, tokenizer, writer_tokenizer):
     kind = get_kind(name)
     labels, made_of = (LABELS, tokenizer) if kind.labelled else ((), writer_tokenizer)
     task = make_task(name, made_of, labels=labels, max_length=MAX_LENGTH)
@@ -112,15 +112,16 @@ def test_what_a_card_says_of_a_kind_is_python(name, layout):
     labels = LABELS if get_kind(name).labelled else ()
     lines = snippet(layout, About("minilm", "0" * 64, "lora", name, labels, 77))
     compile(lines, "README.md", "exec")
-    assert ("max_length=77" in lines) == get_kind(name).labelled
+    assert ("max_length=77" in lines) == (get_kind(name).labelled and not get_kind(name).of_pictures)
 
 
 def test_columns_tell_a_kind():
     told = {"text": "classification", "label": "classification", "text_pair": "pair", "messages": "chat"}
+    told |= {"image": "image"}
     told |= {"prompt": "completion", "completion": "completion"}
     assert {column: told_by([column]) for column in told} == told
     assert told_by([]) == "classification"
-    with pytest.raises(UnknownKind, match="unknown kind of task 'poem'; there are: classification, pair, completion"):
+    with pytest.raises(UnknownKind, match="unknown kind of task 'poem'; there are: classification, image, pair, completion"):
         get_kind("poem")
 
 
