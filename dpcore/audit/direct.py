@@ -1,5 +1,5 @@
-"""A bound on epsilon from one run, which supposes nothing of the mechanism: Steinke, Nasr and Jagielski, Privacy Auditing
-with One (1) Training Run (2023), theorem 5.2 and the algorithm of appendix D.
+"""A bound on epsilon from one run, which supposes nothing of the mechanism: Steinke, Nasr and Jagielski, Privacy
+Auditing with One (1) Training Run (2023), theorem 5.2 and the algorithm of appendix D.
 
 m canaries are each in the file by a coin of their own. Of r of them the attacker says whether they were in, and v times
 rightly. Under (epsilon, delta) the number of right guesses is, but for delta, at most a binomial one of r coins that

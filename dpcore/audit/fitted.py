@@ -1,5 +1,5 @@
-"""How far apart the scores of the two kinds of canaries lie, in deviations: mu, if they are normal (Nasr and others 2023,
-Tight Auditing of Differentially Private Machine Learning, section 5, in one run).
+"""How far apart the scores of the two kinds of canaries lie, in deviations: mu, if they are normal (Nasr and others
+2023, Tight Auditing of Differentially Private Machine Learning, section 5, in one run).
 
 It looks at the scores themselves and not at guesses, so that it is the sharpest of the bounds; and it supposes what
 they do not, that the scores are normal. On sums with Gaussian noise, read along a canary's own direction, they are.

@@ -28,7 +28,7 @@ class StepSeen:
     mean: dict[str, Tensor]
 
 
-class Watch:
+class IterateWatch:
     """Hands every step of a run to `see`, in the place of a method's hooks, which it calls."""
 
     def __init__(self, see: Callable[[StepSeen], None], *, begin: Begin, learns: Learns, between: Between) -> None:

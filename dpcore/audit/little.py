@@ -15,9 +15,7 @@ POSITIONS = 64
 _WIDE, _INNER, _LAYERS, _HEADS = 64, 128, 2, 4
 _SPREAD = 0.3
 """Of random weights: so large that a text's words decide its gradient, which then is another for each text."""
-_TEMPLATE = (
-    "{% for message in messages %}[{{ message['role'] | upper }}] {{ message['content'] }} [END]{% endfor %}"
-)
+_TEMPLATE = "{% for message in messages %}[{{ message['role'] | upper }}] {{ message['content'] }} [END]{% endfor %}"
 _SEED = 7
 
 
@@ -87,7 +85,7 @@ def _write_tokenizer(folder: Path, *, around: bool) -> None:
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": POSITIONS, "unk_token": "[UNK]"}
     if around:
         config |= {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-        config |= {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}  # type: ignore[dict-item]
+        config |= {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
     else:
         config |= {"bos_token": "[END]", "eos_token": "[END]", "chat_template": _TEMPLATE}
     (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -110,5 +108,3 @@ def _put_around(numbers: dict[str, int]) -> dict[str, object]:
         "pair": [*first, text("B", 1), special("[SEP]", 1)],
         "special_tokens": known,
     }
-
-

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from dpcore.audit.iterates import StepSeen
-from dpcore.audit.units import Units
+from dpcore.audit.units import MadeUpUnits
 from dpcore.terms.estimators import Histogram
 from dpcore.terms.program import Phase
 
 
-def pulls(step: StepSeen, units: Units, records: Any) -> Tensor | None:
+def pulls(step: StepSeen, units: MadeUpUnits, records: Any) -> Tensor | None:
     """What each unit adds, in clip norms: float32 [units, P]. records: of all units, encoded. None for a step that has
     no gradients, as a count of words."""
     if isinstance(step.phase.estimator, Histogram):
@@ -40,8 +40,7 @@ def _gradient(step: StepSeen, places: np.ndarray, records: Any) -> dict[str, Ten
         loss = step.task.losses(step.model, records, places, length).sum()
         found = torch.autograd.grad(loss, parameters, allow_unused=True)
     return {
-        name: torch.zeros_like(p) if g is None else g
-        for (name, p), g in zip(step.trains.items(), found, strict=True)
+        name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(step.trains.items(), found, strict=True)
     }
 
 
@@ -63,4 +62,5 @@ def _clipped(gradient: Mapping[str, Tensor], phase: Phase) -> Tensor:
         return torch.zeros_like(whole).float()
     # The units' own scale stands in both: C / (|g| + 0.01), or min(1, C / |g|).
     by = 1 / (norm + 0.01 / phase.clip_norm) if phase.clipping == "automatic" else 1 / max(1.0, norm)
-    return (whole * by).float()
+    pull: Tensor = (whole * by).float()
+    return pull

@@ -20,7 +20,8 @@ def at_least(trials: int, probability: float) -> np.ndarray:
         ways = factorials[-1] - factorials - factorials[::-1]
         mass = np.exp(ways + successes * math.log(probability) + (trials - successes) * math.log1p(-probability))
     # Small terms first, so that none is lost beside a large one.
-    return np.minimum(1.0, np.append(np.cumsum(mass[::-1])[::-1], 0.0))
+    tails: np.ndarray = np.minimum(1.0, np.append(np.cumsum(mass[::-1])[::-1], 0.0))
+    return tails
 
 
 def upper(successes: int, trials: int, significance: float) -> float:

@@ -22,7 +22,7 @@ clips them one by one lets them pull three times as hard."""
 
 
 @dataclass(frozen=True)
-class Units:
+class MadeUpUnits:
     """columns: of all records, as a file has them; labels: positions in the public set, zeros without one; owners: the
     user of each record, int64 [n], where the unit is the user."""
 
@@ -38,22 +38,22 @@ class Units:
         """Places of a unit's records: int64 [k]."""
         return np.array([unit]) if self.owners is None else np.flatnonzero(self.owners == unit)
 
-    def only(self, included: np.ndarray) -> "Units":
+    def only(self, included: np.ndarray) -> "MadeUpUnits":
         """The file that holds those with a true coin, bool [units], and no trace of the others."""
         if self.owners is None:
             kept, owners = np.flatnonzero(included), None
         else:
             kept = np.flatnonzero(included[self.owners])
             owners = (np.cumsum(included) - 1)[self.owners[kept]]
-        columns = {name: [values[i] for i in kept] for name, values in self.columns.items()}
-        return Units(columns, self.labels[kept], owners)
+        columns = {name: [values[i] for i in kept.tolist()] for name, values in self.columns.items()}
+        return MadeUpUnits(columns, self.labels[kept], owners)
 
     def encode(self, task: Any) -> Any:
         """The records as the task has them."""
         return task.encode(self.columns, self.labels.tolist())
 
 
-def make(count: int, kind: TaskKind, unit: Unit, *, seed: int = 0, length: int = LENGTH) -> Units:
+def make(count: int, kind: TaskKind, unit: Unit, *, seed: int = 0, length: int = LENGTH) -> MadeUpUnits:
     """So many canaries for tasks of this kind."""
     draws, told = np.random.default_rng(seed), get_kind(kind)
     each = 1 if unit == "record" else RECORDS_EACH
@@ -65,7 +65,7 @@ def make(count: int, kind: TaskKind, unit: Unit, *, seed: int = 0, length: int =
             order = draws.permutation(length) if each > 1 else np.arange(length)
             for column in told.texts:
                 columns[column].append(_value(told, column, words[column][i][order].tolist()))
-    return Units(columns, labels, np.repeat(np.arange(count), each) if unit == "user" else None)
+    return MadeUpUnits(columns, labels, np.repeat(np.arange(count), each) if unit == "user" else None)
 
 
 def _value(kind: Kind, column: str, words: list[str]) -> str:
