@@ -12,7 +12,8 @@ from dpcore.terms.tasks import CAUSAL_LM, TaskKind
 WORDS = tuple(f"w{i}" for i in range(192))
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[USER]", "[ASSISTANT]", "[END]")
 POSITIONS = 64
-_WIDE, _INNER, _LAYERS, _HEADS = 64, 128, 2, 4
+_WIDE, _INNER, _LAYERS, _HEADS = 72, 128, 2, 4
+"""Wider than 64, so that the engine takes whole matrices for wide ones (`dpcore/engine/layout.py`)."""
 _SPREAD = 0.3
 """Of random weights: so large that a text's words decide its gradient, which then is another for each text."""
 _TEMPLATE = "{% for message in messages %}[{{ message['role'] | upper }}] {{ message['content'] }} [END]{% endfor %}"

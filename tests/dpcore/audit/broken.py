@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 import numpy as np
 
+from dpcore.engine import rehearsal
 from dpcore.engine.wide import Wide, _joined
 from dpcore.estimators.first_order import FirstOrder
 from dpcore.mechanism import clipping, output
@@ -48,7 +49,8 @@ def no_noise_and_no_clipping() -> Iterator[None]:
 
 @contextmanager
 def a_tied_weight_counted_once() -> Iterator[None]:
-    """Of a weight that is embedding and head, the norm is the embedding's alone; both are added."""
+    """Of a weight that is embedding and head, the norm is the embedding's alone; both are added. The rehearsal compares
+    norms with plain autograd's and refuses this before the first step, so that its eyes are shut too."""
     original = Wide.norms
 
     def norms(self):
@@ -59,7 +61,8 @@ def a_tied_weight_counted_once() -> Iterator[None]:
         self._left, self._right = (_joined(parts) for parts in products)
         return found
 
-    with patch.object(Wide, "norms", norms):
+    blind = patch.object(rehearsal, "_distance", lambda *compared: 0.0)
+    with patch.object(Wide, "norms", norms), blind:
         yield
 
 
