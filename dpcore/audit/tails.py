@@ -2,26 +2,35 @@
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
 
-_STEPS = 200
-"""Of a bisection: each halves what is left, so that float64 has no more to give."""
+_NEAR = 1e-12
+"""How near a bisection comes, of the larger end or of one."""
 
 
 def at_least(trials: int, probability: float) -> np.ndarray:
     """P(X >= v) for v from 0 to trials + 1, of a binomial X: float64 [trials + 2]."""
     successes = np.arange(trials + 1)
-    factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, trials + 1)))])
     if probability <= 0 or probability >= 1:
         mass = (successes == (0 if probability <= 0 else trials)).astype(float)
     else:
-        ways = factorials[-1] - factorials - factorials[::-1]
-        mass = np.exp(ways + successes * math.log(probability) + (trials - successes) * math.log1p(-probability))
+        mass = np.exp(
+            _ways(trials) + successes * math.log(probability) + (trials - successes) * math.log1p(-probability)
+        )
     # Small terms first, so that none is lost beside a large one.
     tails: np.ndarray = np.minimum(1.0, np.append(np.cumsum(mass[::-1])[::-1], 0.0))
     return tails
+
+
+@lru_cache(maxsize=64)
+def _ways(trials: int) -> np.ndarray:
+    """Logarithms of the binomial coefficients: float64 [trials + 1]."""
+    factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, trials + 1)))])
+    found: np.ndarray = factorials[-1] - factorials - factorials[::-1]
+    return found
 
 
 def upper(successes: int, trials: int, significance: float) -> float:
@@ -54,9 +63,7 @@ def largest(holds: Callable[[float], bool], low: float, high: float) -> float:
         return low
     if holds(high):
         return high
-    for _ in range(_STEPS):
+    while high - low > _NEAR * max(1.0, high):
         middle = (low + high) / 2
-        if middle in (low, high):
-            break
         low, high = (middle, high) if holds(middle) else (low, middle)
     return low

@@ -16,6 +16,8 @@ from dpcore.audit.tails import lower, upper
 _CUTS = 40
 """Thresholds that are tried, by quantiles."""
 _TAILS = (0.002, 0.005)
+_NEVER = 4
+"""What never happened in a sample may happen so often in another, about."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,18 @@ def bound(first: np.ndarray, second: np.ndarray, delta: float, significance: flo
     half = len(first) // 2, len(second) // 2
     chosen = max(
         _events(first[: half[0]], second[: half[1]]),
-        key=lambda event: epsilon(event, first[: half[0]], second[: half[1]], delta, significance),
+        key=lambda event: _promise(event, first[: half[0]], second[: half[1]], delta),
     )
     return epsilon(chosen, first[half[0] :], second[half[1] :], delta, significance)
+
+
+def _promise(event: TellingEvent, first: np.ndarray, second: np.ndarray, delta: float) -> float:
+    """What an event is chosen by: its bound, about, two deviations of its counts away from them."""
+    rare, frequent = (second, first) if event.swapped else (first, second)
+    seldom, often = event.count(rare), event.count(frequent)
+    most = (seldom + 2 * math.sqrt(seldom) + _NEVER) / len(rare)
+    least = (often - 2 * math.sqrt(often)) / len(frequent)
+    return math.log((least - delta) / most) if least > delta else -math.inf
 
 
 def _events(first: np.ndarray, second: np.ndarray) -> Iterator[TellingEvent]:

@@ -49,7 +49,7 @@ def test_all_guesses_right_has_a_closed_form():
 def test_randomized_response_is_bounded_below_its_epsilon_and_not_far_from_it(epsilon):
     """Each coin is told rightly with probability e^eps / (1 + e^eps): nothing that is eps-private tells more."""
     draws, bounds = np.random.default_rng(0), []
-    for _ in range(60):
+    for _ in range(40):
         included = draws.random(2000) < 0.5
         told = included ^ (draws.random(2000) > 1 / (1 + math.exp(-epsilon)))
         bounds.append(direct.best(Scored(told + draws.random(2000) / 2, included), 0.0, 0.05))
@@ -60,13 +60,13 @@ def test_randomized_response_is_bounded_below_its_epsilon_and_not_far_from_it(ep
 @pytest.mark.parametrize("mu", [0.5, 1.0, 2.0])
 def test_a_gaussian_is_bounded_below_its_mu_and_the_bounds_are_not_empty(mu):
     draws, found = np.random.default_rng(1), []
-    for _ in range(80):
+    for _ in range(30):
         included = draws.random(600) < 0.5
         scored = Scored(draws.normal(size=600) + mu * included, included)
         found.append((gaussian.best(scored, 0.05), fitted.bound(scored, 0.05)))
     by_guesses, by_fit = np.array(found).T
     assert np.mean(by_guesses > mu) <= 0.1
-    assert np.mean(by_fit > mu) <= 0.12
+    assert np.mean(by_fit > mu) <= 0.14
     assert np.median(by_fit) > 0.6 * mu
     assert np.median(by_guesses) > 0.3 * mu
 
@@ -94,10 +94,10 @@ def test_the_gaussians_epsilon_is_balle_and_wangs():
 def test_coins_alone_tell_nothing():
     """Scores that know nothing of the coins: the bounds are zero but for the significance."""
     draws, beyond = np.random.default_rng(2), 0
-    for _ in range(100):
+    for _ in range(40):
         scored = Scored(draws.standard_cauchy(300), draws.random(300) < 0.5)
         beyond += max(direct.best(scored, 1e-5, 0.05), gaussian.best(scored, 0.05), fitted.bound(scored, 0.05)) > 0
-    assert beyond <= 20
+    assert beyond <= 8
     assert fitted.bound(Scored(np.zeros(40), np.arange(40) % 2 == 0), 0.05) == 0
 
 
@@ -111,7 +111,7 @@ def test_guesses_are_of_the_highest_and_the_lowest_scores():
 def test_two_worlds_of_one_gaussian_step_are_bounded_below_its_epsilon():
     draws, delta, bounds = np.random.default_rng(3), 0.01, []
     truth = gaussian.epsilon_of(1.0, delta)
-    for _ in range(40):
+    for _ in range(20):
         first, second = draws.normal(size=(1000, 1)), draws.normal(size=(1000, 1)) + 1.0
         bounds.append(two_worlds.bound(first, second, delta, 0.05))
     assert np.mean(np.array(bounds) > truth) <= 0.1

@@ -23,7 +23,7 @@ def steps(folder):
 
 
 def test_an_honest_step_says_as_much_as_its_noise_allows(steps):
-    bound, claim, worlds = steps(240, 1)
+    bound, claim, worlds = steps(100, 1)
     assert bound <= claim
     # Half of the steps have each unit, and the two pull opposite ways; noise has the deviation of the plan.
     assert worlds.without[:, 0].mean() == pytest.approx(-0.5, abs=0.25)
