@@ -17,6 +17,7 @@ from cli.commands import (
     keys,
     ledger,
     models,
+    privacy_audit,
     status,
     tenants,
     webhooks,
@@ -64,4 +65,5 @@ app.add_typer(tenants.app, name="tenants")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(models.app, name="models")
 app.command("audit")(audit.audit)
+app.command("privacy-audit")(privacy_audit.privacy_audit)
 app.command("migrate")(migrate.migrate)

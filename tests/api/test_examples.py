@@ -30,6 +30,7 @@ ELSEWHERE = {
     "models make": "training: tests/cli/test_small_writer.py",
     "models profile": "a worker's models: tests/cli/test_models.py",
     "models pull": "the hub: tests/cli/test_models.py",
+    "privacy-audit": "training: tests/cli/test_privacy_audit.py",
     "tenants create": "a stack's secrets: tests/cli/test_up.py",
     "ledger accept-loss": "a restore: tests/api/test_damage.py",
     "ledger new-fingerprint-key": "a lost key: tests/api/test_recognise.py",
