@@ -40,7 +40,7 @@ from domain.files.whereabouts import Ask
 from domain.ingest.check import CheckReport, CheckRequest
 from domain.ingest.fingerprint import tenant_key
 from domain.ingest.looks import first_names
-from domain.ingest.report import UploadReport
+from domain.ingest.report import Published, UploadReport
 from domain.ingest.run import run_check
 from domain.kit import disk
 from domain.kit.purposes import PRIVATE, PUBLIC, RESULT
@@ -236,6 +236,14 @@ def _check_request(
     )
 
 
+def _published(wanted: NewFile) -> list[Published]:
+    """What the steward lets be published as it is found. All of a public file is public."""
+    if wanted.purpose != PRIVATE:
+        return []
+    found: list[Published] = ["labels"] if wanted.labels == "publish" else []
+    return [*found, "declared_size"] if wanted.declared_size == "count" else found
+
+
 def _unusable(report: CheckReport, form: Form) -> Invalid:
     first = report.problems[0]
     unit = "row" if form_format(form.filename or "") == "parquet" else "line"
@@ -254,8 +262,8 @@ def _keep(
     service: Resources, caller: Caller, file_id: str, wanted: NewFile, form: Form, report: CheckReport, part: OpenUpload
 ) -> NewlyUploaded:
     """Store the rows, then let the commit make the file visible; `part` is the note of it until then."""
-    found = report.report
-    assert found is not None  # there was no problem
+    assert report.report is not None  # there was no problem
+    found = report.report.model_copy(update={"published": _published(wanted)})
     inline = wanted.privacy_budget
     upload = files.Upload(
         id=file_id,
