@@ -8,7 +8,7 @@ from fastapi import Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from api.dashboard.render import minute, size, spent, taken
+from api.dashboard.render import minute, open_share, size, spent, taken
 from domain.statements.models import BudgetStatement, JobStatement, StatedOdds
 from domain.statements.words import shown
 from dpcore.terms.accounting import UNITS_PER_NAT
@@ -58,7 +58,16 @@ def epsilon(value: float | None) -> str:
 
 def nats(cost: int) -> str:
     """Units of 1e-12 nat, in nats, never less than it is."""
-    return f"{-(-cost // (UNITS_PER_NAT // 10**6)) / 10**6:g}"
+    return _millionths(-(-cost // (UNITS_PER_NAT // 10**6)))
+
+
+def cap(amount: int) -> str:
+    """The same of a cap, never more than it is."""
+    return _millionths(amount // (UNITS_PER_NAT // 10**6))
+
+
+def _millionths(amount: int) -> str:
+    return f"{'-' if amount < 0 else ''}{abs(amount) // 10**6}.{abs(amount) % 10**6:06}"
 
 
 def decision(said: bool | None) -> str:
@@ -81,6 +90,8 @@ _environment.filters |= {
     "part": part,
     "epsilon": epsilon,
     "nats": nats,
+    "cap": cap,
+    "open_share": open_share,
     "decision": decision,
     "minute": minute,
     "size": size,

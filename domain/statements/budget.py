@@ -86,17 +86,14 @@ def _summary(held: Balance, claim: float, within: bool, jobs: list[DossierJob], 
     charged = sum(any(one.cost) for one in jobs)
     said = [
         guarantee(claim, held) if within else past(claim),
-        f"{_many(len(jobs), 'job')} used this budget; {charged} were charged, and {released} released a result.",
+        f"Jobs that used this budget: {len(jobs)}; of these charged for steps: {charged}; with a released result: "
+        f"{released}.",
     ]
     if found is not None:
         said.append(found.sentence)
     if held.frozen_reason is not None:
         said.append(f"The budget is frozen now, and admits nothing: {held.frozen_reason}.")
     return said
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}" + ("" if count == 1 else "s")
 
 
 def _odds(held: Balance, claim: float) -> StatedOdds:

@@ -136,11 +136,12 @@ def _holds(what: str, seal: EvidenceSeal, chain: EvidenceChain, adapter: str, *,
             "whoever "
             "holds the whole ledger can compare them."
         )
-    by = f"the key {seal.public_key[:16]}… that was given" if pinned else f"the key {seal.public_key[:16]}… in it"
+    key = f"{'the given key' if pinned else 'the key in it,'} {seal.public_key[:16]}…"
     return Verdict(
         True,
-        f"Holds: {what}, issued at {seal.issued_at}, is as {by} signed it, with its page, its receipts and "
-        f"{len(chain.entries)} entries of the ledger, whose chain and prices were counted again; {adapter}.",
+        f"Holds: {what}, issued at {seal.issued_at}, is as it was signed with {key}, with its page, its receipts and "
+        f"{len(chain.entries)} entries of the ledger; their chain, the prices, epsilons and odds were counted again; "
+        f"{adapter}.",
         notes,
     )
 

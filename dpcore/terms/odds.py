@@ -16,8 +16,29 @@ from typing import Any
 from dpcore.terms import accounting
 from dpcore.terms.accounting import Filter, Parts
 
-INNOCENT = (0.0, 0.0001, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
-"""Shares of people outside the data, accused wrongly, at which a curve is stated up to its mirror image."""
+INNOCENT = (
+    0.0,
+    0.0001,
+    0.001,
+    0.002,
+    0.005,
+    0.01,
+    0.02,
+    0.03,
+    0.05,
+    0.07,
+    0.1,
+    0.15,
+    0.2,
+    0.3,
+    0.4,
+    0.5,
+    0.6,
+    0.7,
+    0.8,
+    0.9,
+)
+"""Shares of people outside the data, accused wrongly, at which a curve is stated, beside all of them."""
 LOSSES = tuple(i / 100 for i in range(3001))
 """Nats e at which a privacy profile is asked: a grid only makes the bound larger."""
 DIGITS = 10**6
@@ -82,16 +103,22 @@ def of_losses(accountant: Any) -> TradeOff:
 def curve(found: TradeOff) -> list[tuple[float, float]]:
     """Points of a trade-off curve, rising: the share of the innocent who are accused, and that of people in the data
     who are found at most."""
-    return [(innocent, found.found(innocent)) for innocent in (*INNOCENT, 0.8, 1.0)]
+    return [(innocent, found.found(innocent)) for innocent in (*INNOCENT, 0.95, 1.0)]
 
 
 def in_words(found_at_one_percent: float, what: str, unit: str) -> str:
     """One sentence for people. found_at_one_percent: a share; what: what the attacker has; unit: who is protected."""
     whom = "people" if unit == "user" else "records"
     people = math.ceil(round(found_at_one_percent * 1000, 9)) / 10  # of a hundred, up to a tenth
+    which = "who is" if unit == "user" else "which are"
+    if people >= 100:
+        return (
+            f"Of 100 {whom} in the data, whoever has {what} might find all, by this bound: where 1 of 100 {whom} "
+            "outside the data may be accused wrongly, it excludes nothing."
+        )
     return (
-        f"Of 100 {whom} in the data, whoever has {what} and knows everything else but who is in the data finds at most "
-        f"{people:g}, if at most 1 of 100 {whom} outside the data may be accused wrongly; pure guessing finds 1."
+        f"Of 100 {whom} in the data, whoever has {what} and knows everything else but {which} in the data finds at "
+        f"most {people:g}, if at most 1 of 100 {whom} outside the data may be accused wrongly; pure guessing finds 1."
     )
 
 
