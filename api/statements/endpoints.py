@@ -12,7 +12,7 @@ from api.deps import Resources, Service, Transaction
 from api.download import attachment
 from api.fields import Id
 from api.statements import page
-from domain.statements import budget, evidence, job
+from domain.statements import books, budget, evidence, job
 from domain.statements.models import BudgetStatement, JobStatement, schema
 
 router = APIRouter(prefix="/v1", tags=["statements"])
@@ -40,6 +40,7 @@ def of_job(
 ) -> JobStatement | Response:
     """What is claimed of a job, as it stands now: the promise in words, numbers and odds, what was released, who asked
     and agreed, and what is not covered. What an earlier version did not write down is null."""
+    books.one_moment(connection)
     said = job.statement(connection, caller, service.store, job_id)
     return said if form == "json" else page.answer(page.written(said))
 
@@ -49,6 +50,7 @@ def of_budget(
     budget_id: Id, caller: StewardOrAuditor, connection: Transaction, form: Form = "json"
 ) -> BudgetStatement | Response:
     """All that was ever released about the people of a budget, in order, with the decisions and what is left."""
+    books.one_moment(connection)
     said = budget.statement(connection, caller, budget_id)
     return said if form == "json" else page.answer(page.written(said))
 
@@ -64,12 +66,14 @@ def job_evidence(job_id: Id, caller: StewardOrAnalyst, service: Service, connect
 def budget_evidence(budget_id: Id, caller: StewardOrAuditor, service: Service, connection: Transaction) -> Response:
     """The budget's statement as JSON and as a page with its whole ledger, signed together: a ZIP that
     `tacit verify-release` checks without the service."""
+    books.one_moment(connection)
     said = budget.statement(connection, caller, budget_id)
     return sent(evidence.of_budget(connection, service.signer, said, page.written(said)), budget_id)
 
 
 def evidence_of_job(job_id: str, caller: Caller, service: Resources, connection: sa.Connection) -> dict[str, bytes]:
     """The files of a job's evidence, as this caller may have them."""
+    books.one_moment(connection)
     said = job.statement(connection, caller, service.store, job_id)
     whole = caller.may("steward")
     return evidence.of_job(connection, service.signer, said, page.written(said), whole=whole)

@@ -29,6 +29,8 @@ OF_LOSSES = "the privacy loss distribution of this job alone (dp-accounting), it
 class ChargedPhase:
     """One phase of a reservation: what it may cost at most, and what it was charged."""
 
+    sample_rate: float
+    noise_multiplier: float
     steps_max: int
     steps_authorised: int
     steps_charged: int
@@ -69,6 +71,12 @@ class Booked:
     def begun(self) -> bool:
         """Whether a step was ever authorised."""
         return any(one.steps_authorised for one in self.phases)
+
+
+def one_moment(connection: sa.Connection) -> None:
+    """All that this transaction reads from now on is of one moment, and it writes nothing: a job that is settled
+    meanwhile must not be half of a statement. Before anything else in the transaction."""
+    connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
 
 
 def booked(connection: sa.Connection, job_id: str) -> Booked:
@@ -115,7 +123,15 @@ def _of(row: sa.Row[Any], entries: Sequence[sa.Row[Any]], phases: Sequence[sa.Ro
 def _charged(row: sa.Row[Any], whole: bool) -> ChargedPhase:
     steps = row.steps_max if whole else row.steps_authorised
     step = tuple(row.step_cost)
-    return ChargedPhase(row.steps_max, row.steps_authorised, steps, step, accounting.cost(step, steps))
+    return ChargedPhase(
+        sample_rate=row.sample_rate,
+        noise_multiplier=row.noise_multiplier,
+        steps_max=row.steps_max,
+        steps_authorised=row.steps_authorised,
+        steps_charged=steps,
+        step_cost=step,
+        cost=accounting.cost(step, steps),
+    )
 
 
 def epsilon_of(amount: Sequence[int], held: Balance) -> float | None:

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from domain.access import budgets
 from domain.access.budgets import guarantee
 from domain.access.grants import Viewer
+from domain.federated.invitations import METHOD as FEDERATED
 from domain.kit.tables import api_key, file, job, release
 from domain.statements import books, files, words
 from domain.statements.job import past, unreadable
@@ -163,6 +164,7 @@ def _job(
         share=held.share_of(booked.cost),
         epsilon=books.epsilon_of(booked.cost, held),
         held=booked.settled is None,
+        part=row.method["type"] == FEDERATED,
         releases=results,
     )
 

@@ -56,6 +56,7 @@ class JobBook:
     held: Balance
     booked: books.Booked
     program: Program
+    """What it runs: the very numbers that the ledger priced."""
     source: sa.Row[Any] | None
     """Its training file, of `file`."""
     results: Sequence[sa.Row[Any]]
@@ -97,6 +98,8 @@ def look(connection: sa.Connection, viewer: Viewer, store: Store, job_id: str) -
     row = reading.require(connection, viewer, job_id)
     booked = books.booked(connection, row.silo_job or row.id)
     account = connection.execute(sa.select(budget).where(budget.c.id == booked.budget)).one()
+    program = Program.model_validate(row.plan)
+    _require_priced(program, booked)
     results = connection.execute(
         sa.select(release.c.kind, release.c.created_at.label("released_at"), file)
         .join(file, file.c.id == release.c.file_id)
@@ -109,11 +112,18 @@ def look(connection: sa.Connection, viewer: Viewer, store: Store, job_id: str) -
         account=account,
         held=as_balance(account),
         booked=booked,
-        program=Program.model_validate(row.plan),
+        program=program,
         source=source,
         results=results,
         report=_report(connection, store, results),
     )
+
+
+def _require_priced(program: Program, booked: books.Booked) -> None:
+    """Raises ValueError where the plan's noise, rates and steps are not those that were priced."""
+    planned = [(p.mechanism.sample_rate, p.mechanism.noise_multiplier, p.steps) for p in program.phases]
+    if planned != [(p.sample_rate, p.noise_multiplier, p.steps_max) for p in booked.phases]:
+        raise ValueError("the plan is not what was priced")
 
 
 def _report(connection: sa.Connection, store: Store, results: Sequence[sa.Row[Any]]) -> Mapping[str, Any]:
@@ -285,8 +295,8 @@ def _phases(book: JobBook) -> list[StatedPhase]:
             name=planned.name,
             trains="nothing" if planned.measures else planned.trains,
             mechanism=planned.mechanism.words,
-            noise_multiplier=planned.mechanism.noise_multiplier,
-            sample_rate=planned.mechanism.sample_rate,
+            noise_multiplier=paid.noise_multiplier,
+            sample_rate=paid.sample_rate,
             steps_planned=paid.steps_max,
             steps_authorised=paid.steps_authorised,
             steps_charged=paid.steps_charged,

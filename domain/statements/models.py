@@ -299,6 +299,7 @@ class DossierJob(Stated):
     share: float | None
     epsilon: float | None
     held: bool = Field(description="whether it is only reserved yet, and may cost less in the end")
+    part: bool = Field(description="whether it is a silo of a federated job: noised messages of it left")
     releases: list[ReleasedResult]
 
 

@@ -18,6 +18,7 @@ from dpcore.terms import accounting, odds
 from ledger import policy, work
 from ledger.reserve import settle
 from tests.api.conftest import JOBS, World
+from tests.api.federated import accepted, federated
 from tests.api.test_jobs import finish
 
 pytestmark = pytest.mark.usefixtures("quick_checks")
@@ -335,6 +336,34 @@ def test_a_dossier_lists_all_that_was_released_in_order(
     assert dossier["share_left"] == pytest.approx(1 - dossier["share_used"], abs=2e-6)
     budget = world.get(f"/v1/budgets/{training['budget']}", "auditor").json()
     assert dossier["head"]["hash"] == budget["ledger"]["hash"]
+
+
+def test_a_federated_jobs_statement_is_of_its_own_silo(world: World) -> None:
+    """What the other tenant pays is the other's to state; neither sees the other's ids."""
+    mine, theirs = world.private_file(), world.upload(tenant="two").json()
+    parent = federated(world, mine["id"], [accepted(world, mine["id"], theirs["id"])])
+    own = next(silo["job"] for silo in parent["silos"] if silo["own"])
+    for job in (parent["id"], own):
+        said = stated(world, job)
+        assert said["account"]["budget"] == mine["budget"]
+        assert theirs["id"] not in json.dumps(said)
+        assert theirs["budget"] not in json.dumps(said)
+        assert world.get(f"{JOBS}/{job}/evidence").status_code == 200
+        assert world.get(f"{JOBS}/{job}/statement", "steward", tenant="two").status_code == 404
+    for file, tenant in ((mine, "one"), (theirs, "two")):
+        dossier = world.get(f"/v1/budgets/{file['budget']}/statement", "steward", tenant=tenant).json()
+        assert [one["part"] for one in dossier["jobs"]] == [True]
+
+
+def test_a_plan_that_is_not_what_was_priced_makes_no_statement(world: World, training: dict[str, Any]) -> None:
+    """Every number is one that the ledger charged for."""
+    job = world.submit(training["id"], 1.0)
+    with world.engine("superuser").begin() as connection:
+        connection.execute(sa.text("SET session_replication_role = replica"))
+        change = "UPDATE job SET plan = jsonb_set(plan, '{phases,0,mechanism,noise_multiplier}', '9') WHERE id = :id"
+        connection.execute(sa.text(change), {"id": job["id"]})
+    answer = world.get(f"{JOBS}/{job['id']}/statement")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "statement_unreadable")
 
 
 def test_rows_that_cannot_be_read_make_no_statement(world: World, training: dict[str, Any]) -> None:
