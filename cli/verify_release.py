@@ -38,7 +38,7 @@ def verify_release(
         keys = None if key is None else checking.read_keys(key.read_text(encoding="utf-8", errors="replace"))
         verdict = checking.check(checking.open_evidence(evidence), keys, adapter)
     except checking.BadEvidence as error:
-        verdict = checking.Verdict(False, f"Does not hold: {error}.")
+        verdict = checking.EvidenceVerdict(False, f"Does not hold: {error}.")
     if as_json:
         output.print_json({"holds": verdict.holds, "sentence": verdict.sentence, "notes": verdict.notes})
     else:

@@ -16,7 +16,9 @@ from domain.statements import books, budget, evidence, job
 from domain.statements.models import BudgetStatement, JobStatement, schema
 
 router = APIRouter(prefix="/v1", tags=["statements"])
-Form = Annotated[Literal["json", "html"], Query(alias="format", description="`html`: one page, for a browser or paper")]
+StatementForm = Annotated[
+    Literal["json", "html"], Query(alias="format", description="`html`: one page, for a browser or paper")
+]
 _PAGE: dict[int | str, dict[str, Any]] = {200: {"content": {"text/html": {}}}}
 
 
@@ -36,7 +38,7 @@ def schemas(caller: AnyKey) -> StatementSchemas:
 
 @router.get("/fine_tuning/jobs/{job_id}/statement", response_model=JobStatement, responses=_PAGE)
 def of_job(
-    job_id: Id, caller: StewardOrAnalyst, service: Service, connection: Transaction, form: Form = "json"
+    job_id: Id, caller: StewardOrAnalyst, service: Service, connection: Transaction, form: StatementForm = "json"
 ) -> JobStatement | Response:
     """What is claimed of a job, as it stands now: the promise in words, numbers and odds, what was released, who asked
     and agreed, and what is not covered. What an earlier version did not write down is null."""
@@ -47,7 +49,7 @@ def of_job(
 
 @router.get("/budgets/{budget_id}/statement", response_model=BudgetStatement, responses=_PAGE)
 def of_budget(
-    budget_id: Id, caller: StewardOrAuditor, connection: Transaction, form: Form = "json"
+    budget_id: Id, caller: StewardOrAuditor, connection: Transaction, form: StatementForm = "json"
 ) -> BudgetStatement | Response:
     """All that was ever released about the people of a budget, in order, with the decisions and what is left."""
     books.one_moment(connection)

@@ -77,7 +77,7 @@ def _are_keys(value: str) -> str:
     return value
 
 
-PublicKeys = Annotated[str, AfterValidator(_are_keys)]
+SigningKeys = Annotated[str, AfterValidator(_are_keys)]
 Collector = Annotated[str, StringConstraints(pattern="^https?://[^/]"), AfterValidator(_needs_exporter)]
 
 
@@ -251,7 +251,7 @@ class ApiSettings(ServiceSettings):
     fingerprint_key: HexSecret
     signing_key: HexSecret
     """Ed25519 seed that receipts and the witness are signed with."""
-    earlier_signing_keys: PublicKeys = ""
+    earlier_signing_keys: SigningKeys = ""
     """Public keys, with commas, of the seeds that came before signing_key: still published, and believed in the
     witness."""
     policy_key: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")

@@ -33,7 +33,7 @@ class BadEvidence(ValueError):
 
 
 @dataclass
-class Verdict:
+class EvidenceVerdict:
     """What came of it."""
 
     holds: bool
@@ -85,17 +85,17 @@ def read_keys(text: str) -> list[str]:
     return keys
 
 
-def check(found: Evidence, keys: Sequence[str] | None, adapter: Path | None = None) -> Verdict:
+def check(found: Evidence, keys: Sequence[str] | None, adapter: Path | None = None) -> EvidenceVerdict:
     """Everything that can be checked without the service. keys: those that may have signed; None: the one in the
     evidence is used, which shows that nothing was changed since, but not by whom it was made. adapter: where the
     archive is, if not beside the evidence. Raises OSError."""
     try:
         return _checked(found, keys, adapter)
     except BadEvidence as error:
-        return Verdict(False, f"Does not hold: {error}.")
+        return EvidenceVerdict(False, f"Does not hold: {error}.")
 
 
-def _checked(found: Evidence, keys: Sequence[str] | None, adapter: Path | None) -> Verdict:
+def _checked(found: Evidence, keys: Sequence[str] | None, adapter: Path | None) -> EvidenceVerdict:
     seal = _seal(found)
     files = _files(found, seal)
     _signature(seal, keys)
@@ -121,7 +121,7 @@ def _checked(found: Evidence, keys: Sequence[str] | None, adapter: Path | None) 
     return _holds(what, seal, chain, seen, pinned=keys is not None)
 
 
-def _holds(what: str, seal: EvidenceSeal, chain: EvidenceChain, adapter: str, *, pinned: bool) -> Verdict:
+def _holds(what: str, seal: EvidenceSeal, chain: EvidenceChain, adapter: str, *, pinned: bool) -> EvidenceVerdict:
     bare = sum(one.fields is None for one in chain.entries)
     notes = []
     if not pinned:
@@ -137,7 +137,7 @@ def _holds(what: str, seal: EvidenceSeal, chain: EvidenceChain, adapter: str, *,
             "holds the whole ledger can compare them."
         )
     key = f"{'the given key' if pinned else 'the key in it,'} {seal.public_key[:16]}…"
-    return Verdict(
+    return EvidenceVerdict(
         True,
         f"Holds: {what}, issued at {seal.issued_at}, is as it was signed with {key}, with its page, its receipts and "
         f"{len(chain.entries)} entries of the ledger; their chain, the prices, epsilons and odds were counted again; "

@@ -97,7 +97,7 @@ def of_job(job: Parts) -> TradeOff:
 
 def of_losses(accountant: Any) -> TradeOff:
     """accountant: of `dpcore.terms.accounting.losses`."""
-    return TradeOff(LOSSES, tuple(min(1.0, float(delta)) for delta in accountant.get_delta(list(LOSSES))))
+    return TradeOff(LOSSES, tuple(min(1.0, max(0.0, float(delta))) for delta in accountant.get_delta(list(LOSSES))))
 
 
 def curve(found: TradeOff) -> list[tuple[float, float]]:

@@ -71,7 +71,7 @@ def lay(files: Files, folder: Path) -> Path:
     return folder
 
 
-def checked(files: Files, folder: Path, keys: list[str] | None) -> checking.Verdict:
+def checked(files: Files, folder: Path, keys: list[str] | None) -> checking.EvidenceVerdict:
     return checking.check(checking.open_evidence(lay(files, folder)), keys)
 
 
