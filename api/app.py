@@ -30,6 +30,7 @@ from api.middleware import BodyLimit, Envelope
 from api.models import endpoints as models
 from api.rate import RateLimit
 from api.recent import Recent
+from api.statements import endpoints as statements
 from api.status import endpoints as status
 from api.status.workers import answering
 from api.strict import StrictJson
@@ -114,7 +115,20 @@ def create_app(settings: ApiSettings, *, check_first: bool = True) -> FastAPI:
     app.add_middleware(BodyLimit, upload_limit=settings.upload_limit)
     app.add_middleware(Observed, metrics=requests)
     app.add_middleware(Envelope)
-    of_tenants = (budgets, grants, ledger, questions, files, invitations, jobs, models, keys, audit, webhooks)
+    of_tenants = (
+        budgets,
+        grants,
+        ledger,
+        statements,
+        questions,
+        files,
+        invitations,
+        jobs,
+        models,
+        keys,
+        audit,
+        webhooks,
+    )
     for room in (*of_tenants, status, health):
         app.include_router(room.router)
     app.mount("/dashboard", make_dashboard())

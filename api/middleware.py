@@ -49,7 +49,8 @@ class Envelope:
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
                 dashboard = scope["path"].startswith("/dashboard/")
-                headers["content-security-policy"] = _OWN_PAGES if dashboard else _NOTHING
+                # A statement has a stricter one of its own.
+                headers.setdefault("content-security-policy", _OWN_PAGES if dashboard else _NOTHING)
                 if scope["scheme"] == "https":
                     headers["strict-transport-security"] = "max-age=31536000"
             await send(message)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli import demo, doctor, local, logs, migrate, output, trial
+from cli import demo, doctor, local, logs, migrate, output, trial, verify_release
 from cli.commands import (
     adapters,
     audit,
@@ -66,4 +66,5 @@ app.add_typer(ledger.app, name="ledger")
 app.add_typer(models.app, name="models")
 app.command("audit")(audit.audit)
 app.command("privacy-audit")(privacy_audit.privacy_audit)
+app.command("verify-release")(verify_release.verify_release)
 app.command("migrate")(migrate.migrate)

@@ -92,18 +92,30 @@ def sealed(key: Ed25519PrivateKey, line: WitnessLine) -> bytes:
     return json.dumps(said | {"signature": key.sign(_signed(line)).hex()}).encode() + b"\n"
 
 
-def opened(public_key: Ed25519PublicKey, kept: bytes, place: str) -> WitnessLine:
-    """A kept line, with or without its line break. Raises BrokenWitness naming the place."""
+def opened(public_keys: Ed25519PublicKey | Sequence[Ed25519PublicKey], kept: bytes, place: str) -> WitnessLine:
+    """A kept line, with or without its line break, that one of these keys signed. Raises BrokenWitness naming the
+    place."""
+    keys = [public_keys] if isinstance(public_keys, Ed25519PublicKey) else public_keys
     try:
         raw = json.loads(kept)
         if "database" in raw:
             line: WitnessLine = Origin(raw["database"])
         else:
             line = Head(raw["budget"], raw["seq"], raw["hash"], raw.get("supersedes") is True)
-        public_key.verify(bytes.fromhex(raw["signature"]), _signed(line))
-    except (ValueError, KeyError, TypeError, AttributeError, InvalidSignature):
-        raise BrokenWitness(f"a line of the witness in {place} was not signed by this service, or is damaged") from None
-    return line
+        signature = bytes.fromhex(raw["signature"])
+        if any(_holds(key, signature, _signed(line)) for key in keys):
+            return line
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise BrokenWitness(f"a line of the witness in {place} was not signed by this service, or is damaged") from None
+
+
+def _holds(key: Ed25519PublicKey, signature: bytes, line: bytes) -> bool:
+    try:
+        key.verify(signature, line)
+    except InvalidSignature:
+        return False
+    return True
 
 
 def _signed(line: WitnessLine) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import sqlalchemy as sa
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from sqlalchemy.dialects.postgresql import insert
 
 from ledger import chains, policy
@@ -69,10 +69,18 @@ class Witnesses:
     """The first of the places is the one that must not be missing at start."""
 
     def __init__(
-        self, engine: sa.Engine, key: Ed25519PrivateKey, policy_key: str | None, places: Sequence[Place]
+        self,
+        engine: sa.Engine,
+        key: Ed25519PrivateKey,
+        policy_key: str | None,
+        places: Sequence[Place],
+        earlier: Sequence[str] = (),
     ) -> None:
+        """earlier: public keys (hexadecimal) that this one took the place of; their lines count as its own."""
         self.books = [Book(place) for place in places]
         self._engine, self._key, self._policy_key = engine, key, policy_key
+        known = [Ed25519PublicKey.from_public_bytes(bytes.fromhex(one)) for one in earlier]
+        self._public_keys = (key.public_key(), *known)
         self._known, self._comparing = KnownHeads(), threading.Lock()
         self._database: str | None = None
         self._gone = False
@@ -162,7 +170,7 @@ class Witnesses:
             book.thaws.clear()
             book.bound, book.new, book.told_at = False, True, None
         for batch in place.read():
-            lines = [opened(self._key.public_key(), kept, place.name) for kept in batch]
+            lines = [opened(self._public_keys, kept, place.name) for kept in batch]
             with self._comparing, self._engine.connect() as connection:
                 self._require_same(
                     chains.identity(connection), [line for line in lines if isinstance(line, Origin)], place.name

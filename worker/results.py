@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,20 +16,20 @@ from domain.models.allow_list import BaseModelFacts
 from domain.storage.blobs import Store, put_bytes
 from dpcore.export import About, PrivacyClaim, write_card
 from dpcore.methods import get_trainer
-from dpcore.terms import accounting
+from dpcore.terms import accounting, odds
 from ledger.budgets import balance
 from ledger.tables import phase, reservation
 from ledger.work import Lease
+from worker.about import made_with
 from worker.assignment import Assignment
 from worker.build import Built
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a ZIP can hold
 
 
-def store_adapter(
-    store: Store, lease: Lease, assignment: Assignment, built: Built, report: Mapping[str, Any]
-) -> Result:
-    """What the method exports, with a card that says what it cost, zipped, under this attempt's fence."""
+def store_adapter(store: Store, lease: Lease, assignment: Assignment, built: Built, report: dict[str, Any]) -> Result:
+    """What the method exports, with a card that says what it cost, zipped, under this attempt's fence. The report is
+    told its sha256, and that of each file in it."""
     program, (repository, commit) = assignment.program, _published(built.base.source)
     about = About(
         base_model=built.base.name,
@@ -51,7 +50,9 @@ def store_adapter(
         get_trainer(program.method).export(built.model, folder, about, tokenizer=built.reader)
         write_card(folder, built.base.folder, privacy)
         data = zipped(Path(folder))
-    return keep(store, lease, "adapter", "adapter.zip", data)
+    made = keep(store, lease, "adapter", "adapter.zip", data)
+    report["adapter"] = {"sha256": made.sha256, "bytes": made.bytes, "files": contents(data)}
+    return made
 
 
 def store_report(store: Store, lease: Lease, report: dict[str, Any]) -> Result:
@@ -90,6 +91,8 @@ def privacy_report(
         accounting.Part(p.mechanism.sample_rate, row.steps_authorised, p.mechanism.noise_multiplier)
         for p, row in zip(program.phases, rows, strict=True)
     )
+    losses = accounting.losses(ran)
+    trade_off = odds.of_losses(losses)
     return {
         "job": assignment.job_id,
         "intended_use": asked,
@@ -107,7 +110,7 @@ def privacy_report(
             "epsilon_charged": epsilon,
             "share_charged": accounting.share_up(charged, budget.cap, budget.filter),
             # Either bounds this job alone; a distribution cut at its ends can be the looser.
-            "epsilon_pld_this_job_alone": min(epsilon, accounting.pld_epsilon(ran, budget.delta)),
+            "epsilon_pld_this_job_alone": min(epsilon, accounting.epsilon_of_losses(losses, budget.delta)),
             "delta": budget.delta,
             "mechanism": "; then ".join(dict.fromkeys(p.mechanism.words for p in program.phases)),
             "noise_multiplier": min(p.mechanism.noise_multiplier for p in program.training),
@@ -129,8 +132,11 @@ def privacy_report(
             ],
             "guarantee": guarantee(epsilon, budget.delta, program.unit),
         },
+        "odds_this_job_alone": {"found": odds.curve(trade_off), "best_accuracy": trade_off.best_accuracy()},
         "program": program.model_dump(mode="json"),
         "metrics": metrics,
+        "base_model_source": base.source if base.source.startswith("hub:") else None,
+        "versions": made_with(),
     }
 
 
@@ -163,6 +169,12 @@ def zipped(folder: Path) -> bytes:
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
+
+
+def contents(archive: bytes) -> dict[str, str]:
+    """The sha256 (hex) of each file in a ZIP."""
+    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+        return {name: hashlib.sha256(opened.read(name)).hexdigest() for name in opened.namelist()}
 
 
 def keep(store: Store, lease: Lease, kind: str, filename: str, data: bytes) -> Result:

@@ -8,7 +8,7 @@ from fractions import Fraction
 import sqlalchemy as sa
 from fastapi import APIRouter, Request, Response
 
-from api.auth import Caller
+from api.auth import Caller, allowed
 from api.budgets import endpoints as budgets_api
 from api.budgets.schemas import Budget, Entry
 from api.dashboard import charts, render, shares
@@ -25,6 +25,7 @@ from api.grants.schemas import Grant
 from api.jobs.schemas import Job, job_of
 from api.keys import endpoints as keys_api
 from api.pages import After, fetch
+from api.statements import endpoints as statements_api
 from domain.access import budgets as domain_budgets
 from domain.jobs import reading
 from domain.keeping.keeper import Keeper
@@ -32,6 +33,7 @@ from domain.kit import share_words as words
 from domain.kit.tables import job, job_file
 
 router = APIRouter(prefix="/budgets")
+_answerable = allowed("steward", "auditor")
 LINES = 100
 """Most ledger entries, and jobs, that a budget's page shows."""
 FILES = 1000
@@ -79,6 +81,22 @@ def index(request: Request, visit: Visit, service: Service, connection: Transact
 def show(budget_id: Id, request: Request, visit: Visit, service: Service, connection: Transaction) -> Response:
     """One budget: stewards and auditors see its ledger, stewards and analysts its jobs and files."""
     return budget_page(budget_id, request, visit, service, connection)
+
+
+@router.get("/{budget_id}/statement")
+def statement(budget_id: Id, visit: Visit, connection: Transaction) -> Response:
+    """The budget's statement, a page of its own."""
+    _answerable(visit.caller)
+    found = statements_api.of_budget(budget_id, visit.caller, connection, "html")
+    assert isinstance(found, Response)
+    return found
+
+
+@router.get("/{budget_id}/evidence.zip")
+def evidence(budget_id: Id, visit: Visit, service: Service, connection: Transaction) -> Response:
+    """The statement with the whole ledger, signed."""
+    _answerable(visit.caller)
+    return statements_api.budget_evidence(budget_id, visit.caller, service, connection)
 
 
 def budget_page(

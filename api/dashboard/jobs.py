@@ -27,6 +27,7 @@ from api.jobs.schemas import Approval, Event, Job, Rejection, event_of
 from api.jobs.stream import fetch_events
 from api.ledger import endpoints as ledger_api
 from api.pages import After
+from api.statements import endpoints as statements_api
 from domain.jobs.life import PAUSED, PAUSING, WAITING
 from domain.kit.purposes import RESULT
 from domain.kit.share_words import written
@@ -146,6 +147,22 @@ def receipts(job_id: Id, visit: Visit, service: Service, connection: Transaction
     found = ledger_api.job_receipts(job_id, visit.caller, service, connection)
     headers = {"content-disposition": attachment(f"{job_id}-receipts.json")}
     return JSONResponse([receipt.model_dump() for receipt in found], headers=headers)
+
+
+@router.get("/{job_id}/statement")
+def statement(job_id: Id, visit: Visit, service: Service, connection: Transaction) -> Response:
+    """The job's statement, a page of its own."""
+    _require(visit.caller)
+    found = statements_api.of_job(job_id, visit.caller, service, connection, "html")
+    assert isinstance(found, Response)
+    return found
+
+
+@router.get("/{job_id}/evidence.zip")
+def evidence(job_id: Id, visit: Visit, service: Service, connection: Transaction) -> Response:
+    """The statement with all that it rests on, signed."""
+    _require(visit.caller)
+    return statements_api.job_evidence(job_id, visit.caller, service, connection)
 
 
 @router.get("/{job_id}/results/{file_id}")

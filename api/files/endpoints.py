@@ -41,7 +41,7 @@ from domain.ingest.check import CheckReport, CheckRequest
 from domain.ingest.fingerprint import tenant_key
 from domain.ingest.formats import ZIP
 from domain.ingest.looks import first_names
-from domain.ingest.report import UploadReport
+from domain.ingest.report import Published, UploadReport
 from domain.ingest.run import run_check
 from domain.kit import disk
 from domain.kit.purposes import PRIVATE, PUBLIC, RESULT
@@ -238,6 +238,14 @@ def _check_request(
     )
 
 
+def _published(wanted: NewFile) -> list[Published]:
+    """What the steward lets be published as it is found. All of a public file is public."""
+    if wanted.purpose != PRIVATE:
+        return []
+    found: list[Published] = ["labels"] if wanted.labels == "publish" else []
+    return [*found, "declared_size"] if wanted.declared_size == "count" else found
+
+
 def _unusable(report: CheckReport, form: Form) -> Invalid:
     first = report.problems[0]
     unit = {"parquet": "row", ZIP: "entry"}.get(form_format(form.filename or "") or "", "line")
@@ -256,8 +264,8 @@ def _keep(
     service: Resources, caller: Caller, file_id: str, wanted: NewFile, form: Form, report: CheckReport, part: OpenUpload
 ) -> NewlyUploaded:
     """Store the rows, then let the commit make the file visible; `part` is the note of it until then."""
-    found = report.report
-    assert found is not None  # there was no problem
+    assert report.report is not None  # there was no problem
+    found = report.report.model_copy(update={"published": _published(wanted)})
     inline = wanted.privacy_budget
     upload = files.Upload(
         id=file_id,

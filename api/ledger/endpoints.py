@@ -88,4 +88,5 @@ def job_receipts(job_id: Id, caller: StewardOrAnalyst, service: Service, connect
 def keys(caller: AnyKey, service: Service) -> Keys:
     """The keys that receipts and decisions are signed with."""
     public = service.signer.public_key().public_bytes_raw().hex()
-    return Keys(signing_key=public, policy_key=service.settings.policy_key)
+    settings = service.settings
+    return Keys(signing_key=public, earlier_signing_keys=list(settings.earlier_keys), policy_key=settings.policy_key)

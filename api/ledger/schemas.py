@@ -39,8 +39,9 @@ class LowerLimit(Body):
 
 
 class Keys(BaseModel):
-    """Ed25519 public keys in hexadecimal. Keep the first to check receipts without this service."""
+    """Ed25519 public keys in hexadecimal. Keep the first to check receipts and evidence without this service."""
 
     object: Literal["ledger.keys"] = "ledger.keys"
     signing_key: str
+    earlier_signing_keys: list[str] = Field(description="that it had before: what they signed still holds")
     policy_key: str | None

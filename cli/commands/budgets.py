@@ -1,10 +1,11 @@
 """`tacit budgets`: the accounts of protected populations."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cli import options, output
+from cli import options, output, statements
 from cli.client import connect
 
 app = options.group("Privacy budgets: what a population may lose at most, and what it has.")
@@ -117,6 +118,43 @@ def rules(
     if no_approval:
         body["approval_above"] = None
     output.show(connect(url, key).post(f"/v1/budgets/{budget}/rules", body), as_json)
+
+
+@app.command()
+@options.explained
+def statement(
+    budget: str,
+    html: Annotated[bool, typer.Option("--html", help="One page, for a browser or paper, in place of JSON.")] = False,
+    out: Annotated[Path | None, typer.Option("--output", "-o", help="Write it here.")] = None,
+    url: options.Url = None,
+    key: options.Key = None,
+) -> None:
+    """Steward, auditor: all that was ever released about a budget's people, in order, the decisions, and what is left.
+
+    ```text
+    tacit budgets statement budget-... --html -o dossier.html
+    ```
+    """
+    statements.show(connect(url, key), f"/v1/budgets/{budget}/statement", html, out)
+
+
+@app.command()
+@options.explained
+def evidence(
+    budget: str,
+    folder: Annotated[Path | None, typer.Option("--output", "-o", help="A new folder. Default: its id.")] = None,
+    url: options.Url = None,
+    key: options.Key = None,
+    as_json: options.Json = False,
+) -> None:
+    """Steward, auditor: a budget's statement with its whole ledger, signed: `tacit verify-release` checks it offline.
+
+    ```text
+    tacit budgets evidence budget-... -o dossier
+    ```
+    """
+    target = folder or Path(budget)
+    output.show(statements.take(connect(url, key), f"/v1/budgets/{budget}/evidence", target, None), as_json)
 
 
 @app.command()

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cli import advice, options, output
+from cli import advice, options, output, statements
 from cli import synthetic as sampling
 from cli.client import ApiError, Client, connect
 from cli.fetching import fetch_checked
@@ -286,6 +286,48 @@ def results(
             raise ApiError(f"{target / name} exists.", fix="name another folder with -o")
         rows.append({"file": str(target / name), "sha256": _download(client, id, target / name), "id": id})
     output.show_list(rows, ["file", "sha256", "id"], as_json)
+
+
+@app.command()
+@options.explained
+def statement(
+    job: str,
+    html: Annotated[bool, typer.Option("--html", help="One page, for a browser or paper, in place of JSON.")] = False,
+    out: Annotated[Path | None, typer.Option("--output", "-o", help="Write it here.")] = None,
+    url: options.Url = None,
+    key: options.Key = None,
+) -> None:
+    """What is claimed of a job, for people who must answer for it: the promise in words, numbers and odds, what was
+    released, who asked and agreed, and what is not covered.
+
+    ```text
+    tacit jobs statement ftjob-...
+    tacit jobs statement ftjob-... --html -o statement.html
+    ```
+    """
+    statements.show(connect(url, key), f"{PATH}/{job}/statement", html, out)
+
+
+@app.command()
+@options.explained
+def evidence(
+    job: str,
+    folder: Annotated[Path | None, typer.Option("--output", "-o", help="A new folder. Default: the job's id.")] = None,
+    with_adapter: Annotated[bool, typer.Option("--adapter", help="The adapter too, as it was released.")] = False,
+    url: options.Url = None,
+    key: options.Key = None,
+    as_json: options.Json = False,
+) -> None:
+    """Download a job's statement with all that it rests on, signed: `tacit verify-release` checks it offline.
+
+    ```text
+    tacit jobs evidence ftjob-... -o evidence
+    ```
+    """
+    target = folder or Path(job)
+    client = connect(url, key)
+    adapter = f"{PATH}/{job}/adapter" if with_adapter else None
+    output.show(statements.take(client, f"{PATH}/{job}/evidence", target, adapter), as_json)
 
 
 def _download(client: Client, id: str, target: Path) -> str:

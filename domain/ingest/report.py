@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+Published = Literal["labels", "declared_size"]
+"""What a steward may let be published as it is found in a file."""
 LONGEST_NAME = 200
 """Characters of a column's name that are shown."""
 Code = Literal[
@@ -85,3 +87,8 @@ class UploadReport(BaseModel):
     pictures: PictureSides | None = Field(default=None, description="null for texts")
     unused_columns: list[str] = Field(description="names of columns that were not used and are not kept; at most 100")
     questions: list[Question]
+    published: list[Published] | None = Field(
+        default=None,
+        description="what became public as it was found, by the steward's decision (`labels=publish`, "
+        "`declared_size=count`); null: an earlier version did not write it down",
+    )

@@ -58,7 +58,7 @@ def open_witnesses(engine: sa.Engine, settings: ApiSettings) -> Witnesses:
         places.append(WitnessFile(settings.witness))
     if settings.second_witness is not None:
         places.append(WitnessStore(settings.second_witness, settings.blob_options))
-    return Witnesses(engine, signing_key(settings), settings.policy_key, places)
+    return Witnesses(engine, signing_key(settings), settings.policy_key, places, settings.earlier_keys)
 
 
 @dataclass

@@ -67,6 +67,17 @@ def _are_hosts(value: str) -> str:
 
 
 WebhookHosts = Annotated[str, AfterValidator(_are_hosts)]
+
+
+def _are_keys(value: str) -> str:
+    if not all(re.fullmatch(r"[0-9a-f]{64}", part.strip()) for part in value.split(",") if part.strip()):
+        raise ValueError(
+            "must be public keys of 64 hexadecimal digits, with commas: as GET /v1/ledger/keys showed them"
+        )
+    return value
+
+
+SigningKeys = Annotated[str, AfterValidator(_are_keys)]
 Collector = Annotated[str, StringConstraints(pattern="^https?://[^/]"), AfterValidator(_needs_exporter)]
 
 
@@ -240,6 +251,9 @@ class ApiSettings(ServiceSettings):
     fingerprint_key: HexSecret
     signing_key: HexSecret
     """Ed25519 seed that receipts and the witness are signed with."""
+    earlier_signing_keys: SigningKeys = ""
+    """Public keys, with commas, of the seeds that came before signing_key: still published, and believed in the
+    witness."""
     policy_key: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     """Ed25519 public key that raised limits, thaws and corrections must be signed with; None: not checked."""
     witness: Path | None = None
@@ -266,6 +280,11 @@ class ApiSettings(ServiceSettings):
     """Addresses or networks, with commas, whose X-Forwarded-For and -Proto are believed; empty: nobody's."""
     silos: dict[SiloName, SiloPlace] = Field(default_factory=dict)
     """The silos by name; tenants of none have their files in blobs."""
+
+    @property
+    def earlier_keys(self) -> tuple[str, ...]:
+        """The signing key's forerunners, in hexadecimal."""
+        return tuple(filter(None, (part.strip() for part in self.earlier_signing_keys.split(","))))
 
     @model_validator(mode="after")
     def _silos_are_apart(self) -> Self:

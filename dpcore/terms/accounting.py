@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 FIRST_ORDERS = (2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 32, 64)
 """Renyi orders of the budgets of the first revisions: integers, so that the curve has a closed form."""
@@ -141,12 +141,9 @@ def epsilon_alone(spent: Curve, delta: float, filter: Filter) -> float:
     return max(0.0, min(usable) + 4 / UNITS_PER_NAT)
 
 
-def pld_epsilon(job: Parts, delta: float) -> float:
-    """Epsilon of a job on its own by its privacy loss distribution: to be shown, never to be charged.
-
-    Tighter than the filter's, and an upper bound too, but only for a job whose plan was fixed before any other result
-    was seen: it does not add up over jobs. Takes up to seconds (Doroshenko, Ghazi, Kamath, Kumar and Manurangsi 2022).
-    """
+def losses(job: Parts) -> Any:
+    """The privacy loss distribution of a job on its own, rounded so that nothing comes out too small, as a
+    dp-accounting PLDAccountant. Takes up to seconds (Doroshenko, Ghazi, Kamath, Kumar and Manurangsi 2022)."""
     from dp_accounting import GaussianDpEvent, NeighboringRelation, PoissonSampledDpEvent
     from dp_accounting.pld import PLDAccountant
 
@@ -154,6 +151,20 @@ def pld_epsilon(job: Parts, delta: float) -> float:
     for part in job:
         if part.steps:
             accountant.compose(PoissonSampledDpEvent(part.sample_rate, GaussianDpEvent(part.noise)), part.steps)
+    return accountant
+
+
+def pld_epsilon(job: Parts, delta: float) -> float:
+    """Epsilon of a job on its own by its privacy loss distribution: to be shown, never to be charged.
+
+    Tighter than the filter's, and an upper bound too, but only for a job whose plan was fixed before any other result
+    was seen: it does not add up over jobs. Takes as long as `losses`.
+    """
+    return epsilon_of_losses(losses(job), delta)
+
+
+def epsilon_of_losses(accountant: Any, delta: float) -> float:
+    """The same, of what `losses` found."""
     return max(0.0, float(accountant.get_epsilon(delta)))
 
 

@@ -26,6 +26,7 @@ PLAIN = {"seq": "1", "model_id": "minilm-l6", "receipt": "1"}
 """Parameters of paths that name nothing of a tenant's."""
 KNOWN_QUERY = {"after", "limit", "order", "purpose", "stream", "population", "cohort", "status_detail"}
 KNOWN_QUERY |= {"budget", "inherited", "flatters"}  # of pages about files
+KNOWN_QUERY |= {"format"}  # of statements
 GRANT = {"key": "key", "reason": "r"}
 HOOK = "https://hooks.example/tacit"
 WEBHOOK_FORM = {"url": HOOK, "tell.job.ended": "yes"}

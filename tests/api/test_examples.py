@@ -26,6 +26,7 @@ ELSEWHERE = {
     "files answer": "a question: tests/api/test_questions.py",
     "adapters download": "an adapter: tests/cli/test_client.py",
     "jobs results": "results: tests/cli/test_client.py",
+    "verify-release": "evidence: tests/api/test_evidence.py",
     "models check": "a worker's models: tests/cli/test_models.py",
     "models make": "training: tests/cli/test_small_writer.py",
     "models profile": "a worker's models: tests/cli/test_models.py",

@@ -104,7 +104,7 @@ def test_what_cannot_work_is_refused_by_the_field_that_asks_for_it(facts, task, 
 @pytest.mark.parametrize("method", ["lora", "lora-fa", "full"])
 def test_a_language_model_with_a_template_fits_every_task_of_texts(task, method):
     if get_kind(task).of_pictures:
-        with pytest.raises(Invalid, match="the training file holds pictures, and .* reads texts"):
+        with pytest.raises(Invalid, match=r"the training file holds pictures, and .* reads texts"):
             plan(CHATTER, task, method=method)
         return
     made = plan(CHATTER, task, method=method)
@@ -120,7 +120,7 @@ def test_a_picture_is_as_long_as_its_model_sees_it_and_its_views_cost_time_alone
     assert seconds(four.program, known, SEER) == 4 * seconds(one.program, known, SEER)
     with pytest.raises(Invalid, match=r"method\.lora\.hyperparameters\.views: only pictures have several views"):
         plan(READER, "classification", views=2)
-    with pytest.raises(Invalid, match="the training file holds texts, and .* sees pictures"):
+    with pytest.raises(Invalid, match=r"the training file holds texts, and .* sees pictures"):
         plan(SEER, "classification")
 
 

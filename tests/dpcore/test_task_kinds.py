@@ -121,7 +121,9 @@ def test_columns_tell_a_kind():
     told |= {"prompt": "completion", "completion": "completion"}
     assert {column: told_by([column]) for column in told} == told
     assert told_by([]) == "classification"
-    with pytest.raises(UnknownKind, match="unknown kind of task 'poem'; there are: classification, image, pair, completion"):
+    with pytest.raises(
+        UnknownKind, match="unknown kind of task 'poem'; there are: classification, image, pair, completion"
+    ):
         get_kind("poem")
 
 
