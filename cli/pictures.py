@@ -66,10 +66,10 @@ def _has_label(file: Path) -> bool:
 def _kept(data: bytes, name: str) -> str:
     from domain.ingest.pictures.bad import BadPicture
     from domain.ingest.pictures.kept import MOST_RESOLUTION
-    from domain.ingest.pictures.picture import Pictures
+    from domain.ingest.pictures.picture import PlainPictures
 
     try:
-        return Pictures(MOST_RESOLUTION).picture(data).kept
+        return PlainPictures(MOST_RESOLUTION).picture(data).kept
     except BadPicture as bad:
         raise StackError(f"{name}: {bad.message}") from None
 

@@ -18,7 +18,7 @@ from domain.ingest.person import spelled
 from domain.ingest.pictures.bad import BadPicture
 from domain.ingest.pictures.bounds import TooMuch
 from domain.ingest.pictures.kept import DEFAULT_RESOLUTION
-from domain.ingest.pictures.picture import Picture, Pictures, Stored
+from domain.ingest.pictures.picture import Picture, PlainPictures, Stored
 from domain.ingest.problems import Problem, Problems
 from domain.ingest.quotes import Quotes, read_quotes
 from domain.ingest.report import UploadReport
@@ -187,7 +187,7 @@ class _Reader:
     """Values as they were written, in the order of the request's columns, made into a row."""
 
     def __init__(self, columns: Mapping[str, str], labels: Sequence[str] | None, kind: Kind, resolution: int) -> None:
-        self._columns, self._kind, self._pictures = columns, kind, Pictures(resolution)
+        self._columns, self._kind, self._pictures = columns, kind, PlainPictures(resolution)
         self._places = None if labels is None else {label: place for place, label in enumerate(labels)}
 
     def row(self, values: Sequence[Any]) -> _Row:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from cli.main import app as command
 from tests.api.conftest import PRIVATE, World
 from tests.api.federated import METHOD, accepted, invite
+from tests.made_pictures import encoded, picture, table, zipped
 
 pytestmark = pytest.mark.usefixtures("quick_checks")
 SIZED = PRIVATE | {"declared_size": "70000"}
@@ -97,6 +98,10 @@ def write_files(folder: Path, tag: str) -> None:
     )
     (folder / "e2e.csv").write_text("mr,ref\n" + "".join(f"name {i} {tag},written {i} {tag}\n" for i in lines))
     (folder / "dialogues.jsonl").write_text("".join(f'{{"messages": {talk % f"hello {i} {tag}"}}}\n' for i in lines))
+    seed = secrets.randbelow(2**40)
+    scans = {f"{('clear', 'cloudy')[i % 2]}/{i}.png": encoded(picture(seed + i)) for i in lines}
+    (folder / "scans.zip").write_bytes(zipped(scans))
+    (folder / "scans.parquet").write_bytes(table([encoded(picture(seed + 50 + i)) for i in lines], [0, 1] * 10))
     (folder / "prompts.txt").write_text("It was\n\nOnce upon\n")
     (folder / "dev.tsv").write_text("text\tlabel\n" + "".join(f"public {i} {tag}\t{'ab'[i % 2]}\n" for i in lines))
 

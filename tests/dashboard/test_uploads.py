@@ -17,6 +17,7 @@ from api.files.upload import Form
 from tests.api.conftest import wait_for
 from tests.dashboard.conftest import PATIENCE, House, Open, log_in
 from tests.dashboard.test_safety import sign_in
+from tests.made_pictures import archive
 
 CANARY = "canary of a row"
 
@@ -351,3 +352,20 @@ def test_a_page_that_was_open_over_a_log_out_says_so(house: House, open_page: Op
     other.get_by_role("heading", name="Log in").wait_for()
     upload(page)
     expect(line(page, "late")).to_contain_text("Your session has ended: log in, and choose the file again.")
+
+
+def test_a_zip_of_pictures_chooses_its_task_and_shows_what_counts(house: House, open_page: Open) -> None:
+    page = open_page("steward")
+    page.goto("/dashboard/files/new")
+    expect(page.locator("#resolution")).to_be_hidden()
+    page.locator("#file").set_input_files(
+        [{"name": "scans.zip", "mimeType": "application/zip", "buffer": archive(range(500, 506))}]
+    )
+    expect(page.locator("#task")).to_have_value("image")
+    expect(page.locator("#max_length")).to_be_hidden()
+    fill(page, **{"privacy_budget.epsilon": "8", "labels": "a,b", "declared_size": "40", "resolution": "32"})
+    upload(page)
+    expect(page.get_by_role("heading", name="scans.zip")).to_be_visible()
+    expect(page.get_by_role("row", name=re.compile("^Scaled down to 32 pixels"))).to_contain_text("6")
+    made = house.get(f"/v1/files/{page.url.rpartition('/')[2]}", "steward").json()
+    assert (made["task"], made["resolution"], made["max_length"]) == ("image", 32, None)

@@ -11,7 +11,7 @@ DEFAULT_RESOLUTION = 224
 LEAST_RESOLUTION, MOST_RESOLUTION = 16, 448
 LONGER = 2
 """The longer side is at most so many times the resolution."""
-_EFFORT = 6
+_EFFORT = 3
 """Of zlib; pixels are the same with any."""
 
 

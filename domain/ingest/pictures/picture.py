@@ -36,7 +36,7 @@ class Stored(NamedTuple):
     pixels: str | None
 
 
-class Pictures:
+class PlainPictures:
     """Makes the pictures of one file plain, within the bounds of a file."""
 
     def __init__(self, resolution: int) -> None:

@@ -16,7 +16,7 @@ MOST_NAMES = 1000
 def holds_pictures(type: pa.DataType) -> bool:
     """Whether it is bytes, or a struct that has them as `bytes`."""
     if pa.types.is_struct(type):
-        return type.get_field_index("bytes") >= 0 and _is_bytes(type.field("bytes").type)
+        return type.get_field_index("bytes") >= 0 and _may_be_bytes(type.field("bytes").type)
     return _is_bytes(type)
 
 
@@ -53,10 +53,14 @@ def named(value: Any, names: Sequence[str]) -> Any:
 
 
 def _bytes(value: pa.Scalar, without: str) -> bytes | BadPicture:
-    buffer = value.as_buffer()
+    buffer = value.as_buffer() if value.is_valid else None
     if buffer is None or buffer.size == 0:
         return BadPicture("no_picture", f"no picture's bytes are in the row: {without}")
     return too_many_bytes() if buffer.size > MOST_BYTES else buffer.to_pybytes()
+
+
+def _may_be_bytes(type: pa.DataType) -> bool:
+    return _is_bytes(type) or bool(pa.types.is_null(type))  # where no row has any
 
 
 def _is_bytes(type: pa.DataType) -> bool:

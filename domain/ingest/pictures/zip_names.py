@@ -18,7 +18,7 @@ _ENCRYPTED = 0x1 | 0x40 | 0x2000
 
 
 @dataclass(frozen=True)
-class Entry:
+class ZipEntry:
     """An entry that is not passed over."""
 
     number: int
@@ -29,7 +29,7 @@ class Entry:
     folder: bool
 
 
-def entry_of(number: int, info: zipfile.ZipInfo) -> Entry | None:
+def entry_of(number: int, info: zipfile.ZipInfo) -> ZipEntry | None:
     """None for what programs leave beside pictures. Raises BadPicture for what no archive of pictures has."""
     name = unicodedata.normalize("NFC", info.filename.replace("\\", "/"))
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
@@ -45,10 +45,10 @@ def entry_of(number: int, info: zipfile.ZipInfo) -> Entry | None:
         raise BadPicture("not_a_file", "the entry is a link or a device: put the picture itself into the archive")
     if info.compress_type not in _STORED:
         raise BadPicture("compression", "the entry is compressed in another way than deflate: write a usual zip")
-    return Entry(number, info, parts, folder=name.endswith("/") or kind == stat.S_IFDIR)
+    return ZipEntry(number, info, parts, folder=name.endswith("/") or kind == stat.S_IFDIR)
 
 
-def below_top(entries: list[Entry]) -> int:
+def below_top(entries: list[ZipEntry]) -> int:
     """Folders above those of the classes that all pictures have in common."""
     top = 0
     while True:

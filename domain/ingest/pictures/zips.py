@@ -12,7 +12,7 @@ from typing import IO, NamedTuple
 from domain.ingest.pictures.bad import BadPicture, too_many_bytes
 from domain.ingest.pictures.bounds import MOST_BYTES, MOST_ENCODED
 from domain.ingest.pictures.zip_directory import MOST_ENTRIES, NoArchive, TooManyEntries, count
-from domain.ingest.pictures.zip_names import Entry, below_top, entry_of
+from domain.ingest.pictures.zip_names import ZipEntry, below_top, entry_of
 from domain.ingest.problems import Problems
 
 _BROKEN = (
@@ -89,7 +89,7 @@ class PictureZip:
         folders = {e.parts[top] for e in entries if e.folder and len(e.parts) == top + 1}
         self.empty_classes = len(folders - found)
 
-    def _classed(self, entries: list[Entry], top: int, problems: Problems) -> Iterator[Unread]:
+    def _classed(self, entries: list[ZipEntry], top: int, problems: Problems) -> Iterator[Unread]:
         for entry in entries:
             below = entry.parts[top:]
             if entry.folder:
@@ -103,7 +103,7 @@ class PictureZip:
                 way = "the file lies in a folder inside a class's folder: a class is one folder, at the top or in one"
                 problems.note(entry.number, "too_deep", way)
 
-    def _note_twice(self, entries: list[Entry], problems: Problems) -> None:
+    def _note_twice(self, entries: list[ZipEntry], problems: Problems) -> None:
         times = Counter(entry.parts for entry in entries if not entry.folder)
         for entry in entries:
             if times[entry.parts] > 1 and not entry.folder:
