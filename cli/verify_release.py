@@ -32,12 +32,12 @@ def verify_release(
     tacit verify-release evidence --key keys.json --adapter adapter.zip
     ```
     """
-    from domain.statements import checking
+    from domain.statements import checking, places
 
     try:
         keys = None if key is None else checking.read_keys(key.read_text(encoding="utf-8", errors="replace"))
-        verdict = checking.check(checking.open_evidence(evidence), keys, adapter)
-    except checking.BadEvidence as error:
+        verdict = checking.check(places.open_evidence(evidence), keys, adapter)
+    except places.BadEvidence as error:
         verdict = checking.EvidenceVerdict(False, f"Does not hold: {error}.")
     if as_json:
         output.print_json({"holds": verdict.holds, "sentence": verdict.sentence, "notes": verdict.notes})

@@ -3,11 +3,10 @@
 import hashlib
 import json
 import re
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from domain.statements import evidence
 from domain.statements.evidence import EvidenceChain, EvidenceEntry, EvidenceSeal
 from domain.statements.models import BudgetStatement, JobStatement, Stated
+from domain.statements.places import BadEvidence, Evidence, digest_of
 from domain.statements.recount import recount_budget, recount_job
 from dpcore.terms.accounting import SATURATION
 from ledger import receipts
@@ -22,14 +22,7 @@ from ledger.canonical import entry_hash
 from ledger.receipts import BadReceipt, Receipt
 
 Part = TypeVar("Part", bound=Stated)
-LARGEST = 2**28
-"""Bytes of one file of the evidence, the adapter apart."""
 _HEX = re.compile(r"[0-9a-f]{64}")
-_PIECE = 2**20
-
-
-class BadEvidence(ValueError):
-    """Something that does not hold, in words for whoever checks."""
 
 
 @dataclass
@@ -39,32 +32,6 @@ class EvidenceVerdict:
     holds: bool
     sentence: str
     notes: list[str] = field(default_factory=list)
-
-
-class Evidence(Protocol):
-    """A folder or a ZIP."""
-
-    def names(self) -> list[str]:
-        """Of all files in it, with `/` between folders."""
-        ...
-
-    def read(self, name: str) -> bytes:
-        """Raises BadEvidence for a file that is too large."""
-        ...
-
-    def digest(self, name: str) -> str:
-        """The sha256 of a file of any size."""
-        ...
-
-
-def open_evidence(path: Path) -> Evidence:
-    """Raises BadEvidence for what is neither a folder nor a ZIP, and OSError."""
-    if path.is_dir():
-        return _Folder(path)
-    try:
-        return _Archive(zipfile.ZipFile(path))
-    except zipfile.BadZipFile:
-        raise BadEvidence("it is neither a folder nor a ZIP") from None
 
 
 def read_keys(text: str) -> list[str]:
@@ -115,7 +82,11 @@ def _checked(found: Evidence, keys: Sequence[str] | None, adapter: Path | None) 
         _of_budget(statement, chain, kept)
         recount = recount_budget(statement)
         what = f"the statement of budget {statement.budget}"
-    for problem in recount:
+    try:
+        problem = next(recount, None)
+    except (ValueError, ArithmeticError, TypeError, LookupError, MemoryError):
+        problem = "its numbers cannot be counted again"
+    if problem is not None:
         raise BadEvidence(problem)
     seen = _adapter(found, statement, seal, adapter)
     return _holds(what, seal, chain, seen, pinned=keys is not None)
@@ -182,7 +153,7 @@ def _signature(seal: EvidenceSeal, keys: Sequence[str] | None) -> None:
 def _statement(data: bytes) -> JobStatement | BudgetStatement:
     try:
         form = json.loads(data)["format"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise BadEvidence(f"{evidence.STATEMENT} is no statement") from None
     kinds: dict[str, type[JobStatement] | type[BudgetStatement]] = {
         JobStatement.model_fields["format"].default: JobStatement,
@@ -203,7 +174,7 @@ def _parsed(kind: type[Part], name: str, data: bytes) -> Part:
 def _receipts(data: bytes, key: str) -> list[Receipt]:
     try:
         kept = [Receipt.model_validate(one) for one in json.loads(data)]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise BadEvidence(f"{evidence.RECEIPTS} cannot be read") from None
     for one in kept:
         try:
@@ -310,7 +281,7 @@ def _adapter(
     if evidence.ADAPTER in names:
         looked.append(found.digest(evidence.ADAPTER))
     if elsewhere is not None:
-        looked.append(_digest(elsewhere))
+        looked.append(digest_of(elsewhere))
     _require(all(digest == made.sha256 for digest in looked), "the adapter is not the one that was released")
     if unpacked:
         _require(made.contents is not None, "what the adapter holds is not recorded: check the archive instead")
@@ -324,55 +295,3 @@ def _adapter(
 def _require(holds: bool, problem: str) -> None:
     if not holds:
         raise BadEvidence(problem)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-class _Folder:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def names(self) -> list[str]:
-        return sorted(p.relative_to(self._path).as_posix() for p in self._path.rglob("*") if not p.is_dir())
-
-    def read(self, name: str) -> bytes:
-        path = self._path / name
-        if path.stat().st_size > LARGEST:
-            raise BadEvidence(f"{name} is too large")
-        return path.read_bytes()
-
-    def digest(self, name: str) -> str:
-        return _digest(self._path / name)
-
-
-class _Archive:
-    def __init__(self, archive: zipfile.ZipFile) -> None:
-        self._archive = archive
-        names = archive.namelist()
-        if len(set(names)) != len(names):
-            raise BadEvidence("a file is in it twice")
-
-    def names(self) -> list[str]:
-        return sorted(name for name in self._archive.namelist() if not name.endswith("/"))
-
-    def read(self, name: str) -> bytes:
-        if self._archive.getinfo(name).file_size > LARGEST:
-            raise BadEvidence(f"{name} is too large")
-        return b"".join(self._pieces(name))
-
-    def digest(self, name: str) -> str:
-        found = hashlib.sha256()
-        for piece in self._pieces(name):
-            found.update(piece)
-        return found.hexdigest()
-
-    def _pieces(self, name: str) -> Iterator[bytes]:
-        try:
-            with self._archive.open(name) as file:
-                while piece := file.read(_PIECE):
-                    yield piece
-        except zipfile.BadZipFile:
-            raise BadEvidence(f"{name} is damaged") from None

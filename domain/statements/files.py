@@ -26,7 +26,7 @@ def in_words(row: sa.Row[Any], of: Sequence[Published] | None, unit: str) -> str
     how = {
         None: "whether the size was counted or named beforehand is not recorded",
         True: "the size is the count, published by the steward's decision and outside the guarantee",
-        False: "the size was named beforehand and is not the count",
+        False: "the size was named beforehand",
     }[was("declared_size", of)]
     labels = ""
     if row.labels is not None:

@@ -12,6 +12,8 @@ SAME = 1e-9
 """Nats that an epsilon may be off by: what floating point leaves open."""
 PRICE = 1e-6
 """By what part a price of the database may lie below the library's: both are rounded up, each in its own way."""
+MOST = 10_000_000
+"""Steps that a phase can have."""
 ODDS = 2e-4
 """By how much odds may lie below those that are computed here: another version of the library may round otherwise."""
 
@@ -25,6 +27,9 @@ def recount_job(said: JobStatement) -> Iterator[str]:
         yield str(error)
         return
     for phase in said.phases:
+        if not (0 < phase.sample_rate <= 1 and 0.01 <= phase.noise_multiplier <= 1e6 and phase.steps_planned <= MOST):
+            yield f"the numbers of the phase {phase.name} are none that a job can have"
+            return
         least = accounting.curve(phase.noise_multiplier, phase.sample_rate, known.orders)
         if not _covers(phase.step_cost, least):
             yield f"the price of a step of the phase {phase.name} is less than its noise and rate cost"

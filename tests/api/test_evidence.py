@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from api.app import create_app
 from cli.main import app as command
 from domain.kit.settings import secret_bytes
-from domain.statements import checking, evidence
+from domain.statements import checking, evidence, places
 from ledger.canonical import entry_hash
 from tests.api.conftest import JOBS, World
 from tests.api.test_statements import WORDS, archive, ended, written_down
@@ -72,7 +72,7 @@ def lay(files: Files, folder: Path) -> Path:
 
 
 def checked(files: Files, folder: Path, keys: list[str] | None) -> checking.EvidenceVerdict:
-    return checking.check(checking.open_evidence(lay(files, folder)), keys)
+    return checking.check(places.open_evidence(lay(files, folder)), keys)
 
 
 def test_honest_evidence_holds(taken: Taken, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_honest_evidence_holds(taken: Taken, tmp_path: Path) -> None:
             assert any("not who signed it" in note for note in verdict.notes) is (keys is None)
     as_zip = tmp_path / "evidence.zip"
     as_zip.write_bytes(evidence.zipped(taken.files))
-    verdict = checking.check(checking.open_evidence(as_zip), [taken.public])
+    verdict = checking.check(places.open_evidence(as_zip), [taken.public])
     assert verdict.holds
     assert "the adapter is the one that was released" in verdict.sentence
     assert "not looked at" in checked(taken.other, tmp_path / "bare", [taken.public]).sentence
@@ -101,7 +101,7 @@ def test_the_adapter_is_known_unpacked_and_elsewhere(taken: Taken, tmp_path: Pat
     for data, holds in ((archive(), True), (b"another", False)):
         (tmp_path / "elsewhere.zip").write_bytes(data)
         folder = lay(bare, tmp_path / f"bare-{holds}")
-        found = checking.check(checking.open_evidence(folder), [taken.public], tmp_path / "elsewhere.zip")
+        found = checking.check(places.open_evidence(folder), [taken.public], tmp_path / "elsewhere.zip")
         assert found.holds is holds
 
 
@@ -318,6 +318,8 @@ MEANT: dict[str, Callable[[Taken], Files]] = {
     "a smaller cost": stated("claim", "cost", value=lambda cost: [1 for _ in cost]),
     "a smaller delta": stated("claim", "delta", value=1e-9),
     "less noise than the price is of": stated("phases", 0, "noise_multiplier", value=0.6),
+    "no noise": stated("phases", 0, "noise_multiplier", value=0.0),
+    "more steps than there are": stated("phases", 0, "steps_planned", value=10**15),
     "a larger rate": stated("phases", 0, "sample_rate", value=0.5),
     "more steps than were charged": stated("phases", 0, "steps_authorised", value=400),
     "charged for fewer steps": stated("phases", 0, "steps_charged", value=1),
