@@ -149,9 +149,10 @@ def test_a_list_is_counted_by_what_it_holds_and_not_by_what_it_says(monkeypatch:
         archive.writestr("a", b"")
         archive.comment = b"words PK\x05\x06 and so on"
     assert zip_directory.count(target) == 1
-    monkeypatch.setattr(zip_directory, "MOST_ENTRIES", 5)
-    with pytest.raises(zip_directory.TooManyEntries):
-        zip_directory.count(io.BytesIO(bytes(data)))
+    for bound in ("MOST_ENTRIES", "MOST_DIRECTORY"):
+        with monkeypatch.context() as patch, pytest.raises(zip_directory.TooManyEntries):
+            patch.setattr(zip_directory, bound, 5)
+            zip_directory.count(io.BytesIO(bytes(data)))
 
 
 def bomb(size: int) -> bytes:
