@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import zipfile
+from importlib.metadata import version
 
 import sqlalchemy as sa
 from safetensors.torch import load
@@ -11,6 +12,8 @@ from safetensors.torch import load
 from domain.jobs.events import append_event
 from domain.kit.tables import checkpoint, job, job_event
 from domain.storage.blobs import get_bytes
+from dpcore.terms import odds
+from dpcore.terms.accounting import Part
 from ledger.tables import work
 from ledger.work import request_stop
 from tests.worker import tiny
@@ -57,6 +60,15 @@ def test_a_job_goes_all_the_way(service: Service) -> None:
     assert (report["intended_use"], report["approval"]) == ("a pilot", APPROVAL)
     assert 0 < report["privacy"]["epsilon_charged"] <= 100
     assert "differentially private" in report["privacy"]["guarantee"]
+    made = report["adapter"]
+    assert (made["sha256"], made["bytes"]) == (results["adapter"].sha256, results["adapter"].bytes)
+    with zipfile.ZipFile(io.BytesIO(data["adapter"])) as archive:
+        assert made["files"] == {name: hashlib.sha256(archive.read(name)).hexdigest() for name in archive.namelist()}
+    (part,) = report["privacy"]["phases"]
+    found = odds.of_job((Part(part["sample_rate"], 60, part["noise_multiplier"]),))
+    assert report["odds_this_job_alone"]["found"] == [list(point) for point in odds.curve(found)]
+    assert report["odds_this_job_alone"]["best_accuracy"] == found.best_accuracy()
+    assert report["versions"]["dp-accounting"] == version("dp-accounting")
     measured = report["metrics"]["validation"]
     assert measured["evaluated"] == sum(one["records"] for one in measured["per_class"].values()) == 100
 
