@@ -48,7 +48,7 @@ def honest() -> Iterator[tuple[Audit, Subject]]:
     for clipping in CLIPPINGS:
         yield "canaries", Subject(clipping=clipping)  # type: ignore[arg-type]
         yield "canaries", Subject(method="full", clipping=clipping)  # type: ignore[arg-type]
-    for method in method_names():
+    for method in sorted({*method_names()} - {"lora", "full"}):
         task, unit = ("text", "user") if method in OF_USERS else ("classification", "record")
         yield "canaries", Subject(method=method, task=task, unit=unit)  # type: ignore[arg-type]
     yield "canaries", Subject(unit="user")

@@ -26,10 +26,11 @@ from dpcore.terms.tasks import TaskKind, get_kind
 
 CLIP_NORM = 1e-3
 """Far below the norm of any canary's gradient, so that each canary pulls as hard as a unit may."""
-DIRECTIONS = 128
+DIRECTIONS = 96
 """Of a zeroth-order step: as many numbers as it releases."""
-TOGETHER, TOGETHER_OF_NUMBERS = 120, 64
-"""Canaries in one run, at most: what others add is noise to a canary, the more so where few numbers are released."""
+TOGETHER, TOGETHER_OF_NUMBERS = 120, 24
+"""Canaries in one run, at most: what others add is noise to a canary, the more so where few numbers are released, along
+directions that only the run knows."""
 SPEED = Speed(tokens=512)
 """Of all runs: a speed, which cannot change a mechanism. Texts are short here."""
 _MOVE = 1e-4
