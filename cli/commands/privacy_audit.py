@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 COLUMNS = ["audit", "claim", "direct", "gaussian", "fitted", "canaries", "seconds", "verdict"]
 GOLDEN = ["accountant", "value", "found", "source", "holds"]
 LEAST_CANARIES = 16
+USUAL = ("canaries", "lora", "classification", "record", None)
+"""--how, --method, --task, --unit and --clipping, where they are not named."""
 
 
 @options.explained
@@ -24,10 +26,10 @@ def privacy_audit(
             help="canaries: in one run, read from its iterates. membership: by the released weights alone. round: of a "
             "federated job. differences: for noise drawn twice. steps: for draws and divisors."
         ),
-    ] = "canaries",
-    method: Annotated[str, typer.Option(help="What is trained, such as lora.")] = "lora",
-    task: Annotated[str, typer.Option(help="The kind of task.")] = "classification",
-    unit: Annotated[str, typer.Option(help="Who is protected: record or user.")] = "record",
+    ] = USUAL[0],
+    method: Annotated[str, typer.Option(help="What is trained, such as lora.")] = USUAL[1],
+    task: Annotated[str, typer.Option(help="The kind of task.")] = USUAL[2],
+    unit: Annotated[str, typer.Option(help="Who is protected: record or user.")] = USUAL[3],
     clipping: Annotated[
         str | None, typer.Option(help="automatic, flat, per-layer or adaptive. Default: the method's own.")
     ] = None,
@@ -73,6 +75,10 @@ def privacy_audit(
 
     if installation and conformance:
         options.fail("--installation and --conformance are two commands: name one of them")
+    if (installation or conformance) and (how, method, task, unit, clipping) != USUAL:
+        options.fail(
+            "--installation and --conformance choose what is audited: leave --how, --method, --task, --unit out"
+        )
     kept = Findings.read(json_file)
     golden = _conform(kept) if conformance else []
     plans = _plans(how, method, task, unit, clipping, epsilon, installation=installation, conformance=conformance)

@@ -9,7 +9,7 @@ from dpcore.audit import units as made_up
 from dpcore.audit.guesses import Scored, together
 from dpcore.audit.iterates import IterateWatch, StepSeen
 from dpcore.audit.reading import Reader
-from dpcore.audit.subject import SPEED, ReadySubject, Subject, prepare
+from dpcore.audit.subject import ReadySubject, Subject, prepare
 from dpcore.audit.units import MadeUpUnits
 from dpcore.mechanism.keystream import Streams
 from dpcore.run import run
@@ -61,7 +61,7 @@ def train(
         authorise=lambda phase, steps: steps,
         save=lambda data: None,
         should_stop=lambda: False,
-        speed=SPEED,
+        speed=ready.subject.speed,
         streams=streams,
         begin=watch.begin,
         learns=watch.learns,

@@ -11,7 +11,7 @@ from dpcore.audit import units as made_up
 from dpcore.audit.guesses import Scored, together
 from dpcore.audit.iterates import StepSeen
 from dpcore.audit.reading import Reader
-from dpcore.audit.subject import SPEED, ReadySubject, Subject, prepare
+from dpcore.audit.subject import ReadySubject, Subject, prepare
 from dpcore.audit.units import MadeUpUnits
 from dpcore.federated import server, silo
 from dpcore.federated.message import Message
@@ -55,7 +55,7 @@ def _one_round(ready: ReadySubject, units: MadeUpUnits, included: np.ndarray, st
         owners=file.owners,
         program=ready.program,
         options=options,
-        speed=SPEED,
+        speed=ready.subject.speed,
     )
     start = server.start(server.begin(_JOB, silo.factors(ready.model)))
     message = own.round(

@@ -26,12 +26,14 @@ from dpcore.terms.tasks import TaskKind, get_kind
 
 CLIP_NORM = 1e-3
 """Far below the norm of any canary's gradient, so that each canary pulls as hard as a unit may."""
-DIRECTIONS = 128
+DIRECTIONS = 96
 """Of a zeroth-order step: as many numbers as it releases."""
-TOGETHER, TOGETHER_OF_NUMBERS = 120, 64
-"""Canaries in one run, at most: what others add is noise to a canary, the more so where few numbers are released."""
-SPEED = Speed(tokens=512)
-"""Of all runs: a speed, which cannot change a mechanism. Texts are short here."""
+TOGETHER, TOGETHER_OF_NUMBERS = 120, 24
+"""Canaries in one run, at most: what others add is noise to a canary, the more so where few numbers are released, along
+directions that only the run knows."""
+TOKENS, TOKENS_OF_NUMBERS = 512, 128
+"""In a micro-batch: a speed, which cannot change a mechanism. Texts are short here, and where gradients are not taken
+micro-batches are filled up."""
 _MOVE = 1e-4
 """How far the noise moves each weight in a step, about: enough for float32, and too little to teach."""
 MAX_LENGTH = 32
@@ -52,9 +54,18 @@ class Subject:
     sample_rate: float = 1.0
 
     @property
+    def _of_numbers(self) -> bool:
+        return self.method == "zo"
+
+    @property
     def together(self) -> int:
         """Canaries in one run, at most."""
-        return TOGETHER_OF_NUMBERS if self.method == "zo" else TOGETHER
+        return TOGETHER_OF_NUMBERS if self._of_numbers else TOGETHER
+
+    @property
+    def speed(self) -> Speed:
+        """Of its runs."""
+        return Speed(tokens=TOKENS_OF_NUMBERS if self._of_numbers else TOKENS)
 
     @property
     def name(self) -> str:

@@ -103,6 +103,13 @@ def test_an_unknown_word_names_those_that_there_are(words):
     assert "there are" in ran.stderr
 
 
+def test_options_that_would_mean_nothing_are_refused():
+    for words in (("--installation", "--conformance"), ("--installation", "--method", "full")):
+        ran = ask(*words)
+        assert ran.exit_code == 1
+        assert "--installation" in ran.stderr
+
+
 def test_a_file_of_something_else_is_refused(tmp_path):
     file = tmp_path / "notes"
     file.write_text("hello\n")
