@@ -41,7 +41,7 @@ class Answer(Body):
     @model_validator(mode="after")
     def _reasoned(self) -> "Answer":
         if self.answer != "same_population" and self.reason is None:
-            raise ValueError("send a reason: why other people match, or why the texts may be public")
+            raise ValueError("send a reason: why other people match, or why the records may be public")
         return self
 
 
@@ -150,7 +150,7 @@ def _message(purpose: str, budgets: list[Resembled]) -> str:
     if purpose == PUBLIC:
         found = "; ".join(f"{one.records} private records of {one.budget}{_where(one)}" for one in budgets)
         return (
-            f"this file was to be public, and has texts that are, or resemble, {found}. If they may be public, answer "
+            f"this file was to be public, and has records that are, or resemble, {found}. If they may be public, answer "
             "publish with the reason; otherwise delete the file. Until then nobody but stewards sees it"
         )
     known = [

@@ -312,7 +312,7 @@ class Resembled(BaseModel):
 
 
 class FileQuestion(BaseModel):
-    """What only a steward can say: whether people are in two budgets, or whether private texts may be public."""
+    """What only a steward can say: whether people are in two budgets, or whether private records may be public."""
 
     id: str = Field(description="of the file")
     object: Literal["file.question"] = "file.question"

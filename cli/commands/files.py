@@ -117,7 +117,7 @@ def upload(
 @app.command()
 @options.explained
 def questions(url: options.Url = None, key: options.Key = None, as_json: options.Json = False) -> None:
-    """The files that wait for your answer: whose their records are, or whether their texts may be public."""
+    """The files that wait for your answer: whose their records are, or whether they may be public."""
     found = connect(url, key).get("/v1/files/questions")["data"]
     if as_json or not found:
         output.show_list(found, ["id", "filename", "message"], as_json)
