@@ -10,7 +10,7 @@ from dpcore.terms.kind import LABEL
 ENDINGS = (".zip", ".parquet")
 
 
-class Picture(NamedTuple):
+class NamedPicture(NamedTuple):
     """name: of its file, or its row; kept: as a model's reader takes it; label: as its folder or its row says."""
 
     name: str
@@ -18,7 +18,7 @@ class Picture(NamedTuple):
     label: str | None
 
 
-def pictures(source: Path, column: str, label: str | None) -> list[Picture]:
+def pictures(source: Path, column: str, label: str | None) -> list[NamedPicture]:
     """All pictures of a folder, an archive or a Parquet file, in the order of their names or rows; those of a folder
     that are not in one of its folders have no label. Raises StackError naming the first that cannot be read."""
     if not source.is_dir() and source.suffix.lower() not in ENDINGS:
@@ -29,16 +29,16 @@ def pictures(source: Path, column: str, label: str | None) -> list[Picture]:
     return found
 
 
-def _of_folder(folder: Path) -> Iterator[Picture]:
+def _of_folder(folder: Path) -> Iterator[NamedPicture]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         if path.is_file() and not any(part.startswith(".") for part in name.parts):
-            yield Picture(
+            yield NamedPicture(
                 str(name), _kept(path.read_bytes(), str(name)), name.parts[-2] if len(name.parts) > 1 else None
             )
 
 
-def _of_file(file: Path, column: str, label: str | None) -> Iterator[Picture]:
+def _of_file(file: Path, column: str, label: str | None) -> Iterator[NamedPicture]:
     from domain.ingest.formats import UPLOADED, records
     from domain.ingest.problems import Problems
 
@@ -51,7 +51,7 @@ def _of_file(file: Path, column: str, label: str | None) -> Iterator[Picture]:
             name = f"{'entry' if format == 'zip' else 'row'} {record.line}"
             if isinstance(data, Exception):
                 raise StackError(f"{file}: {name}: {data}")
-            yield Picture(name, _kept(data, name), known)
+            yield NamedPicture(name, _kept(data, name), known)
     if problems.listed:
         worst = problems.listed[0]
         raise StackError(f"{file}:{'' if worst.line is None else f' {worst.line}:'} {worst.message}")
@@ -74,12 +74,12 @@ def _kept(data: bytes, name: str) -> str:
         raise StackError(f"{name}: {bad.message}") from None
 
 
-def rows(found: list[Picture]) -> tuple[list[dict[str, str]], list[str | None] | None]:
+def rows(found: list[NamedPicture]) -> tuple[list[dict[str, str]], list[str | None] | None]:
     """What a model is asked, and what is known of it, if anything is."""
     known = [one.label for one in found]
     return [{"image": one.kept} for one in found], known if any(label is not None for label in known) else None
 
 
-def told(found: list[Picture], answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def told(found: list[NamedPicture], answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Answers with the names of their pictures."""
     return [{"image": one.name} | answer for one, answer in zip(found, answers, strict=True)]

@@ -66,7 +66,7 @@ def try_(
         about = _about(folder)
         kind = get_kind(about.task)
         names = {name: named[name] or name for name in kind.asked}
-        found: list[pictures.Picture] = []
+        found: list[pictures.NamedPicture] = []
         lines: list[int] = []
         if kind.of_pictures:
             (column,) = names.values()

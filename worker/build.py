@@ -33,8 +33,8 @@ class Built:
 
     model: nn.Module
     task: AnyTask
-    reader: Reader
-    """What made the task's records, and leaves with the model."""
+    tokenizer: Reader
+    """What made the task's records, or their pictures, and leaves with the model."""
     base: BaseModelFacts
     """What leaves is made of it: a student's model, where that is another than the job's."""
 

@@ -29,7 +29,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a ZIP can hold
 
 def store_adapter(store: Store, lease: Lease, assignment: Assignment, built: Built, report: dict[str, Any]) -> Result:
     """What the method exports, with a card that says what it cost, zipped, under this attempt's fence. The report is
-    told its sha256, and that of each file in it."""
+    told its sha256, and that of each file in it, and where the hub has its base."""
     program, (repository, commit) = assignment.program, _published(built.base.source)
     about = About(
         base_model=built.base.name,
@@ -47,10 +47,11 @@ def store_adapter(store: Store, lease: Lease, assignment: Assignment, built: Bui
         declared_size=report["declared_size"],
     )
     with TemporaryDirectory(prefix="tacit-adapter-") as folder:
-        get_trainer(program.method).export(built.model, folder, about, tokenizer=built.reader)
+        get_trainer(program.method).export(built.model, folder, about, tokenizer=built.tokenizer)
         write_card(folder, built.base.folder, privacy)
         data = zipped(Path(folder))
     made = keep(store, lease, "adapter", "adapter.zip", data)
+    report["base_model_source"] = built.base.source if repository else None
     report["adapter"] = {"sha256": made.sha256, "bytes": made.bytes, "files": contents(data)}
     return made
 
@@ -135,7 +136,6 @@ def privacy_report(
         "odds_this_job_alone": {"found": odds.curve(trade_off), "best_accuracy": trade_off.best_accuracy()},
         "program": program.model_dump(mode="json"),
         "metrics": metrics,
-        "base_model_source": base.source if base.source.startswith("hub:") else None,
         "versions": made_with(),
     }
 

@@ -86,7 +86,7 @@ def prepared(assignment: Assignment, built: Built) -> Sampling | None:
         return None
     assert isinstance(built.task, CausalLM)
     try:
-        begin = beginnings(wanted, assignment.task, built.task, built.reader, built.base.facts.max_positions)
+        begin = beginnings(wanted, assignment.task, built.task, built.tokenizer, built.base.facts.max_positions)
     except ValueError as error:
         raise Refused("cannot_sample", f"synthetic.prompts: {error}.") from error
     return Sampling(wanted, begin)
@@ -118,7 +118,7 @@ def sampled(
                 files.extractall(folder)
             model: nn.Module = load_export(Path(folder), built.base.folder)[0].to(device)
             told = settings(wanted, model).to_diff_dict()
-            rows = list(sample(model, built.reader, wanted, assignment.task, sampling.begin, should_stop))
+            rows = list(sample(model, built.tokenizer, wanted, assignment.task, sampling.begin, should_stop))
     except Stopped:
         raise
     except Exception as error:  # noqa: BLE001

@@ -150,8 +150,8 @@ def _message(purpose: str, budgets: list[Resembled]) -> str:
     if purpose == PUBLIC:
         found = "; ".join(f"{one.records} private records of {one.budget}{_where(one)}" for one in budgets)
         return (
-            f"this file was to be public, and has records that are, or resemble, {found}. If they may be public, answer "
-            "publish with the reason; otherwise delete the file. Until then nobody but stewards sees it"
+            f"this file was to be public, and has records that are, or resemble, {found}. If they may be public, "
+            "answer publish with the reason; otherwise delete the file. Until then nobody but stewards sees it"
         )
     known = [
         f"{one.records} of its records resemble records of {one.budget}{_where(one)}" for one in budgets if one.records

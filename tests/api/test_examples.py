@@ -82,6 +82,8 @@ def test_an_example_has_the_options_of_its_command(
         if re.fullmatch(r"(\./)?[a-z0-9_-]+(/[a-z0-9_-]+)*(\.[a-z]+)?", word):
             (tmp_path / word).parent.mkdir(exist_ok=True)
             (tmp_path / word).touch()
+        elif re.fullmatch(r"[a-z0-9_-]+/", word):
+            (tmp_path / word).mkdir(exist_ok=True)
     with one.make_context(" ".join(names), words[len(names) :]):
         pass
 

@@ -154,13 +154,17 @@ def audited(page: Page) -> dict[str, Any]:
     return found | {"wide": wide}
 
 
+OF_PICTURES = {"single_record", "empty_class"}
+"""Questions that only archives of pictures raise."""
+
+
 def asked_about(house: House) -> str:
     """A file with something of everything that a report may ask, under names without a blank."""
     name, seed = "patient_" + "id_" * 60, next(SEEDS)
     lines = [f"{seed} text {i % 8},{('NULL', 'x' * 190)[i // 10]},p{i % 3},more" for i in range(20)]
     form = {"purpose": "fine-tune", "privacy_budget[epsilon]": "8", "declared_size": "count", "labels": "publish"}
     made = house.upload("\n".join([f"text,label,{name},input", *lines]).encode(), form).json()
-    assert {q["code"] for q in made["report"]["questions"]} == set(get_args(Code))
+    assert {q["code"] for q in made["report"]["questions"]} == set(get_args(Code)) - OF_PICTURES
     id: str = made["id"]
     return id
 

@@ -264,7 +264,7 @@ def test_every_option_of_every_method_is_planned_again(house: House) -> None:
     unusual = {"r": 3, "alpha": 5.0, "dropout": 0.25, "target_modules": ["query", "key"], "reduction": 4, "width": 4}
     unusual |= {"full_steps": 3, "full_learning_rate": 0.5, "directions": 3, "scale": 0.25, "clip_norm": 0.5}
     unusual |= {"weight_averaging": 0.5, "clipping": "flat", "optimizer": "sgd", "steps": 7, "batch_size": 50}
-    unusual |= {"learning_rate": 0.125, "head": "random"}
+    unusual |= {"learning_rate": 0.125, "head": "random", "views": 1}
     unusual |= {"teacher_trains": "full", "student_layers": [0], "temperature": 2.0, "mixing": 0.5}
     unusual |= {"teacher_steps": 3, "teacher_learning_rate": 0.25}
     unusual |= {"student_sparsity": 0.25}
