@@ -290,6 +290,7 @@ BYTES: dict[str, Callable[[Taken], Files]] = {
 }
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("what", BYTES)
 def test_whatever_is_changed_is_found(taken: Taken, tmp_path: Path, what: str) -> None:
     """Whoever has no key of the service."""
@@ -354,6 +355,7 @@ MEANT: dict[str, Callable[[Taken], Files]] = {
 }
 
 
+@pytest.mark.sampled(14)
 @pytest.mark.parametrize("what", MEANT)
 def test_what_does_not_fit_together_is_found_though_the_service_signed_it(
     taken: Taken, tmp_path: Path, what: str

@@ -31,6 +31,7 @@ def by_hand(rate: float, steps: int, noise: float, innocent: float) -> float:
     return float(min(one.min(), two.min(), 1.0))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("rate", "steps", "noise"), JOBS)
 def test_a_jobs_odds_are_those_of_its_loss_distribution(rate: float, steps: int, noise: float) -> None:
     found = odds.of_job((Part(rate, steps, noise),))

@@ -103,7 +103,7 @@ def refusal(method: str, facts: ModelFacts) -> str:
     return ""
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", SEERS)
 def test_what_it_trained_leaves_and_answers_the_same_in_stock_libraries(folders, tmp_path, name):
     """Of all methods: two steps, an export, and the lines of its card in a process that has stock libraries alone."""

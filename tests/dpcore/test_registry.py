@@ -88,7 +88,7 @@ get_trainer("lora").between()
                 '4: error: "Trainer" has no attribute "betwen"',
                 '5: error: Missing positional argument "iterate" in call to "between" of "Trainer"',
             ],
-            marks=pytest.mark.slow,  # torch is read once
+            marks=pytest.mark.verify,  # torch is read once
         ),
     ],
     ids=["terms", "torch"],

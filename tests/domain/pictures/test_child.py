@@ -32,6 +32,7 @@ def slow() -> bytes:
     return zipped({f"{'ab'[i % 2]}/{i}.jpg": noise for i in range(80)})
 
 
+@pytest.mark.verify
 def test_the_largest_picture_fits_into_the_process(tmp_path: Path) -> None:
     """Every kind of the largest picture, whose pixels are unfolded more than once."""
     side = int(MOST_PIXELS**0.5)

@@ -58,6 +58,7 @@ def sketches(images: list[Image.Image]) -> Sketches:
     return sketcher.sketches_of_sets([sketcher.tokens(one) for one in looks if one is not None])
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("change", CHANGES)
 def test_copies_are_found(kind: str, change: str) -> None:

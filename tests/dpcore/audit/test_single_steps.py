@@ -31,6 +31,7 @@ def test_an_honest_step_says_as_much_as_its_noise_allows(steps):
     assert worlds.without[:, 1].std() < 0.05  # how far all other directions go tells nothing of the draw
 
 
+@pytest.mark.verify
 def test_division_by_the_size_of_the_draw_is_found(steps):
     with broken.divided_by_the_size_of_the_draw():
         bound, claim, _ = steps(240, 1)
