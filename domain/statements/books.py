@@ -19,8 +19,7 @@ from ledger.tables import entry, phase, reservation
 
 OF_FILTER = (
     "the budget's filter: delta(e) <= sum over its orders of delta w(a) exp((a - 1) (epsilon - e)), since jobs are "
-    "chosen "
-    "after seeing the results of others"
+    "chosen after seeing the results of others"
 )
 OF_LOSSES = "the privacy loss distribution of this job alone (dp-accounting), its plan fixed before"
 

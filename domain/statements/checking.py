@@ -97,15 +97,13 @@ def _holds(what: str, seal: EvidenceSeal, chain: EvidenceChain, adapter: str, *,
     notes = []
     if not pinned:
         notes.append(
-            "No key was given (--key): the one in the evidence was used. That shows that nothing was changed since it "
-            "was "
-            "signed, and not who signed it."
+            "No key was given (--key): the one in the evidence was used. That shows that nothing was changed since "
+            "it was signed, and not who signed it."
         )
     if bare:
         notes.append(
             f"{bare} of {len(chain.entries)} entries are other people's: their numbers and hashes are signed, and "
-            "whoever "
-            "holds the whole ledger can compare them."
+            "whoever holds the whole ledger can compare them."
         )
     key = f"{'the given key' if pinned else 'the key in it,'} {seal.public_key[:16]}…"
     return EvidenceVerdict(

@@ -48,8 +48,7 @@ def unreadable(what: str) -> Conflict:
     """Why there is no statement."""
     return Conflict(
         f"no statement can be made: rows of this {what} in the database cannot be read. Tell the operator (tacit "
-        "ledger "
-        "verify)",
+        "ledger verify)",
         code="statement_unreadable",
     )
 
@@ -363,8 +362,7 @@ def past(claim: float) -> str:
     """Of a budget that a correction or a new price took past its limit."""
     return (
         f"What is charged to the budget is past its limit of {claim:g}: the promise for all jobs together does not "
-        "hold "
-        "any more, and the budget is frozen."
+        "hold any more, and the budget is frozen."
     )
 
 

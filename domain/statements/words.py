@@ -7,15 +7,14 @@ from domain.statements.models import StatedUnit, StatedWords
 NOT_RECORDED = "not recorded"
 RELATION = {"add_or_remove_one": "add or remove one"}
 VARIANT = (
-    "Approximate differential privacy, (epsilon, delta), by conversion from Renyi differential privacy at the budget's "
-    "integer orders (Canonne, Kamath and Steinke 2020, Proposition 12), composed by a filter that stays valid when "
-    "jobs "
-    "are chosen after seeing the results of others (Feldman and Zrnic 2021), with delta shared out among the orders"
+    "Approximate differential privacy, (epsilon, delta), by conversion from Renyi differential privacy at the "
+    "budget's integer orders (Canonne, Kamath and Steinke 2020, Proposition 12), composed by a filter that stays "
+    "valid when jobs are chosen after seeing the results of others (Feldman and Zrnic 2021), with delta shared out "
+    "among the orders"
 )
 ACCOUNTANT = (
     "The database's own pricing function for the Poisson-subsampled Gaussian (Mironov, Talwar and Zhang 2019), in "
-    "whole "
-    "units of 1e-12 nat, rounded up; the same numbers by the library dp-accounting"
+    "whole units of 1e-12 nat, rounded up; the same numbers by the library dp-accounting"
 )
 SENSITIVITY = (
     "the clip norm over all trained parameters together, for each unit that is added or removed, and what rounding can "
@@ -66,7 +65,8 @@ LIMITS = (
     StatedWords(
         title="Time",
         text="Progress moves in at most twenty steps and times are given to the minute, but how long a job ran still "
-        "depends a little on what was drawn. That is outside the guarantee.",
+        "depends a little on what was drawn. The receipt of a settlement has its time to the microsecond and the number "
+        "of the attempt. That is outside the guarantee.",
     ),
     StatedWords(
         title="The base model",
@@ -190,10 +190,8 @@ def promise(epsilon: float, delta: float, unit: str, what: str) -> str:
     """A guarantee in plain words. what: what was released, as the beginning of the sentence."""
     return (
         f"{what} is ({shown(epsilon)}, {delta:g})-differentially private with respect to adding or removing one "
-        f"{unit}. "
-        f"That is: whatever anybody concludes from it about any one {unit}, and whatever else they know, would have "
-        "been "
-        f"concluded almost as likely without that {unit} in the data: at most exp({shown(epsilon)}) = "
+        f"{unit}. That is: whatever anybody concludes from it about any one {unit}, and whatever else they know, "
+        f"would have been concluded almost as likely without that {unit} in the data: at most exp({shown(epsilon)}) = "
         f"{factor(epsilon)} times as likely with it, except with a probability of about {delta:g}."
     )
 
@@ -208,7 +206,6 @@ def synthetic(asked: bool, sampled: bool, released: bool) -> str:
         return "Synthetic text was asked for, but none could be sampled."
     return (
         "Text was sampled from the released model, steered by public values alone. It follows from the model, is "
-        "exactly "
-        "as private as it, and cost nothing more. It is no anonymised copy of rows, and a text that several rows share "
-        "may appear word for word."
+        "exactly as private as it, and cost nothing more. It is no anonymised copy of rows, and a text that several "
+        "rows share may appear word for word."
     )
