@@ -112,6 +112,8 @@ def demo(
     model = _model(model, kind)
     if (train is None) != (evaluation is None):
         options.fail("--train and --eval go together: private rows to learn from, public rows to measure on")
+    if get_kind(kind).of_pictures and any(own is not None and own.suffix != ".zip" for own in (train, evaluation)):
+        options.fail("pictures of your own are zips with a folder for each class: --train a.zip --eval b.zip")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the stack is stopped and its data removed
     with tempfile.TemporaryDirectory(prefix="tacit-demo-") as name:
         scratch = Path(name)

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from domain.files import upload_reports
 from domain.ingest.report import Published
+from dpcore.terms.tasks import get_kind
 
 
 def published(connection: sa.Connection, file_id: str) -> Sequence[Published] | None:
@@ -36,7 +37,15 @@ def in_words(row: sa.Row[Any], of: Sequence[Published] | None, unit: str) -> str
             False: "they were named beforehand",
         }[was("labels", of)]
         labels = f" and {len(row.labels)} labels ({named})"
+    seen = f"texts are cut at {row.max_length} tokens"
+    if of_pictures(row):
+        seen = f"pictures are kept with at most {row.max_length} pixels on the shorter side"
     return (
-        f"Public are {size} ({how}){labels}, and texts are cut at {row.max_length} tokens. Rates, batches, steps and "
-        "noise follow from these and were fixed before a row was read."
+        f"Public are {size} ({how}){labels}, and {seen}. Rates, batches, steps and noise follow from these and were "
+        "fixed before a row was read."
     )
+
+
+def of_pictures(row: sa.Row[Any]) -> bool:
+    """Whether a file's rows are pictures, whose length cap is a resolution. row: of `file`."""
+    return get_kind(row.task).of_pictures

@@ -292,6 +292,7 @@ def _domain(connection: sa.Connection, book: JobBook) -> StatedDomain:
             declared_size=None,
             size_published=None,
             max_length=None,
+            resolution=None,
             held_out=held.held_out,
             sentence=f"The training file: {words.NOT_RECORDED}.",
         )
@@ -303,7 +304,8 @@ def _domain(connection: sa.Connection, book: JobBook) -> StatedDomain:
         labels_published=None if source.labels is None else files.was("labels", of),
         declared_size=source.declared_size,
         size_published=files.was("declared_size", of),
-        max_length=source.max_length,
+        max_length=None if files.of_pictures(source) else source.max_length,
+        resolution=source.max_length if files.of_pictures(source) else None,
         held_out=held.held_out,
         sentence=files.in_words(source, of, held.unit),
     )

@@ -155,7 +155,8 @@ class StatedDomain(Stated):
     size_published: bool | None = Field(
         description="true: the number of its units, by the steward's decision; false: named beforehand"
     )
-    max_length: int | None
+    max_length: int | None = Field(description="tokens of a text; null for pictures")
+    resolution: int | None = Field(description="pixels of a picture's shorter side, at most; null for texts")
     held_out: float
     sentence: str
 

@@ -55,8 +55,8 @@ def _basic(said: JobStatement) -> dict[str, Any]:
 def _variant(said: JobStatement) -> dict[str, Any]:
     return {
         "variant_name": "Approximate DP",
-        "data_domain": "Files of at most the declared size, of texts cut at a public length, with labels from a public "
-        f"list where the task has any. {said.domain.sentence}",
+        "data_domain": "Files of at most the declared size, of texts cut at a public length or pictures of a public "
+        f"resolution, with labels from a public list where the task has any. {said.domain.sentence}",
         "unprotected_quantities": _unprotected(said),
     }
 
@@ -126,8 +126,8 @@ def _implementation(said: JobStatement) -> dict[str, Any]:
     libraries = "not recorded" if made is None else ", ".join(f"{name} {which}" for name, which in made.items())
     handled = " ".join(f"{one.title}: {one.text}" for one in said.handling)
     return {
-        "preprocessing_and_hyperparameter_tuning": "Repeated texts are dropped before, under the same unit. Every job "
-        "that was run to choose numbers is charged to the same budget.",
+        "preprocessing_and_hyperparameter_tuning": "Repeated records are dropped before, under the same unit. Every "
+        "job that was run to choose numbers is charged to the same budget.",
         "mechanisms": f"{phases}. Versions: {libraries}. {handled}",
         "justification": f"{said.claim.caution} {said.purpose.sentence}",
     }

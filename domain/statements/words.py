@@ -44,7 +44,8 @@ LEAVES_OUT = {
 UNIT = {
     "record": (
         "One record: all rows of a file whose text is the same but for case, punctuation, white space and what cannot "
-        "be seen. Of free text the record is the whole text, whoever it speaks of."
+        "be seen. Of free text the record is the whole text, whoever it speaks of. Of pictures: all rows of a file "
+        "with the same upright pixels, in whatever format; a person on several pictures is in several records."
     ),
     "user": (
         "One user: all rows of a file with the same user id, in whatever spelling of it, at most so many of them as "
@@ -65,8 +66,8 @@ LIMITS = (
     StatedWords(
         title="Time",
         text="Progress moves in at most twenty steps and times are given to the minute, but how long a job ran still "
-        "depends a little on what was drawn. The receipt of a settlement has its time to the microsecond and the number "
-        "of the attempt. That is outside the guarantee.",
+        "depends a little on what was drawn. The receipt of a settlement has its time to the microsecond and the "
+        "number of the attempt. That is outside the guarantee.",
     ),
     StatedWords(
         title="The base model",
@@ -86,7 +87,7 @@ LIMITS = (
     StatedWords(
         title="Memorising",
         text="Training was by clipped and noised gradients, so that what is memorised of any one unit is bounded as "
-        "stated. A text that many units share may come out word for word.",
+        "stated. A text that many units share may come out word for word; a classifier gives labels alone.",
     ),
 )
 TRUST = (
@@ -143,7 +144,7 @@ HANDLING = (
 def unit_of(unit: str, relation: str, most_records: int | None) -> StatedUnit:
     """Who is protected, of a budget's own columns."""
     bound = (
-        "One record adds at most one contribution to each step, however often its text is in the file."
+        "One record adds at most one contribution to each step, however often its text or picture is in the file."
         if unit == "record"
         else f"At most {most_records} records of a user in a file are used; together they add at most one contribution "
         "to each step."

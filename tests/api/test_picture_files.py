@@ -194,3 +194,22 @@ def test_pages_show_pictures_as_such(world: World) -> None:
     form = steward.send(Call("GET", "/dashboard/files/new")).text
     assert 'name="resolution"' in form
     assert ".zip" in form
+
+
+def test_a_job_of_pictures_is_planned_and_stated_as_one_of_pictures(world: World) -> None:
+    """No page, answer or statement calls a picture a text, or its resolution tokens."""
+    made = put(world, archive(seeds()), FORM | {"resolution": "32"})
+    job = world.submit(made["id"], 1.0, model="small-seer")
+    assert world.get(f"/v1/fine_tuning/jobs/{job['id']}").status_code == 200
+    said = world.get(f"/v1/fine_tuning/jobs/{job['id']}/statement").json()
+    assert (said["domain"]["max_length"], said["domain"]["resolution"]) == (None, 32)
+    assert "pictures are kept with at most 32 pixels on the shorter side" in said["domain"]["sentence"]
+    assert "tokens" not in said["domain"]["sentence"]
+    assert "upright pixels" in said["unit"]["sentence"]
+    other = world.post(
+        "/v1/fine_tuning/jobs",
+        {"model": "minilm-l6", "training_file": made["id"], "privacy": {"epsilon": 1}},
+        "analyst",
+    )
+    assert (other.status_code, other.json()["error"]["code"]) == (400, "unsupported_task")
+    assert "holds pictures, and minilm-l6 reads texts" in other.json()["detail"]
