@@ -165,6 +165,8 @@ def caution(epsilon: float | None) -> str:
     """How to take an epsilon of this size."""
     if epsilon is None:
         return "No epsilon can be stated."
+    if not epsilon:
+        return "Nothing was charged, so that there is no promise to weigh."
     if epsilon <= 1:
         size = "An epsilon of at most 1 is a strong promise."
     elif epsilon <= 5:
