@@ -39,7 +39,7 @@ def letters(world: World) -> dict[str, Any]:
 
 
 def upload(world: World, unit: str) -> dict[str, Any]:
-    texts, _ = tiny.rows(600, seed=len(unit))
+    texts, _ = tiny.rows(600, seed=len(unit), mark=unit)
     lines = [json.dumps({"text": f"{text} {unit} {i}", "who": f"user {i % USERS}"}) for i, text in enumerate(texts)]
     form = {"purpose": "fine-tune", "task": "text", "privacy_budget[epsilon]": "8", "max_length": str(MAX_LENGTH)}
     if unit == "user":

@@ -35,7 +35,7 @@ class House(World):
 
     def tickets(self, seed: int, name: str = "tickets.jsonl", tenant: str = "one", **form: str) -> dict[str, Any]:
         """A private file that the tiny model can learn, with a budget of its own."""
-        texts, labels = tiny.rows(400, seed=seed)
+        texts, labels = tiny.rows(400, seed, mark=str(seed))
         lines = [
             json.dumps({"text": f"{t} {seed}", "label": tiny.LABELS[k]}) for t, k in zip(texts, labels, strict=True)
         ]
@@ -53,7 +53,7 @@ class House(World):
 
     def letters(self, seed: int, **form: str) -> dict[str, Any]:
         """A private file of texts, of a hundred users with up to four each, with a budget of its own."""
-        texts, _ = tiny.rows(400, seed=seed)
+        texts, _ = tiny.rows(400, seed, mark=str(seed))
         lines = [json.dumps({"text": f"{text} {seed}", "who": f"user {i % 100}"}) for i, text in enumerate(texts)]
         fields = {
             "purpose": "fine-tune",

@@ -18,7 +18,7 @@ from tests.worker import tiny
 
 
 def rows(count: int, seed: int) -> bytes:
-    texts, labels = tiny.rows(count, seed=seed)
+    texts, labels = tiny.rows(count, seed, mark=str(seed))
     pairs = zip(texts, labels, strict=True)
     return "\n".join(json.dumps({"text": f"{text} {seed}", "label": tiny.LABELS[k]}) for text, k in pairs).encode()
 

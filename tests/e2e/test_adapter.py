@@ -49,7 +49,7 @@ def world(database: Database, redis_server: str, tmp_path: Path, monkeypatch: py
 
 def records(model: str, count: int, seed: int) -> bytes:
     """Rows for a classifier, or the same as prompts and completions of two users' rows each."""
-    texts, labels = tiny.rows(count, seed)
+    texts, labels = tiny.rows(count, seed, mark=str(seed))
     rows = [(text, tiny.LABELS[label]) for text, label in zip(texts, labels, strict=True)]
     if model == "reader":
         return "\n".join(json.dumps({"text": text, "label": label}) for text, label in rows).encode()

@@ -63,13 +63,15 @@ def save_writer(folder: Path) -> None:
         GPT2LMHeadModel(config).save_pretrained(folder)
 
 
-def rows(count: int, seed: int) -> tuple[list[str], list[int]]:
-    """Texts and the positions of their labels."""
+def rows(count: int, seed: int, mark: str = "") -> tuple[list[str], list[int]]:
+    """Texts and the positions of their labels. mark: is put behind each word of FILLER, so that no text looks like one
+    of another mark; without it chance makes one in ten thousand look like another's, and its upload a question."""
     source = random.Random(seed)
     texts, labels = [], []
     for i in range(count):
         label = i % 2
-        words = [source.choice(TOPICS[label]), *source.choices(FILLER, k=source.randint(2, 9))]
+        filler = source.choices(FILLER, k=source.randint(2, 9))
+        words = [source.choice(TOPICS[label]), *(f"{word}{mark}" for word in filler)]
         source.shuffle(words)
         texts.append(" ".join(words))
         labels.append(label)
