@@ -13,3 +13,9 @@ def packed(fields: Sequence[str]) -> bytes:
 def entry_hash(prev_hash: bytes, fields: Sequence[str]) -> bytes:
     """The hash of an entry in its budget's chain."""
     return hashlib.sha256(prev_hash + packed(fields)).digest()
+
+
+def entry_seal(salt: str, fence: str, at: str) -> str:
+    """What stands in a settlement's line for its fence and its exact time (ISO 8601 with microseconds); salt and seal
+    in hexadecimal. The same as ledger.entry_seal in the database."""
+    return hashlib.sha256(packed(["tacit.entry.seal.v1", salt, fence, at])).hexdigest()

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import BIT, array
 
 from dpcore.terms import accounting
 from dpcore.terms.accounting import Curve
+from ledger.canonical import entry_seal
 from ledger.history import SAYINGS, Account, Booking, Counts, EntryRow, History, Pass, Permits, Stage, Violation, Work
 from ledger.reading import columns, curve, exact, flag, orders, whole
 from ledger.tables import authorisation, budget, budget_grant, entry, phase, population, reservation, work
@@ -123,16 +124,24 @@ def _lines(connection: sa.Connection, account: Account, problems: list[Violation
                 at=_time(r.at),
                 prev_hash=r.prev_hash,
                 hash=r.hash,
-                fields=(
-                    *("tacit.entry.v1" if r.detail is None else "tacit.entry.v2", r.budget_id, r.seq, r.kind),
-                    *(r.reservation_id or "", r.outcome or "", r.fence or "", r.spent_change, r.reserved_change),
-                    *(r.actor, r.hashed_at, *(() if r.detail is None else (r.detail,))),
-                ),
+                fields=_fields(r),
                 detail=r.detail,
                 said={key: r._mapping[f"said_{key}"] for key in SAYINGS},
             )
         )
     return found
+
+
+def _fields(r: Any) -> Sequence[str | None]:
+    """ledger.entry_fields in Python."""
+    detail = () if r.detail is None else (r.detail,)
+    format, fence, at = "tacit.entry.v2" if detail else "tacit.entry.v1", r.fence or "", r.hashed_at
+    if r.salt is not None and at is not None:
+        format, fence, at = "tacit.entry.v3", entry_seal(r.salt, fence, at), f"{at[: -len(':00.000000Z')]}Z"
+    return (
+        *(format, r.budget_id, r.seq, r.kind, r.reservation_id or "", r.outcome or "", fence),
+        *(r.spent_change, r.reserved_change, r.actor, at, *detail),
+    )
 
 
 def _bookings(connection: sa.Connection, account: Account, problems: list[Violation]) -> dict[str, Booking]:

@@ -135,6 +135,7 @@ entry = sa.Table(
     sa.Column("prev_hash", sa.LargeBinary),
     sa.Column("hash", sa.LargeBinary),
     sa.Column("detail", JSONB),
+    sa.Column("salt", sa.LargeBinary),
 )
 
 population = sa.Table(

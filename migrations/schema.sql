@@ -359,6 +359,10 @@ BEGIN
   RETURN NEW;
 END $$;
 
+CREATE FUNCTION ledger.packed(VARIADIC fields text[]) RETURNS bytea
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (SELECT string_agg((int8send((length(convert_to(u.f, 'UTF8'::name)))::bigint) || convert_to(u.f, 'UTF8'::name)), '\x'::bytea ORDER BY u.i) AS string_agg FROM unnest(packed.fields) WITH ORDINALITY u(f, i));
+
 CREATE TABLE ledger.entry (
     budget_id text NOT NULL,
     seq bigint NOT NULL,
@@ -373,16 +377,22 @@ CREATE TABLE ledger.entry (
     prev_hash bytea NOT NULL,
     hash bytea NOT NULL,
     detail jsonb,
+    salt bytea,
     CONSTRAINT a_decision_says_why CHECK ((((kind = ANY (ARRAY['open'::text, 'reserve'::text, 'settle'::text, 'grant'::text, 'revoke'::text, 'approve'::text, 'records'::text])) OR ((detail IS NOT NULL) AND ((length((detail ->> 'reason'::text)) >= 1) AND (length((detail ->> 'reason'::text)) <= 1000)))) IS TRUE)),
+    CONSTRAINT a_salt_is_of_a_settlement CHECK ((((salt IS NULL) OR ((kind = 'settle'::text) AND (octet_length(salt) = 32))) IS TRUE)),
     CONSTRAINT a_settlement_has_an_outcome CHECK ((((kind = 'settle'::text) = (outcome IS NOT NULL)) IS TRUE)),
     CONSTRAINT entry_kind CHECK (((kind = ANY (ARRAY['open'::text, 'reserve'::text, 'settle'::text, 'freeze'::text, 'thaw'::text, 'limit'::text, 'correction'::text, 'reprice'::text, 'overlap'::text, 'grant'::text, 'revoke'::text, 'rules'::text, 'approve'::text, 'records'::text])) IS TRUE)),
     CONSTRAINT entry_names_its_reservation CHECK ((((kind = ANY (ARRAY['reserve'::text, 'settle'::text, 'approve'::text])) = (reservation_id IS NOT NULL)) IS TRUE)),
     CONSTRAINT entry_outcome_check CHECK ((((outcome IS NULL) OR (outcome = ANY (ARRAY['succeeded'::text, 'cancelled'::text, 'failed'::text]))) IS TRUE))
 );
 
+CREATE FUNCTION ledger.entry_seal(e ledger.entry) RETURNS text
+    LANGUAGE sql STABLE
+    RETURN encode(sha256(ledger.packed(VARIADIC ARRAY['tacit.entry.seal.v1'::text, encode((e).salt, 'hex'::text), COALESCE(((e).fence)::text, ''::text), to_char(((e).at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text)])), 'hex'::text);
+
 CREATE FUNCTION ledger.entry_fields(e ledger.entry) RETURNS text[]
     LANGUAGE sql STABLE
-    RETURN (ARRAY[CASE WHEN ((e).detail IS NULL) THEN 'tacit.entry.v1'::text ELSE 'tacit.entry.v2'::text END, (e).budget_id, ((e).seq)::text, (e).kind, COALESCE((e).reservation_id, ''::text), COALESCE((e).outcome, ''::text), COALESCE(((e).fence)::text, ''::text), ((e).spent_change)::text, ((e).reserved_change)::text, (e).actor, to_char(((e).at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text)] || CASE WHEN ((e).detail IS NULL) THEN '{}'::text[] ELSE ARRAY[((e).detail)::text] END);
+    RETURN (ARRAY[CASE WHEN ((e).salt IS NOT NULL) THEN 'tacit.entry.v3'::text WHEN ((e).detail IS NULL) THEN 'tacit.entry.v1'::text ELSE 'tacit.entry.v2'::text END, (e).budget_id, ((e).seq)::text, (e).kind, COALESCE((e).reservation_id, ''::text), COALESCE((e).outcome, ''::text), CASE WHEN ((e).salt IS NOT NULL) THEN ledger.entry_seal(e) ELSE COALESCE(((e).fence)::text, ''::text) END, ((e).spent_change)::text, ((e).reserved_change)::text, (e).actor, to_char(((e).at AT TIME ZONE 'UTC'::text), CASE WHEN ((e).salt IS NOT NULL) THEN 'YYYY-MM-DD"T"HH24:MI"Z"'::text ELSE 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text END)] || CASE WHEN ((e).detail IS NULL) THEN '{}'::text[] ELSE ARRAY[((e).detail)::text] END);
 
 CREATE FUNCTION ledger.fenced_row() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -421,10 +431,6 @@ CREATE FUNCTION ledger.is_plain(value jsonb) RETURNS boolean
 CREATE FUNCTION ledger.is_reference(job jsonb) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN (ledger.is_plain(job) AND (jsonb_typeof((job -> 'sample_rate'::text)) = 'number'::text) AND (jsonb_typeof((job -> 'steps'::text)) = 'number'::text) AND (jsonb_typeof((job -> 'noise_multiplier'::text)) = ANY (ARRAY['number'::text, 'null'::text]))) THEN ((((job ->> 'sample_rate'::text))::numeric >= 0.000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000001) AND (((job ->> 'sample_rate'::text))::numeric <= (1)::numeric) AND ((((job ->> 'steps'::text))::numeric >= (1)::numeric) AND (((job ->> 'steps'::text))::numeric <= (10000000)::numeric)) AND ((((job ->> 'steps'::text))::numeric % (1)::numeric) = (0)::numeric) AND COALESCE(((((job ->> 'noise_multiplier'::text))::numeric >= 0.2) AND (((job ->> 'noise_multiplier'::text))::numeric <= (1000)::numeric)), true)) ELSE NULL::boolean END;
-
-CREATE FUNCTION ledger.packed(VARIADIC fields text[]) RETURNS bytea
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (SELECT string_agg((int8send((length(convert_to(u.f, 'UTF8'::name)))::bigint) || convert_to(u.f, 'UTF8'::name)), '\x'::bytea ORDER BY u.i) AS string_agg FROM unnest(packed.fields) WITH ORDINALITY u(f, i));
 
 CREATE FUNCTION ledger.sum_of(list integer[]) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -874,6 +880,7 @@ BEGIN
   NEW.at := clock_timestamp();
   NEW.actor := session_user;
   NEW.prev_hash := account.head_hash;
+  NEW.salt := CASE WHEN NEW.kind = 'settle' THEN sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())) END;
   NEW.hash := sha256(NEW.prev_hash || ledger.packed(VARIADIC ledger.entry_fields(NEW)));
   UPDATE ledger.budget SET
     epsilon = new_epsilon,
@@ -2551,6 +2558,9 @@ REVOKE ALL ON FUNCTION ledger.cut(marks bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.cut(marks bytea) TO tacit_api;
 REVOKE ALL ON FUNCTION ledger.decide() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.decide_whole() FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger.packed(VARIADIC fields text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.packed(VARIADIC fields text[]) TO tacit_api;
+GRANT ALL ON FUNCTION ledger.packed(VARIADIC fields text[]) TO tacit_worker;
 GRANT SELECT ON TABLE ledger.entry TO tacit_api;
 GRANT SELECT ON TABLE ledger.entry TO tacit_worker;
 GRANT INSERT(budget_id) ON TABLE ledger.entry TO tacit_api;
@@ -2564,6 +2574,9 @@ GRANT INSERT(outcome) ON TABLE ledger.entry TO tacit_worker;
 GRANT INSERT(fence) ON TABLE ledger.entry TO tacit_worker;
 GRANT INSERT(detail) ON TABLE ledger.entry TO tacit_api;
 GRANT INSERT(detail) ON TABLE ledger.entry TO tacit_worker;
+REVOKE ALL ON FUNCTION ledger.entry_seal(e ledger.entry) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.entry_seal(e ledger.entry) TO tacit_api;
+GRANT ALL ON FUNCTION ledger.entry_seal(e ledger.entry) TO tacit_worker;
 REVOKE ALL ON FUNCTION ledger.entry_fields(e ledger.entry) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.entry_fields(e ledger.entry) TO tacit_api;
 GRANT ALL ON FUNCTION ledger.entry_fields(e ledger.entry) TO tacit_worker;
@@ -2577,9 +2590,6 @@ GRANT ALL ON FUNCTION ledger.is_plain(value jsonb) TO tacit_worker;
 REVOKE ALL ON FUNCTION ledger.is_reference(job jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.is_reference(job jsonb) TO tacit_api;
 GRANT ALL ON FUNCTION ledger.is_reference(job jsonb) TO tacit_worker;
-REVOKE ALL ON FUNCTION ledger.packed(VARIADIC fields text[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.packed(VARIADIC fields text[]) TO tacit_api;
-GRANT ALL ON FUNCTION ledger.packed(VARIADIC fields text[]) TO tacit_worker;
 REVOKE ALL ON FUNCTION ledger.sum_of(list integer[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.sum_of(list integer[]) TO tacit_api;
 GRANT ALL ON FUNCTION ledger.sum_of(list integer[]) TO tacit_worker;

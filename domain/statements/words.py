@@ -66,8 +66,7 @@ LIMITS = (
     StatedWords(
         title="Time",
         text="Progress moves in at most twenty steps and times are given to the minute, but how long a job ran still "
-        "depends a little on what was drawn. The receipt of a settlement has its time to the microsecond and the "
-        "number of the attempt. That is outside the guarantee.",
+        "depends a little on what was drawn. That is outside the guarantee.",
     ),
     StatedWords(
         title="The base model",
