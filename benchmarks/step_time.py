@@ -7,6 +7,7 @@
                                   time_ratio has the noise of a whole draw in every step, the worst case
     memory_ratio                  peak memory above the level before the step, over the non-private step's
 .../bitfit_over_opacus_full/{time,memory}     how many times faster and leaner private bitfit is than Opacus' full
+.../bitfit_recompute_over_opacus_full/...     the same of bitfit whose layers keep their inputs only (ours-recompute)
 .../bitfit_over_nonprivate_full/time          and than full fine-tuning without privacy
 
 A step: forward, backward, clip, noise, AdamW; float32; 32 records of 64 tokens, 16 of 256, or 1 of 4,096, without
@@ -38,7 +39,7 @@ import torch
 from benchmarks.common import Figure, Findings, median, parser, spread, versions
 from benchmarks.training.models import GPT2_NARROW, GPT2_SMALL, MINILM, TINY, VIT, Family
 from benchmarks.training.processes import Child, Refused, interleaved
-from benchmarks.training.steps import FASTDP, GHOST, HOOKS, NONPRIVATE, OURS, SAME_LOSS, Setting, commands
+from benchmarks.training.steps import FASTDP, GHOST, HOOKS, NONPRIVATE, OURS, RECOMPUTE, SAME_LOSS, Setting, commands
 
 NAME = "step_time"
 METHODS = ("full", "lora", "bitfit")
@@ -117,8 +118,10 @@ def measure(
         of_all = (peak + state) / sum(memory[base])
         bytes_ = {"peak_mib": peak >> 20, "nonprivate_mib": memory[base][0] >> 20, "with_state": round(of_all, 3)}
         figures.append(Figure(NAME, f"{path}/memory_ratio", peak / memory[base][0], "ratio", None, detail | bytes_))
-    if across and (method, OURS) in children:
-        figures += _across(case, seconds, memory, trainable)
+    if across:
+        for contender, called in ((OURS, "bitfit"), (RECOMPUTE, "bitfit_recompute")):
+            if (method, contender) in children:
+                figures += _across(case, called, (method, contender), seconds, memory, trainable)
     return figures, notes
 
 
@@ -143,19 +146,20 @@ def _rounds(children: Mapping[Name, Child], base: Name, rounds: int) -> dict[Nam
 
 def _across(
     case: str,
+    called: str,
+    ours: Name,
     seconds: Mapping[Name, Mapping[int, tuple[float, float]]],
     memory: Mapping[Name, tuple[int, int]],
     trainable: Mapping[Name, int],
 ) -> list[Figure]:
     """Private bitfit against full fine-tuning."""
-    ours = ("bitfit", OURS)
     figures = []
     for other, name in ((HOOKS, "opacus"), (NONPRIVATE, "nonprivate")):
         full = ("full", other)
         if full not in seconds:
             continue
-        gains = [whole / seconds[ours][i][0] for i, (whole, _) in seconds[full].items()]
-        path = f"{case}/bitfit_over_{name}_full"
+        gains = [whole / seconds[ours][i][0] for i, (whole, _) in seconds[full].items() if i in seconds[ours]]
+        path = f"{case}/{called}_over_{name}_full"
         detail: dict[str, object] = {"rounds": len(gains), "trainable": trainable[ours]}
         figures.append(Figure(NAME, f"{path}/time", median(gains), "times", spread(gains), detail))
         if other == HOOKS:
@@ -180,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS, help="which to run")
     made.add_argument("--lengths", nargs="+", type=int, default=[64, 256], choices=list(EXAMPLES), help="tokens")
     made.add_argument("--pixels", nargs="+", type=int, default=list(PICTURES), choices=list(PICTURES), help="of vit")
-    made.add_argument("--contenders", nargs="+", default=[OURS, HOOKS, GHOST], choices=(OURS, HOOKS, GHOST))
+    made.add_argument("--contenders", nargs="+", default=[OURS, HOOKS, GHOST], choices=(OURS, RECOMPUTE, HOOKS, GHOST))
     made.add_argument("--fastdp", metavar="FOLDER", type=Path, help="a checkout of fastDP, to compare with it too")
     made.add_argument(
         "--gpt2",

@@ -27,6 +27,7 @@ from benchmarks.training.models import (
 from benchmarks.training.processes import Commands, Refused, Timed, available, clock, peak, resident
 from dpcore import optimise
 from dpcore.engine.per_example import PerExample
+from dpcore.machine import recompute
 from dpcore.machine.token_budget import cpu_tokens
 from dpcore.mechanism.clipping import ClippedSum
 from dpcore.mechanism.keystream import Streams
@@ -36,6 +37,7 @@ from dpcore.terms.program import Phase
 
 NONPRIVATE, OURS, HOOKS, GHOST, FASTDP = "nonprivate", "ours", "opacus-hooks", "opacus-ghost", "fastdp"
 SAME_LOSS = "nonprivate-same-loss"
+RECOMPUTE = "ours-recompute"
 RATE = 1e-4
 
 
@@ -140,10 +142,13 @@ def adamw(model: nn.Module, rate: float = RATE) -> torch.optim.AdamW:
     return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate, weight_decay=0.0)
 
 
-def _ours(model: nn.Module, setting: Setting, batch: Batch) -> Step:
-    """The pieces of dpcore's loop, in micro-batches as it cuts them on a processor; on a GPU in one."""
+def _ours(model: nn.Module, setting: Setting, batch: Batch, *, recomputing: bool = False) -> Step:
+    """The pieces of dpcore's loop, in micro-batches as it cuts them on a processor; on a GPU in one. recomputing: its
+    layers keep their inputs only."""
     phase, streams = make_phase(examples=setting.examples), Streams()
     engine, noise_multiplier = PerExample(model), phase.mechanism.noise_multiplier
+    if recomputing and not recompute.switch_on(model, lambda: engine.recomputing()):
+        raise Refused("its layers cannot be recomputed")
     optimiser = optimise.make(engine.parameters, phase)
     memory = torch.empty(engine.width, dtype=torch.float64, device=engine.device)
     at_once = setting.examples
@@ -279,6 +284,7 @@ _MAKE: dict[str, Callable[[nn.Module, Setting, Batch], Step]] = {
     NONPRIVATE: partial(_nonprivate, losses=record_losses),
     SAME_LOSS: partial(_nonprivate, losses=service_losses),
     OURS: _ours,
+    RECOMPUTE: partial(_ours, recomputing=True),
     HOOKS: partial(_opacus, ghost=False),
     GHOST: partial(_opacus, ghost=True),
     FASTDP: _fastdp,
