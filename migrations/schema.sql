@@ -1753,6 +1753,7 @@ CREATE TABLE public.job (
     silo_job text,
     intended_use text,
     synthetic jsonb,
+    audit boolean DEFAULT false NOT NULL,
     CONSTRAINT an_error_says_what CHECK ((((error IS NULL) OR ledger.is_error(error)) IS TRUE)),
     CONSTRAINT job_intended_use CHECK ((((intended_use IS NULL) OR ((length(intended_use) >= 1) AND (length(intended_use) <= 1000))) IS TRUE)),
     CONSTRAINT job_json CHECK ((((jsonb_typeof(method) = 'object'::text) AND (jsonb_typeof(plan) = 'object'::text) AND (jsonb_typeof(privacy) = 'object'::text) AND ledger.is_plain(jsonb_build_array(method, plan, privacy))) IS TRUE)),
@@ -2874,6 +2875,7 @@ GRANT INSERT(teacher_job) ON TABLE public.job TO tacit_api;
 GRANT INSERT(silo_job) ON TABLE public.job TO tacit_api;
 GRANT INSERT(intended_use) ON TABLE public.job TO tacit_api;
 GRANT INSERT(synthetic) ON TABLE public.job TO tacit_api;
+GRANT INSERT(audit) ON TABLE public.job TO tacit_api;
 GRANT SELECT,DELETE ON TABLE public.job_event TO tacit_api;
 GRANT SELECT ON TABLE public.job_event TO tacit_worker;
 GRANT INSERT(job_id) ON TABLE public.job_event TO tacit_api;

@@ -58,6 +58,8 @@ class Assignment:
     """In the order that the rows have them; another one in a silo than in the federated job."""
     synthetic: Synthetic | None = None
     """Text to sample from what is released."""
+    audit: bool = False
+    """Whether the training is to be audited before the first row is read."""
 
 
 def read_assignment(connection: sa.Connection, store: Store, job_id: str) -> Assignment:
@@ -104,6 +106,7 @@ def read_assignment(connection: sa.Connection, store: Store, job_id: str) -> Ass
         evaluation=_evaluation_file(connection, store, row.validation_file, source),
         teacher=None if teacher is None else read_released(connection, store, teacher, source),
         synthetic=synthetic,
+        audit=row.audit,
     )
 
 

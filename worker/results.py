@@ -22,6 +22,7 @@ from ledger.tables import phase, reservation
 from ledger.work import Lease
 from worker.about import made_with
 from worker.assignment import Assignment
+from worker.auditing import finding_of
 from worker.build import Built
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a ZIP can hold
@@ -136,6 +137,7 @@ def privacy_report(
         "odds_this_job_alone": {"found": odds.curve(trade_off), "best_accuracy": trade_off.best_accuracy()},
         "program": program.model_dump(mode="json"),
         "metrics": metrics,
+        "audit": finding_of(connection, assignment.job_id),
         "versions": made_with(),
     }
 

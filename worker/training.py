@@ -33,7 +33,7 @@ from ledger.errors import (
     StopRequested,
 )
 from ledger.work import Lease
-from worker import checkpoints, ends, results, synthetic
+from worker import auditing, checkpoints, ends, results, synthetic
 from worker.assignment import Assignment, read_assignment
 from worker.build import Built, build
 from worker.drain import draining
@@ -77,6 +77,7 @@ class Training:
         built = build(self.settings, assignment)
         sampling = synthetic.prepared(assignment, built)
         before = self.untrained(assignment, built)
+        self._audit(assignment)
         self.spans.phase("encode")
         trained_on, held_out = self.rows(assignment)
         records, owners = self.encoded(assignment, built, trained_on)
@@ -94,6 +95,19 @@ class Training:
             self._publish(assignment, built, before, sampling, outcome.measured)
         self.spans.finish()
         return True
+
+    def _audit(self, assignment: Assignment) -> None:
+        """If it was asked for; before a row is read, and before anything is charged."""
+        if not assignment.audit:
+            return
+        self.spans.phase("audit")
+        try:
+            with needs_services():
+                auditing.audit(self.engine, self.lease, assignment, self.should_stop)
+        except Stopped:
+            self.require_going()
+            raise Unavailable("the audit was stopped") from None
+        self.require_going()
 
     def records(self, assignment: Assignment, built: Built) -> tuple[AnyRecords, np.ndarray | None]:
         """The file's records to train on, and whose each is, where the unit is the user."""

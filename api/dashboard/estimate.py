@@ -34,13 +34,15 @@ _require = allowed("analyst")
 ADVANCED = ("clipping", "clip_norm", "optimizer", "weight_averaging", "head", "views")
 NUMBERS = ("steps", "batch_size", "learning_rate", *ADVANCED)
 FIELDS = (
-    *("training_file", "validation_file", "model", "method", "share", "epsilon", "measure", *NUMBERS),
+    *("training_file", "validation_file", "model", "method", "share", "epsilon", "measure", "audit", *NUMBERS),
     *("suffix", "intended_use"),
     *SAMPLED,
     *(field.name for name in method_names() for field in fields_of(name)),
 )
 
 
+_PLAIN = ("model", "training_file", "validation_file", "suffix", "intended_use", "allow_duplicate", "audit")
+"""Fields that the form calls as a request does."""
 _OF_SAMPLED = {
     **{theirs: ours for ours, theirs in SAMPLED_NUMBERS.items()},
     **dict.fromkeys(("prompts", *SyntheticPrompt.model_fields, *PromptMessage.model_fields), "synthetic_prompts"),
@@ -151,7 +153,7 @@ def body_of(values: Mapping[str, str]) -> NewJob:
         block = {**options, "hyperparameters": numbers | further}
     return parse(
         NewJob,
-        filled(values, "model", "training_file", "validation_file", "suffix", "intended_use", "allow_duplicate")
+        filled(values, *_PLAIN)
         | {"method": {"type": method, method: block}, "privacy": price(values)}
         | measured(values)
         | sampled(values),

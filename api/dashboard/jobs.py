@@ -203,6 +203,7 @@ def request_of(job: Job) -> dict[str, Any]:
         "metadata": job.metadata or None,
         "synthetic": None if job.synthetic is None else job.synthetic.model_dump(mode="json", exclude_none=True),
         "measure": _measure(job),
+        "audit": job.audit or None,
     }
     return {
         "model": job.model,
@@ -229,6 +230,7 @@ def query_of(body: Mapping[str, Any]) -> dict[str, Any]:
         "method": method,
         **{name: written(amount) if name == "share" else amount for name, amount in body["privacy"].items()},
         **({"measure": written(body["measure"]["share"])} if "measure" in body else {}),
+        **({"audit": "true"} if body.get("audit") else {}),
         **_sampled(body.get("synthetic")),
         **{name: numbers[name] for name in NUMBERS if name in numbers},
         **texts(method, options, numbers),

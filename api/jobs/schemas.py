@@ -154,6 +154,12 @@ class NewJob(Body):
         exclude_if=lambda synthetic: synthetic is None,  # as share of privacy
         description="text to sample from the released model, a language model's alone, without a further charge",
     )
+    audit: bool = Field(
+        default=False,
+        exclude_if=lambda audit: not audit,  # as share of privacy
+        description="let the worker audit this training on made-up records before it reads a row: a few minutes, "
+        "without a charge; the bounds stand in the report and the statement, and a bound above the claim ends the job",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -210,6 +216,7 @@ class NewJob(Body):
             allow_duplicate=self.allow_duplicate,
             intended_use=self.intended_use,
             synthetic=self.synthetic,
+            audit=self.audit,
         )
         return with_public_seed(asked)
 
@@ -364,6 +371,7 @@ class Job(BaseModel):
     synthetic: Synthetic | None = Field(
         description="text that is sampled from the released model, as it was asked for; all of it is public"
     )
+    audit: bool = Field(description="whether its worker audits the training before it reads a row")
     submitted_by: KeyName | None = Field(description="to a steward, and to the key itself; null to all others")
     decided_by: JobDecision | None = Field(
         description="the steward who approved or rejected the job; null while nobody has, or nobody must"
@@ -479,6 +487,7 @@ def _whole(
         metadata=row.metadata,
         intended_use=row.intended_use,
         synthetic=None if row.synthetic is None else Synthetic.model_validate(row.synthetic),
+        audit=row.audit is True,
         submitted_by=submitter,
         decided_by=None if row.decision is None else JobDecision.model_validate(row.decision),
         error=None if row.error is None else _error_of(row.error, None if row.silo_job is not None else any(done)),
@@ -519,6 +528,7 @@ def _damaged(row: sa.Row[Any]) -> Job:
         metadata={},
         intended_use=None,
         synthetic=None,
+        audit=False,
         submitted_by=None,
         decided_by=None,
         error=_error_of({"code": "job_unreadable", "message": what}, None),

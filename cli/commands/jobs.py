@@ -106,6 +106,13 @@ def _requested(
     synthetic: sampling.SyntheticRecords = None,
     synthetic_prompts: sampling.SyntheticPromptsFile = None,
     synthetic_option: sampling.SyntheticSetting = None,
+    audit: Annotated[
+        bool,
+        typer.Option(
+            "--audit",
+            help="Let the worker audit this training on made-up records before it reads a row: minutes, no charge.",
+        ),
+    ] = False,
 ) -> dict[str, Any]:
     """The options that an estimate and a job have in common, as a request."""
     named = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
@@ -117,7 +124,8 @@ def _requested(
             raise typer.BadParameter("a preset chooses the method: name --preset or --method, not both")
         own["preset"] = preset
     body = request(model, training_file, validation_file, method, own, hyperparameters, epsilon, share, asked)
-    return body if measure is None else body | {"measure": {"share": measure}}
+    body |= {} if measure is None else {"measure": {"share": measure}}
+    return body | ({"audit": True} if audit else {})
 
 
 @app.command()

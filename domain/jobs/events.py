@@ -26,6 +26,7 @@ EventName = Literal[
     "steps.authorised",
     "round.closed",
     "synthetic.failed",
+    "audit.finished",
     "job.noted",
 ]
 """What an event is about, for programs. job.noted: it was written before events had names."""

@@ -31,6 +31,7 @@ from domain.kit.tables import file
 from domain.models.allow_list import BaseModelFacts, Models
 from domain.models.profiles import Measurements, Profile, known, of_pair, seconds
 from dpcore.terms import accounting
+from dpcore.terms.audits import require_auditable
 from dpcore.terms.label_words import are_words
 from dpcore.terms.methods import get_method
 from dpcore.terms.synthetic import Synthetic
@@ -66,6 +67,7 @@ class Wanted:
     allow_duplicate: bool = False
     """Pay again for a job that has succeeded already."""
     synthetic: Synthetic | None = None
+    audit: bool = False
     """Text that is to be sampled from what the job releases."""
 
     @property
@@ -240,6 +242,8 @@ def plan_job(connection: sa.Connection, viewer: Viewer, models: Models, wanted: 
     if wanted.synthetic is not None:
         federated = "silos" in made.program.options
         require_samplable(wanted.synthetic, task=training.task, facts=model.facts, federated=federated)
+    if wanted.audit:
+        _require_auditable(made.program.method, training.task)
     teacher = require_teacher(connection, viewer, models, made, model, training, wanted.method)
     if teacher is not None:  # the method's own formula takes the base model for the teacher
         made = replace(made, memory=made.memory + 4 * max(0, teacher.facts.parameters - model.facts.parameters))
@@ -255,6 +259,7 @@ def plan_job(connection: sa.Connection, viewer: Viewer, models: Models, wanted: 
         epsilon=made.epsilon,
         synthetic=None if wanted.synthetic is None else as_kept(wanted.synthetic),
         measured=made.program.measurement is not None,
+        audited=wanted.audit,
     )
     above = _approval_above(budget, grant)
     measured = of_pair(made.program, training.task, found, None if student is None else known(connection, student))
@@ -284,6 +289,13 @@ def _require_no_refusal(found: Measurements, made: Draft, task: TaskKind) -> Non
         code="unsupported_method",
         param="method.type",
     )
+
+
+def _require_auditable(method: str, task: TaskKind) -> None:
+    try:
+        require_auditable(method, task)
+    except ValueError as error:
+        raise Invalid(f"this job cannot be audited: {error}", code="cannot_audit", param="audit") from error
 
 
 def _price(wanted: Wanted, grant: HeldGrant | None) -> tuple[float | None, float | None]:

@@ -76,6 +76,7 @@ def _insert(connection: sa.Connection, planned: Planned, job_id: str, viewer: Vi
         metadata=dict(wanted.metadata),
         intended_use=wanted.intended_use,
         synthetic=None if wanted.synthetic is None else as_kept(wanted.synthetic),
+        audit=wanted.audit,
     )
     connection.execute(
         job_file.insert().values(job_id=job_id, file_id=wanted.training_file, budget_id=planned.budget.id)

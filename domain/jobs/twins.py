@@ -21,12 +21,14 @@ def finished_twin(
     epsilon: float,
     synthetic: Mapping[str, Any] | None,
     measured: bool = False,
+    audited: bool = False,
 ) -> str | None:
     """The newest succeeded job that the viewer may see with the same numbers, its adapter still there.
 
     model_revision: of its weights; a job of an earlier version does not say its own. method: every option and
     hyperparameter resolved. Seeds do not count: they steer initialisation alone. synthetic: text that it must
     have sampled; None: whatever it sampled. measured: whether it measures its result, for a part of its epsilon.
+    audited: whether it must have been audited.
     """
     adapter = (
         sa.select(release.c.id)
@@ -49,6 +51,7 @@ def finished_twin(
             (sa.func.coalesce(sa.func.jsonb_typeof(job.c.privacy["measure"]), "null") == "object") == measured,
             adapter.exists(),
             sa.true() if synthetic is None else job.c.synthetic == dict(synthetic),
+            sa.true() if not audited else job.c.audit,
         )
         .order_by(job.c.created_at.desc(), job.c.id)
         .limit(1)

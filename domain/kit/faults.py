@@ -34,6 +34,10 @@ _FAULTS = {
     ),
     "not_trainable": Fault("user", "Choose another method or model, or ask the steward about the file."),
     "cannot_sample": Fault("user", "Name other prompts, or ask for fewer new tokens, then submit the job again."),
+    "audit_failed": Fault(
+        "service",
+        "Tell the operator at once, and let nobody train on this worker: `tacit privacy-audit` there says more.",
+    ),
     "file_binding_broken": Fault(
         "service",
         "Nothing was read. Tell the operator at once: somebody has changed what the database or the blob store holds "

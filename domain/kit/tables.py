@@ -84,6 +84,7 @@ job = sa.Table(
     sa.Column("metadata", JSONB),
     sa.Column("intended_use", sa.Text),
     sa.Column("synthetic", JSONB(none_as_null=True)),
+    sa.Column("audit", sa.Boolean),
     sa.Column("status", sa.Text),
     sa.Column("status_detail", sa.Text),
     sa.Column("error", JSONB),

@@ -15,6 +15,7 @@ from domain.statements.known import JobBook, look
 from domain.statements.models import (
     JobStatement,
     StatedAccount,
+    StatedAudit,
     StatedClaim,
     StatedDates,
     StatedDecision,
@@ -60,6 +61,7 @@ def _stated(connection: sa.Connection, viewer: Viewer, book: JobBook) -> JobStat
     own, whole = _own_odds(book, claim), _budget_odds(book, account.within)
     quality = _quality(row)
     versions, known = _versions(book), _domain(connection, book)
+    audited = _audit(book)
     sampled = any(one.kind == "synthetic" for one in book.results)
     return JobStatement(
         issued_at=books.minute(datetime.now(UTC)),
@@ -74,6 +76,7 @@ def _stated(connection: sa.Connection, viewer: Viewer, book: JobBook) -> JobStat
         phases=_phases(book),
         odds=own,
         budget_odds=whole,
+        audit=audited,
         releases=_releases(book),
         quality=quality,
         synthetic=words.synthetic(row.synthetic is not None, sampled, standing.released),
@@ -93,8 +96,19 @@ def _stated(connection: sa.Connection, viewer: Viewer, book: JobBook) -> JobStat
             versions=versions.made_with is not None,
             sampled=sampled,
             odds=own is not None,
+            audited=audited is not None,
         ),
     )
+
+
+def _audit(book: JobBook) -> StatedAudit | None:
+    found = book.report.get("audit")
+    if not isinstance(found, Mapping):
+        return None
+    kept = {name: found.get(name) for name in StatedAudit.model_fields if name != "sentence"}
+    bounds = [one for one in (found["direct"], found["gaussian"], found["fitted"]) if one is not None]
+    sentence = words.audited(found["canaries"], found["confidence"], found["claim"], max(bounds))
+    return StatedAudit.model_validate(kept | {"sentence": sentence})
 
 
 def _summary(standing: StatedStanding, claim: StatedClaim, own: StatedOdds | None, account: StatedAccount) -> list[str]:

@@ -243,6 +243,22 @@ class StatedStanding(Stated):
     sentence: str
 
 
+class StatedAudit(Stated):
+    """What an audit of the training found before the job's first row. Bounds on epsilon from below; null: not to be had
+    for such training."""
+
+    subject: str
+    canaries: int
+    confidence: float
+    delta: float
+    asked: float
+    claim: float
+    direct: float
+    gaussian: float | None
+    fitted: float | None
+    sentence: str
+
+
 class JobStatement(Stated):
     """What is claimed of one job."""
 
@@ -259,6 +275,7 @@ class JobStatement(Stated):
     phases: list[StatedPhase]
     odds: StatedOdds | None = Field(description="of this job alone; null: not recorded")
     budget_odds: StatedOdds | None = Field(description="of all that the budget may release; null: no promise holds")
+    audit: StatedAudit | None = Field(default=None, description="null: none was made, or none is recorded")
     releases: list[StatedRelease]
     quality: StatedQuality | None
     synthetic: str

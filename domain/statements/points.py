@@ -5,7 +5,7 @@ from domain.statements.words import NOT_RECORDED
 
 
 def points(
-    *, quality: bool, by_group: bool, published: bool, versions: bool, sampled: bool, odds: bool
+    *, quality: bool, by_group: bool, published: bool, versions: bool, sampled: bool, odds: bool, audited: bool
 ) -> list[StatedPoint]:
     """The table of 22 points, of a statement of which these are known. published: whether it is on record what the
     steward published by decision."""
@@ -72,9 +72,10 @@ def points(
         ("minimisation and retention", "in words", "handling", ""),
         (
             "tests of the implementation, and empirical checks of this release",
-            "in words",
-            "handling, odds",
-            ("odds from the privacy loss distribution; " if odds else "") + "no audit of this very release",
+            "stated" if audited else "in words",
+            "handling, odds, audit" if audited else "handling, odds",
+            ("odds from the privacy loss distribution; " if odds else "")
+            + ("an audit of this training, on made-up units" if audited else "no audit before this very release"),
         ),
     )
     return [

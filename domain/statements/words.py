@@ -135,7 +135,7 @@ HANDLING = (
         title="How the implementation is tested",
         text="Prices against 50-digit arithmetic and two libraries; noise and draws by statistics; clipped sums of "
         "every method against plain automatic differentiation; canaries below the claim and, with half the noise, "
-        "above it. No audit was run on this very release.",
+        "above it.",
     ),
 )
 
@@ -195,6 +195,16 @@ def promise(epsilon: float, delta: float, unit: str, what: str) -> str:
         f"{unit}. That is: whatever anybody concludes from it about any one {unit}, and whatever else they know, "
         f"would have been concluded almost as likely without that {unit} in the data: at most exp({shown(epsilon)}) = "
         f"{factor(epsilon)} times as likely with it, except with a probability of about {delta:g}."
+    )
+
+
+def audited(canaries: int, confidence: float, claim: float, bound: float) -> str:
+    """What a job's audit found, and what that shows. bound: the largest."""
+    return (
+        f"Before it read a row, the worker trained on {canaries} made-up units with this job's method, unit, clipping "
+        "and epsilon, on a little public model, and tried to tell which of them were in. With confidence "
+        f"{confidence:g} that shows an epsilon of at least {bound:.3g}, below the {claim:.3g} that was "
+        "claimed of that run. A bound above it would have ended the job; one below proves nothing by itself."
     )
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -27,7 +28,6 @@ AUDITS: tuple[Audit, ...] = get_args(Audit)
 
 _Scores = Callable[[Subject, Path, int], tuple[Scored, ReadySubject]]
 _ONE_RUN: Mapping[str, _Scores] = {
-    "canaries": canaries.scores,
     "round": federated_round.scores,
     "membership": membership.scores,
     "differences": differences.scores,
@@ -76,9 +76,18 @@ class AuditFinding:
         return cls(**{name: value for name, value in line.items() if name != "above"})
 
 
-def find(audit: Audit, subject: Subject, folder: Path, count: int, confidence: float) -> AuditFinding:
+def find(
+    audit: Audit,
+    subject: Subject,
+    folder: Path,
+    count: int,
+    confidence: float,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> AuditFinding:
     """Audit the subject on the model in a folder with so many canaries. Raises ValueError where the parts of the
-    subject do not go together, NotTrainable, and whatever a run raises."""
+    subject do not go together, NotTrainable, and whatever a run raises. should_stop: of canaries alone, which then
+    raise Stopped."""
     began, significance = time.monotonic(), 1 - confidence
     if audit == "steps":
         worlds = single_steps.outputs(subject, folder, STEPS_FOR_A_CANARY * count)
@@ -86,7 +95,8 @@ def find(audit: Audit, subject: Subject, folder: Path, count: int, confidence: f
         bounds: tuple[float, float | None, float | None] = found, None, None
         claim, delta, accuracy = worlds.claim, single_steps.DELTA, None
     else:
-        scored, ready = _ONE_RUN[audit](subject, folder, count)
+        scores = partial(canaries.scores, should_stop=should_stop) if audit == "canaries" else _ONE_RUN[audit]
+        scored, ready = scores(subject, folder, count)
         bounds = bounds_of(audit, scored, ready, significance)
         claim, delta, accuracy = ready.claim, subject.delta, scored.accuracy
     return AuditFinding(

@@ -190,6 +190,7 @@ def world(database: Database, redis_server: str, tmp_path: Path, tiny_folder: Pa
         yield World(database, settings, client, keys)
 
 
+@pytest.mark.verify  # what is refused is in tests/api/test_models.py
 def test_a_method_that_fails_when_tried_is_not_tried_again_until_the_libraries_change(
     world: World, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,6 +135,7 @@ class Service:
         folder: Path | None = None,
         intended_use: str | None = None,
         synthetic: dict[str, Any] | None = None,
+        audit: bool = False,
         phases: Callable[[Phase], tuple[Phase, ...]] = lambda phase: (phase,),
         unit: Unit | None = None,
     ) -> str:
@@ -179,6 +180,7 @@ class Service:
                     seed=7,
                     intended_use=intended_use,
                     synthetic=synthetic,
+                    audit=audit,
                 )
             )
             c.execute(job_file.insert().values(job_id=id, file_id=source, budget_id=budget_id))

@@ -135,6 +135,7 @@ def test_a_silo_that_sends_nothing_is_left_out_of_the_sum_and_its_mask_stays_clo
     assert all(opening["shared"].keys() == {"silo-4"} for opening in opened.values())  # type: ignore[index, union-attr]
 
 
+@pytest.mark.verify  # a silo that died opens for no other list is in make test
 def test_whoever_dies_between_two_moves_costs_nothing(
     four: Federation,
     states: list[State],

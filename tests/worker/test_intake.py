@@ -88,6 +88,7 @@ def test_hints_for_jobs_that_are_not_to_be_had_cost_no_process(service: Service,
         assert process_that_takes(service, service.submit(), never_replaced) == ready
 
 
+@pytest.mark.verify  # it waits for three processes to come up
 def test_a_hint_is_not_taken_before_a_process_stands_ready_for_it(service: Service, office: Office) -> None:
     with service.worker(fresh=True) as worker:
         first = first_process(worker)

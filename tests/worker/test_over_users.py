@@ -153,6 +153,7 @@ SAMPLE = ("between the phases, the rows chosen",)
 
 
 @pytest.mark.slow
+@pytest.mark.verify  # kills of other methods are in test_kills.py and test_compression_kills.py
 def test_a_sample_of_kills(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
     survive(OverUsers(service), [kill for kill in KILLS if kill.what in SAMPLE], capsys)
 

@@ -69,6 +69,7 @@ def test_a_silos_job_is_run_by_its_worker_and_left_alone_by_others(service: Serv
     assert [path.relative_to(house.folder).parts[0] for path in house.folder.rglob(inside)] == ["a"]
 
 
+@pytest.mark.verify  # a silo dies in test_federated_faults.py too
 def test_a_killed_silos_worker_goes_on_from_its_own_checkpoint(service: Service, house: Installation) -> None:
     environment = house.environment("a")
     with service.worker(**environment):
