@@ -1768,6 +1768,13 @@ COMMENT ON COLUMN public.job.teacher_job IS 'all its charges are to the budget o
 
 COMMENT ON COLUMN public.job.silo_job IS 'of a federated job: the child that learns from its training file';
 
+CREATE TABLE public.job_audit (
+    job_id text NOT NULL,
+    fence bigint NOT NULL,
+    finding jsonb NOT NULL,
+    CONSTRAINT job_audit_finding CHECK ((((jsonb_typeof(finding) = 'object'::text) AND ledger.is_plain(finding)) IS TRUE))
+);
+
 CREATE TABLE public.job_event (
     job_id text NOT NULL,
     seq bigint NOT NULL,
@@ -2117,6 +2124,9 @@ ALTER TABLE ONLY public.invitation
 ALTER TABLE ONLY public.invitation
     ADD CONSTRAINT invitation_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.job_audit
+    ADD CONSTRAINT job_audit_pkey PRIMARY KEY (job_id);
+
 ALTER TABLE ONLY public.job_event
     ADD CONSTRAINT job_event_pkey PRIMARY KEY (job_id, seq);
 
@@ -2296,6 +2306,7 @@ CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.idem
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.identity FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.invitation FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.job FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
+CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.job_audit FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.job_event FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.job_file FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
 CREATE TRIGGER a_read_committed BEFORE INSERT OR DELETE OR UPDATE ON public.keeper_watch FOR EACH STATEMENT EXECUTE FUNCTION ledger.read_committed();
@@ -2316,6 +2327,7 @@ CREATE TRIGGER api_key_guard BEFORE UPDATE ON public.api_key FOR EACH ROW EXECUT
 CREATE TRIGGER append_only BEFORE DELETE OR UPDATE ON public.fingerprint FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER append_only BEFORE DELETE OR UPDATE ON public.fingerprint_key FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER append_only BEFORE DELETE OR UPDATE ON public.identity FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
+CREATE TRIGGER append_only BEFORE DELETE OR UPDATE ON public.job_audit FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER append_only BEFORE DELETE OR UPDATE ON public.job_file FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER append_only BEFORE DELETE OR UPDATE ON public.model_trial FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER append_only BEFORE DELETE OR UPDATE ON public.public_record FOR EACH ROW EXECUTE FUNCTION ledger.append_only();
@@ -2327,6 +2339,7 @@ CREATE TRIGGER bound_row BEFORE DELETE ON public.checkpoint FOR EACH ROW EXECUTE
 CREATE TRIGGER bound_row BEFORE UPDATE ON public.job FOR EACH ROW EXECUTE FUNCTION ledger.bound_row();
 CREATE TRIGGER bound_row BEFORE INSERT ON public.job_event FOR EACH ROW EXECUTE FUNCTION ledger.bound_row();
 CREATE TRIGGER fenced_row BEFORE INSERT ON public.checkpoint FOR EACH ROW EXECUTE FUNCTION ledger.fenced_row();
+CREATE TRIGGER fenced_row BEFORE INSERT ON public.job_audit FOR EACH ROW EXECUTE FUNCTION ledger.fenced_row();
 CREATE TRIGGER fenced_row BEFORE INSERT ON public.release FOR EACH ROW EXECUTE FUNCTION ledger.fenced_row();
 CREATE TRIGGER file_guard BEFORE UPDATE ON public.file FOR EACH ROW EXECUTE FUNCTION public.file_guard();
 CREATE TRIGGER first_key BEFORE INSERT ON public.fingerprint_key FOR EACH ROW EXECUTE FUNCTION public.first_key();
@@ -2342,6 +2355,7 @@ CREATE TRIGGER no_truncate BEFORE TRUNCATE ON public.federated_round FOR EACH ST
 CREATE TRIGGER no_truncate BEFORE TRUNCATE ON public.fingerprint FOR EACH STATEMENT EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER no_truncate BEFORE TRUNCATE ON public.fingerprint_key FOR EACH STATEMENT EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER no_truncate BEFORE TRUNCATE ON public.identity FOR EACH STATEMENT EXECUTE FUNCTION ledger.append_only();
+CREATE TRIGGER no_truncate BEFORE TRUNCATE ON public.job_audit FOR EACH STATEMENT EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER no_truncate BEFORE TRUNCATE ON public.job_file FOR EACH STATEMENT EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER no_truncate BEFORE TRUNCATE ON public.model_trial FOR EACH STATEMENT EXECUTE FUNCTION ledger.append_only();
 CREATE TRIGGER no_truncate BEFORE TRUNCATE ON public.public_record FOR EACH STATEMENT EXECUTE FUNCTION ledger.append_only();
@@ -2452,6 +2466,9 @@ ALTER TABLE ONLY public.invitation
 
 ALTER TABLE ONLY public.invitation
     ADD CONSTRAINT invitation_withdrawer FOREIGN KEY (withdrawn_by) REFERENCES public.api_key(id);
+
+ALTER TABLE ONLY public.job_audit
+    ADD CONSTRAINT job_audit_job_id_fkey FOREIGN KEY (job_id) REFERENCES public.job(id);
 
 ALTER TABLE ONLY public.job
     ADD CONSTRAINT job_created_by_fkey FOREIGN KEY (created_by) REFERENCES public.api_key(id);
@@ -2876,6 +2893,11 @@ GRANT INSERT(silo_job) ON TABLE public.job TO tacit_api;
 GRANT INSERT(intended_use) ON TABLE public.job TO tacit_api;
 GRANT INSERT(synthetic) ON TABLE public.job TO tacit_api;
 GRANT INSERT(audit) ON TABLE public.job TO tacit_api;
+GRANT SELECT ON TABLE public.job_audit TO tacit_api;
+GRANT SELECT ON TABLE public.job_audit TO tacit_worker;
+GRANT INSERT(job_id) ON TABLE public.job_audit TO tacit_worker;
+GRANT INSERT(fence) ON TABLE public.job_audit TO tacit_worker;
+GRANT INSERT(finding) ON TABLE public.job_audit TO tacit_worker;
 GRANT SELECT,DELETE ON TABLE public.job_event TO tacit_api;
 GRANT SELECT ON TABLE public.job_event TO tacit_worker;
 GRANT INSERT(job_id) ON TABLE public.job_event TO tacit_api;

@@ -8,9 +8,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from domain.jobs.events import EventName, append_event
+from domain.jobs.events import append_event
 from domain.kit.logs import describe
-from domain.kit.tables import job_event
+from domain.kit.tables import job_audit
 from dpcore.audit import little
 from dpcore.audit.finding import AuditFinding, find
 from dpcore.audit.subject import Subject
@@ -21,18 +21,16 @@ from worker.assignment import Assignment
 from worker.errors import Refused
 from worker.log import log
 
-EVENT: EventName = "audit.finished"
-
 
 def finding_of(connection: sa.Connection, job_id: str) -> dict[str, Any] | None:
     """What the audit of a job found, by an earlier attempt or this one; None of a job without one."""
-    kept = sa.select(job_event.c.data).where(job_event.c.job_id == job_id, job_event.c.name == EVENT)
-    found: dict[str, Any] | None = connection.execute(kept.order_by(job_event.c.seq).limit(1)).scalar_one_or_none()
+    kept = sa.select(job_audit.c.finding).where(job_audit.c.job_id == job_id)
+    found: dict[str, Any] | None = connection.execute(kept).scalar_one_or_none()
     return found
 
 
 def audit(engine: sa.Engine, lease: Lease, assignment: Assignment, should_stop: Callable[[], bool]) -> None:
-    """Audit the job's training, unless an earlier attempt did, and keep the finding as an event. Raises Refused where a
+    """Audit the job's training, unless an earlier attempt did, and keep the finding. Raises Refused where a
     bound lies above the claim, or there is no audit for such training; Stopped when it is asked to stop."""
     with engine.connect() as connection:
         if finding_of(connection, assignment.job_id) is not None:
@@ -48,8 +46,10 @@ def audit(engine: sa.Engine, lease: Lease, assignment: Assignment, should_stop: 
             "this worker is not as private as it says. No row was read.",
         )
     message = f"Audited before the first row: at least {bounds:.3g} was found of the {finding.claim:.3g} claimed."
+    kept = job_audit.insert().values(job_id=assignment.job_id, fence=lease.fence, finding=finding.line())
     with engine.begin() as connection:
-        append_event(connection, assignment.job_id, EVENT, message, finding.line())
+        connection.execute(kept)
+        append_event(connection, assignment.job_id, "audit.finished", message, finding.line())
 
 
 def _found(assignment: Assignment, delta: float, should_stop: Callable[[], bool]) -> AuditFinding:

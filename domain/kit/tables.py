@@ -126,6 +126,14 @@ release = sa.Table(
     sa.Column("created_at", sa.DateTime(timezone=True)),
 )
 
+job_audit = sa.Table(
+    "job_audit",
+    metadata,
+    sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("fence", sa.BigInteger),
+    sa.Column("finding", JSONB),
+)
+
 checkpoint = sa.Table(
     "checkpoint",
     metadata,

@@ -8,7 +8,8 @@ point, the set of possible outputs tells nothing about the data (Mironov 2012; H
 What remains: N comes from Box-Muller in float64 on 64-bit uniforms. Its tail ends at 9.4 deviations (missed mass below
 1e-20). Each value is off by a few 2^-53 of itself before it is rounded, so that the edges of the grid's cell n lie off
 by about n * 2^-52 cells, at most 2^-20 at 9.4 deviations for a multiplier of one: probabilities, not the support,
-are that little off.
+are that little off. On a GPU the stream's bits and the uniforms are the same; its logarithm, sine and cosine may differ
+from a processor's in their last bits, and stay within a few 2^-53 too.
 """
 
 import math
@@ -21,25 +22,40 @@ from dpcore.mechanism.bounded_sum import BoundedSum
 from dpcore.mechanism.keystream import Keystream
 
 _AT_ONCE = 2**18
+_HERE = "cpu"
 
 _MOST_STEPS = 2.0**51
 """Sums are cut here, which brings no two of them further apart; with the noise they stay below 2^53, exact in float64.
 Two million units that all pull at one single parameter come this far."""
 
 
-def gaussian(stream: Keystream, count: int) -> Iterator[torch.Tensor]:
-    """Independent standard normal values, float64, `count` in all, in pieces that fit a processor's cache.
+def gaussian(stream: Keystream, count: int, device: torch.device = torch.device(_HERE)) -> Iterator[torch.Tensor]:
+    """Independent standard normal values, float64 on the device, `count` in all, in pieces for a processor's cache.
 
-    Box-Muller on 64-bit uniforms in (0, 1); no bit of the stream is used twice.
+    Box-Muller on 64-bit uniforms in (0, 1); no bit of the stream is used twice. On every device the uniforms are the
+    same, to the bit.
     """
     for start in range(0, count, _AT_ONCE):
         wanted = min(_AT_ONCE, count - start)
         pairs = (wanted + 1) // 2
         # float64 rounds the largest integers up to 2^64; log(1) = 0 is harmless, and + 0.5 keeps zero out of the log.
-        uniform = torch.from_numpy(stream.integers(2 * pairs).astype(np.float64)).add_(0.5).mul_(2.0**-64)
+        uniform = _integers(stream, 2 * pairs, device).add_(0.5).mul_(2.0**-64)
         radius = uniform[:pairs].log_().mul_(-2.0).sqrt_()
         angle = uniform[pairs:].mul_(2.0 * math.pi)
         yield torch.cat([radius * angle.cos(), radius * angle.sin()])[:wanted]
+
+
+def _integers(stream: Keystream, count: int, device: torch.device) -> torch.Tensor:
+    """The stream's next integers, each rounded once: float64 [count]."""
+    if device.type == _HERE:  # the library's cipher is the faster one
+        return torch.from_numpy(stream.integers(count).astype(np.float64))
+    return rounded(stream.integers_on(device, count))
+
+
+def rounded(signed: torch.Tensor) -> torch.Tensor:
+    """Unsigned integers, whose bits these are, as float64."""
+    # Both halves are exact, so that their sum is rounded as the integer would be.
+    return ((signed >> 32) & 0xFFFFFFFF).double().mul_(2.0**32).add_((signed & 0xFFFFFFFF).double())
 
 
 def noised_mean(
@@ -60,10 +76,10 @@ def noised_mean(
     deviation = noise_multiplier * total.sensitivity / total.grid
     mean = total.value.view(dtype)[: len(total.value)]
     start = 0
-    for noise in gaussian(stream, total.value.numel()):
+    for noise in gaussian(stream, total.value.numel(), total.value.device):
         part = total.value[start : start + len(noise)]
         part.mul_(1 / total.grid).round_().clamp_(-_MOST_STEPS, _MOST_STEPS)
-        part.add_(noise.mul_(deviation).round_().to(part.device)).mul_(total.grid / expected_batch)
+        part.add_(noise.mul_(deviation).round_()).mul_(total.grid / expected_batch)
         if dtype != total.value.dtype:
             # Narrower numbers never reach what is still to be read; a copy in between, for they overlap with these.
             mean[start : start + len(noise)] = part.to(dtype)

@@ -33,15 +33,10 @@ def test_an_audit_is_asked_for_by_yes_or_no(world: World) -> None:
 
 
 def test_training_without_canaries_is_refused_with_the_reason() -> None:
-    able = set()
     for method in method_names():
         for task in KINDS:
-            try:
-                require_auditable(method, task)
-            except ValueError as error:
-                assert "pictures" in str(error) or "round" in str(error)
+            if task == "image" or method == "federated-lora":
+                with pytest.raises(ValueError, match="pictures" if task == "image" else "--how round"):
+                    require_auditable(method, task)
             else:
-                able.add((method, task))
-    assert able == {(m, t) for m in method_names() for t in KINDS if m != "federated-lora" and t != "image"}
-    with pytest.raises(ValueError, match="pictures"):
-        require_auditable("lora", "image")
+                require_auditable(method, task)

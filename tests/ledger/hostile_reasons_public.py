@@ -201,6 +201,13 @@ PUBLIC = [
     Reason(
         API,
         "public.job",
+        "audit",
+        "*",
+        "the worker trains on made-up records for some minutes first, or does not: no row, no price and no result of the job depends on it",
+    ),
+    Reason(
+        API,
+        "public.job",
         "status|status_detail",
         "*",
         "what is shown; services ask the ledger which jobs are open, and the reservation is given back at its time",
@@ -269,6 +276,13 @@ PUBLIC = [
         "*",
         "*",
         "of the job whose lease is held, in a blob of that job: training goes on from it, or begins anew, within the same reservation",
+    ),
+    Reason(
+        WORKER,
+        "public.job_audit",
+        "*",
+        "*",
+        "of the job whose lease is held: what its own worker says that it found, as it says what it trained; a finding that cannot be read makes no statement",
     ),
     Reason(WORKER, "public.file", "filename|bytes|sha256|status", "*", "what is shown of a result"),
     Reason(

@@ -309,6 +309,9 @@ INSERTS: dict[tuple[str, str], list[Row]] = {
         ),
     ],
     ("tacit_worker", "public.data_key"): [Row("of a blob", _KEY)],
+    ("tacit_worker", "public.job_audit"): [
+        Row("of its own job", {"job_id": "'job_a_running'", "fence": "1", "finding": as_json({"claim": 1.0})}),
+    ],
     ("tacit_worker", "public.federated_round"): [
         Row("the next", round_row("job_a_between", 1)),
         Row("behind masks", round_row("job_a_between", 1) | {"silos": as_json(["silo-0"])}),

@@ -66,6 +66,7 @@ def job_row(tenant: str, id: str, key: str, status: str = "queued") -> dict[str,
         "metadata": as_json({"note": "x"}),
         "intended_use": "'a pilot'",
         "synthetic": as_json({"records": 10}),
+        "audit": "true",
         "status": quoted(status),
         "status_detail": "NULL",
     }

@@ -89,7 +89,7 @@ def test_a_later_attempt_does_not_audit_again(
     attempt(engine, settings, id)
     assert service.one(sa.select(job.c.status).where(job.c.id == id)).status == "succeeded"
     assert finding(service, id) == first
-    kept = sa.select(sa.func.count()).where(job_event.c.job_id == id, job_event.c.name == auditing.EVENT)
+    kept = sa.select(sa.func.count()).where(job_event.c.job_id == id, job_event.c.name == "audit.finished")
     assert service.one(kept)[0] == 1
 
 

@@ -59,6 +59,7 @@ _FLEETING = {
     "hash",
     "prev_hash",
     "head_hash",
+    "salt",
     "at",
     "created_at",
     "noticed_at",
