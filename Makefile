@@ -32,7 +32,7 @@ schema: $(STAMP) ## after a change of a migration: schema.sql and the manifest o
 	$(BIN)/python -m tests.regenerate
 
 test: lint ## lint and the tests, a fixed sample of the big matrices
-	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder -m 'not verify'
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not verify'
 
 verify: $(STAMP) ## the whole matrices
 	$(BIN)/pytest
