@@ -18,7 +18,9 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 if __name__ == "__main__":  # run as a file
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -30,7 +32,7 @@ from benchmarks.common import Figure, held, parser, report, save
 from dpcore.audit import installation, little, single_steps, two_worlds
 from dpcore.audit.finding import Audit, AuditFinding, find
 from dpcore.audit.subject import Subject
-from dpcore.terms.methods import method_names
+from dpcore.terms.methods import get_method, method_names
 from tests.dpcore.audit.broken import BROKEN
 from tests.dpcore.audit.models import loud_head
 
@@ -48,14 +50,18 @@ def honest() -> Iterator[tuple[Audit, Subject]]:
     for clipping in CLIPPINGS:
         yield "canaries", Subject(clipping=clipping)  # type: ignore[arg-type]
         yield "canaries", Subject(method="full", clipping=clipping)  # type: ignore[arg-type]
-    for method in sorted({*method_names()} - {"lora", "full"}):
-        task, unit = ("text", "user") if method in OF_USERS else ("classification", "record")
-        yield "canaries", Subject(method=method, task=task, unit=unit)  # type: ignore[arg-type]
+    others = sorted({*method_names()} - {"lora", "full"})
+    subjects = [Subject(method=m, task="text", unit="user") if m in OF_USERS else Subject(method=m) for m in others]
+    yield from (("canaries", subject) for subject in subjects)
     yield "canaries", Subject(unit="user")
     yield "canaries", Subject(task="text")
     for audit in ("round", "membership", "differences"):
         planned = installation.planned(Subject(), audit)  # type: ignore[arg-type]
         yield planned.audit, planned.subject
+    for subject in subjects:
+        field = get_method(subject.method).Request.model_fields["clipping"]
+        for clipping in sorted({*get_args(field.annotation)} - {field.default}):
+            yield "canaries", replace(subject, clipping=clipping)
 
 
 def faults() -> Iterator[tuple[str, Audit, Subject, str]]:
