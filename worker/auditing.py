@@ -45,7 +45,7 @@ def audit(engine: sa.Engine, lease: Lease, assignment: Assignment, should_stop: 
             f"The audit found an epsilon of {bounds:.3g} or more where {finding.claim:.3g} is claimed: training on "
             "this worker is not as private as it says. No row was read.",
         )
-    message = f"Audited before the first row: at least {bounds:.3g} was found of the {finding.claim:.3g} claimed."
+    message = f"Audited before the first row: epsilon {bounds:.3g} or more was found, {finding.claim:.3g} is claimed."
     kept = job_audit.insert().values(job_id=assignment.job_id, fence=lease.fence, finding=finding.line())
     with engine.begin() as connection:
         connection.execute(kept)
