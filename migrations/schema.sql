@@ -1329,6 +1329,15 @@ BEGIN
   RETURN NEW;
 END $$;
 
+CREATE FUNCTION public.result_time() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'ledger', 'pg_temp'
+    AS $$
+BEGIN
+  NEW.created_at := date_trunc('minute', NEW.created_at);
+  RETURN NEW;
+END $$;
+
 CREATE FUNCTION public.round_guard() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'ledger', 'pg_temp'
@@ -2374,6 +2383,7 @@ CREATE TRIGGER question_guard BEFORE UPDATE ON public.question FOR EACH ROW EXEC
 CREATE TRIGGER require_no_loss BEFORE INSERT ON public.fingerprint FOR EACH STATEMENT EXECUTE FUNCTION ledger.require_no_loss();
 
 CREATE CONSTRAINT TRIGGER require_reservation AFTER INSERT ON public.job_file DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION ledger.require_reservation();
+CREATE TRIGGER result_time BEFORE INSERT ON public.file FOR EACH ROW WHEN ((new.purpose = 'fine-tune-results'::text)) EXECUTE FUNCTION public.result_time();
 CREATE TRIGGER round_guard BEFORE INSERT OR UPDATE ON public.federated_round FOR EACH ROW EXECUTE FUNCTION public.round_guard();
 
 CREATE CONSTRAINT TRIGGER seal_records AFTER INSERT ON public.file DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (((new.status = 'processed'::text) AND (new.budget_id IS NOT NULL))) EXECUTE FUNCTION ledger.seal_records();
@@ -2728,6 +2738,7 @@ REVOKE ALL ON FUNCTION public.first_key() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.invitation_guard() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.job_guard() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.question_guard() FROM PUBLIC;
+REVOKE ALL ON FUNCTION public.result_time() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.round_guard() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.silo_begins() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.silo_round_guard() FROM PUBLIC;

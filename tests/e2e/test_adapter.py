@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import re
 import zipfile
 from collections.abc import Iterator
+from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -91,6 +93,33 @@ def logits(model: Any, tokenizer: Any) -> list[Any]:
     return out
 
 
+def exact_times(world: World, job: str, results: list[str]) -> list[str]:
+    """Where an analyst is told of a time of the job's work to more than the minute. When it was asked for they know."""
+    paths = [f"{JOBS}/{job}{more}" for more in ("", "/events", "/checkpoints", "/receipts", "/statement")]
+    paths += [f"/v1/files/{file}" for file in results] + [
+        f"/v1/models/{world.get(paths[0]).json()['fine_tuned_model']}"
+    ]
+    asked = world.get(paths[0]).json()["created_at"]
+    since, found = asked - 1, []
+
+    def look(where: str, value: Any) -> None:
+        if isinstance(value, dict | list):
+            for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+                look(f"{where}/{key}", inner)
+        elif isinstance(value, str) and (time := re.search(r"\d{4}-\d\d-\d\dT[\d:.]+Z", value)):
+            look(where, datetime.fromisoformat(time[0]).timestamp())
+        elif isinstance(value, int | float) and since <= value < since + 3600 and value % 60 and value != asked:
+            found.append(where)
+
+    for path in paths:
+        answer = world.get(path)
+        assert answer.status_code == 200, (path, answer.text)
+        look(path, answer.json())
+    return [
+        where for where in found if where != f"{JOBS}/{job}/receipts/0/fields/10"
+    ]  # the charge's, which is the request's
+
+
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("method", "model"),
@@ -149,6 +178,7 @@ def test_what_is_downloaded_is_the_model_that_was_trained(
         for ours, theirs in zip(expected["logits"], read, strict=True):
             torch.testing.assert_close(torch.tensor(theirs), torch.tensor(ours), rtol=0, atol=1e-5)
 
+    assert exact_times(world, job["id"], done["result_files"]) == []
     (report_id,) = [f for f in done["result_files"] if f != done["result_files"][0]]
     report = world.get(f"/v1/files/{report_id}/content").json()
     card = (export / "README.md").read_text()

@@ -22,6 +22,8 @@ INSERT INTO ledger.budget (id, tenant_id, name, epsilon, delta, unit, reference,
   VALUES ('b', 't', 'notes', 8, 0.00001, 'record', '{"sample_rate": 0.01, "steps": 500, "noise_multiplier": null}',
           '{3,3,77,3,3,3,3,3,3,3,3,3}', 110);
 INSERT INTO file (id, tenant_id, purpose, filename, budget_id) VALUES ('f', 't', 'fine-tune', 'rows.csv', 'b');
+INSERT INTO file (id, tenant_id, purpose, filename, created_at)
+  VALUES ('res', 't', 'fine-tune-results', 'adapter.zip', '2026-01-02 03:04:05.678+00');
 INSERT INTO job (id, tenant_id, created_by, model, method, plan, privacy, seed)
   SELECT j, 't', 'k', 'm', '{}', '{}', '{}', 0 FROM unnest('{j1,j2}'::text[]) AS j;
 INSERT INTO job_file SELECT j, 'f', 'b' FROM unnest('{j1,j2}'::text[]) AS j;
@@ -51,6 +53,8 @@ def test_a_database_with_data_is_brought_to_the_present(empty_database: Database
         assert verify_budget(c, "b") == []
         after = c.execute(sa.text("SELECT cap, spent, reserved, head_hash FROM ledger.budget")).one()
         assert after == before
+        told = c.execute(sa.text("SELECT extract(second FROM created_at) FROM file WHERE id = 'res'")).scalar_one()
+        assert told == 0, "when a job ended is told to the minute"
         held = balance(c, "b")
         price = c.execute(
             sa.select(sa.func.ledger.poisson_gaussian_curve(1.1, 0.01, list(held.filter.orders)))

@@ -142,3 +142,18 @@ BEGIN
     WHERE id = account.id;
   RETURN NEW;
 END $$;
+
+-- The same of a result's file, whose time of creation is the moment of its job's end, and which stands in lists of files
+-- among others that the same people may have uploaded a second before.
+CREATE FUNCTION public.result_time() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, ledger, pg_temp AS $$
+BEGIN
+  NEW.created_at := date_trunc('minute', NEW.created_at);
+  RETURN NEW;
+END $$;
+REVOKE ALL ON FUNCTION public.result_time() FROM PUBLIC;
+CREATE TRIGGER result_time BEFORE INSERT ON public.file
+  FOR EACH ROW WHEN (NEW.purpose = 'fine-tune-results') EXECUTE FUNCTION public.result_time();
+ALTER TABLE public.file DISABLE TRIGGER file_guard;
+UPDATE public.file SET created_at = date_trunc('minute', created_at) WHERE purpose = 'fine-tune-results';
+ALTER TABLE public.file ENABLE TRIGGER file_guard;
