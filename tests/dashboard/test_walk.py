@@ -396,6 +396,7 @@ def test_a_steward_approves_what_waits_and_grants_and_revokes(house: House, open
     file = house.tickets(6)
     page = open_page("steward")
     page.goto(f"/dashboard/budgets/{file['budget']}")
+    page.get_by_text("Revoke what lab may use").click()
     page.get_by_role("button", name="Revoke the grant of lab").click()
     assert house.get(f"/v1/budgets/{file['budget']}").status_code == 404
     page.get_by_text("Let someone use this budget").click()
