@@ -14,7 +14,9 @@ from domain.kit.tables import job_audit
 from dpcore.audit import little
 from dpcore.audit.finding import AuditFinding, find
 from dpcore.audit.subject import Subject
+from dpcore.machine.micro_batches import Stopped, out_of_memory
 from dpcore.terms.audits import CANARIES, CONFIDENCE, subject_epsilon
+from dpcore.terms.reasons import shown
 from ledger.budgets import balance
 from ledger.work import Lease
 from worker.assignment import Assignment
@@ -66,6 +68,11 @@ def _found(assignment: Assignment, delta: float, should_stop: Callable[[], bool]
         model = little.write(Path(folder), assignment.task)
         try:
             return find("canaries", subject, model, CANARIES, CONFIDENCE, should_stop=should_stop)
-        except ValueError as error:
+        except Stopped:
+            raise
+        except Exception as error:  # all of it is public: made-up units on a model of our own
             log.error("job %s: no audit: %s", assignment.job_id, describe(error))
-            raise Refused("not_trainable", f"There is no audit of such training: {error}.") from error
+            if out_of_memory(error):
+                raise Refused("out_of_memory", "The audit does not fit into this worker's memory.") from error
+            why = f"Such training could not be audited: {shown(str(error)) or type(error).__name__}."
+            raise Refused("not_trainable", why) from error

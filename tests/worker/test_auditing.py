@@ -113,3 +113,18 @@ def test_a_job_is_cancelled_while_it_is_audited(
     attempt(engine, settings, id)
     assert service.one(sa.select(job.c.status).where(job.c.id == id)).status == "cancelled"
     assert not any(service.settlement(id).spent_change)
+
+
+def test_an_audit_that_cannot_be_made_ends_the_job_for_nothing_and_says_why(
+    service: Service, engine: sa.Engine, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(auditing, "find", fails)
+    id = asked(service)
+    attempt(engine, settings, id)
+    said = service.one(sa.select(job.c.status, job.c.error).where(job.c.id == id))
+    assert (said.status, said.error["code"]) == ("failed", "not_trainable")
+    assert "no such kernel" in said.error["message"]
+    assert not any(service.settlement(id).spent_change)
