@@ -80,6 +80,7 @@ def test_a_round_sends_what_trains_and_the_price_is_of_these_users(world: World,
     assert private["phases"][1]["noise_multiplier"] > phase["noise_multiplier"], "the counts are paid for too"
 
 
+@pytest.mark.verify  # it waits for an accountant
 def test_what_the_planner_says_of_a_million_users_is_what_an_accountant_says(
     world: World, letters: dict[str, Any]
 ) -> None:

@@ -135,6 +135,7 @@ def host(tmp_path: Path, short_folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.slow
+@pytest.mark.verify  # what the file says is read by test_compose.py; the stack runs in test_up.py
 def test_a_job_succeeds_on_the_files_environment_alone(host: Host) -> None:
     model = host.folder / "tiny"
     model.mkdir()

@@ -36,9 +36,9 @@ def test_no_fault_loses_a_job_or_charges_it_twice(
     assert row.injected >= INJECTIONS
 
 
-@pytest.mark.sampled(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["broker emptied", "worker killed"])
+@pytest.mark.verify  # a killed worker is in test_kills.py
 def test_a_sample_of_faults(
     servers: Servers, own_databases: Databases, tiny_model: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -128,6 +128,7 @@ def test_a_silo_whose_file_lists_its_labels_in_another_order_trains_the_same(
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
+@pytest.mark.verify  # a round that a silo misses is in test_federated_faults.py
 def test_a_late_silo_is_dropped_for_that_round_and_comes_back_in_the_next(
     quick: Federation, monkeypatch: pytest.MonkeyPatch, states: list[State], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -292,6 +293,7 @@ def test_a_federated_job_that_is_cancelled_ends_with_all_its_silos(quick: Federa
     assert quick.service.released(job_id) == {}
 
 
+@pytest.mark.verify  # other pauses are in test_pauses.py
 def test_a_job_and_a_silo_that_were_paused_go_on_when_they_are_resumed(quick: Federation) -> None:
     job_id = quick.submit(rounds=3)
     silos = quick.silos(job_id)
@@ -373,7 +375,7 @@ def sends_nothing_new(self: SiloTraining, part: Any, start: bytes, kept: bytes |
     return Message(about["job"], about["round"], part.member.name, message.sha256(start), delta)
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.verify  # three more ways of the same rounds
 @pytest.mark.parametrize(
     ("how", "options"),
     [

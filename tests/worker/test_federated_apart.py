@@ -40,6 +40,7 @@ def federation(service: Service, house: Installation) -> Federation:
     return made
 
 
+@pytest.mark.verify  # in one process they train in test_federated.py; whose worker runs what is in test_silos.py
 def test_three_workers_that_open_nothing_of_one_another_train_one_adapter(
     service: Service, house: Installation, federation: Federation
 ) -> None:

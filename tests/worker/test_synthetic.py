@@ -246,6 +246,7 @@ def test_what_goes_wrong_in_sampling_does_not_lose_the_adapter(
     assert (said.level, "words" in said.message) == ("warn", False)
 
 
+@pytest.mark.verify  # a kill while it samples is in make test
 def test_workers_that_are_lost_while_they_sample_lose_the_file_alone(service: Service, writer: Path) -> None:
     id = submitted(service, ASKED | {"prompts": PROMPTS})
     for _ in range(synthetic.ATTEMPTS + 1):
