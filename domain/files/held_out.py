@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import floor
 
-from domain.storage.rows import FileRows
+from domain.storage.rows import FileRows, Kept
 
 
 class NoLots(ValueError):
@@ -37,7 +37,10 @@ def _of(rows: FileRows, places: Sequence[int]) -> FileRows:
     number = {user: i for i, user in enumerate(dict.fromkeys(users or ()))}
     return replace(
         rows,
-        columns={name: [values[i] for i in places] for name, values in rows.columns.items()},
+        columns={
+            name: values.at(places) if isinstance(values, Kept) else [values[i] for i in places]
+            for name, values in rows.columns.items()
+        },
         labels=None if rows.labels is None else [rows.labels[i] for i in places],
         users=None if users is None else [number[user] for user in users],
         lots=None if rows.lots is None else [rows.lots[i] for i in places],

@@ -15,6 +15,7 @@ from dpcore.terms import accounting
 from dpcore.terms.errors import FieldError
 from dpcore.terms.measuring import trained_on
 from dpcore.terms.methods import UnknownMethod, get_method
+from dpcore.terms.picture_facts import rows_bytes
 from dpcore.terms.presets import UNNAMED, expanded
 from dpcore.terms.program import HeadStart, Phase, Program, of_users, parts, scaled
 from dpcore.terms.strict import expected
@@ -51,6 +52,9 @@ class Draft:
     """Of the budget's cap at its main order, rounded up; None where a limit was lowered until nothing fits there."""
     cost: accounting.Curve
     memory: int
+    """Bytes that training takes, by the method's own formula."""
+    rows: int = 0
+    """Bytes of records that take much of them, as pictures do: a worker holds them all."""
     """Bytes that training needs, by formula."""
 
 
@@ -166,6 +170,7 @@ def draft(
         share=budget.share_of(cost),
         cost=cost,
         memory=spec.memory(wanted, model.facts, max_length=max_length, labels=dataset.labels, task=dataset.task),
+        rows=0 if model.facts.side is None else rows_bytes(dataset.declared_size, model.facts.side, dataset.max_length),
     )
 
 

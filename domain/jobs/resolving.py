@@ -101,7 +101,7 @@ class Planned:
     @property
     def memory(self) -> int:
         """Bytes that training needs, by formula or, where that was more, as measured."""
-        return max(self.draft.memory, *(profile.peak_bytes for profile in self.profiles), 0)
+        return self.draft.rows + max(self.draft.memory, *(profile.peak_bytes for profile in self.profiles), 0)
 
     @property
     def fits_worker(self) -> bool | None:

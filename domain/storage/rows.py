@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, overload
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,11 +33,35 @@ _NO_LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
 """Line ends to many readers of lines, Python's among them, though not to JSON."""
 
 
+class Kept(Sequence[str]):
+    """A column whose values are large, as pictures are: each is made when it is asked for."""
+
+    def __init__(self, values: pa.ChunkedArray, places: Sequence[int] | None = None) -> None:
+        self._values, self._places = values, range(len(values)) if places is None else places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> "Kept": ...
+    def __getitem__(self, place: int | slice) -> "str | Kept":
+        if isinstance(place, slice):
+            return Kept(self._values, self._places[place])
+        value: str = self._values[self._places[place]].as_py()
+        return value
+
+    def at(self, places: Sequence[int]) -> "Kept":
+        """Those in these places, in this order."""
+        return Kept(self._values, [self._places[i] for i in places])
+
+
 @dataclass(frozen=True)
 class FileRows:
     """All rows of a file, in order."""
 
-    columns: dict[str, list[str]]
+    columns: dict[str, Sequence[str]]
     """The text columns of the task."""
     labels: list[int] | None = None
     """Places in the public labels, where the task has labels."""
@@ -112,8 +136,10 @@ def read_rows(blob: Sealed) -> FileRows:
 def parse_rows(source: IO[bytes] | Path) -> FileRows:
     """All rows of a Parquet file as RowWriter writes it."""
     table = pq.ParquetFile(source).read()
-    columns = {name: table.column(name).to_pylist() for name in table.column_names}
-    labels, users, lots, _ = (columns.pop(name, None) for name in (LABEL, USER, LOT, PIXELS))
+    large = {name for name in table.column_names if name in COLUMNS and COLUMNS[name].picture}
+    found = {name: table.column(name).to_pylist() for name in table.column_names if name not in {*large, PIXELS}}
+    labels, users, lots = (found.pop(name, None) for name in (LABEL, USER, LOT))
+    columns: dict[str, Sequence[str]] = found | {name: Kept(table.column(name)) for name in large}
     return FileRows(columns, labels, users, lots)
 
 

@@ -28,6 +28,7 @@ class ModelFacts(BaseModel):
     max_positions: int = Field(ge=1)
     causal_lm: bool = Field(default=False, description="whether the folder holds a causal language model with its head")
     pictures: bool = Field(default=False, description="whether it sees pictures in place of reading texts")
+    side: int | None = Field(default=None, description="pixels each way of what it sees")
     chat_template: bool = Field(default=False, description="whether the tokenizer brings one")
     begins: bool = Field(default=True, description="whether it has a token that texts begin with or are parted by")
     biases: int | None = Field(default=None, description="values in biases; None where the weights are not at hand")

@@ -43,7 +43,14 @@ def picture_values(config: Mapping[str, Any], folder: Path) -> dict[str, int]:
         "heads": heads if isinstance(heads, int) else 1,
         "vocab_size": 1,
         "max_positions": max(2, tokens),
+        "side": side,
     }
+
+
+def rows_bytes(count: int, side: int, resolution: int) -> int:
+    """Of a worker's memory, at most: so many pictures as they are kept, the base64 of at most their own pixels, and as
+    the model takes them."""
+    return count * (4 * resolution**2 + 3 * side**2)
 
 
 def _number(config: Mapping[str, Any], name: str) -> int:

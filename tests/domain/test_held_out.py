@@ -4,11 +4,12 @@ import json
 import random
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from domain.files.held_out import NoLots, is_held_out, parted
 from domain.ingest.check import CheckRequest, check
-from domain.storage.rows import FileRows, parse_rows
+from domain.storage.rows import FileRows, Kept, parse_rows
 from tests.domain.marks import marks_in
 
 KEY = bytes(range(32))
@@ -82,6 +83,19 @@ def test_all_records_of_a_user_are_in_the_users_part(tmp_path: Path) -> None:
     other = [f"Another note, {i}" for i in range(150)]
     later = held(checked(tmp_path / "later", lines(other, user=lambda i: i), users=True), "budget_a", 0.3)
     assert {int(text.split()[2]) for text in later} >= {number[text] for text in out.columns["text"]}
+
+
+def test_large_values_are_parted_without_being_made() -> None:
+    values = pa.chunked_array([[f"picture {i}" for i in range(60)], [f"picture {i}" for i in range(60, 100)]])
+    rows = FileRows({"image": Kept(values)}, list(range(100)), lots=[i << 57 for i in range(100)])
+    train, out = parted(rows, "budget_a", 0.4)
+    parts = [(part.columns["image"], part.labels) for part in (train, out)]
+    assert all(isinstance(images, Kept) for images, _ in parts)
+    assert sorted(label for _, labels in parts for label in labels or ()) == list(range(100))
+    for images, labels in parts:
+        assert labels
+        assert list(images) == [f"picture {label}" for label in labels]
+        assert (images[-1], list(images[1:3])) == (f"picture {labels[-1]}", [f"picture {i}" for i in labels[1:3]])
 
 
 def test_rows_that_drew_no_lots_are_not_parted() -> None:

@@ -29,7 +29,9 @@ SHAPE = {
 READER = ModelFacts(model_type="bert", biases=500, **SHAPE)
 WRITER = ModelFacts(model_type="llama", causal_lm=True, biases=0, **SHAPE)
 CHATTER = WRITER.model_copy(update={"chat_template": True})
-SEER = READER.model_copy(update={"model_type": "vit", "pictures": True, "vocab_size": 1, "max_positions": 197})
+SEER = READER.model_copy(
+    update={"model_type": "vit", "pictures": True, "vocab_size": 1, "max_positions": 197, "side": 224}
+)
 FILTER = accounting.reference_filter(8.0, 1e-5, 0.05, 100)
 
 
@@ -116,6 +118,9 @@ def test_a_picture_is_as_long_as_its_model_sees_it_and_its_views_cost_time_alone
     one, four = plan(SEER, "image"), plan(SEER, "image", views=4)
     assert (one.program.max_length, one.program.views, four.program.views) == (197, 1, 4)
     assert (one.cost, one.epsilon) == (four.cost, four.epsilon)
+    assert plan(CHATTER, "text").rows == 0
+    kept = 64  # the file's resolution
+    assert plan(SEER, "image", size=10_000).rows == 10_000 * (3 * 224**2 + 4 * kept**2)
     known = [Profile("lora", "image", "cpu", 197, 1000.0, 1, 1, datetime.now(UTC))]
     assert seconds(four.program, known, SEER) == 4 * seconds(one.program, known, SEER)
     with pytest.raises(Invalid, match=r"method\.lora\.hyperparameters\.views: only pictures have several views"):
