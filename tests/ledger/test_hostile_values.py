@@ -1,6 +1,7 @@
 """A thief with a service's password writes odd values into every column that the login may write: each statement is
 refused by something that has a name, or is accepted for a reason that stands in the table of reasons."""
 
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,6 +13,7 @@ from tests.ledger.hostile_matrix import ATTACKED, Attempt, Report, attempt, atte
 from tests.ledger.hostile_reasons import REASONS
 from tests.ledger.hostile_settings import NAMED, Life, every_setting, live
 from tests.ledger.hostile_stage import LOGINS, Stage
+from tests.regenerate import SCHEMA
 
 EVERY = 251
 """The sample of each run: one attempt of so many, and all attacks."""
@@ -46,6 +48,24 @@ def loose(databases: Databases, tmp_path: Path) -> Iterator[Stage]:
 def show(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print(report, *report.wrong[:20], sep="\n")
+
+
+def test_every_time_that_a_login_may_write_is_one_that_readers_can_read() -> None:
+    """Postgres knows years that Python does not."""
+    written = SCHEMA.read_text()
+    tables = dict(re.findall(r"CREATE TABLE (\w+\.\w+) \((.*?)\n\);", written, re.DOTALL))
+    granted = {
+        (table, column)
+        for rights, table in re.findall(r"GRANT ([^;]*?) ON TABLE (\w+\.\w+) TO tacit_(?:api|worker);", written)
+        for column in re.findall(r"(?:INSERT|UPDATE)\((\w+)\)", rights)
+    }
+    times = {
+        (table, column)
+        for table, body in tables.items()
+        for column in re.findall(r"^\s+(\w+) timestamp with time zone", body, re.MULTILINE)
+    }
+    assert len(times & granted) > 15
+    assert [f"{t}.{c}" for t, c in sorted(times & granted) if f"is_a_time({c})" not in tables[t]] == []
 
 
 def test_every_column_that_a_login_may_write_is_thought_of(stage: Stage) -> None:
