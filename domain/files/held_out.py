@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import floor
 
-from domain.storage.rows import FileRows, Kept
+from domain.storage.rows import FileRows, StoredColumn
 
 
 class NoLots(ValueError):
@@ -38,7 +38,7 @@ def _of(rows: FileRows, places: Sequence[int]) -> FileRows:
     return replace(
         rows,
         columns={
-            name: values.at(places) if isinstance(values, Kept) else [values[i] for i in places]
+            name: values.at(places) if isinstance(values, StoredColumn) else [values[i] for i in places]
             for name, values in rows.columns.items()
         },
         labels=None if rows.labels is None else [rows.labels[i] for i in places],

@@ -33,7 +33,7 @@ _NO_LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
 """Line ends to many readers of lines, Python's among them, though not to JSON."""
 
 
-class Kept(Sequence[str]):
+class StoredColumn(Sequence[str]):
     """A column whose values are large, as pictures are: each is made when it is asked for."""
 
     def __init__(self, values: pa.ChunkedArray, places: Sequence[int] | None = None) -> None:
@@ -45,16 +45,16 @@ class Kept(Sequence[str]):
     @overload
     def __getitem__(self, place: int) -> str: ...
     @overload
-    def __getitem__(self, place: slice) -> "Kept": ...
-    def __getitem__(self, place: int | slice) -> "str | Kept":
+    def __getitem__(self, place: slice) -> "StoredColumn": ...
+    def __getitem__(self, place: int | slice) -> "str | StoredColumn":
         if isinstance(place, slice):
-            return Kept(self._values, self._places[place])
+            return StoredColumn(self._values, self._places[place])
         value: str = self._values[self._places[place]].as_py()
         return value
 
-    def at(self, places: Sequence[int]) -> "Kept":
+    def at(self, places: Sequence[int]) -> "StoredColumn":
         """Those in these places, in this order."""
-        return Kept(self._values, [self._places[i] for i in places])
+        return StoredColumn(self._values, [self._places[i] for i in places])
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def parse_rows(source: IO[bytes] | Path) -> FileRows:
     large = {name for name in table.column_names if name in COLUMNS and COLUMNS[name].picture}
     found = {name: table.column(name).to_pylist() for name in table.column_names if name not in {*large, PIXELS}}
     labels, users, lots = (found.pop(name, None) for name in (LABEL, USER, LOT))
-    columns: dict[str, Sequence[str]] = found | {name: Kept(table.column(name)) for name in large}
+    columns: dict[str, Sequence[str]] = found | {name: StoredColumn(table.column(name)) for name in large}
     return FileRows(columns, labels, users, lots)
 
 

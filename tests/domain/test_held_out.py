@@ -9,7 +9,7 @@ import pytest
 
 from domain.files.held_out import NoLots, is_held_out, parted
 from domain.ingest.check import CheckRequest, check
-from domain.storage.rows import FileRows, Kept, parse_rows
+from domain.storage.rows import FileRows, StoredColumn, parse_rows
 from tests.domain.marks import marks_in
 
 KEY = bytes(range(32))
@@ -87,10 +87,10 @@ def test_all_records_of_a_user_are_in_the_users_part(tmp_path: Path) -> None:
 
 def test_large_values_are_parted_without_being_made() -> None:
     values = pa.chunked_array([[f"picture {i}" for i in range(60)], [f"picture {i}" for i in range(60, 100)]])
-    rows = FileRows({"image": Kept(values)}, list(range(100)), lots=[i << 57 for i in range(100)])
+    rows = FileRows({"image": StoredColumn(values)}, list(range(100)), lots=[i << 57 for i in range(100)])
     train, out = parted(rows, "budget_a", 0.4)
     parts = [(part.columns["image"], part.labels) for part in (train, out)]
-    assert all(isinstance(images, Kept) for images, _ in parts)
+    assert all(isinstance(images, StoredColumn) for images, _ in parts)
     assert sorted(label for _, labels in parts for label in labels or ()) == list(range(100))
     for images, labels in parts:
         assert labels

@@ -13,6 +13,7 @@ from tests.ledger.isolation.sessions import Site
 
 FUNCTIONS = sorted({case.function for case in CASES})
 DECIDE_NOTHING = {
+    "public.result_time": "cuts a time to the minute",
     "ledger.append_only": "refuses whatever comes",
     "ledger.read_committed": "refuses a level, which every cell asks for",
 }
